@@ -1,0 +1,47 @@
+"""Text-to-image diffusion on PaddlePaddle: built, measured and proven for the machine at hand.
+
+Importing this package imports no runtime; each public name is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.config import DiffusionConfig
+    from fastdeploy_diffusion.errors import DiffusionError
+    from fastdeploy_diffusion.pipelines.sd import SDPipeline
+    from fastdeploy_diffusion.predictors.request import GenerationRequest
+    from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiffusionConfig",
+    "DiffusionError",
+    "GenerationRequest",
+    "GenerationResult",
+    "SDPipeline",
+    "StepEvent",
+    "__version__",
+]
+
+_HOMES = {
+    "DiffusionConfig": "config",
+    "DiffusionError": "errors",
+    "GenerationRequest": "predictors.request",
+    "GenerationResult": "predictors.result",
+    "SDPipeline": "pipelines.sd",
+    "StepEvent": "predictors.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,67 @@
+"""Every error that the library raises on purpose: what was given, what is allowed, how to fix it."""
+
+from typing import ClassVar
+
+
+class DiffusionError(Exception):
+    """Base of all errors of this library.
+
+    Args:
+        problem: What was given and why it cannot be used, naming the value, file or component.
+        allowed: What would have been accepted.
+        fix: What to do about it, ideally a command or an edit.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problem: str, *, allowed: str = "", fix: str = "") -> None:
+        self.problem = problem
+        self.allowed = allowed
+        self.fix = fix
+        super().__init__(problem, allowed, fix)
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class BadInputError(DiffusionError):
+    """What the caller gave cannot be used; the CLI ends with exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(BadInputError):
+    """A configuration (keyword, YAML, preset, command line) is not valid."""
+
+
+class RequestError(BadInputError):
+    """A text-to-image request (prompt, size, steps, latents …) cannot be served."""
+
+
+class CheckpointError(BadInputError):
+    """A checkpoint is missing, damaged, unsafe or does not fit the model."""
+
+
+class UnsupportedModelError(BadInputError):
+    """A model's config asks for a behaviour that is not implemented; the message names the key."""
+
+
+class EngineError(DiffusionError):
+    """An engine failed while building, loading or running a component."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine or device asked for cannot run on this machine."""
+
+
+class AccuracyError(EngineError):
+    """An engine's output differs from the Paddle layer by more than the tolerance."""
+
+
+class CancelledError(DiffusionError):
+    """The caller stopped the generation between two steps."""

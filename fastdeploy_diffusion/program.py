@@ -1,0 +1,124 @@
+"""A network ready for engines: its layer, and the names, shapes and types of its tensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and type of one input or output.
+
+    Args:
+        name: Name by which the tensor is fed or returned.
+        shape: Dimensions; ``None`` is a free one, of any size from 1.
+        dtype: Numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"`` …
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def accepts(self, array: np.ndarray) -> bool:
+        """Tell whether an array has this type, this rank and these sizes."""
+        return array.dtype == np.dtype(self.dtype) and self._fits(array.shape)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(self.shape) and all(
+            given == size if size is not None else given >= 1
+            for given, size in zip(shape, self.shape, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return describe(self.dtype, ["any" if size is None else size for size in self.shape])
+
+
+@dataclass(frozen=True)
+class Program:
+    """One component of a pipeline, as engines see it.
+
+    Args:
+        name: The component ("text_encoder", "denoiser", "vae_decoder"): used in errors and reports.
+        layer: The Paddle layer, in eval mode. ``forward`` takes the inputs in the order of
+            ``inputs``, its parameters named like them, and returns one tensor or a sequence of
+            tensors in the order of ``outputs``.
+        inputs: Specs of the inputs.
+        outputs: Specs of the outputs.
+    """
+
+    name: str
+    layer: Callable[..., Any]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def check_feeds(
+    component: str,
+    specs: Sequence[TensorSpec],
+    feeds: Mapping[str, np.ndarray],
+    *,
+    complete: bool = True,
+) -> None:
+    """Refuse feeds that are not what the specs ask for.
+
+    Args:
+        component: Name of the component, for the message.
+        specs: What is wanted.
+        feeds: What was given, by name.
+        complete: Whether every input must be there.
+
+    Raises:
+        EngineError: A name is missing or unknown, or a type or shape is not the spec's.
+    """
+    names = [spec.name for spec in specs]
+    for name in feeds:
+        if name not in names:
+            raise EngineError(
+                f"{component}: unknown input {name!r}",
+                allowed=", ".join(names),
+                fix=did_you_mean(name, names),
+            )
+    missing = [name for name in names if name not in feeds]
+    if complete and missing:
+        raise EngineError(
+            f"{component}: input {', '.join(map(repr, missing))} was not given",
+            allowed=", ".join(names),
+            fix="feed every input, or bind it before the run",
+        )
+    for spec in specs:
+        if spec.name in feeds:
+            check_array(f"{component}: input {spec.name!r}", spec, feeds[spec.name])
+
+
+def check_array(what: str, spec: TensorSpec, array: object) -> None:
+    """Refuse something that is not an array of the spec's type and shape.
+
+    Args:
+        what: What is checked, for the message: ``"denoiser: input 'sample'"``.
+        spec: What is wanted.
+        array: What was given.
+
+    Raises:
+        EngineError: It is no numpy array, or of another type or shape.
+    """
+    if not isinstance(array, np.ndarray):
+        raise EngineError(
+            f"{what} is of type {type(array).__name__}, not a numpy array",
+            allowed=str(spec),
+            fix=f"numpy.asarray(…, dtype={spec.dtype!r})",
+        )
+    if not spec.accepts(array):
+        fix = f'array.astype("{spec.dtype}")' if array.dtype != np.dtype(spec.dtype) else ""
+        raise EngineError(
+            f"{what} is {describe(str(array.dtype), array.shape)}", allowed=str(spec), fix=fix
+        )
+
+
+def describe(dtype: str, shape: Sequence[int | str]) -> str:
+    """Write a type and a shape as ``float32 (2, 4, 64, 64)``."""
+    return f"{dtype} ({', '.join(map(str, shape))})"

@@ -1,0 +1,30 @@
+"""The "did you mean" of every error that refuses a name."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+
+def did_you_mean(
+    given: str, allowed: Iterable[str], synonyms: Mapping[str, str] | None = None
+) -> str:
+    """Name the allowed word that ``given`` was probably meant to be.
+
+    Args:
+        given: The word that was refused.
+        allowed: Words that would have been accepted.
+        synonyms: What else people call things, in lower case with ``-`` for ``_``
+            (``{"half": "fp16"}``); meanings that are not allowed words are passed over.
+
+    Returns:
+        ``"did you mean 'fp16'?"``, or an empty string where nothing comes close.
+    """
+    words = {_normalise(word): word for word in allowed}
+    key = _normalise(given)
+    meant = (synonyms or {}).get(key)
+    if meant not in words.values():
+        meant = next((words[close] for close in get_close_matches(key, words, n=1)), None)
+    return f"did you mean {meant!r}?" if meant else ""
+
+
+def _normalise(word: str) -> str:
+    return word.strip().lower().replace("_", "-")

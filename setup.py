@@ -1,0 +1,61 @@
+"""Packaging: ``pip install .[cpu]`` on a CPU machine; GPU wheels of Paddle come from Paddle's index."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (HERE / "fastdeploy_diffusion" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)[1]
+
+EXTRAS = {
+    "cpu": ["paddlepaddle>=3.3.1,<4"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
+    "openvino": ["openvino>=2025.0"],
+    "tensorrt": ["tensorrt>=10.8", "cuda-python>=12"],
+    # torch, diffusers and transformers are the reference that the tests compare with.
+    "dev": [
+        "diffusers>=0.35",
+        "mypy>=1.11",
+        "pytest>=8",
+        "ruff>=0.6",
+        "torch==2.13.0",
+        "transformers>=4.45",
+        "types-PyYAML",
+    ],
+}
+
+setup(
+    name="fastdeploy-diffusion",
+    version=VERSION,
+    description="Deployment framework for text-to-image diffusion models on PaddlePaddle",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["fastdeploy_diffusion", "fastdeploy_diffusion.*"]),
+    package_data={"fastdeploy_diffusion": ["py.typed", "configs/**/*"]},
+    install_requires=[
+        "numpy>=1.26",
+        "pillow>=11.3",
+        "pydantic>=2.7",
+        "pyyaml>=6",
+        "rich>=13",
+        "safetensors>=0.8",
+        "tokenizers>=0.21",
+        "tqdm>=4.66",
+        "typer>=0.12",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fastdeploy-diffusion=fastdeploy_diffusion.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
