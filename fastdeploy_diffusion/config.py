@@ -1,0 +1,221 @@
+"""`DiffusionConfig`: everything that decides how a pipeline is built, in one frozen object."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from fastdeploy_diffusion.config_layers import (
+    Layer,
+    keyword_layer,
+    preset_layer,
+    yaml_layer,
+)
+from fastdeploy_diffusion.config_problems import refuse
+from fastdeploy_diffusion.config_sections import (
+    DEVICE_HELP,
+    ENGINE_HELP,
+    PRECISION_HELP,
+    PREDICTION_TYPE_HELP,
+    SCHEDULER_HELP,
+    ComponentConfig,
+    ConfigSection,
+    DeviceName,
+    EngineName,
+    MayBeEmpty,
+    PrecisionName,
+    PredictionType,
+    RequestDefaults,
+    SchedulerName,
+)
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.suggest import did_you_mean
+
+__all__ = ["ComponentConfig", "DiffusionConfig", "EngineChoice", "RequestDefaults"]
+
+
+def _read_path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.expanduser)]
+Defaults = Annotated[RequestDefaults, MayBeEmpty]
+Component = Annotated[ComponentConfig, MayBeEmpty]
+
+COMPONENTS = ("text_encoder", "denoiser", "vae")
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What one sub-predictor runs on: the pipeline's choice with its own section applied."""
+
+    engine: str
+    device: str
+    precision: str
+    threads: int | None
+
+
+class DiffusionConfig(ConfigSection):
+    """How to build a pipeline, from keywords, a YAML file, a preset and command-line flags.
+
+    Making one touches neither disk nor runtime: whether this machine can do what it asks is decided
+    when the pipeline is built. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
+
+    Raises:
+        ConfigError: An option is unknown, has a value that is not allowed, or contradicts another.
+    """
+
+    other_spellings: ClassVar[tuple[str, ...]] = ("use_tensorrt",)
+
+    model_path: FilePath = Field(
+        min_length=1, description="path of a diffusers folder or of a .safetensors file"
+    )
+    variant: str | None = Field(
+        default=None, min_length=1, description="weight variant of a diffusers folder, such as fp16"
+    )
+    tokenizer_path: FilePath | None = Field(
+        default=None,
+        min_length=1,
+        description="path of a tokenizer folder, for .safetensors files, which carry no vocabulary",
+    )
+    scheduler: SchedulerName | None = Field(default=None, description=SCHEDULER_HELP)
+    prediction_type: PredictionType | None = Field(default=None, description=PREDICTION_TYPE_HELP)
+    engine: EngineName = Field(default="paddle", description=ENGINE_HELP)
+    device: DeviceName = Field(default="cpu", description=DEVICE_HELP)
+    precision: PrecisionName = Field(default="fp32", description=PRECISION_HELP)
+    threads: int | None = Field(
+        default=None, ge=1, description="number of CPU threads: a whole number of 1 or more"
+    )
+    cpu_fallback: bool = Field(
+        default=True,
+        description="true or false: whether to run on the CPU, with a warning, what cannot run "
+        "on the device asked for",
+    )
+    enable_dynamic_shape: bool = Field(
+        default=False, description="true or false: whether one build serves pictures of any size"
+    )
+    defaults: Defaults = Field(
+        default=RequestDefaults(), description="a section of request defaults"
+    )
+    text_encoder: Component = Field(
+        default=ComponentConfig(), description="a section with engine, device, precision"
+    )
+    denoiser: Component = Field(
+        default=ComponentConfig(), description="a section with engine, device, precision"
+    )
+    vae: Component = Field(
+        default=ComponentConfig(), description="a section with engine, device, precision"
+    )
+
+    if TYPE_CHECKING:
+        # Type checkers take the arguments from the fields, where other spellings are not.
+        def __init__(self, **options: Any) -> None: ...
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Read a YAML file, which may name a base with ``preset:``; keywords win over the file.
+
+        Raises:
+            ConfigError: As ``file:line:column: message``.
+        """
+        return cls.load(yaml=path, keywords=overrides)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """Start from a preset of ``fastdeploy_diffusion/configs``; keywords win over it.
+
+        Raises:
+            ConfigError: There is no such preset, or an option is refused.
+        """
+        return cls.load(preset=name, keywords=overrides)
+
+    @classmethod
+    def load(
+        cls,
+        preset: str | None = None,
+        yaml: str | os.PathLike[str] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        cli: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Merge every source of options: command line > keywords > YAML > preset.
+
+        Args:
+            preset: Name of the preset to start from; wins over a ``preset:`` in the YAML file.
+            yaml: A YAML file. Relative paths in it start at its own folder.
+            keywords: Options by name, sections as nested mappings; None means "not given".
+            cli: The same, from command-line flags.
+
+        Raises:
+            ConfigError: Lists every option that is refused, and where it was given.
+        """
+        layers: list[Layer] = []
+        place = ""
+        if yaml is not None:
+            file = yaml_layer(yaml)
+            values = dict(file.values)
+            named = values.pop("preset", None)
+            if preset is None and named is not None:
+                preset, place = named, file.locate(("preset",), key=False)
+            layers.append(replace(file, values=values))
+        if preset is not None:
+            layers.insert(0, preset_layer(preset, place))
+        layers.append(keyword_layer(keywords or {}))
+        layers.append(keyword_layer(cli or {}, "command line"))
+        return cls.from_layers(layers)
+
+    def component(self, name: str) -> EngineChoice:
+        """Resolve what a sub-predictor runs on.
+
+        Args:
+            name: ``"text_encoder"`` (all text encoders of the model), ``"denoiser"`` or ``"vae"``.
+
+        Raises:
+            ConfigError: There is no such sub-predictor.
+        """
+        if name not in COMPONENTS:
+            raise ConfigError(
+                f"there is no component {name!r}",
+                allowed=", ".join(COMPONENTS),
+                fix=did_you_mean(name, COMPONENTS, {"unet": "denoiser", "transformer": "denoiser"}),
+            )
+        own: ComponentConfig = getattr(self, name)
+        return EngineChoice(
+            engine=own.engine or self.engine,
+            device=own.device or self.device,
+            precision=own.precision or self.precision,
+            threads=self.threads,
+        )
+
+    def digest(self) -> str:
+        """Identify this configuration: sha256 (hex) of its canonical JSON."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_use_tensorrt(cls, options: Any) -> Any:
+        if not isinstance(options, Mapping) or "use_tensorrt" not in options:
+            return options
+        options = dict(options)
+        asked = options.pop("use_tensorrt")
+        engine = options.get("engine", cls.model_fields["engine"].default)
+        if not isinstance(asked, bool):
+            raise refuse(
+                f"use_tensorrt is {asked!r}",
+                allowed="true or false",
+                fix="write engine='tensorrt' instead",
+                option="use_tensorrt",
+            )
+        if ("engine" in options or not asked) and asked != (engine == "tensorrt"):
+            raise refuse(
+                f"use_tensorrt is {str(asked).lower()}, but engine is {engine!r}",
+                allowed="the two to agree",
+                fix="remove use_tensorrt; engine alone decides",
+                option="use_tensorrt",
+            )
+        return {**options, "engine": "tensorrt"} if asked else options

@@ -1,0 +1,177 @@
+"""The sections of a configuration, and the values that its options allow."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, NoReturn
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import Self
+
+from fastdeploy_diffusion.config_layers import Layer, keyword_layer, merge_layers
+from fastdeploy_diffusion.config_problems import explain_refusals, refuse
+from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.suggest import did_you_mean
+
+ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+ENGINE_HELP = f"one of {', '.join(ENGINES)}"
+DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
+PRECISION_HELP = f"one of {', '.join(PRECISIONS)}"
+PREDICTION_TYPE_HELP = (
+    f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does not "
+    "say it (single files of SD 2.x-base are epsilon)"
+)
+SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
+
+_SYNONYMS = {
+    "trt": "tensorrt",
+    "ort": "onnxruntime",
+    "onnx": "onnxruntime",
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "dpm++": "dpm-solver",
+}
+
+
+def _check_choice(allowed: tuple[str, ...], value: str) -> str:
+    if value not in allowed:
+        raise refuse(fix=did_you_mean(value, allowed, _SYNONYMS))
+    return value
+
+
+def _check_device(value: str) -> str:
+    try:
+        parse_device(value)
+    except ConfigError as error:
+        raise refuse(fix=error.fix) from None
+    return value
+
+
+def _read_empty_section(value: Any) -> Any:
+    # A section whose lines are all commented out reads as None from YAML.
+    return {} if value is None else value
+
+
+EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINES))]
+DeviceName = Annotated[str, AfterValidator(_check_device)]
+PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
+PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
+SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
+MayBeEmpty = BeforeValidator(_read_empty_section)
+
+
+class ConfigSection(BaseModel):
+    """Frozen options, validated without conversions; whatever is refused raises `ConfigError`."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, protected_namespaces=()
+    )
+
+    # Accepted in place of a field, and turned into it before validation.
+    other_spellings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **options: Any) -> None:
+        layers = [keyword_layer(options)]
+        with explain_refusals(type(self), layers):
+            self.__pydantic_validator__.validate_python(merge_layers(layers), self_instance=self)
+
+    # Nested sections must report to the outer one, which knows where they were given. This mark
+    # makes pydantic build them without calling `__init__`; its own RootModel carries it too.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_layers(cls, layers: list[Layer]) -> Self:
+        """Merge layers (lowest precedence first) and validate the result.
+
+        Raises:
+            ConfigError: Lists every option that is refused, and where it was given.
+        """
+        with explain_refusals(cls, layers):
+            return super().model_validate(merge_layers(layers))
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """As pydantic's, but raises `ConfigError`."""
+        with explain_refusals(cls, [Layer(obj if isinstance(obj, Mapping) else {})]):
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """As pydantic's, but raises `ConfigError`."""
+        with explain_refusals(cls, []):
+            return super().model_validate_json(json_data, **options)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Make a copy with some options changed, validated as a new one is.
+
+        Args:
+            update: Options by name; a section given here replaces the whole section.
+            deep: Makes no difference: nothing in a section can change.
+        """
+        return type(self)(**{**self.model_dump(), **(update or {})})
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Every name that this section accepts."""
+        return (*cls.model_fields, *cls.other_spellings)
+
+    @classmethod
+    def section_names(cls) -> tuple[str, ...]:
+        """The names of the sections inside this section."""
+        return tuple(
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, ConfigSection)
+        )
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise ConfigError(
+            f"{name} cannot be set: a {type(self).__name__} does not change once it is made",
+            fix=f"make another: config.model_copy(update={{{name!r}: …}})",
+        )
+
+
+class RequestDefaults(ConfigSection):
+    """What a request gets where it does not say otherwise; None takes the model's own value."""
+
+    height: int | None = Field(
+        default=None,
+        ge=1,
+        description="height of the picture in pixels: a whole number of 1 or more",
+    )
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        description="width of the picture in pixels: a whole number of 1 or more",
+    )
+    num_inference_steps: int | None = Field(
+        default=None, ge=1, description="number of denoising steps: a whole number of 1 or more"
+    )
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="guidance scale: a finite number of 0 or more",
+    )
+    negative_prompt: str | None = Field(default=None, description="negative prompt: text")
+    seed: int | None = Field(
+        default=None,
+        ge=-(2**63),
+        lt=2**64,
+        description="seed: a whole number from -2**63 to 2**64 - 1",
+    )
+
+
+class ComponentConfig(ConfigSection):
+    """Where one sub-predictor differs from the rest of the pipeline; None takes the pipeline's."""
+
+    engine: EngineName | None = Field(default=None, description=ENGINE_HELP)
+    device: DeviceName | None = Field(default=None, description=DEVICE_HELP)
+    precision: PrecisionName | None = Field(default=None, description=PRECISION_HELP)

@@ -1,0 +1,220 @@
+"""The house rules that a machine can check: links, import directions, file lengths."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fastdeploy_diffusion"
+MAX_LINES = 500
+
+# From top to bottom: a room may import what stands below it, and itself.
+FLOORS = (
+    {"pipelines"},
+    {"predictors"},
+    {"schedulers", "tokenizers", "noise", "images", "checkpoints", "models"},
+    # An engine asks for the form of a program that it reads, so export stands below the engines.
+    {"engines"},
+    {"export"},
+    {"passes"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Stand above all rooms; every other module at the root is a leaf, which imports no room.
+ENTRANCES = {"__init__", "__main__", "cli", "server"}
+# What the floors would allow, but the design does not.
+FORBIDDEN = {"models": {"export", "passes", "engines"}, "engines": {"passes"}}
+
+# Distribution → where it may be imported: a folder, or a file without its suffix ("*" at the end
+# stands for more letters).
+RUNTIMES = {
+    "openvino": ("engines/openvino",),
+    "onnxruntime": ("engines/onnxruntime",),
+    "tensorrt": ("engines/tensorrt",),
+    "tensorrt_rtx": ("engines/tensorrt", "engines/tensorrt_rtx"),
+    "paddle": ("models/", "export/", "checkpoints/", "engines/paddle*", "paddle_runtime"),
+    # The package's own quiet way to Paddle is as good as Paddle.
+    "paddle_runtime": ("models/", "export/", "checkpoints/", "engines/paddle*"),
+    "torch": (),
+    "diffusers": (),
+    "transformers": (),
+}
+
+
+def find_violations(package: Path) -> list[str]:
+    """List what breaks the rules in a package's source tree, as ``file:line: what``."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        relative = file.relative_to(package)
+        text = file.read_text(encoding="utf-8")
+        if len(text.splitlines()) > MAX_LINES:
+            found.append(f"{relative}:1: more than {MAX_LINES} lines")
+        for line, module in _imports(ast.parse(text), package.name, relative):
+            problem = _judge(module.split("."), package, relative)
+            if problem:
+                found.append(f"{relative}:{line}: {problem}")
+    return found
+
+
+def _imports(tree: ast.AST, package: str, relative: Path) -> Iterator[tuple[int, str]]:
+    """Every module or name that is imported, absolute, wherever in the file the import stands."""
+    here = (package, *relative.with_suffix("").parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(here[: -node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            for alias in node.names:
+                yield node.lineno, f"{module}.{alias.name}"
+        elif isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            argument = node.args[0]
+            if name in ("import_module", "__import__") and isinstance(argument, ast.Constant):
+                yield node.lineno, str(argument.value)
+
+
+def _judge(target: list[str], package: Path, relative: Path) -> str:
+    source = relative.with_suffix("").as_posix()
+    room = relative.parts[0].removesuffix(".py")
+    if target[0] in RUNTIMES:
+        return "" if _may_import_runtime(source, target[0]) else f"imports {target[0]}"
+    if target[0] != package.name or len(target) == 1:
+        return ""
+    other = target[1]
+    if other in RUNTIMES:
+        return "" if _may_import_runtime(source, other) else f"imports {other}"
+    if other in ENTRANCES - {"__init__"}:
+        return "" if room in ENTRANCES else f"imports the entrance {other}"
+    if not (package / other).exists() and not (package / f"{other}.py").exists():
+        # `from package import Name` hides which room the name comes from.
+        return (
+            "" if other == "__version__" or room in ENTRANCES else f"imports {other} from the top"
+        )
+    if room in ENTRANCES or other not in FLOOR_OF or other == room:
+        return ""
+    if room not in FLOOR_OF:
+        return f"the leaf {room} imports the room {other}"
+    if FLOOR_OF[other] <= FLOOR_OF[room] or other in FORBIDDEN.get(room, ()):
+        return f"{room} imports {other}"
+    return ""
+
+
+def _may_import_runtime(source: str, runtime: str) -> bool:
+    return any(
+        source.startswith(place.removesuffix("*")) if place[-1] in "/*" else source == place
+        for place in RUNTIMES[runtime]
+    )
+
+
+def test_package_keeps_the_rules() -> None:
+    assert find_violations(PACKAGE) == []
+
+
+def test_tests_are_no_longer_than_other_files() -> None:
+    lines = {file: len(file.read_text().splitlines()) for file in ROOT.glob("tests/**/*.py")}
+    assert {file: count for file, count in lines.items() if count > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "problem"),
+    [
+        ("engines/paddle.py", "from house.pipelines.sd import SDPipeline", "engines imports"),
+        ("engines/cinn.py", "from ..schedulers import ddim", "engines imports schedulers"),
+        ("engines/cinn.py", "from .. import passes", "engines imports passes"),
+        ("passes/qkv.py", "import house.models.unet", "passes imports models"),
+        ("export/paddle.py", "from house import predictors", "export imports predictors"),
+        (
+            "models/unet.py",
+            "def f():\n    from house.engines import base",
+            "models imports engines",
+        ),
+        ("models/unet.py", "import house.export", "models imports export"),
+        ("noise.py", "from house.images import to_pil", "noise imports images"),
+        ("noise.py", "from .images import to_pil", "noise imports images"),
+        ("schedulers/ddim.py", "from house.models import unet", "schedulers imports models"),
+        ("config.py", "from house.engines.registry import names", "the leaf config imports"),
+        ("config.py", "from .engines import registry", "the leaf config imports the room engines"),
+        ("predictors/vae.py", "from house import SDPipeline", "imports SDPipeline from the top"),
+        ("predictors/vae.py", "from house.cli import main", "imports the entrance cli"),
+        ("passes/qkv.py", "import torch.nn", "imports torch"),
+        ("cli.py", "from diffusers import Pipeline", "imports diffusers"),
+        ("tokenizers.py", "import transformers", "imports transformers"),
+        ("tokenizers.py", "importlib.import_module('transformers')", "imports transformers"),
+        ("schedulers/ddim.py", "import paddle", "imports paddle"),
+        ("noise.py", "from house.paddle_runtime import paddle", "imports paddle_runtime"),
+        ("predictors/vae.py", "from .. import paddle_runtime", "imports paddle_runtime"),
+        ("engines/onnxruntime.py", "import paddle", "imports paddle"),
+        ("engines/paddle.py", "import openvino", "imports openvino"),
+        ("engines/base.py", "import tensorrt as trt", "imports tensorrt"),
+        ("pipelines/sd.py", "import onnxruntime", "imports onnxruntime"),
+        ("pipelines/sd.py", "#\n" * 501, "more than 500 lines"),
+    ],
+)
+def test_a_violation_is_found(tmp_path: Path, file: str, line: str, problem: str) -> None:
+    package = build_house(tmp_path)
+    (package / file).write_text(f"import importlib\n{line}\n")
+    violations = find_violations(package)
+    assert len(violations) == 1
+    assert violations[0].startswith(f"{file}:")
+    assert problem in violations[0]
+
+
+def test_what_the_design_allows_is_no_violation(tmp_path: Path) -> None:
+    package = build_house(tmp_path)
+    for file, text in {
+        "__init__.py": "from house.pipelines.sd import SDPipeline",
+        "cli.py": "from house import SDPipeline",
+        "pipelines/sd.py": "from ..predictors import vae\nfrom .a import B\nimport house.engines",
+        "predictors/vae.py": "from house import __version__, noise\nimport house.models.unet",
+        "models/unet.py": "import paddle.nn\nfrom house.errors import E\nfrom . import attention",
+        "export/to_program.py": "import paddle\nfrom house.passes import base",
+        "engines/paddle_eager.py": "import paddle\nfrom ..program import Program",
+        "engines/openvino.py": "def f():\n    import openvino",
+        "paddle_runtime.py": "import paddle",
+        "checkpoints/load.py": "from house.paddle_runtime import paddle",
+        "noise.py": "import numpy\nimport tokenizers",
+    }.items():
+        (package / file).write_text(f"{text}\n")
+    assert find_violations(package) == []
+
+
+def build_house(folder: Path) -> Path:
+    package = folder / "house"
+    for room in ("pipelines", "predictors", "schedulers", "checkpoints", "models"):
+        (package / room).mkdir(parents=True)
+    for room in ("export", "passes", "engines"):
+        (package / room).mkdir()
+    for leaf in ("__init__", "cli", "config", "errors", "program", "noise", "images", "tokenizers"):
+        (package / f"{leaf}.py").write_text("")
+    return package
+
+
+@pytest.mark.parametrize("link", ["passes", "engines", "configs"])
+def test_links_at_the_root_are_no_import_names(link: str) -> None:
+    assert (ROOT / link).resolve() == PACKAGE / link
+    result = run_python(f"import {link}")
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"import fastdeploy_diffusion.{link} instead" in last
+    assert run_python(f"import fastdeploy_diffusion.{link}").returncode == 0
+
+
+@pytest.mark.parametrize("module", ["fastdeploy_diffusion", "fastdeploy_diffusion.cli"])
+def test_importing_the_package_imports_no_runtime(module: str) -> None:
+    result = run_python(f"import {module}, sys; print(*sys.modules)")
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.split())
+    assert module in loaded
+    assert not loaded & set(RUNTIMES)
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
