@@ -1,0 +1,224 @@
+"""The autoencoder between pictures and latents (Kingma & Welling, 2014; Rombach et al., 2022)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.attention import Attention
+from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+
+_EPS = 1e-6
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu",),
+    "latents_mean": (None,),
+    "latents_std": (None,),
+}
+# force_upcast asks half-precision runs to decode in float32, which is what this layer always does.
+_INERT = frozenset({"force_upcast"})
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    """The keys of an autoencoder's ``config.json`` that decide what it computes."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    sample_size: int = 32
+    scaling_factor: float = 0.18215
+    shift_factor: float | None = None
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+    def __post_init__(self) -> None:
+        blocks = len(self.block_out_channels)
+        for key, block in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
+            if getattr(self, key) != (block,) * blocks:
+                raise UnsupportedModelError(
+                    f"AutoencoderKLConfig: {key} = {getattr(self, key)!r} is not implemented",
+                    allowed=f"{block!r} for each of the {blocks} block_out_channels",
+                )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "AutoencoderKLConfig":
+        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        return read_config(cls, raw, only=_ONLY, inert=_INERT)
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of the picture per pixel of the latents, in each direction."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+class AutoencoderKL(nn.Layer):
+    """Encoder and decoder between pictures in [-1, 1] and latents."""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        super().__init__()
+        self.config = config
+        latent = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2D(2 * latent, 2 * latent, 1) if config.use_quant_conv else None
+        self.post_quant_conv = nn.Conv2D(latent, latent, 1) if config.use_post_quant_conv else None
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (B, 3, H, W) in [-1, 1] to mean and log variance, each (B, 4, H/8, W/8)."""
+        moments = self.encoder(images)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        mean, log_variance = moments.chunk(2, axis=1)
+        return mean, log_variance.clip(-30.0, 20.0)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Map unscaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""
+        if self.post_quant_conv is not None:
+            latents = self.post_quant_conv(latents)
+        return self.decoder(latents)
+
+
+class Encoder(nn.Layer):
+    """Pictures to the moments of the latents."""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        super().__init__()
+        channels, groups = config.block_out_channels, config.norm_num_groups
+        self.conv_in = nn.Conv2D(config.in_channels, channels[0], 3, padding=1)
+        self.down_blocks = nn.LayerList()
+        inputs = channels[0]
+        for index, outputs in enumerate(channels):
+            is_last = index == len(channels) - 1
+            self.down_blocks.append(
+                DownEncoderBlock2D(inputs, outputs, config.layers_per_block, groups, not is_last)
+            )
+            inputs = outputs
+        self.mid_block = MidBlock2D(channels[-1], groups, config.mid_block_add_attention)
+        self.conv_norm_out = nn.GroupNorm(groups, channels[-1], epsilon=_EPS)
+        self.conv_out = nn.Conv2D(channels[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, 8, H/8, W/8)."""
+        hidden = self.conv_in(images)
+        for block in self.down_blocks:
+            hidden = block(hidden)
+        hidden = self.mid_block(hidden)
+        return self.conv_out(F.silu(self.conv_norm_out(hidden)))
+
+
+class Decoder(nn.Layer):
+    """Latents to pictures."""
+
+    def __init__(self, config: AutoencoderKLConfig) -> None:
+        super().__init__()
+        channels, groups = config.block_out_channels[::-1], config.norm_num_groups
+        self.conv_in = nn.Conv2D(config.latent_channels, channels[0], 3, padding=1)
+        self.mid_block = MidBlock2D(channels[0], groups, config.mid_block_add_attention)
+        self.up_blocks = nn.LayerList()
+        inputs = channels[0]
+        for index, outputs in enumerate(channels):
+            is_last = index == len(channels) - 1
+            self.up_blocks.append(
+                UpDecoderBlock2D(inputs, outputs, config.layers_per_block + 1, groups, not is_last)
+            )
+            inputs = outputs
+        self.conv_norm_out = nn.GroupNorm(groups, channels[-1], epsilon=_EPS)
+        self.conv_out = nn.Conv2D(channels[-1], config.out_channels, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map (B, 4, H/8, W/8) to (B, 3, H, W)."""
+        hidden = self.mid_block(self.conv_in(latents))
+        for block in self.up_blocks:
+            hidden = block(hidden)
+        return self.conv_out(F.silu(self.conv_norm_out(hidden)))
+
+
+class DownEncoderBlock2D(nn.Layer):
+    """Residual blocks and, but for the last block, a halving of the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, layers: int, groups: int, shrink: bool) -> None:
+        super().__init__()
+        self.resnets = _stack_resnets(inputs, outputs, layers, groups)
+        self.downsamplers = nn.LayerList([Downsample2D(outputs, asymmetric=True)] if shrink else [])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        for resnet in self.resnets:
+            hidden = resnet(hidden)
+        for downsampler in self.downsamplers:
+            hidden = downsampler(hidden)
+        return hidden
+
+
+class UpDecoderBlock2D(nn.Layer):
+    """Residual blocks and, but for the last block, a doubling of the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, layers: int, groups: int, grow: bool) -> None:
+        super().__init__()
+        self.resnets = _stack_resnets(inputs, outputs, layers, groups)
+        self.upsamplers = nn.LayerList([Upsample2D(outputs)] if grow else [])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
+        for resnet in self.resnets:
+            hidden = resnet(hidden)
+        for upsampler in self.upsamplers:
+            _, _, height, width = hidden.shape
+            hidden = upsampler(hidden, 2 * height, 2 * width)
+        return hidden
+
+
+class MidBlock2D(nn.Layer):
+    """Two residual blocks with single-head attention over all pixels between them."""
+
+    def __init__(self, channels: int, groups: int, attend: bool) -> None:
+        super().__init__()
+        self.resnets = _stack_resnets(channels, channels, 2, groups)
+        self.attentions = nn.LayerList([SpatialAttention(channels, groups)] if attend else [])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        hidden = self.resnets[0](hidden)
+        for attention in self.attentions:
+            hidden = attention(hidden)
+        return self.resnets[1](hidden)
+
+
+class SpatialAttention(Attention):
+    """Single-head self-attention over pixels, after a GroupNorm and with a skip.
+
+    An `Attention` and not a layer around one, because checkpoints keep all its weights together.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(channels, heads=1, qkv_bias=True)
+        self.group_norm = nn.GroupNorm(groups, channels, epsilon=_EPS)
+
+    def forward(self, features: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        _, channels, height, width = features.shape
+        tokens = self.group_norm(features).flatten(2).transpose([0, 2, 1])  # (B, H·W, C)
+        attended = super().forward(tokens, context).transpose([0, 2, 1])
+        return features + attended.reshape([0, channels, height, width])
+
+
+def _stack_resnets(inputs: int, outputs: int, layers: int, groups: int) -> nn.LayerList:
+    return nn.LayerList(
+        [
+            ResnetBlock2D(inputs if index == 0 else outputs, outputs, groups, _EPS)
+            for index in range(layers)
+        ]
+    )

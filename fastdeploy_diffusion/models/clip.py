@@ -1,0 +1,222 @@
+"""CLIP's text transformer (Radford et al., 2021), with and without its projection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.attention import split_heads
+from fastdeploy_diffusion.models.model_config import read_config
+
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("clip_text_model",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "use_attention_mask": (False,),
+}
+# Training, generation and bookkeeping of transformers; none changes what the encoder computes.
+_INERT = frozenset(
+    (
+        "architectures",
+        "attention_dropout",
+        "attn_implementation",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "dropout",
+        "dtype",
+        "finetuning_task",
+        "gradient_checkpointing",
+        "id2label",
+        "initializer_factor",
+        "initializer_range",
+        "is_encoder_decoder",
+        "label2id",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "prefix",
+        "problem_type",
+        "return_dict",
+        "sep_token_id",
+        "tie_encoder_decoder",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "use_bfloat16",
+        "use_cache",
+    )
+)
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """The keys of a text encoder's ``config.json`` that decide what it computes."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in _ACTIVATIONS:
+            raise UnsupportedModelError(
+                f"CLIPTextConfig: hidden_act = {self.hidden_act!r} is not implemented",
+                allowed=", ".join(_ACTIVATIONS),
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise UnsupportedModelError(
+                f"CLIPTextConfig: hidden_size {self.hidden_size} does not divide among "
+                f"num_attention_heads = {self.num_attention_heads}"
+            )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
+        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        return read_config(cls, raw, only=_ONLY, inert=_INERT)
+
+
+class CLIPTextOutput(NamedTuple):
+    """What the text encoder gives; every tensor is float32."""
+
+    last_hidden_state: Tensor  # (B, T, D), after the final LayerNorm
+    pooled: Tensor  # (B, D) of the end-of-text token; (B, projection_dim) with a projection
+    hidden_states: tuple[Tensor, ...]  # the embeddings and each layer's output, (B, T, D)
+
+
+class CLIPTextModel(nn.Layer):
+    """CLIP's causal text transformer."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = CLIPTextEmbeddings(config)
+        self.encoder = CLIPEncoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+
+    def forward(self, input_ids: Tensor) -> CLIPTextOutput:
+        """Encode token ids (B, T) int64, T ≤ max_position_embeddings."""
+        hidden = self.embeddings(input_ids)
+        hidden_states = [hidden]
+        for layer in self.encoder.layers:
+            hidden = layer(hidden)
+            hidden_states.append(hidden)
+        last = self.final_layer_norm(hidden)
+        return CLIPTextOutput(last, self._pool(last, input_ids), tuple(hidden_states))
+
+    def _pool(self, last: Tensor, input_ids: Tensor) -> Tensor:
+        if self.config.eos_token_id == 2:
+            # The published configs carry a wrong id; the end token is then the largest one.
+            position = input_ids.argmax(axis=-1)
+        else:
+            position = (input_ids == self.config.eos_token_id).astype("int64").argmax(axis=-1)
+        chosen = F.one_hot(position, input_ids.shape[1]).unsqueeze(1)  # (B, 1, T)
+        return paddle.matmul(chosen, last).squeeze(1)
+
+
+class CLIPTextModelWithProjection(CLIPTextModel):
+    """The text transformer whose pooled output is projected to CLIP's joint space."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__(config)
+        self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias_attr=False)
+
+    def forward(self, input_ids: Tensor) -> CLIPTextOutput:
+        """Encode token ids (B, T) int64; ``pooled`` is (B, projection_dim)."""
+        output = super().forward(input_ids)
+        return output._replace(pooled=self.text_projection(output.pooled))
+
+
+class CLIPTextEmbeddings(nn.Layer):
+    """Token and learned position embeddings."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Map (B, T) int64 to (B, T, D)."""
+        positions = self.position_embedding.weight[: input_ids.shape[1]]
+        return self.token_embedding(input_ids) + positions
+
+
+class CLIPEncoder(nn.Layer):
+    """The stack of transformer layers; a layer of its own because checkpoints name it so."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.layers = nn.LayerList(
+            [CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)]
+        )
+
+
+class CLIPEncoderLayer(nn.Layer):
+    """Causal self-attention and a two-layer perceptron, each after a LayerNorm and with a skip."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.mlp = CLIPMLP(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
+        return hidden + self.mlp(self.layer_norm2(hidden))
+
+
+class CLIPAttention(nn.Layer):
+    """Multi-head self-attention in which a token sees itself and those before it."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        query, key, value = (
+            split_heads(project(hidden), self.heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out_proj(attended.flatten(2))
+
+
+class CLIPMLP(nn.Layer):
+    """Two linear layers with the config's activation between them."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        return self.fc2(self.activation(self.fc1(hidden)))
+
+
+def _quick_gelu(values: Tensor) -> Tensor:
+    return values * F.sigmoid(1.702 * values)
+
+
+_ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": F.gelu}

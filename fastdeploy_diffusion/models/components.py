@@ -1,0 +1,45 @@
+"""The networks as engines run them: tensors in, tensors out, nothing left to choose per request."""
+
+import paddle
+from paddle import Tensor, nn
+
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.clip import CLIPTextModel
+
+
+class TextConditioner(nn.Layer):
+    """A text encoder that gives every layer's hidden states, so that clip skip needs no rebuild.
+
+    Args:
+        encoder: The text encoder.
+        normalize: Apply the final LayerNorm to each of them, as Stable Diffusion 1.x and 2.x do.
+    """
+
+    def __init__(self, encoder: CLIPTextModel, normalize: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.normalize = normalize
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, T) int64 to hidden states (layers + 1, B, T, D) and pooled output (B, P)."""
+        output = self.encoder(input_ids)
+        hidden_states = paddle.stack(output.hidden_states)
+        if self.normalize:
+            hidden_states = self.encoder.final_layer_norm(hidden_states)
+        return hidden_states, output.pooled
+
+
+class LatentDecoder(nn.Layer):
+    """The autoencoder's decoder, from latents as the denoiser leaves them."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map scaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""
+        config = self.vae.config
+        unscaled = latents / config.scaling_factor
+        if config.shift_factor is not None:
+            unscaled = unscaled + config.shift_factor
+        return self.vae.decode(unscaled)

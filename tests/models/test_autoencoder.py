@@ -1,0 +1,70 @@
+import numpy as np
+import paddle
+import pytest
+import torch
+from diffusers import AutoencoderKL as Reference
+from reference_weights import copy_weights, relative_error
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+
+CONFIGS = {
+    "two levels": {"block_out_channels": (8, 16), "layers_per_block": 2, "norm_num_groups": 4},
+    "five channels": {
+        "block_out_channels": (8, 16, 24),
+        "norm_num_groups": 8,
+        "latent_channels": 5,
+    },
+    "bare": {
+        "block_out_channels": (6, 12, 12),
+        "norm_num_groups": 3,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "mid_block_add_attention": False,
+    },
+    "one level": {"block_out_channels": (10,), "norm_num_groups": 5},
+}
+
+
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parity(options, seed):
+    levels = len(options["block_out_channels"])
+    torch.manual_seed(seed)
+    reference = Reference(
+        **options,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+    ).eval()
+    layer = AutoencoderKL(AutoencoderKLConfig.from_dict(dict(reference.config)))
+    copy_weights(layer, reference)
+    scale = layer.config.downscale
+    random = np.random.default_rng(seed)
+    images = random.standard_normal((3, 3, 5 * scale, 3 * scale), np.float32)
+    latents = random.standard_normal((3, layer.config.latent_channels, 5, 3), np.float32)
+
+    with torch.no_grad():
+        wanted = reference.encode(torch.tensor(images)).latent_dist
+        wanted_images = reference.decode(torch.tensor(latents)).sample
+    with paddle.no_grad():
+        mean, log_variance = layer.encode(paddle.to_tensor(images))
+        decoded = layer.decode(paddle.to_tensor(latents))
+
+    assert relative_error(mean, wanted.mean) <= 1e-4
+    assert relative_error(log_variance, wanted.logvar) <= 1e-4
+    assert relative_error(decoded, wanted_images) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("act_fn", "gelu"),
+        ("down_block_types", ["AttnDownEncoderBlock2D"]),
+        ("up_block_types", []),
+        ("latents_mean", [0.0]),
+        ("brand_new_key", 1),
+    ],
+)
+def test_what_is_not_implemented_is_named(key, value):
+    with pytest.raises(UnsupportedModelError, match=key):
+        AutoencoderKLConfig.from_dict({"block_out_channels": [64], key: value})

@@ -1,0 +1,136 @@
+import numpy as np
+import paddle
+import pytest
+import torch
+from diffusers import UNet2DConditionModel as Reference
+from reference_weights import copy_weights, relative_error
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.unet import UNet2DConditionModel
+from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+
+DOWN, CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
+UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
+
+# name → (config, (height, width) of the latents, batch)
+CASES = {
+    "sd1": (
+        {
+            "block_out_channels": (8, 16),
+            "layers_per_block": 2,
+            "down_block_types": (CROSS_DOWN, DOWN),
+            "up_block_types": (UP, CROSS_UP),
+            "cross_attention_dim": 24,
+            "attention_head_dim": 2,
+            "norm_num_groups": 4,
+        },
+        (12, 20),
+        3,
+    ),
+    "sd2, odd heads, odd sizes": (
+        {
+            "block_out_channels": (12, 24, 36),
+            "layers_per_block": 1,
+            "down_block_types": (DOWN, CROSS_DOWN, CROSS_DOWN),
+            "up_block_types": (CROSS_UP, CROSS_UP, UP),
+            "cross_attention_dim": 20,
+            "attention_head_dim": [1, 3, 9],
+            "use_linear_projection": True,
+            "norm_num_groups": 4,
+            "upcast_attention": True,
+        },
+        (9, 13),
+        2,
+    ),
+    "sdxl": (
+        {
+            "block_out_channels": (8, 16, 32),
+            "layers_per_block": 2,
+            "down_block_types": (DOWN, CROSS_DOWN, CROSS_DOWN),
+            "up_block_types": (CROSS_UP, CROSS_UP, UP),
+            "cross_attention_dim": 20,
+            "attention_head_dim": [2, 4, 8],
+            "transformer_layers_per_block": [1, 2, 3],
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 16,
+            "projection_class_embeddings_input_dim": 6 * 16 + 10,
+            "norm_num_groups": 8,
+        },
+        (15, 8),
+        3,
+    ),
+    "one level, odd width, sines first": (
+        {
+            "block_out_channels": (15,),
+            "layers_per_block": 3,
+            "down_block_types": (CROSS_DOWN,),
+            "up_block_types": (CROSS_UP,),
+            "cross_attention_dim": 7,
+            "attention_head_dim": 3,
+            "norm_num_groups": 5,
+            "flip_sin_to_cos": False,
+            "freq_shift": 1,
+            "in_channels": 3,
+            "out_channels": 6,
+        },
+        (7, 11),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "size", "batch"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parity(options, size, batch, seed):
+    torch.manual_seed(seed)
+    reference = Reference(**options).eval()
+    layer = UNet2DConditionModel(UNet2DConditionConfig.from_dict(dict(reference.config)))
+    copy_weights(layer, reference)
+    random = np.random.default_rng(seed)
+    inputs = [
+        random.standard_normal((batch, layer.config.in_channels, *size), np.float32),
+        random.choice(1000, batch).astype(np.float32),
+        random.standard_normal((batch, 7, options["cross_attention_dim"]), np.float32),
+    ]
+    added = None
+    if "addition_embed_type" in options:
+        inputs.append(random.standard_normal((batch, 10), np.float32))
+        inputs.append(random.integers(0, 1024, (batch, 6)).astype(np.float32))
+        added = {
+            "text_embeds": torch.tensor(inputs[3]),
+            "time_ids": torch.tensor(inputs[4]),
+        }
+
+    with torch.no_grad():
+        wanted = reference(
+            *(torch.tensor(array) for array in inputs[:3]), added_cond_kwargs=added
+        ).sample
+    with paddle.no_grad():
+        given = layer(*(paddle.to_tensor(array) for array in inputs))
+
+    assert relative_error(given, wanted) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("act_fn", "gelu"),
+        ("addition_embed_type", "image"),
+        ("class_embed_type", "timestep"),
+        ("conv_in_kernel", 5),
+        ("down_block_types", ["AttnDownBlock2D"] * 4),
+        ("dual_cross_attention", True),
+        ("encoder_hid_dim", 64),
+        ("mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("time_cond_proj_dim", 256),
+        ("layers_per_block", [1, 2]),
+        ("attention_head_dim", 7),
+        ("brand_new_key", 1),
+    ],
+)
+def test_what_is_not_implemented_is_named(key, value):
+    expected = "heads" if (key, value) == ("attention_head_dim", 7) else key
+    with pytest.raises(UnsupportedModelError, match=expected):
+        UNet2DConditionModel(UNet2DConditionConfig.from_dict({key: value}))
