@@ -1,0 +1,165 @@
+"""The config files beside a CLIP vocabulary: special tokens, added tokens, length."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+
+from fastdeploy_diffusion.errors import CheckpointError
+
+_CONTEXT_LENGTH = 77  # of every published CLIP; folders without tokenizer_config.json rely on it
+_UNSET_LENGTH = int(1e30)  # transformers writes this where model_max_length was never set
+
+# In the order in which transformers registers them; the last three are rarely set.
+SPECIAL_TOKENS = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "sep_token": None,
+    "pad_token": "<|endoftext|>",
+    "cls_token": None,
+    "mask_token": None,
+}
+# Keys of tokenizer_config.json that must have the value that CLIP has.
+_FIXED_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "add_bos_token": (True,),
+    "add_eos_token": (True,),
+    "add_prefix_space": (False,),
+    "do_lower_case": (True,),
+    "init_inputs": ([],),
+    "padding_side": ("right",),
+    "split_special_tokens": (False,),
+    "tokenizer_class": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "truncation_side": ("right",),
+}
+# Bookkeeping, settings of decoding, and call defaults that padding to max_length replaces.
+_INERT_OPTIONS = {
+    *("backend", "is_local", "local_files_only", "name_or_path", "processor_class", "use_fast"),
+    *("special_tokens_map_file", "tokenizer_file", "model_input_names", "transformers_version"),
+    *("clean_up_tokenization_spaces", "errors"),
+    *("max_length", "pad_to_multiple_of", "pad_token_type_id", "stride", "truncation_strategy"),
+}
+
+
+@dataclass
+class TokenizerOptions:
+    """What a config file sets.
+
+    Attributes:
+        named: Special tokens by key, such as "pad_token".
+        extra: Special tokens without a name.
+        added: Ids and tokens of ``added_tokens_decoder``; None where the file has none.
+        max_length: Tokens per prompt, begin and end included.
+    """
+
+    named: dict[str, AddedToken] = field(default_factory=dict)
+    extra: list[AddedToken] = field(default_factory=list)
+    added: dict[int, AddedToken] | None = None
+    max_length: int = _CONTEXT_LENGTH
+
+
+def read_options(file: Path) -> TokenizerOptions:
+    """Read tokenizer_config.json or special_tokens_map.json, which need not exist.
+
+    Raises:
+        CheckpointError: the file is damaged, or sets an option that is not implemented.
+    """
+    options = TokenizerOptions()
+    for key, value in read_json(file).items():
+        if SPECIAL_TOKENS.get(key) or (key in SPECIAL_TOKENS and value is not None):
+            options.named[key] = _parse_token(file, key, value)
+        elif value is None or key in _INERT_OPTIONS:
+            continue
+        elif key in ("additional_special_tokens", "extra_special_tokens") and type(value) is list:
+            options.extra += [_parse_token(file, key, token) for token in value]
+        elif key == "added_tokens_decoder" and type(value) is dict:
+            options.added = {
+                _parse_id(file, index): _parse_token(file, key, token)
+                for index, token in value.items()
+            }
+        elif key == "model_max_length":
+            options.max_length = _parse_length(file, value)
+        elif value not in _FIXED_OPTIONS.get(key, ()):
+            raise CheckpointError(
+                f"{file}: {key} = {json.dumps(value)} is not implemented for CLIP",
+                allowed=" or ".join(map(json.dumps, _FIXED_OPTIONS.get(key, ()))),
+                fix="remove the key if the token ids do not depend on it",
+            )
+    return options
+
+
+def _parse_token(file: Path, key: str, value: Any) -> AddedToken:
+    if type(value) is str and value:
+        return AddedToken(value, special=True)
+    try:
+        flags = {name: flag for name, flag in value.items() if name != "__type"}
+        flags.setdefault("special", key != "added_tokens_decoder")
+        if flags["content"]:
+            return AddedToken(**flags)
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise damage(file, f"{key} is {json.dumps(value)}, not a token")
+
+
+def _parse_id(file: Path, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise damage(file, f"the id of an added token is {json.dumps(value)}") from None
+
+
+def _parse_length(file: Path, value: Any) -> int:
+    if value == _UNSET_LENGTH:
+        return _CONTEXT_LENGTH
+    if type(value) is not int or not 3 <= value < 2**16:
+        raise CheckpointError(
+            f"{file}: model_max_length is {json.dumps(value)}",
+            allowed="an integer from 3 to 65535 (77 in every published CLIP)",
+        )
+    return value
+
+
+def read_added_tokens(file: Path, special: set[str]) -> dict[int, AddedToken]:
+    """Read added_tokens.json, {text: id}: the older way to say ``added_tokens_decoder``.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return {
+        _parse_id(file, index): AddedToken(
+            text, special=text in special, normalized=text not in special
+        )
+        for text, index in read_json(file).items()
+    }
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where there is no such file.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(read_text(file))
+    except ValueError as error:
+        raise damage(file, f"it is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise damage(file, "it is not a JSON object")
+    return content
+
+
+def read_text(file: Path) -> str:
+    """Read UTF-8 text, or raise a CheckpointError that names the file."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damage(file, str(error)) from None
+
+
+def damage(file: Path, problem: str) -> CheckpointError:
+    """Make the error for a file that cannot be what was published."""
+    return CheckpointError(f"{file} is damaged: {problem}", fix="download the file again")

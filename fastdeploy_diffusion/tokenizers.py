@@ -1,0 +1,125 @@
+"""CLIP's byte-pair tokenizer: prompts to the token ids that a text encoder was trained on.
+
+The ids equal those of transformers' ``CLIPTokenizer``, truncated and padded to ``max_length``,
+which is how diffusers calls it. Source: Radford et al., "Learning Transferable Visual Models From
+Natural Language Supervision", 2021, section 2.4.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.tokenizer_files import WORD_END, TokenizerFiles, read_tokenizer_files
+
+
+class TruncationWarning(UserWarning):
+    """A prompt has more tokens than the text encoder reads; the end of it was cut off."""
+
+
+@dataclass(frozen=True)
+class TokenizedPrompts:
+    """Prompts as a text encoder takes them.
+
+    Attributes:
+        input_ids: (B, max_length) int64: begin, prompt, end, padding.
+        truncated: What was cut off each prompt, as the tokens read (lower case); "" if nothing was.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    truncated: tuple[str, ...]
+
+
+class CLIPTokenizer:
+    """Tokenizer of CLIP text encoders (SD 1.x, SD 2.x, both of SDXL, the first of Flux).
+
+    Args:
+        files: What a tokenizer folder says; ``from_folder`` reads it.
+
+    Attributes:
+        max_length: Tokens per prompt, begin and end included (77).
+        vocab_size: Number of known tokens, added ones included.
+        bos_id: Id of the begin token.
+        eos_id: Id of the end token.
+        pad_id: Id of the padding: the end token in SD 1.x, "!" (0) in SD 2.x.
+    """
+
+    def __init__(self, files: TokenizerFiles) -> None:
+        self._tokenizer = files.tokenizer
+        self.max_length = files.max_length
+        self.vocab_size = files.tokenizer.get_vocab_size()
+        self.bos_id, self.eos_id, self.pad_id = files.bos_id, files.eos_id, files.pad_id
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "CLIPTokenizer":
+        """Read the ``tokenizer`` folder of a checkpoint.
+
+        Args:
+            path: Holds ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``; beside them
+                ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``
+                where there are any. As in transformers, ``tokenizer.json`` wins over
+                ``vocab.json``, and a ``tokenizer_config.json`` with ``added_tokens_decoder``
+                replaces the last two files.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or asks for something that is not
+                implemented.
+        """
+        return cls(read_tokenizer_files(Path(path)))
+
+    def encode(self, texts: Sequence[str]) -> TokenizedPrompts:
+        """Turn prompts into ids, each padded or cut to ``max_length``.
+
+        Args:
+            texts: Prompts; "" is the empty prompt of classifier-free guidance.
+
+        Returns:
+            The ids, and what had to be cut off.
+
+        Raises:
+            RequestError: no prompts, one bare string, or a prompt that is not Unicode text.
+
+        Warns:
+            TruncationWarning: per prompt that is too long, with the text that was cut off.
+        """
+        _check_texts(texts)
+        input_ids = np.full((len(texts), self.max_length), self.pad_id, np.int64)
+        truncated = []
+        for row, text in zip(input_ids, texts, strict=True):
+            # One by one: encode_batch would start threads, which do not survive a server's fork.
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+            kept, cut = ids[: self.max_length - 2], ids[self.max_length - 2 :]
+            row[: len(kept) + 2] = [self.bos_id, *kept, self.eos_id]
+            truncated.append(self._decode(cut))
+            if cut:
+                warnings.warn(
+                    f"the prompt has {len(ids)} tokens and the text encoder reads "
+                    f"{self.max_length - 2}; cut off: {truncated[-1]!r}",
+                    TruncationWarning,
+                    stacklevel=2,
+                )
+        return TokenizedPrompts(input_ids, tuple(truncated))
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text.replace(WORD_END, " ").strip()
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str) or not texts:
+        raise RequestError(f"prompts are {texts!r}", allowed="a list of one or more strings")
+    for text in texts:
+        if not isinstance(text, str):
+            raise RequestError(f"the prompt {text!r} is not a string", allowed="str")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the prompt {text!r} has half a surrogate pair at position {error.start}",
+                allowed="Unicode text",
+                fix="decode the prompt as UTF-8 where it enters the program",
+            ) from None

@@ -1,0 +1,272 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fastdeploy_diffusion.errors import EngineError, RequestError
+from fastdeploy_diffusion.images import (
+    METADATA_KEY,
+    denormalize,
+    read_metadata,
+    read_settings,
+    save_png,
+    to_pil,
+    write_metadata,
+)
+
+SETTINGS = {
+    "prompt": 'Ein Käfer 🐞 "auf" 一片叶子,\nSteps: 3 \\ <b>',
+    "negative_prompt": "размыто, low quality",
+    "height": 24,
+    "width": 16,
+    "num_inference_steps": 20,
+    "guidance_scale": 7.5,
+    "guidance_rescale": 0.7,
+    "clip_skip": 1,
+    "seed": 2**64 - 1,
+    "eta": 0.25,
+}
+RUN = {"engine": "paddle", "device": "cpu", "fallback": None, "files": ["a", "b"]}
+
+
+@pytest.fixture
+def image():
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def text_to_image(**settings):
+    """The signature that read_settings must fit."""
+    assert set(settings) <= set(SETTINGS)
+    return settings
+
+
+def decoded_images():
+    generator = np.random.default_rng(1)
+    return generator.uniform(-1.3, 1.3, (2, 3, 9, 7)).astype(np.float32)
+
+
+def test_denormalize_equals_diffusers():
+    decoded = decoded_images()
+    ours = denormalize(decoded)
+    theirs = VaeImageProcessor.pt_to_numpy(VaeImageProcessor.denormalize(torch.from_numpy(decoded)))
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.dtype == np.float32
+    assert (ours.min(), ours.max()) == (0.0, 1.0)
+
+
+def test_to_pil_equals_diffusers_and_rounds_to_even():
+    halves = np.arange(255, dtype=np.float32) / np.float32(255) + np.float32(0.5 / 255)
+    array = np.concatenate([denormalize(decoded_images()).reshape(-1), halves])
+    array = np.resize(array, (3, 5, 11, 3)).astype(np.float32)
+    ours, theirs = to_pil(array), VaeImageProcessor.numpy_to_pil(array)
+    assert [image.size for image in ours] == [(11, 5)] * 3
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(other))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_never_become_a_picture(value):
+    decoded = np.zeros((3, 3, 4, 4), np.float32)
+    decoded[1, 2, 3, 0] = value
+    with pytest.raises(EngineError, match="NaN or Inf in image 1 of 3"):
+        denormalize(decoded)
+    with pytest.raises(EngineError, match="NaN or Inf in image 1 of 3"):
+        to_pil(decoded.transpose(0, 2, 3, 1))
+
+
+def test_wrong_shapes_and_ranges_are_named():
+    with pytest.raises(EngineError, match=r"\(1, 4, 8, 8\)"):
+        denormalize(np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(EngineError, match=r"\(8, 8, 3\)"):
+        to_pil(np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(EngineError, match=r"from -0\.25 to 1"):
+        to_pil(np.array([-0.25, 1.0, 0.5], np.float32).reshape(1, 1, 1, 3))
+
+
+def test_saved_png_gives_back_pixels_and_settings(tmp_path, image):
+    write_metadata(image, SETTINGS, RUN)
+    save_png(image, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(image))
+        assert {key: saved.info[key] for key in image.info} == image.info
+    settings = read_settings(tmp_path / "a.png")
+    assert settings == SETTINGS
+    assert [type(value) for value in settings.values()] == [type(v) for v in SETTINGS.values()]
+    assert text_to_image(**settings) == SETTINGS
+    assert read_metadata(str(tmp_path / "a.png")) == {
+        "version": 1,
+        "settings": SETTINGS,
+        "run": RUN,
+    }
+
+
+def test_plain_save_keeps_the_metadata_every_time(tmp_path, image):
+    write_metadata(image, SETTINGS, RUN)
+    for name in ("a.png", "b.png"):
+        image.save(tmp_path / name)
+        assert read_settings(tmp_path / name) == SETTINGS
+    image.save(tmp_path / "c.jpg")  # other formats are not disturbed
+    with pytest.raises(RequestError, match=r"c\.jpg has no metadata"):
+        read_settings(tmp_path / "c.jpg")
+
+
+def test_a_resized_copy_keeps_the_metadata_through_save_png(tmp_path, image):
+    write_metadata(image, SETTINGS)
+    small = image.resize((8, 12))
+    assert read_settings(small) == SETTINGS
+    save_png(small, tmp_path / "small.png")
+    assert read_settings(tmp_path / "small.png") == SETTINGS
+
+
+def test_writing_metadata_again_replaces_them_in_both_ways_to_save(tmp_path, image):
+    write_metadata(image, {"prompt": "old"})
+    write_metadata(image, {"prompt": "new", "eta": None})
+    image.save(tmp_path / "plain.png")
+    save_png(image, tmp_path / "ours.png")
+    for name in ("plain.png", "ours.png"):
+        assert read_settings(tmp_path / name) == {"prompt": "new"}
+
+
+def test_parameters_read_as_other_tools_show_them(image):
+    write_metadata(image, SETTINGS | {"prompt": "a cat", "negative_prompt": "dog", "seed": 5})
+    assert image.info["parameters"] == (
+        "a cat\nNegative prompt: dog\nSteps: 20, CFG scale: 7.5, CFG rescale: 0.7, Seed: 5, "
+        "Size: 16x24, Eta: 0.25, Clip skip: 2"
+    )
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS))
+def test_any_setting_may_stand_alone(image, key):
+    write_metadata(image, {key: SETTINGS[key]})
+    assert read_settings(image) == {key: SETTINGS[key]}
+
+
+def test_metadata_holds_a_prompt_with_control_characters(tmp_path, image):
+    write_metadata(image, {"prompt": "a\0b\x1b\x7f\u2028"})
+    image.save(tmp_path / "a.png")
+    assert read_settings(tmp_path / "a.png") == {"prompt": "a\0b\x1b\x7f\u2028"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "run", "message"),
+    [
+        ({"promt": "a"}, None, "'promt'"),
+        ({"height": 64.0}, None, "height = 64.0"),
+        ({"seed": True}, None, "seed = True"),
+        ({"guidance_scale": float("nan")}, None, "cannot be written"),
+        ({"prompt": "\ud800"}, None, "cannot be written"),
+        ({"prompt": "a"}, {"latents": np.zeros(2)}, "cannot be written"),
+    ],
+)
+def test_metadata_that_cannot_be_written_are_refused_and_leave_no_trace(
+    image, settings, run, message
+):
+    with pytest.raises(RequestError, match=message):
+        write_metadata(image, settings, run)
+    assert image.info == {}
+
+
+def metadata_text(**changes):
+    return json.dumps({"version": 1, "settings": {"prompt": "a"}, "run": {}} | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "damaged"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ("7", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ('{"version": 1}', "damaged"),
+        (metadata_text(settings=[]), "damaged"),
+        (metadata_text(version="1"), "damaged"),
+        (metadata_text(version=2), "version 2"),
+        (metadata_text(settings={"callback": "x"}), "unknown 'callback'"),
+        (metadata_text(settings={"height": "64"}), "height = '64'"),
+    ],
+)
+def test_damaged_metadata_are_named(tmp_path, image, text, message):
+    info = PngInfo()
+    info.add_text(METADATA_KEY, text)
+    image.save(tmp_path / "x.png", pnginfo=info)
+    with pytest.raises(RequestError, match=message):
+        read_settings(tmp_path / "x.png")
+
+
+def test_files_without_our_metadata_are_named(tmp_path, image):
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a")
+    image.save(tmp_path / "foreign.png", pnginfo=info)
+    (tmp_path / "text.png").write_text("no picture")
+    for name, message in [
+        ("foreign.png", "has no metadata"),
+        ("text.png", "cannot be read"),
+        ("absent.png", "cannot be read"),
+    ]:
+        with pytest.raises(RequestError, match=rf"{name}.* {message}"):
+            read_settings(tmp_path / name)
+    with pytest.raises(RequestError, match="the image has no metadata"):
+        read_settings(image)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.95])
+def test_a_file_cut_short_is_named(tmp_path, image, keep):
+    write_metadata(image, SETTINGS)
+    save_png(image, tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(RequestError, match="cannot be read"):
+        read_settings(tmp_path / "x.png")
+
+
+def test_save_png_does_not_overwrite_unless_told(tmp_path, image):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(RequestError, match="exists already"):
+        save_png(image, path)
+    assert path.read_bytes() == b"precious"
+    save_png(image, path, overwrite=True)
+    with Image.open(path) as saved:
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(image))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_save_png_leaves_nothing_behind_when_it_fails(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"precious")
+    with pytest.raises(RequestError, match=r"a\.png cannot be written"):
+        save_png(Image.new("F", (4, 4)), tmp_path / "a.png", overwrite=True)
+    assert (tmp_path / "a.png").read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "a.png"
+    images = [Image.new("RGB", (256, 256), colour) for colour in ("red", "blue")]
+    for picture in images:
+        write_metadata(picture, {"prompt": "x"})
+    save_png(images[0], path)
+
+    def rewrite():
+        for turn in range(40):
+            save_png(images[turn % 2], path, overwrite=True)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    while writer.is_alive():
+        assert read_settings(path) == {"prompt": "x"}
+    writer.join()
+
+
+def test_save_png_names_an_unusable_path(tmp_path, image):
+    with pytest.raises(RequestError, match=r"x\.jpg does not end in \.png"):
+        save_png(image, tmp_path / "x.jpg")
+    with pytest.raises(RequestError, match=r"no folder .*nowhere"):
+        save_png(image, tmp_path / "nowhere" / "x.png")
