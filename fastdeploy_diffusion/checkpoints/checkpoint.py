@@ -1,0 +1,79 @@
+"""What the rest of the library sees of a checkpoint, whichever layout it has on disk."""
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
+from fastdeploy_diffusion.errors import CheckpointError
+
+Family = Literal["sd1", "sd2", "sdxl"]
+
+# The components that have weights, by family.
+WEIGHT_COMPONENTS: Mapping[Family, tuple[str, ...]] = {
+    "sd1": ("text_encoder", "unet", "vae"),
+    "sd2": ("text_encoder", "unet", "vae"),
+    "sdxl": ("text_encoder", "text_encoder_2", "unet", "vae"),
+}
+
+
+class Checkpoint(ABC):
+    """An opened Stable Diffusion checkpoint; weights stay on disk until they are read.
+
+    Attributes:
+        path: The folder or file.
+        family: ``sd1`` (1.x), ``sd2`` (2.x) or ``sdxl``.
+        components: Names that ``config``, ``tensors`` or ``folder`` know.
+        pipeline_options: Behaviour of the whole pipeline, such as ``force_zeros_for_empty_prompt``.
+    """
+
+    path: Path
+    family: Family
+    components: tuple[str, ...]
+    pipeline_options: Mapping[str, Any]
+    _sources: Mapping[str, TensorSource]
+    _configs: Mapping[str, Mapping[str, Any]]
+
+    @abstractmethod
+    def folder(self, component: str) -> Path | None:
+        """The component's folder (tokenizers have files of their own), None for a single file."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's ``config.json``, or ``scheduler_config.json`` for ``scheduler``.
+
+        Raises:
+            CheckpointError: The checkpoint has no such component, or it has no config.
+        """
+        return copy.deepcopy(dict(self._get(self._configs, component, "config")))
+
+    def tensors(self, component: str) -> TensorSource:
+        """The component's weights under the names of diffusers and transformers.
+
+        Text encoders come without the ``text_model.`` prefix.
+
+        Raises:
+            CheckpointError: The checkpoint has no such component, or it has no weights.
+        """
+        source: TensorSource = self._get(self._sources, component, "weights")
+        return source
+
+    def digest(self) -> str:
+        """The sha256 of all weights in use (names, dtypes, shapes, values), as hexadecimal digits.
+
+        Raises:
+            CheckpointError: A file changed after the checkpoint was opened.
+        """
+        total = hashlib.sha256()
+        for component in WEIGHT_COMPONENTS[self.family]:
+            total.update(f"{component} {self._sources[component].digest()}\n".encode())
+        return total.hexdigest()
+
+    def _get(self, table: Mapping[str, Any], component: str, kind: str) -> Any:
+        if component in table:
+            return table[component]
+        raise CheckpointError(
+            f"{self.path}: no {kind} for a component {component!r}", allowed=", ".join(table)
+        )

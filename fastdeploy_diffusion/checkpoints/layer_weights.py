@@ -1,0 +1,103 @@
+"""Where weights enter Paddle layers; the only file here that uses Paddle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdeploy_diffusion.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import paddle
+
+    from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
+
+_LISTED = 20  # names that a message shows of each kind, beside their count
+
+
+def build_layer(make: Callable[[], paddle.nn.Layer], source: TensorSource) -> paddle.nn.Layer:
+    """Make a layer directly from weights: its random initialisation is never computed or stored.
+
+    Args:
+        make: Constructs the layer, for example ``lambda: UNet2DConditionModel(config)``.
+        source: The layer's weights.
+
+    Returns:
+        The layer with its weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: As ``load_weights``.
+    """
+    import paddle  # here, so that reading a checkpoint needs no Paddle
+
+    with paddle.LazyGuard():
+        layer = make()
+    load_weights(layer, source)
+    layer.eval()
+    return layer
+
+
+def load_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
+    """Set every parameter and persistent buffer of a layer, one tensor in memory at a time.
+
+    Names must agree one for one. ``paddle.nn.Linear`` keeps its weight as [in, out], so those are
+    transposed; every other tensor has the checkpoint's layout.
+
+    Args:
+        layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
+        source: Its weights in PyTorch's layout.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or of another shape; the layer is then
+            unchanged. Or a tensor cannot be read.
+    """
+    import paddle
+
+    parameters: dict[str, Any] = layer.state_dict()
+    linear_weights = {
+        f"{name}.weight".lstrip(".")
+        for name, sublayer in layer.named_sublayers(include_self=True)
+        if isinstance(sublayer, paddle.nn.Linear)
+    }
+    shapes = {
+        name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
+        for name, parameter in parameters.items()
+    }
+    _check_names_and_shapes(layer, shapes, source)
+    # Largest first: the copies that a tensor needs on its way add to what is loaded already.
+    for name in sorted(parameters, key=lambda name: prod(shapes[name]), reverse=True):
+        value = source.read(name)
+        parameters[name].set_value(
+            np.ascontiguousarray(value.T if name in linear_weights else value)
+        )
+
+
+def _check_names_and_shapes(
+    layer: paddle.nn.Layer, shapes: dict[str, tuple[int, ...]], source: TensorSource
+) -> None:
+    missing = [name for name in shapes if name not in source]
+    unexpected = [name for name in source if name not in shapes]
+    misshapen = [
+        f"{name}: {source.shape(name)} in the checkpoint, {shape} in the model"
+        for name, shape in shapes.items()
+        if name in source and source.shape(name) != shape
+    ]
+    problems = [
+        f"{len(names)} {kind}:" + "".join(f"\n    {name}" for name in names[:_LISTED])
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source.origin} does not fit {type(layer).__name__} with {len(shapes)} tensors\n  "
+            + "\n  ".join(problems),
+            fix="the config must be that of these weights; a checkpoint of another family or a "
+            "half-finished download also ends here",
+        )

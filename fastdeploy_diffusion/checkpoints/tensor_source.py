@@ -1,0 +1,149 @@
+"""The tensors of one component under their canonical names, whatever files they come from."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile, StoredTensor
+from fastdeploy_diffusion.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A stored tensor seen the way the model wants it.
+
+    Attributes:
+        file: The file that holds the tensor.
+        stored_name: Its name in that file.
+        part: Which of ``parts`` equal slices along axis 0 (OpenCLIP stores Q, K and V as one).
+        parts: How many slices the stored tensor holds.
+        transposed: Stored as [in, out] where the canonical layout is [out, in].
+        squeezed: A 1×1 convolution kernel where the canonical layout is a matrix.
+    """
+
+    file: SafetensorsFile
+    stored_name: str
+    part: int = 0
+    parts: int = 1
+    transposed: bool = False
+    squeezed: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The format's name of the stored dtype."""
+        return self._stored.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape in the canonical layout."""
+        shape = self._stored.shape
+        if self.squeezed and set(shape[2:]) == {1}:
+            shape = shape[:2]
+        if self.parts > 1:
+            shape = (shape[0] // self.parts, *shape[1:])
+        return shape[::-1] if self.transposed else shape
+
+    @property
+    def _stored(self) -> StoredTensor:
+        return self.file.tensors[self.stored_name]
+
+    def read_stored(self) -> npt.NDArray[Any]:
+        """Map the tensor in the canonical layout, still in its stored dtype."""
+        array = self.file.read_stored(self.stored_name)
+        if self.parts > 1:
+            rows = len(array) // self.parts
+            array = array[self.part * rows : (self.part + 1) * rows]
+        return array.T if self.transposed else array.reshape(self.shape)
+
+    def read(self) -> npt.NDArray[np.float32]:
+        """Read the tensor in the canonical layout as float32."""
+        return self.file.to_float32(self.stored_name, self.read_stored())
+
+    def digest(self) -> str:
+        """The sha256 of dtype, shape and values, as hexadecimal digits."""
+        content = hashlib.sha256(f"{self.dtype} {self.shape}\n".encode())
+        content.update(np.ascontiguousarray(self.read_stored()).data)
+        return content.hexdigest()
+
+
+class TensorSource:
+    """Read access to the weights of one component.
+
+    Args:
+        origin: Where the tensors come from, for messages.
+        views: Canonical name → where and how the tensor is stored.
+    """
+
+    def __init__(self, origin: str, views: Mapping[str, TensorView]) -> None:
+        self.origin = origin
+        self._views = dict(views)
+        self._digest = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names, sorted."""
+        return tuple(sorted(self._views))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._views
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor in PyTorch's layout (a linear weight is [out, in])."""
+        return self._view(name).shape
+
+    def dtype(self, name: str) -> str:
+        """The safetensors name of the stored dtype: ``F32``, ``F16``, ``BF16`` and so on."""
+        return self._view(name).dtype
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """Read one tensor as float32, in PyTorch's layout.
+
+        Returns:
+            For an F32 file a read-only array mapped from it, otherwise a new array. Drop it to
+            give the memory back.
+
+        Raises:
+            CheckpointError: No such tensor, a dtype that holds no weights, or a changed file.
+        """
+        return self._view(name).read()
+
+    def digest(self) -> str:
+        """The sha256 of every name, dtype, shape and value, as hexadecimal digits.
+
+        It depends neither on where the files lie nor on how they are split or named: a single file
+        and a diffusers folder of the same weights agree. Computed once; later calls only check that
+        the files are still those that were hashed.
+
+        Raises:
+            CheckpointError: A file changed after it was opened.
+        """
+        if not self._digest:
+            total = hashlib.sha256()
+            views = [self._views[name] for name in self.names]
+            with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+                for name, digest in zip(
+                    self.names, pool.map(TensorView.digest, views), strict=True
+                ):
+                    total.update(f"{name} {digest}\n".encode())
+            self._digest = total.hexdigest()
+        for file in {view.file.path: view.file for view in self._views.values()}.values():
+            file.check_unchanged()
+        return self._digest
+
+    def _view(self, name: str) -> TensorView:
+        if name in self._views:
+            return self._views[name]
+        similar = ", ".join(get_close_matches(name, self._views, n=3))
+        raise CheckpointError(f"{self.origin} has no tensor {name!r}", allowed=similar)

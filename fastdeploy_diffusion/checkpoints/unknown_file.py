@@ -1,0 +1,59 @@
+"""Saying what a ``.safetensors`` file looks like when it is not a whole checkpoint."""
+
+import re
+from collections.abc import Sequence
+
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.errors import CheckpointError
+
+_FOLDER_FIX = "give the folder with model_index.json that this file is part of"
+
+# (pattern searched for in the tensor names, what such a file is, what to do). The first that is
+# found decides, so what adds to a model comes before the models.
+_LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
+    (
+        r"^lora_(unet|te)|\.lora[._](down|up|A|B)\b|\.hada_w|\.lokr_w",
+        "a LoRA (changes to a model, not a model)",
+        "give the checkpoint that the LoRA was trained on",
+    ),
+    (
+        r"^(emb_params|string_to_param.*|clip_[lg]|<.+>)$",
+        "a textual inversion (embeddings of new words, not a model)",
+        "give the checkpoint that the embedding was trained on",
+    ),
+    (
+        r"^control_model\.|input_hint_block\.|controlnet_cond_embedding\.",
+        "a ControlNet",
+        "give a text-to-image checkpoint",
+    ),
+    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", "give SD 1.x, SD 2.x or SDXL"),
+    (r"(^|\.)double_blocks\.\d", "a Flux model", "give SD 1.x, SD 2.x or SDXL"),
+    (
+        r"^conditioner\.embedders\.0\.model\.",
+        "an SDXL refiner",
+        "give the base model",
+    ),
+    (
+        r"^model\.diffusion_model\.",
+        "a Stable Diffusion UNet that lacks text encoder or VAE, or is of another family",
+        "give a file with all components",
+    ),
+    (r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid)", "a VAE alone", _FOLDER_FIX),
+    (r"^down_blocks\.\d", "the UNet of a diffusers folder", _FOLDER_FIX),
+    (r"(^|\.)embeddings\.token_embedding\.", "a CLIP text encoder alone", _FOLDER_FIX),
+)
+
+
+def describe_unknown_file(file: SafetensorsFile) -> CheckpointError:
+    """Make the error for a file that is none of the known single-file checkpoints."""
+    allowed = "one file with text encoder(s), UNet and VAE of SD 1.x, SD 2.x or SDXL"
+    for pattern, description, fix in _LOOKS_LIKE:
+        if any(re.search(pattern, name) for name in file.tensors):
+            return CheckpointError(
+                f"{file.path} looks like {description}", allowed=allowed, fix=fix
+            )
+    first = ", ".join(sorted(file.tensors)[:5])
+    return CheckpointError(
+        f"{file.path} is no known checkpoint; its {len(file.tensors)} tensors begin with {first}",
+        allowed=allowed,
+    )

@@ -1,0 +1,131 @@
+"""Finding the weight files of one component: plain, variant, or in shards."""
+
+import re
+from pathlib import Path
+
+from fastdeploy_diffusion.checkpoints.json_object import read_json_object
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.errors import CheckpointError
+
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pdparams", ".pkl")
+PICKLE_REASON = "such files are pickles, and reading one can execute code hidden in it"
+SAFETENSORS_FIX = (
+    "download the .safetensors files of this model, or save it again with "
+    "save_pretrained(…, safe_serialization=True)"
+)
+
+
+def open_weight_files(
+    folder: Path, stem: str, variant: str | None, root: Path
+) -> list[SafetensorsFile]:
+    """Open the safetensors files that hold one component.
+
+    Args:
+        folder: The component's folder.
+        stem: File name without suffix: ``model`` or ``diffusion_pytorch_model``.
+        variant: ``fp16`` for ``<stem>.fp16.safetensors``; None for ``<stem>.safetensors``.
+        root: The checkpoint's folder; shards must lie in it.
+
+    Raises:
+        CheckpointError: Nothing usable is there, or a file is damaged, missing or outside ``root``.
+    """
+    infix = "" if variant is None else f".{variant}"
+    single = folder / f"{stem}{infix}.safetensors"
+    index = folder / f"{stem}.safetensors.index{infix}.json"
+    if single.exists() and index.exists():
+        raise CheckpointError(
+            f"{folder} holds the weights twice: {single.name} and {index.name} with its shards",
+            fix="remove one of the two",
+        )
+    if index.exists():
+        return _open_shards(index, root)
+    if single.exists():
+        return [SafetensorsFile(single)]
+    raise _explain_missing_weights(folder, stem, single)
+
+
+def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"{index} has no weight_map", allowed="an object: tensor name → shard file name"
+        )
+    names_by_shard: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        # An index is untrusted text: only plain names of neighbouring files are followed.
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise CheckpointError(
+                f"{index}: {name!r} lies in {shard!r}",
+                allowed="the plain name of a .safetensors file beside the index",
+            )
+        names_by_shard.setdefault(shard, set()).add(name)
+    return [
+        _open_shard(index, shard, names, root) for shard, names in sorted(names_by_shard.items())
+    ]
+
+
+def _open_shard(index: Path, shard: str, names: set[str], root: Path) -> SafetensorsFile:
+    path = index.parent / shard
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} is missing; {index.name} lists it", fix="download the missing shard"
+        )
+    if not _lies_within(path.resolve(), root):
+        raise CheckpointError(
+            f"{path} is a link to {path.resolve()}, outside the checkpoint {root}",
+            fix="copy the shard into the folder",
+        )
+    file = SafetensorsFile(path)
+    if lacking := sorted(names - file.tensors.keys()):
+        raise CheckpointError(
+            f"{path} lacks {len(lacking)} tensors that {index.name} says it holds, "
+            f"first {lacking[0]!r}",
+            fix="index and shards are of different downloads: download all of them again",
+        )
+    if unlisted := sorted(file.tensors.keys() - names):
+        raise CheckpointError(
+            f"{path} holds {len(unlisted)} tensors that {index.name} places elsewhere or not at "
+            f"all, first {unlisted[0]!r}",
+            fix="index and shards are of different downloads: download all of them again",
+        )
+    return file
+
+
+def _lies_within(path: Path, root: Path) -> bool:
+    # The Hugging Face cache keeps snapshots/<revision>/… as links into blobs/ of the repository.
+    cache_blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    return path.is_relative_to(root) or path.is_relative_to(cache_blobs)
+
+
+def _explain_missing_weights(folder: Path, stem: str, wanted: Path) -> CheckpointError:
+    if not folder.is_dir():
+        return CheckpointError(
+            f"the component folder {folder} is missing",
+            fix="download or export the whole checkpoint folder again",
+        )
+    found = sorted(path.name for path in folder.iterdir())
+    # A shard's name also begins like a variant's: `<stem>.fp16-00001-of-00002.safetensors`.
+    pattern = re.compile(
+        rf"{stem}(?:\.(?P<single>[\w-]+))?(?<!-\d{{5}}-of-\d{{5}})\.safetensors"
+        rf"|{stem}\.safetensors\.index(?:\.(?P<shards>[\w-]+))?\.json"
+    )
+    matches = filter(None, map(pattern.fullmatch, found))
+    variants = sorted({match["single"] or match["shards"] or "" for match in matches})
+    if variants:
+        choices = ", ".join(f'variant="{name}"' if name else "variant=None" for name in variants)
+        return CheckpointError(
+            f"{wanted} is missing, but the folder has other variants of these weights",
+            allowed=choices,
+            fix=f"open the checkpoint with {choices.split(', ')[0]}",
+        )
+    pickles = [name for name in found if name.endswith(PICKLE_SUFFIXES)]
+    if pickles:
+        return CheckpointError(
+            f"{folder} holds its weights only as {', '.join(pickles)}; {PICKLE_REASON}",
+            allowed=wanted.name,
+            fix=SAFETENSORS_FIX,
+        )
+    return CheckpointError(
+        f"{wanted} is missing; the folder holds {', '.join(found) or 'nothing'}",
+        fix="download or export the weights of this component",
+    )

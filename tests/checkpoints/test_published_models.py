@@ -1,0 +1,91 @@
+"""Full-size names and shapes against diffusers and transformers, without memory or disk space."""
+
+from math import prod
+
+import pytest
+from checkpoint_writers import write_json, write_sparse
+from ldm_reference import single_file
+
+from fastdeploy_diffusion.checkpoints import open_checkpoint, published_configs
+from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
+
+reference_shapes = pytest.importorskip("published_reference").reference_shapes
+
+FAMILIES = {
+    "sd1": published_configs.SD_1_5,
+    "sd2": published_configs.SD_2_1,
+    "sdxl": published_configs.SDXL_BASE,
+}
+COMPONENTS = [(family, name) for family in FAMILIES for name in WEIGHT_COMPONENTS[family]]
+# Parameters of the published models, counted by their publishers' model cards and papers.
+SIZES = {"sd1": 859_520_964, "sd2": 865_910_724, "sdxl": 2_567_463_684}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def opened(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param) / "model.safetensors"
+    return open_checkpoint(write_sparse(path, single_file(request.param)))
+
+
+def test_single_file_gives_exactly_the_names_and_shapes_of_the_reference(opened):
+    for component in WEIGHT_COMPONENTS[opened.family]:
+        source = opened.tensors(component)
+        ours = {name: source.shape(name) for name in source}
+        assert ours == reference_shapes(FAMILIES[opened.family][component]), component
+
+
+def test_single_file_is_told_from_its_names(opened, request):
+    assert opened.path.parent.name.startswith(opened.family)
+    assert opened.components == (*WEIGHT_COMPONENTS[opened.family], "scheduler")
+    assert opened.folder("tokenizer") is None
+    for component in opened.components:
+        assert opened.config(component) == FAMILIES[opened.family][component]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_published_config_has_the_published_size(family):
+    shapes = reference_shapes(FAMILIES[family]["unet"])
+    assert sum(prod(shape) for shape in shapes.values()) == SIZES[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, prefix, tmp_path):
+    classes = {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+    }
+    names = WEIGHT_COMPONENTS[family]
+    tokenizers = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
+    write_json(
+        tmp_path / "model_index.json",
+        {
+            "_class_name": "StableDiffusionXLPipeline"
+            if family == "sdxl"
+            else "StableDiffusionPipeline",
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            **{name: ["transformers", "CLIPTokenizer"] for name in tokenizers},
+            **{name: ["diffusers", classes[name]] for name in names},
+        },
+    )
+    write_json(tmp_path / "scheduler/scheduler_config.json", FAMILIES[family]["scheduler"])
+    expected = {}
+    for name in names:
+        write_json(tmp_path / name / "config.json", FAMILIES[family][name])
+        expected[name] = reference_shapes(FAMILIES[family][name])
+        stored = expected[name]
+        stem = "diffusion_pytorch_model"
+        if name.startswith("text_encoder"):
+            stem = "model"
+            stored = {
+                key if key == "text_projection.weight" else prefix + key: shape
+                for key, shape in stored.items()
+            }
+        write_sparse(tmp_path / name / f"{stem}.safetensors", stored)
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.family == family
+    for name in names:
+        source = checkpoint.tensors(name)
+        assert {key: source.shape(key) for key in source} == expected[name]
