@@ -1,0 +1,172 @@
+"""The contract of every scheduler: numpy in, numpy out, one request at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic
+
+import numpy as np
+
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
+from fastdeploy_diffusion.schedulers.config import ConfigT, SchedulerConfig
+
+DrawNoise = Callable[[], FloatArray]
+
+
+class Scheduler(ABC, Generic[ConfigT]):
+    """Turns denoiser outputs into less noisy latents, step by step.
+
+    The results equal those of the diffusers class ``diffusers_name`` with the same config, for the
+    same noise. A scheduler holds the state of one request; ``set_timesteps`` starts the next.
+
+    Args:
+        config: What the checkpoint's scheduler_config.json says.
+
+    Attributes:
+        ignored_options: Options of the file that belong to other algorithms: no effect here.
+    """
+
+    diffusers_name: ClassVar[str]
+    config_class: ClassVar[type[SchedulerConfig]]
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+        self.ignored_options: Mapping[str, Any] = MappingProxyType({})
+        self.num_inference_steps = 0
+        self._timesteps: TimestepArray | None = None
+
+    @property
+    def timesteps(self) -> TimestepArray:
+        """One timestep per denoiser call, int64 or float32.
+
+        Raises:
+            RequestError: ``set_timesteps`` was not called.
+        """
+        if self._timesteps is None:
+            raise RequestError(
+                "the scheduler has no timesteps yet",
+                fix="call set_timesteps(num_inference_steps) before the loop",
+            )
+        return self._timesteps
+
+    @property
+    @abstractmethod
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of the first latents, known after ``set_timesteps``."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Plan a request and forget the last one.
+
+        Args:
+            num_inference_steps: Number of steps, from 1 to the training length.
+
+        Raises:
+            RequestError: The number cannot be served by this scheduler.
+        """
+        limit = self.config.num_train_timesteps
+        # bool is an int, and True steps is surely a mistake.
+        if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= limit:
+            raise self.refuse_steps(num_inference_steps, f"a whole number from 1 to {limit}")
+        # A refused plan must not leave parts of itself beside the last one.
+        self._timesteps = None
+        planned = self._plan(num_inference_steps)
+        if planned[0] >= limit:
+            raise self.refuse_steps(
+                num_inference_steps,
+                f"fewer steps: steps_offset={self.config.steps_offset} moves the first timestep to "
+                f"{planned[0]}, past the last trained one, {limit - 1}",
+            )
+        self._timesteps = planned
+        self.num_inference_steps = num_inference_steps
+
+    def step(
+        self,
+        model_output: FloatArray,
+        timestep: float,
+        latents: FloatArray,
+        *,
+        noise: DrawNoise,
+    ) -> FloatArray:
+        """Take one step towards the clean latents.
+
+        Args:
+            model_output: What the denoiser returned, ``(B, C, H, W)``.
+            timestep: The entry of ``timesteps`` that the denoiser was called with.
+            latents: The latents before ``scale_model_input``, ``(B, C, H, W)``.
+            noise: Draws standard-normal float32 of the latents' shape; called whenever diffusers
+                would draw.
+
+        Returns:
+            The next latents, ``(B, C, H, W)`` float32.
+
+        Raises:
+            RequestError: The timestep is not the one that is due, or the shapes do not fit.
+        """
+        self.due_index(timestep)
+        # Half precision would overflow here: latents can start at 4096 times unit noise.
+        output = np.asarray(model_output, dtype=np.float32)
+        current = np.asarray(latents, dtype=np.float32)
+        if output.shape != self._output_shape(current.shape):
+            raise RequestError(
+                f"the denoiser returned {output.shape} for latents of {current.shape}",
+                allowed=str(self._output_shape(current.shape)),
+                fix="give step() the output for these latents, after classifier-free guidance",
+            )
+        return self._step(output, timestep, current, noise)
+
+    @abstractmethod
+    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
+        """Scale ``(B, C, H, W)`` latents to what the denoiser was trained on at this timestep."""
+
+    @abstractmethod
+    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
+        """Noise clean latents ``(B, C, H, W)`` up to a timestep, for image-to-image."""
+
+    def index_of(self, timestep: float) -> int:
+        """Position of a timestep in ``timesteps``.
+
+        Of a timestep repeated after the first, the second: there a Heun step starts.
+
+        Raises:
+            RequestError: The timestep is not in ``timesteps``.
+        """
+        positions = np.flatnonzero(self.timesteps == timestep)
+        if len(positions) == 0:
+            raise RequestError(
+                f"timestep {timestep} is not one of this request's timesteps",
+                allowed=f"{self.timesteps[0]} … {self.timesteps[-1]}, as planned by set_timesteps",
+                fix="pass the entries of scheduler.timesteps, not their positions",
+            )
+        if positions[0] == 0 or len(positions) == 1:
+            return int(positions[0])
+        return int(positions[1])
+
+    def due_index(self, timestep: float) -> int:
+        """Position of the timestep of a step; a scheduler that must be walked in order checks that.
+
+        Raises:
+            RequestError: The timestep is not one that can come now.
+        """
+        return self.index_of(timestep)
+
+    def refuse_steps(self, steps: object, allowed: str) -> RequestError:
+        """The error for a number of steps that cannot be served."""
+        return RequestError(
+            f"num_inference_steps={steps!r} is not possible with {type(self).__name__}",
+            allowed=allowed,
+            fix="change num_inference_steps",
+        )
+
+    def _output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return latents_shape
+
+    @abstractmethod
+    def _plan(self, steps: int) -> TimestepArray:
+        """Reset all state of a request and return its timesteps."""
+
+    @abstractmethod
+    def _step(
+        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+    ) -> FloatArray:
+        """The algorithm, on checked float32 arrays."""

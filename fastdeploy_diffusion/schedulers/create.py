@@ -1,0 +1,93 @@
+"""Create a scheduler from a checkpoint's scheduler_config.json."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.schedulers.base import Scheduler
+from fastdeploy_diffusion.schedulers.config import read_config, unknown_option
+from fastdeploy_diffusion.schedulers.ddim import DDIMConfig, DDIMScheduler
+from fastdeploy_diffusion.schedulers.dpm_solver import DPMSolverScheduler
+from fastdeploy_diffusion.schedulers.registry import SCHEDULERS, find_scheduler_class
+
+logger = logging.getLogger(__name__)
+
+# Options of diffusers' other classes: it writes those of former schedulers into a file as well.
+FOREIGN_OPTIONS = frozenset({"disable_corrector", "predict_x0", "shift_terminal", "solver_p"})
+# Values that diffusers' DPM-Solver takes for its own when it meets them in a file of DEIS or UniPC.
+DPM_SOLVER_SYNONYMS = MappingProxyType(
+    {
+        ("algorithm_type", "deis"): "dpmsolver++",
+        ("solver_type", "logrho"): "midpoint",
+        ("solver_type", "bh1"): "midpoint",
+        ("solver_type", "bh2"): "midpoint",
+    }
+)
+
+
+def create_scheduler(
+    config: Mapping[str, Any], name: str | None = None, *, eta: float = 0.0
+) -> Scheduler[Any]:
+    """Create the scheduler of a checkpoint.
+
+    Args:
+        config: Content of ``scheduler_config.json``.
+        name: Key of ``SCHEDULERS``: use this algorithm instead of the file's, with the options of
+            the file that it understands.
+        eta: Share of DDPM's noise in DDIM, from 0 to 1.
+
+    Raises:
+        ConfigError: The class, an option or a value is unknown or not implemented.
+        RequestError: ``eta`` is out of range, or not 0 and the scheduler is not DDIM.
+    """
+    scheduler_class = find_scheduler_class(config.get("_class_name"), name)
+    options = _read_options(config)
+    own_keys = {field.name for field in fields(scheduler_class.config_class)}
+    own = {key: value for key, value in options.items() if key in own_keys}
+    if scheduler_class is DPMSolverScheduler:
+        own = {key: _translate(key, value) for key, value in own.items()}
+    parsed = read_config(scheduler_class.config_class, own)
+
+    scheduler: Scheduler[Any]
+    if isinstance(parsed, DDIMConfig):
+        scheduler = DDIMScheduler(parsed, eta=eta)
+    elif eta != 0:
+        raise RequestError(
+            f"eta={eta!r} has no effect on {scheduler_class.__name__}",
+            allowed="eta=0, or the scheduler 'ddim'",
+            fix="leave eta out, or choose the scheduler 'ddim'",
+        )
+    else:
+        scheduler = scheduler_class(parsed)
+    ignored = {key: value for key, value in options.items() if key not in own}
+    scheduler.ignored_options = MappingProxyType(ignored)
+    if ignored.get("rescale_betas_zero_snr"):
+        logger.warning(
+            "%s has no rescale_betas_zero_snr: its noise schedule is not the one of the training",
+            scheduler_class.__name__,
+        )
+    return scheduler
+
+
+def _read_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that the file sets, without metadata; every key must be known to the family."""
+    defaulted = config.get("_use_default_values", ())
+    options = {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in defaulted
+    }
+    known = {
+        field.name for each in SCHEDULERS.values() for field in fields(each.config_class)
+    } | FOREIGN_OPTIONS
+    for key, value in options.items():
+        if key not in known:
+            raise unknown_option(key, value, sorted(known))
+    return options
+
+
+def _translate(key: str, value: Any) -> Any:
+    return DPM_SOLVER_SYNONYMS.get((key, value), value) if isinstance(value, str) else value

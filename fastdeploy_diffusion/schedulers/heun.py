@@ -1,0 +1,92 @@
+"""Heun: an Euler step, then a correction with the slope at its end, but for the last step."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
+from fastdeploy_diffusion.schedulers.base import DrawNoise
+from fastdeploy_diffusion.schedulers.config import TimestepSpacing
+from fastdeploy_diffusion.schedulers.karras import KarrasConfig, karras_sigmas
+from fastdeploy_diffusion.schedulers.predictions import predict_clean_from_sigma
+from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler
+from fastdeploy_diffusion.schedulers.timesteps import (
+    sigmas_to_timesteps,
+    space_fractional_timesteps,
+    timesteps_to_sigmas,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeunConfig(KarrasConfig):
+    """Options of Heun.
+
+    Attributes:
+        clip_sample: Clip the predicted clean sample to ``±clip_sample_range``.
+        clip_sample_range: Largest magnitude.
+    """
+
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    timestep_spacing: TimestepSpacing = "linspace"
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+
+
+@dataclass(frozen=True)
+class EulerStep:
+    """The first half of a Heun step.
+
+    Attributes:
+        latents: Where it started, ``(B, C, H, W)``.
+        slope: The slope there, same shape.
+        length: Change of sigma.
+    """
+
+    latents: FloatArray
+    slope: FloatArray
+    length: float
+
+
+class HeunScheduler(SigmaScheduler[HeunConfig]):
+    """Algorithm 2 of https://arxiv.org/abs/2206.00364 without churn."""
+
+    diffusers_name = "HeunDiscreteScheduler"
+    config_class = HeunConfig
+
+    def __init__(self, config: HeunConfig) -> None:
+        super().__init__(config)
+        self._first_half: EulerStep | None = None
+
+    def _plan(self, steps: int) -> TimestepArray:
+        timesteps = space_fractional_timesteps(self.config, steps)
+        sigmas = timesteps_to_sigmas(timesteps, self.train_sigmas)
+        if self.config.use_karras_sigmas:
+            sigmas = karras_sigmas(self.config, sigmas, steps)
+            timesteps = sigmas_to_timesteps(sigmas, self.train_sigmas).astype(np.float32)
+        # Every level but the first is visited as the end of a step and as the start of the next.
+        self._set_sigmas(_repeat_after_first(sigmas), 0.0)
+        self._first_half = None
+        return _repeat_after_first(timesteps)
+
+    def _step_from(
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
+    ) -> FloatArray:
+        sigma = self._sigma(position)
+        clean = predict_clean_from_sigma(self.config.prediction_type, model_output, latents, sigma)
+        if self.config.clip_sample:
+            clean = np.clip(clean, -self.config.clip_sample_range, self.config.clip_sample_range)
+        slope = (latents - clean) / sigma
+        half = self._first_half
+        if half is None:
+            half = EulerStep(latents, slope, self._sigma(position + 1) - sigma)
+            self._first_half = half
+            return latents + slope * half.length
+        self._first_half = None
+        return half.latents + (half.slope + slope) / 2 * half.length
+
+
+def _repeat_after_first(values: FloatArray) -> FloatArray:
+    return np.concatenate([values[:1], np.repeat(values[1:], 2)])

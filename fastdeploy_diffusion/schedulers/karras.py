@@ -1,0 +1,46 @@
+"""Noise levels of Karras et al., shared by the schedulers that work on sigmas."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fastdeploy_diffusion.schedulers.arrays import FloatArray
+from fastdeploy_diffusion.schedulers.config import SchedulerConfig
+
+RHO = 7.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KarrasConfig(SchedulerConfig):
+    """Options that choose the inference noise levels.
+
+    Attributes:
+        use_karras_sigmas: Space the noise levels by equation 5 of https://arxiv.org/abs/2206.00364.
+        sigma_min: Smallest Karras noise level; by default that of the spaced timesteps.
+        sigma_max: Largest Karras noise level; by default that of the spaced timesteps.
+    """
+
+    use_karras_sigmas: bool | None = False
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    sigma_min: Annotated[float, Field(gt=0)] | None = None
+    sigma_max: Annotated[float, Field(gt=0)] | None = None
+
+
+def karras_sigmas(config: KarrasConfig, sigmas: FloatArray, steps: int) -> FloatArray:
+    """Noise levels from ``sigma_max`` down to ``sigma_min``, evenly spaced in ``sigma ** (1 / 7)``.
+
+    Args:
+        config: May fix the two ends.
+        sigmas: Descending noise levels, which give the ends that ``config`` does not.
+        steps: Number of inference steps.
+
+    Returns:
+        ``(steps,)`` float64, without the final zero.
+    """
+    low = float(sigmas[-1]) if config.sigma_min is None else config.sigma_min
+    high = float(sigmas[0]) if config.sigma_max is None else config.sigma_max
+    start, end = high ** (1 / RHO), low ** (1 / RHO)
+    return np.asarray((start + np.linspace(0, 1, steps) * (end - start)) ** RHO)

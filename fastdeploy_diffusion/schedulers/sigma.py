@@ -1,0 +1,93 @@
+"""What Euler, Euler ancestral, Heun and DPM-Solver share: noise levels and a position."""
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.schedulers.arrays import FloatArray
+from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
+from fastdeploy_diffusion.schedulers.betas import cumulate_alphas
+from fastdeploy_diffusion.schedulers.config import ConfigT
+
+# Signal power that stands for "none" at the last timestep: its sigma, 4096, is finite.
+TINY_SIGNAL_POWER = 2.0**-24
+
+
+class SigmaScheduler(Scheduler[ConfigT]):
+    """A scheduler that walks down noise levels; its latents are ``clean + sigma * noise``.
+
+    Args:
+        config: What the checkpoint's scheduler_config.json says.
+        zero_terminal_snr: Rescale the schedule so that the last timestep is (almost) pure noise.
+
+    Attributes:
+        train_sigmas: Noise level of each training timestep, ``(num_train_timesteps,)`` float32.
+        sigmas: Noise levels of this request, one more than ``timesteps``, float32.
+    """
+
+    def __init__(self, config: ConfigT, *, zero_terminal_snr: bool = False) -> None:
+        super().__init__(config)
+        alphas_cumprod = cumulate_alphas(config, zero_terminal_snr=zero_terminal_snr)
+        if zero_terminal_snr:
+            alphas_cumprod[-1] = TINY_SIGNAL_POWER
+        self.train_sigmas = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
+        self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
+        self._position: int | None = None
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The largest noise level, which for "leading" is added to latents of unit variance."""
+        largest = max(self._sigma(position) for position in range(len(self.timesteps)))
+        if self.config.timestep_spacing == "leading":
+            return math.sqrt(largest**2 + 1)
+        return largest
+
+    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
+        """Latents divided to unit variance."""
+        sigma = self._sigma(self.due_index(timestep))
+        return np.asarray(latents / math.sqrt(sigma**2 + 1))
+
+    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
+        """Noise clean latents to the level of one of this request's timesteps."""
+        return np.asarray(original + self._sigma(self.index_of(timestep)) * noise)
+
+    def due_index(self, timestep: float) -> int:
+        """Position of the timestep that is due; a request's first call chooses its start.
+
+        Raises:
+            RequestError: The timestep is not the one that is due.
+        """
+        if self._position is None:
+            return self.index_of(timestep)
+        remaining = self.timesteps[self._position :]
+        if len(remaining) == 0 or remaining[0] != timestep:
+            raise RequestError(
+                f"timestep {timestep} is not the one that is due",
+                allowed=str(remaining[0]) if len(remaining) else "none: every step was taken",
+                fix="walk through scheduler.timesteps in order; set_timesteps starts again",
+            )
+        return self._position
+
+    def _set_sigmas(self, sigmas: FloatArray, final: float) -> None:
+        self.sigmas = np.append(sigmas, final).astype(np.float32)
+        self._position = None
+
+    def _sigma(self, position: int) -> float:
+        # A Python float, so that coefficients are double and arrays stay float32 in numpy 1 and 2.
+        return float(self.sigmas[position])
+
+    def _step(
+        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+    ) -> FloatArray:
+        position = self.due_index(timestep)
+        result = self._step_from(position, model_output, latents, noise)
+        self._position = position + 1
+        return result
+
+    @abstractmethod
+    def _step_from(
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
+    ) -> FloatArray:
+        """The algorithm: from ``sigmas[position]`` to ``sigmas[position + 1]``."""

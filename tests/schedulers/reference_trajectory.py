@@ -1,0 +1,138 @@
+"""Walk a scheduler of ours and its diffusers counterpart through the same trajectory."""
+
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import diffusers
+import numpy as np
+import torch
+
+from fastdeploy_diffusion.schedulers import Scheduler, create_scheduler
+
+SHAPE = (2, 4, 6, 10)
+
+
+@dataclass
+class Trajectory:
+    latents: np.ndarray  # (calls + 1, *SHAPE), the first included
+    inputs: np.ndarray  # (calls, *SHAPE), what the denoiser saw
+    timesteps: np.ndarray
+    next_draw: float  # equal only where the same noise was drawn before
+
+
+def denoise(latents: np.ndarray, timestep: float, *, learned_variance: bool = False) -> np.ndarray:
+    """A deterministic stand-in for a network that depends on every latent and on the timestep."""
+    phase = np.linspace(0, 2, latents.size, dtype=np.float32).reshape(latents.shape)
+    wave = np.tanh(0.8 * latents + phase - float(timestep) / 1000)
+    output = 0.7 * wave + 0.2 * latents
+    # Positive, as the variance type "learned" takes its root.
+    return np.concatenate([output, np.abs(wave)], axis=1) if learned_variance else output
+
+
+def draw_latents(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(SHAPE, dtype=np.float32)
+
+
+@contextmanager
+def ignore_reference_warnings() -> Iterator[None]:
+    """Silence what diffusers itself causes, whatever our code does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*dpmsolver is deprecated", category=FutureWarning
+        )
+        # It converts tensors with np.array, which torch answers with a warning under numpy 2.
+        warnings.filterwarnings("ignore", message="__array__ imp", category=DeprecationWarning)
+        yield
+
+
+def create_reference(config: dict[str, Any], class_name: str, steps: int) -> Any:
+    """The diffusers scheduler, planned for a number of steps."""
+    with ignore_reference_warnings():
+        scheduler = getattr(diffusers, class_name).from_config(config)
+        scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        # Without it, diffusers starts at the second of two equal first timesteps, and runs over.
+        scheduler.set_begin_index(0)
+    return scheduler
+
+
+def walk(scheduler: Scheduler, steps: int, **denoiser: bool) -> Trajectory:
+    generator = torch.Generator().manual_seed(1)
+    scheduler.set_timesteps(steps)
+    latents, inputs = [scheduler.init_noise_sigma * draw_latents()], []
+    for timestep in scheduler.timesteps:
+        inputs.append(scheduler.scale_model_input(latents[-1], timestep))
+        output = denoise(inputs[-1], timestep, **denoiser)
+        following = scheduler.step(
+            output,
+            timestep,
+            latents[-1],
+            noise=lambda: torch.randn(SHAPE, generator=generator).numpy(),
+        )
+        assert following.dtype == np.float32
+        latents.append(following)
+    return _record(latents, inputs, scheduler.timesteps, generator)
+
+
+def walk_reference(scheduler: Any, eta: float, **denoiser: bool) -> Trajectory:
+    generator = torch.Generator().manual_seed(1)
+    accepted = inspect.signature(scheduler.step).parameters
+    options = {"generator": generator, "eta": eta}
+    options = {key: value for key, value in options.items() if key in accepted}
+    latents, inputs = [float(scheduler.init_noise_sigma) * draw_latents()], []
+    for timestep in scheduler.timesteps:
+        current = torch.from_numpy(latents[-1])
+        inputs.append(scheduler.scale_model_input(current, timestep).numpy())
+        output = torch.from_numpy(denoise(inputs[-1], timestep, **denoiser))
+        latents.append(scheduler.step(output, timestep, current, **options).prev_sample.numpy())
+    return _record(latents, inputs, scheduler.timesteps.numpy(), generator)
+
+
+def compare(
+    config: dict[str, Any],
+    steps: int,
+    *,
+    name: str | None = None,
+    eta: float = 0.0,
+    **denoiser: bool,
+) -> float:
+    """Both trajectories must agree in timesteps, noise, denoiser inputs and latents.
+
+    Returns the largest error of a step, relative to that step's largest value.
+    """
+    scheduler = create_scheduler(config, name, eta=eta)
+    reference = create_reference(config, type(scheduler).diffusers_name, steps)
+    ours = walk(scheduler, steps, **denoiser)
+    theirs = walk_reference(reference, eta, **denoiser)
+    assert ours.timesteps.dtype == theirs.timesteps.dtype
+    np.testing.assert_allclose(ours.timesteps, theirs.timesteps, rtol=1e-6)
+    assert ours.next_draw == theirs.next_draw
+    error = max(
+        *_relative_errors(ours.inputs, theirs.inputs),
+        *_relative_errors(ours.latents, theirs.latents),
+    )
+    assert error < 2e-5
+    return error
+
+
+def _relative_errors(ours: np.ndarray, theirs: np.ndarray) -> Iterator[float]:
+    assert np.isfinite(theirs).all()
+    for mine, expected in zip(ours, theirs, strict=True):
+        yield float(np.abs(mine - expected).max() / np.abs(expected).max())
+
+
+def _record(
+    latents: list[np.ndarray],
+    inputs: list[np.ndarray],
+    timesteps: np.ndarray,
+    generator: torch.Generator,
+) -> Trajectory:
+    next_draw = torch.randn(1, generator=generator).item()
+    return Trajectory(np.stack(latents), np.stack(inputs), timesteps, next_draw)

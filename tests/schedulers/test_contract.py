@@ -1,0 +1,229 @@
+"""What every scheduler promises the denoising loop, whatever its algorithm."""
+
+import numpy as np
+import pytest
+import torch
+from reference_trajectory import SHAPE, create_reference, denoise, draw_latents, walk
+
+from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.schedulers import SCHEDULERS, create_scheduler
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+# Longer than the training schedule, none, negative, and of the wrong type.
+NONSENSE = [1001, 0, -1, 2.0, True, None]
+
+
+def create(name):
+    return create_scheduler(SD, name)
+
+
+def refuse_noise():
+    raise AssertionError("this scheduler draws no noise")
+
+
+@pytest.mark.parametrize("steps", NONSENSE)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_nonsense_steps_are_refused(name, steps):
+    with pytest.raises(RequestError, match=f"num_inference_steps={steps}"):
+        create(name).set_timesteps(steps)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_nothing_works_before_set_timesteps(name):
+    scheduler = create(name)
+    with pytest.raises(RequestError, match="set_timesteps"):
+        _ = scheduler.timesteps
+    with pytest.raises(RequestError, match="set_timesteps"):
+        scheduler.step(draw_latents(), 1, draw_latents(), noise=draw_latents)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_set_timesteps_resets_everything(name):
+    scheduler = create(name)
+    first = walk(scheduler, 10).latents
+    # Leave a request in the middle of a step of several calls.
+    scheduler.set_timesteps(12)
+    latents = draw_latents()
+    for timestep in scheduler.timesteps[:3]:
+        output = denoise(scheduler.scale_model_input(latents, timestep), timestep)
+        latents = scheduler.step(output, timestep, latents, noise=draw_latents)
+    np.testing.assert_array_equal(walk(scheduler, 10).latents, first)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_inputs_are_not_changed(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    latents, output = draw_latents(), draw_latents(2)
+    for timestep in scheduler.timesteps:
+        scheduler.scale_model_input(latents, timestep)
+        scheduler.step(output, timestep, latents, noise=draw_latents)
+    np.testing.assert_array_equal(latents, draw_latents())
+    np.testing.assert_array_equal(output, draw_latents(2))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_half_precision_outputs_are_computed_in_single(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    timestep = scheduler.timesteps[0]
+    output = draw_latents(2).astype(np.float16)
+    latents = draw_latents()
+    half = scheduler.step(output, timestep, latents, noise=draw_latents)
+    scheduler.set_timesteps(10)
+    single = scheduler.step(output.astype(np.float32), timestep, latents, noise=draw_latents)
+    np.testing.assert_array_equal(half, single)
+
+
+@pytest.mark.parametrize("name", ["ddim", "pndm", "euler", "heun", "dpm-solver"])
+def test_deterministic_schedulers_draw_nothing(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    latents = draw_latents()
+    for timestep in scheduler.timesteps:
+        latents = scheduler.step(denoise(latents, timestep), timestep, latents, noise=refuse_noise)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_outputs_of_another_shape_are_refused(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    guided = np.concatenate([draw_latents(), draw_latents()])
+    with pytest.raises(RequestError, match="classifier-free guidance"):
+        scheduler.step(guided, scheduler.timesteps[0], draw_latents(), noise=draw_latents)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_timesteps_of_another_request_are_refused(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    with pytest.raises(RequestError, match="timestep 7"):
+        scheduler.step(draw_latents(), 7, draw_latents(), noise=draw_latents)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler-ancestral", "heun", "dpm-solver"])
+def test_timesteps_out_of_order_are_refused(name):
+    scheduler = create(name)
+    scheduler.set_timesteps(3)
+    first = scheduler.timesteps[0]
+    scheduler.step(draw_latents(), first, draw_latents(), noise=draw_latents)
+    with pytest.raises(RequestError, match="in order"):
+        scheduler.step(draw_latents(), first, draw_latents(), noise=draw_latents)
+    for timestep in scheduler.timesteps[1:]:
+        scheduler.step(draw_latents(), timestep, draw_latents(), noise=draw_latents)
+    with pytest.raises(RequestError, match="every step was taken"):
+        scheduler.step(draw_latents(), timestep, draw_latents(), noise=draw_latents)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_add_noise_equals_diffusers(name):
+    config = {**SD, "timestep_spacing": "leading", "steps_offset": 1}
+    scheduler = create_scheduler(config, name)
+    scheduler.set_timesteps(20)
+    original, noise = draw_latents(3), draw_latents(4)
+    for position in (0, 7, len(scheduler.timesteps) - 1):
+        reference = create_reference(config, scheduler.diffusers_name, 20)
+        reference._begin_index = None
+        timesteps = reference.timesteps[[position] * SHAPE[0]]
+        theirs = reference.add_noise(torch.from_numpy(original), torch.from_numpy(noise), timesteps)
+        ours = scheduler.add_noise(original, noise, scheduler.timesteps[position])
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_request_can_start_in_the_middle(name):
+    """Image-to-image: the rest of a plan, entered at a timestep of its own."""
+    config = {**SD, "skip_prk_steps": True}
+    scheduler = create_scheduler(config, name)
+    reference = create_reference(config, scheduler.diffusers_name, 10)
+    reference._begin_index = None
+    scheduler.set_timesteps(10)
+    ours, theirs = draw_latents(), torch.from_numpy(draw_latents())
+    options = {} if name in ("pndm", "heun") else {"generator": torch.Generator().manual_seed(1)}
+    generator = torch.Generator().manual_seed(1)
+    for timestep, reference_timestep in zip(
+        scheduler.timesteps[4:], reference.timesteps[4:], strict=True
+    ):
+        output = denoise(scheduler.scale_model_input(ours, timestep), timestep)
+        ours = scheduler.step(
+            output, timestep, ours, noise=lambda: torch.randn(SHAPE, generator=generator).numpy()
+        )
+        scaled = reference.scale_model_input(theirs, reference_timestep).numpy()
+        output = torch.from_numpy(denoise(scaled, reference_timestep))
+        theirs = reference.step(output, reference_timestep, theirs, **options).prev_sample
+    assert np.abs(ours - theirs.numpy()).max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "lcm"])
+def test_pure_noise_cannot_be_denoised_by_its_noise(name):
+    config = {**SD, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    scheduler = create_scheduler(config, name)
+    scheduler.set_timesteps(10)
+    with pytest.raises(ConfigError, match="rescale_betas_zero_snr"):
+        scheduler.step(draw_latents(), 999, draw_latents(), noise=draw_latents)
+
+
+@pytest.mark.parametrize("name", sorted({*SCHEDULERS} - {"lcm"}))
+@pytest.mark.parametrize("steps", [61, 499])
+def test_trailing_never_goes_below_timestep_zero(name, steps):
+    """numpy.arange yields one entry too many for some counts; diffusers keeps it, at -1."""
+    config = {**SD, "timestep_spacing": "trailing", "skip_prk_steps": True}
+    scheduler = create_scheduler(config, name)
+    scheduler.set_timesteps(steps)
+    assert scheduler.timesteps.min() >= 0
+    assert len(np.unique(scheduler.timesteps)) == steps
+
+
+@pytest.mark.parametrize("name", ["ddim", "pndm", "euler"])
+def test_an_offset_past_the_training_schedule_is_refused(name):
+    config = {**SD, "timestep_spacing": "leading", "steps_offset": 1}
+    scheduler = create_scheduler(config, name)
+    scheduler.set_timesteps(10)
+    with pytest.raises(RequestError, match="steps_offset=1"):
+        scheduler.set_timesteps(1000)
+    with pytest.raises(RequestError, match="no timesteps"):
+        _ = scheduler.timesteps
+
+
+def test_runge_kutta_cannot_start_in_the_middle():
+    scheduler = create("pndm")
+    scheduler.set_timesteps(10)
+    with pytest.raises(RequestError, match="skip_prk_steps"):
+        scheduler.step(draw_latents(), scheduler.timesteps[4], draw_latents(), noise=draw_latents)
+
+
+def test_runge_kutta_needs_more_than_three_steps():
+    with pytest.raises(RequestError, match="skip_prk_steps"):
+        create("pndm").set_timesteps(3)
+
+
+def test_lcm_takes_no_more_steps_than_it_was_distilled_on():
+    with pytest.raises(RequestError, match="original_inference_steps=50"):
+        create("lcm").set_timesteps(51)
+
+
+def test_lcm_draws_for_every_step_but_the_last():
+    scheduler = create("lcm")
+    scheduler.set_timesteps(4)
+    draws = []
+    for timestep in scheduler.timesteps:
+        scheduler.step(
+            draw_latents(),
+            timestep,
+            draw_latents(),
+            noise=lambda: draws.append(1) or draw_latents(),
+        )
+    assert len(draws) == 3
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_add_noise_reaches_any_timestep_between_steps(name):
+    """Inpainting noises the original to the timestep that comes next."""
+    scheduler = create(name)
+    scheduler.set_timesteps(10)
+    following = scheduler.timesteps[-1]
+    before = scheduler.add_noise(draw_latents(3), draw_latents(4), following)
+    scheduler.step(draw_latents(), scheduler.timesteps[0], draw_latents(), noise=draw_latents)
+    after = scheduler.add_noise(draw_latents(3), draw_latents(4), following)
+    np.testing.assert_array_equal(before, after)

@@ -1,0 +1,133 @@
+"""From a scheduler_config.json to a scheduler: what is read, switched, ignored and refused."""
+
+import inspect
+import json
+import logging
+
+import diffusers
+import numpy as np
+import pytest
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from reference_trajectory import compare, create_reference
+
+from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.schedulers import SCHEDULERS, create_scheduler
+from fastdeploy_diffusion.schedulers.create import FOREIGN_OPTIONS
+from fastdeploy_diffusion.schedulers.registry import COMPATIBLE_CLASSES
+
+# As published with Stable Diffusion 1.5 and XL.
+SD15 = json.loads("""{
+  "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
+  "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+  "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true,
+  "steps_offset": 1, "trained_betas": null, "clip_sample": false
+}""")
+SDXL = json.loads("""{
+  "_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0",
+  "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+  "clip_sample": false, "interpolation_type": "linear", "num_train_timesteps": 1000,
+  "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": false,
+  "skip_prk_steps": true, "steps_offset": 1, "timestep_spacing": "leading",
+  "trained_betas": null, "use_karras_sigmas": false
+}""")
+
+
+@pytest.mark.parametrize("config", [SD15, SDXL], ids=["sd15", "sdxl"])
+@pytest.mark.parametrize("name", [None, *SCHEDULERS])
+def test_published_configs_and_every_switch_equal_diffusers(config, name):
+    compare(config, 20, name=name)
+
+
+def test_every_scheduler_starts_from_its_own_defaults_as_in_diffusers():
+    for each in SCHEDULERS.values():
+        config = create_scheduler({"_class_name": each.diffusers_name}).config
+        reference = create_reference({}, each.diffusers_name, 4).config
+        own = {key: value for key, value in vars(config).items() if key in reference}
+        assert own == {key: reference[key] for key in own}
+        missing = set(reference) - set(vars(config))
+        assert all(key.startswith("_") for key in missing), missing
+
+
+def test_karras_ends_survive_a_switch():
+    config = {**SDXL, "use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 9.0}
+    compare(config, 10, name="heun")
+    compare(config, 10, name="dpm-solver")
+
+
+def test_options_of_other_algorithms_are_recorded():
+    scheduler = create_scheduler(SD15)
+    assert dict(scheduler.ignored_options) == {"clip_sample": False}
+
+
+def test_a_lost_noise_schedule_is_warned_about(caplog):
+    with caplog.at_level(logging.WARNING):
+        create_scheduler({**SDXL, "rescale_betas_zero_snr": True}, "heun")
+    assert "rescale_betas_zero_snr" in caplog.text
+
+
+def test_defaults_recorded_by_diffusers_do_not_survive_a_switch():
+    config = dict(diffusers.DDIMScheduler().config)
+    assert config["timestep_spacing"] == "leading"
+    assert create_scheduler(config, "euler").config.timestep_spacing == "linspace"
+
+
+def test_known_names_cover_the_diffusers_family():
+    ours = {each.diffusers_name for each in SCHEDULERS.values()}
+    family = {each.name for each in KarrasDiffusionSchedulers}
+    # EDM preconditions its denoiser differently: no other scheduler can take its place.
+    assert family - ours == COMPATIBLE_CLASSES | {"EDMEulerScheduler"}
+    known = {key for each in SCHEDULERS.values() for key in vars(each.config_class())}
+    for name in COMPATIBLE_CLASSES:
+        parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+        assert set(parameters) - {"self", "args", "kwargs"} <= known | FOREIGN_OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "words"),
+    [
+        ({**SDXL, "beta_strat": 1}, None, ["beta_strat=1", "beta_start"]),
+        ({**SDXL, "_class_name": "EulerDiscrete"}, None, ["'EulerDiscrete'", "did you mean"]),
+        ({**SDXL, "_class_name": "UniPCMultistepScheduler"}, None, ["UniPC", "dpm-solver"]),
+        ({**SDXL, "_class_name": ["A", "B"]}, None, ["['A', 'B']", "DDIMScheduler"]),
+        ({**SDXL, "_class_name": ["A", "B"]}, "euler", ["['A', 'B']", "DDIMScheduler"]),
+        ({**SDXL, "_class_name": None}, None, ["_class_name", "DDIMScheduler"]),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "euler", ["FlowMatch", "allowed"]),
+        (SDXL, "eular", ["'eular'", "did you mean 'euler'"]),
+        ({**SDXL, "use_exponential_sigmas": True}, None, ["use_exponential_sigmas=True", "False"]),
+        ({**SDXL, "use_beta_sigmas": True}, None, ["use_beta_sigmas=True", "False"]),
+        ({**SDXL, "interpolation_type": "log_linear"}, None, ["'log_linear'", "'linear'"]),
+        ({**SDXL, "timestep_type": "continuous"}, None, ["'continuous'", "'discrete'"]),
+        ({**SDXL, "prediction_type": "flow_prediction"}, None, ["flow_prediction", "'epsilon'"]),
+        ({**SDXL, "prediction_type": "sample"}, "pndm", ["'sample'", "'epsilon'"]),
+        ({**SDXL, "prediction_type": "sample"}, "euler-ancestral", ["'sample'", "'epsilon'"]),
+        ({**SDXL, "use_lu_lambdas": True}, "dpm-solver", ["use_lu_lambdas=True", "False"]),
+        ({**SDXL, "use_flow_sigmas": True}, "dpm-solver", ["use_flow_sigmas=True", "False"]),
+        ({**SDXL, "variance_type": "learned"}, "dpm-solver", ["'learned'", "'fixed_small'"]),
+        ({**SDXL, "variance_type": "fixed_large_log"}, "ddpm", ["'fixed_large_log'"]),
+        ({**SDXL, "num_train_timesteps": "1000"}, None, ["num_train_timesteps='1000'", "integer"]),
+        ({**SDXL, "num_train_timesteps": 0}, None, ["num_train_timesteps=0", "greater than 0"]),
+        ({**SDXL, "beta_schedule": "cosine"}, None, ["'cosine'", "'squaredcos_cap_v2'"]),
+        ({**SDXL, "timestep_spacing": "even"}, None, ["'even'", "'trailing'"]),
+        ({**SDXL, "trained_betas": [0.1, 0.2]}, None, ["2 values", "1000"]),
+        ({**SDXL, "sigma_min": 0.0}, None, ["sigma_min=0.0", "greater than 0"]),
+        ({**SDXL, "original_inference_steps": 1001}, "lcm", ["1001", "1000"]),
+    ],
+)
+def test_what_is_not_implemented_is_refused_by_name(config, name, words):
+    with pytest.raises(ConfigError) as caught:
+        create_scheduler(config, name)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_eta_belongs_to_ddim():
+    with pytest.raises(RequestError, match=r"eta=0\.5"):
+        create_scheduler(SDXL, eta=0.5)
+    with pytest.raises(RequestError, match=r"eta=1\.5"):
+        create_scheduler(SDXL, "ddim", eta=1.5)
+
+
+def test_config_is_frozen():
+    with pytest.raises(AttributeError):
+        create_scheduler(SDXL).config.steps_offset = 0
+    assert np.all(np.diff(create_scheduler(SD15).alphas_cumprod) < 0)
