@@ -1,0 +1,129 @@
+"""The proof of a session: its outputs against those of the Paddle layer in float32."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import AccuracyError, EngineError
+from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.suggest import did_you_mean
+
+# Largest relative error allowed, by precision.
+TOLERANCES: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2})
+
+Generator = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""Draws an input of a shape; the result is cast to the input's type."""
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """How far a session is from its layer.
+
+    Args:
+        component: Name of the program.
+        relative_error: max |session - layer| / max |layer|, the worst of the outputs.
+        tolerance: What was allowed.
+    """
+
+    component: str
+    relative_error: float
+    tolerance: float
+
+
+def integers(low: int, high: int) -> Generator:
+    """Make a generator of whole numbers from ``low`` to ``high`` - 1: token ids, timesteps."""
+    return lambda random, shape: random.integers(low, high, shape)
+
+
+def verify(
+    program: Program,
+    session: Session,
+    *,
+    seed: int,
+    tolerance: float,
+    generators: Mapping[str, Generator] = MappingProxyType({}),
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> AccuracyReport:
+    """Compare a session with the layer on seeded inputs.
+
+    Args:
+        program: The layer and its signature.
+        session: The same program, loaded by any engine, with nothing bound.
+        seed: Seed of the inputs.
+        tolerance: Largest relative error allowed; see ``TOLERANCES``.
+        generators: By input name, what draws it. Floats are standard normal and truth values fair
+            coins without one; whole numbers need one, for only the caller knows their range.
+        shapes: By input name, the shape of inputs that have free dimensions.
+
+    Returns:
+        The error found, which is within the tolerance.
+
+    Raises:
+        AccuracyError: It is beyond the tolerance, or not a number.
+        EngineError: An input cannot be drawn, or the session fails.
+    """
+    for name in (*generators, *shapes):
+        if name not in session.inputs:
+            raise EngineError(
+                f"{program.name}: unknown input {name!r}",
+                allowed=", ".join(session.inputs),
+                fix=did_you_mean(name, session.inputs),
+            )
+    random = np.random.default_rng(seed)
+    feeds = {
+        spec.name: _draw(program.name, spec, random, generators.get(spec.name), shapes)
+        for spec in program.inputs
+    }
+    given, wanted = session.run(**feeds), run_layer(program, feeds)
+    errors = {name: _relative_error(given[name], wanted[name]) for name in wanted}
+    # NaN is larger than everything here: a comparison that fails must not pass.
+    worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+    report = AccuracyReport(program.name, errors[worst], tolerance)
+    if not report.relative_error <= tolerance:
+        raise AccuracyError(
+            f"{program.name}: output {worst!r} of the {session.engine} engine differs from the "
+            f"Paddle layer by {report.relative_error:.2e} of its largest value (seed {seed})",
+            allowed=f"{tolerance:.0e}",
+            fix="use a higher precision or another engine, and report this",
+        )
+    return report
+
+
+def _draw(
+    component: str,
+    spec: TensorSpec,
+    random: np.random.Generator,
+    generator: Generator | None,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> np.ndarray:
+    shape = shapes.get(spec.name) or tuple(size for size in spec.shape if size is not None)
+    if len(shape) != len(spec.shape):
+        raise EngineError(
+            f"{component}: input {spec.name!r} has free dimensions, and no shape was given",
+            allowed=str(spec),
+            fix=f"shapes={{{spec.name!r}: (…)}}",
+        )
+    kind = np.dtype(spec.dtype).kind
+    if generator is not None:
+        drawn = generator(random, shape)
+    elif kind == "f":
+        drawn = random.standard_normal(shape)
+    elif kind == "b":
+        drawn = random.integers(0, 2, shape)
+    else:
+        raise EngineError(
+            f"{component}: nothing says which {spec.dtype} values input {spec.name!r} may have",
+            fix=f"generators={{{spec.name!r}: integers(low, high)}}",
+        )
+    return np.asarray(drawn, dtype=spec.dtype)
+
+
+def _relative_error(given: np.ndarray, wanted: np.ndarray) -> float:
+    difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64)).max()
+    largest = np.abs(wanted.astype(np.float64)).max()
+    # Against all zeros, any difference counts in full.
+    return float(difference / largest if largest else difference)

@@ -1,0 +1,152 @@
+"""The contract of an engine: say whether you can, build once, load often."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import (
+    ConfigError,
+    DiffusionError,
+    EngineError,
+    EngineUnavailableError,
+)
+from fastdeploy_diffusion.program import Program
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What a program is built for.
+
+    Args:
+        device: Where it runs.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``; inputs and outputs keep the
+            types of their specs.
+        threads: CPU threads of one run; ``None`` for every core that the process may use.
+
+    Raises:
+        ConfigError: ``threads`` is less than 1.
+    """
+
+    device: Device
+    precision: str = "fp32"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}", allowed="1 or more, or nothing")
+
+    @property
+    def cpu_threads(self) -> int:
+        """The number of CPU threads, with the default filled in."""
+        return self.threads or _count_usable_cores()
+
+    def __str__(self) -> str:
+        return f"{self.device} in {self.precision}"
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine can run on a device of this machine; if not, why, and what installs it."""
+
+    ok: bool
+    reason: str = ""
+    install: str = ""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether an engine can build for a spec; if not, why."""
+
+    ok: bool
+    reason: str = ""
+
+
+class Engine(ABC):
+    """A way to run programs. Making one imports no runtime and never fails."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def probe(self, device: Device) -> Availability:
+        """Tell whether the runtime and the device are there; never raises."""
+
+    @abstractmethod
+    def supports(self, spec: BuildSpec) -> Support:
+        """Tell whether the engine does this at all, on a machine that has what it needs."""
+
+    def require(self, spec: BuildSpec) -> None:
+        """Refuse a spec that the engine cannot do, here or at all.
+
+        Raises:
+            EngineUnavailableError: The message says why, and what installs the missing part.
+        """
+        available = self.probe(spec.device)
+        if not available.ok:
+            raise EngineUnavailableError(available.reason, fix=available.install)
+        support = self.supports(spec)
+        if not support.ok:
+            raise EngineUnavailableError(support.reason)
+
+    def build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        """Compile a program: slow, done once.
+
+        Args:
+            program: The network and its signature.
+            spec: What to build for.
+            out: Folder of the artifact; made if missing.
+
+        Raises:
+            EngineUnavailableError: The engine cannot do this here; the message says why.
+            EngineError: The build failed.
+        """
+        self.require(spec)
+        with self._explain(f"build {program.name}"):
+            out.mkdir(parents=True, exist_ok=True)
+            self._build(program, spec, out)
+
+    def load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        """Make a built program ready to run.
+
+        Args:
+            program: What was built: its name and signature (and, for the eager engine, its layer).
+            spec: What it was built for.
+            artifact: Folder that ``build`` filled.
+
+        Returns:
+            A session; close it to give its memory back.
+
+        Raises:
+            EngineUnavailableError: The engine cannot do this here; the message says why.
+            EngineError: The artifact is damaged, or another program's.
+        """
+        self.require(spec)
+        with self._explain(f"load {program.name}"):
+            return self._load(program, spec, artifact)
+
+    @abstractmethod
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None: ...
+
+    @abstractmethod
+    def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session: ...
+
+    @contextmanager
+    def _explain(self, task: str) -> Iterator[None]:
+        # Runtimes raise what they like; callers see one type, and the component's name.
+        try:
+            yield
+        except DiffusionError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{self.name} could not {task}: {error}") from error
+
+
+def _count_usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,83 @@
+"""The reference engine: the Paddle layer itself, run operator by operator in float32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.program import Program
+
+
+class PaddleEagerEngine(Engine):
+    """Runs the layer as it is: what every other engine is measured against."""
+
+    name: ClassVar[str] = "paddle-eager"
+
+    def probe(self, device: Device) -> Availability:
+        """Tell whether Paddle is installed and sees the device."""
+        return probe_paddle(device)
+
+    def supports(self, spec: BuildSpec) -> Support:
+        """Only float32 on the CPU: a reference has one meaning."""
+        if spec.device.kind != "cpu" or spec.precision != "fp32":
+            return Support(
+                False, f"paddle-eager is the reference and runs on cpu in fp32, not {spec}"
+            )
+        return Support(True)
+
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        pass  # The layer is the artifact.
+
+    def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        return _PaddleEagerSession(self.name, program, spec)
+
+
+def run_layer(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a program's layer once, without gradients.
+
+    Args:
+        program: The layer and its signature.
+        feeds: Every input, in the order of ``program.inputs``.
+
+    Returns:
+        The outputs by name.
+
+    Raises:
+        EngineError: The layer does not return as many tensors as the program names.
+    """
+    from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
+
+    with MODE_LOCK, paddle.no_grad():
+        returned: Any = program.layer(*(paddle.to_tensor(array) for array in feeds.values()))
+        tensors = [returned] if isinstance(returned, paddle.Tensor) else list(returned)
+        if len(tensors) != len(program.outputs):
+            raise EngineError(
+                f"{program.name}: the network returns {len(tensors)} tensors",
+                allowed=", ".join(spec.name for spec in program.outputs),
+            )
+        return {
+            spec.name: tensor.numpy() for spec, tensor in zip(program.outputs, tensors, strict=True)
+        }
+
+
+class _PaddleEagerSession(Session):
+    def __init__(self, engine: str, program: Program, spec: BuildSpec) -> None:
+        super().__init__(engine, program)
+        self._program = program
+        self._threads = spec.cpu_threads
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        from fastdeploy_diffusion.paddle_runtime import paddle
+
+        # Paddle has one thread count for the process; every run sets its own.
+        paddle.base.core.set_num_threads(self._threads)
+        return run_layer(self._program, feeds)
+
+    def _close(self) -> None:
+        del self._program

@@ -1,0 +1,85 @@
+"""What a component really runs on: what was asked for, or the CPU, loudly."""
+
+import warnings
+from dataclasses import dataclass
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec, Engine
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.errors import EngineUnavailableError
+
+FALLBACK_ENGINE = "paddle"
+
+
+class FallbackWarning(UserWarning):
+    """What was asked for cannot run here; the message says why, and what runs instead."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a component runs on.
+
+    Args:
+        engine: The engine.
+        spec: What to build for.
+        fallback: Why it is not what was asked for; ``None`` if it is.
+    """
+
+    engine: Engine
+    spec: BuildSpec
+    fallback: str | None = None
+
+
+def select_engine(
+    name: str,
+    device: Device,
+    precision: str,
+    *,
+    cpu_fallback: bool,
+    threads: int | None = None,
+) -> Placement:
+    """Choose what was asked for if it can run here, and otherwise Paddle on the CPU in float32.
+
+    Args:
+        name: Name of the engine.
+        device: The device asked for.
+        precision: The precision asked for.
+        cpu_fallback: Whether the CPU may take the place of what cannot run.
+        threads: CPU threads of one run; ``None`` for all.
+
+    Returns:
+        The engine and spec; where they are the fallback, a `FallbackWarning` has been issued.
+
+    Raises:
+        EngineUnavailableError: It cannot run here, and ``cpu_fallback`` is off, or the CPU cannot
+            either.
+        ConfigError: There is no engine of this name.
+    """
+    asked = BuildSpec(device, precision, threads)
+    try:
+        return Placement(_require_engine(name, asked), asked)
+    except EngineUnavailableError as error:
+        unavailable = error
+    instead = BuildSpec(Device("cpu"), "fp32", threads)
+    if not cpu_fallback:
+        raise EngineUnavailableError(
+            f"{name} on {asked} cannot run here: {unavailable.problem}",
+            allowed=unavailable.allowed,
+            fix=" — or: ".join(filter(None, (unavailable.fix, "cpu_fallback=True"))),
+        )
+    if (name, asked) == (FALLBACK_ENGINE, instead):
+        raise unavailable
+    engine = _require_engine(FALLBACK_ENGINE, instead)
+    why = (
+        f"{name} on {asked} was asked for and cannot run here: {unavailable.problem}. "
+        f"{FALLBACK_ENGINE} on {instead} runs instead"
+    )
+    hint = f". To get it: {unavailable.fix}" if unavailable.fix else ""
+    warnings.warn(why + hint, FallbackWarning, stacklevel=2)
+    return Placement(engine, instead, why)
+
+
+def _require_engine(name: str, spec: BuildSpec) -> Engine:
+    engine = create_engine(name)
+    engine.require(spec)
+    return engine

@@ -1,0 +1,1 @@
+"""From a Paddle layer to a program on disk that engines can load."""

@@ -1,0 +1,87 @@
+"""The note that lies beside an exported program: its signature and the sizes of its files.
+
+Paddle 3.3 loads a program whose weight file is missing or cut short without a word, and computes
+with whatever lies in memory. So the note is written last, and checked before every load.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.program import Program, TensorSpec
+
+MANIFEST_FILE = "manifest.json"
+
+
+def write_manifest(program: Program, directory: Path, files: Sequence[str]) -> None:
+    """Record a finished export.
+
+    Args:
+        program: What was exported.
+        directory: Where its files lie.
+        files: Their names.
+    """
+    manifest = {
+        **_describe_signature(program),
+        "files": {name: (directory / name).stat().st_size for name in files},
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def check_manifest(program: Program, directory: Path) -> None:
+    """Make sure that an export is whole, and that it is this program's.
+
+    Args:
+        program: What is about to be loaded.
+        directory: Where its files should lie.
+
+    Raises:
+        EngineError: A file is missing or of another size, or the export has another signature.
+    """
+    manifest = _read_manifest(program, directory)
+    for key, wanted in _describe_signature(program).items():
+        if manifest.get(key) != wanted:
+            raise EngineError(
+                f"{program.name}: the export in {directory} has {key} {manifest.get(key)}",
+                allowed=f"{key} {wanted}",
+                fix="build it again for this program",
+            )
+    for name, size in manifest["files"].items():
+        path = directory / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            raise EngineError(
+                f"{program.name}: {path} "
+                + ("is missing" if found is None else f"has {found} bytes"),
+                allowed=f"{size} bytes, as when it was exported",
+                fix="build it again",
+            )
+
+
+def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{program.name}: {path} cannot be read ({error}): the export is unfinished or damaged",
+            fix="build it again",
+        ) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise EngineError(f"{program.name}: {path} is no export manifest", fix="build it again")
+    return manifest
+
+
+def _describe_signature(program: Program) -> dict[str, Any]:
+    return {
+        "name": program.name,
+        "inputs": [_describe_spec(spec) for spec in program.inputs],
+        "outputs": [_describe_spec(spec) for spec in program.outputs],
+    }
+
+
+def _describe_spec(spec: TensorSpec) -> list[Any]:
+    return [spec.name, list(spec.shape), spec.dtype]

@@ -1,0 +1,114 @@
+"""Export of a Paddle layer to a PIR program: ``program.json``, its weights, and a manifest."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
+from fastdeploy_diffusion.program import Program
+
+PROGRAM_FILE = "program.json"
+WEIGHTS_FILE = "program.pdiparams"
+
+# An operator in PIR's JSON: "1." is the dialect of Paddle's own.
+OPERATOR = re.compile(r'"#":\s*"1\.(\w+)"')
+RANDOM_OPERATORS = frozenset(
+    {
+        "bernoulli",
+        "binomial",
+        "exponential_",
+        "gaussian",
+        "gaussian_inplace_",
+        "gumbel_softmax",
+        "multinomial",
+        "poisson",
+        "randint",
+        "randperm",
+        "standard_gamma",
+        "truncated_gaussian_random",
+        "uniform",
+        "uniform_inplace_",
+    }
+)
+
+
+def export_program(program: Program, directory: Path) -> Path:
+    """Trace a layer and save it with its weights.
+
+    Scaled dot-product attention is saved as matmul and softmax when Paddle is its CPU build.
+    Other exports and eager runs of this library wait meanwhile: tracing switches the whole process
+    out of eager mode.
+
+    Args:
+        program: The layer, in eval mode and free of random numbers, and its signature.
+        directory: Where the files go; made if missing, an earlier export in it is replaced.
+
+    Returns:
+        Path of ``program.json``; ``program.pdiparams``, if there are weights, lies beside it.
+
+    Raises:
+        EngineError: The layer is in training mode, cannot be traced, draws random numbers, or does
+            not have the signature that the program claims.
+    """
+    _require_eval_mode(program)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (MANIFEST_FILE, PROGRAM_FILE, WEIGHTS_FILE):
+        (directory / name).unlink(missing_ok=True)
+    path = directory / PROGRAM_FILE
+    _trace(program, path)
+    _check_operators(program, path)
+    saved = [name for name in (PROGRAM_FILE, WEIGHTS_FILE) if (directory / name).exists()]
+    write_manifest(program, directory, saved)
+    return path
+
+
+def _require_eval_mode(program: Program) -> None:
+    layer: Any = program.layer
+    training = [
+        name or type(layer).__name__
+        for name, part in layer.named_sublayers(include_self=True)
+        if part.training
+    ]
+    if training:
+        raise EngineError(
+            f"{program.name}: the layer is in training mode ({', '.join(training[:3])}"
+            f"{', …' if len(training) > 3 else ''})",
+            allowed="a layer in eval mode",
+            fix="layer.eval()",
+        )
+
+
+def _trace(program: Program, path: Path) -> None:
+    specs = [
+        paddle.static.InputSpec(list(spec.shape), spec.dtype, spec.name) for spec in program.inputs
+    ]
+    # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot change.
+    with MODE_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
+        except Exception as error:
+            raise EngineError(
+                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: {error}",
+                allowed="a forward(self, …) without *args, of which every input is used and every "
+                "output is a tensor",
+            ) from error
+
+
+def _check_operators(program: Program, path: Path) -> None:
+    operators = OPERATOR.findall(path.read_text(encoding="utf-8"))
+    if drawn := sorted(RANDOM_OPERATORS.intersection(operators)):
+        raise EngineError(
+            f"{program.name}: the network draws random numbers ({', '.join(drawn)})",
+            allowed="networks whose outputs follow from their inputs",
+            fix="draw the numbers outside, and feed them as an input",
+        )
+    returned = operators.count("fetch")
+    if returned != len(program.outputs):
+        raise EngineError(
+            f"{program.name}: the network returns {returned} tensors",
+            allowed=", ".join(spec.name for spec in program.outputs),
+        )

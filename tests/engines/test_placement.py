@@ -1,0 +1,56 @@
+import re
+import warnings
+
+import pytest
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import FallbackWarning, select_engine
+from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
+
+CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
+UNAVAILABLE = [
+    ("tensorrt", NO_GPU, "fp16", "does not have the tensorrt engine"),
+    ("openvino", CPU, "fp32", "does not have the openvino engine"),
+    ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
+    ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
+    ("paddle", CPU, "bf16", "cpu in fp32, not bf16"),
+]
+
+
+@pytest.mark.parametrize("name", ["paddle", "paddle-eager"])
+@pytest.mark.parametrize("cpu_fallback", [True, False])
+def test_what_can_run_is_chosen_in_silence(name, cpu_fallback):
+    placement = select_engine(name, CPU, "fp32", cpu_fallback=cpu_fallback, threads=2)
+    assert placement.engine.name == name
+    assert placement.spec == BuildSpec(CPU, "fp32", 2)
+    assert placement.fallback is None
+
+
+@pytest.mark.parametrize(("name", "device", "precision", "reason"), UNAVAILABLE)
+def test_the_fallback_is_loud_and_recorded(name, device, precision, reason):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        placement = select_engine(name, device, precision, cpu_fallback=True, threads=2)
+    assert [warning.category for warning in caught] == [FallbackWarning]
+    assert caught[0].filename == __file__
+    assert placement.engine.name == "paddle"
+    assert placement.spec == BuildSpec(CPU, "fp32", 2)
+    assert placement.fallback is not None
+    assert str(caught[0].message).startswith(placement.fallback)
+    assert placement.fallback.startswith(f"{name} on {device} in {precision} was asked for")
+    assert placement.fallback.endswith("paddle on cpu in fp32 runs instead")
+    assert re.search(reason, placement.fallback)
+
+
+@pytest.mark.parametrize(("name", "device", "precision", "reason"), UNAVAILABLE)
+def test_without_the_fallback_it_is_an_error(name, device, precision, reason):
+    with pytest.raises(EngineUnavailableError, match=reason) as caught:
+        select_engine(name, device, precision, cpu_fallback=False)
+    assert "cpu_fallback=True" in caught.value.fix
+
+
+@pytest.mark.parametrize("cpu_fallback", [True, False])
+def test_an_unknown_engine_is_never_replaced(cpu_fallback):
+    with pytest.raises(ConfigError, match="unknown engine 'fast'"):
+        select_engine("fast", CPU, "fp32", cpu_fallback=cpu_fallback)

@@ -1,0 +1,169 @@
+"""Export to PIR: what is written, what is refused, and that the layer stays as it was."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest
+from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
+from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.program import Program, TensorSpec
+
+nn = paddle.nn
+
+
+class Scaler(nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, sample, scale):
+        return self.dropout(self.linear(sample)) * scale
+
+
+def make_program(layer=None, inputs=("sample", "scale"), outputs=("scaled",)):
+    layer = layer or Scaler()
+    layer.eval()
+    return Program(
+        "scaler",
+        layer,
+        tuple(TensorSpec(name, (2, 4), "float32") for name in inputs),
+        tuple(TensorSpec(name, (2, 4), "float32") for name in outputs),
+    )
+
+
+def test_program_weights_and_manifest_are_written(tmp_path):
+    program = make_program()
+    path = export_program(program, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / PROGRAM_FILE
+    assert {file.name for file in path.parent.iterdir()} == {
+        PROGRAM_FILE,
+        WEIGHTS_FILE,
+        MANIFEST_FILE,
+    }
+    check_manifest(program, path.parent)
+
+
+def test_the_layer_is_not_changed(tmp_path):
+    program = make_program()
+    attributes, forward = set(vars(program.layer)), program.layer.forward
+    feeds = {name: np.ones((2, 4), np.float32) for name in ("sample", "scale")}
+    before = run_layer(program, feeds)["scaled"]
+    export_program(program, tmp_path)
+    assert set(vars(program.layer)) == attributes
+    assert program.layer.forward == forward
+    assert paddle.in_dynamic_mode()
+    np.testing.assert_array_equal(run_layer(program, feeds)["scaled"], before)
+
+
+def test_the_layer_may_run_while_another_is_traced(tmp_path):
+    program = make_program()
+    feeds = {name: np.ones((2, 4), np.float32) for name in ("sample", "scale")}
+    tracing = threading.Thread(target=export_program, args=(program, tmp_path))
+    tracing.start()
+    runs = 0
+    while tracing.is_alive() or not runs:
+        assert run_layer(program, feeds)["scaled"].shape == (2, 4)
+        runs += 1
+    tracing.join()
+    check_manifest(program, tmp_path)
+
+
+def test_an_earlier_export_is_replaced(tmp_path):
+    class Plain(nn.Layer):
+        def forward(self, sample, scale):
+            return sample * scale
+
+    export_program(make_program(), tmp_path)
+    program = make_program(Plain())
+    export_program(program, tmp_path)
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+    check_manifest(program, tmp_path)
+
+
+def test_a_layer_in_training_mode_is_refused(tmp_path):
+    program = make_program()
+    program.layer.dropout.train()
+    with pytest.raises(EngineError, match=r"training mode \(dropout\)[^$]*layer.eval\(\)"):
+        export_program(program, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_numbers_are_refused(tmp_path):
+    class Noisy(nn.Layer):
+        def forward(self, sample, scale):
+            return sample + scale * paddle.randn([2, 4])
+
+    with pytest.raises(EngineError, match=r"draws random numbers \(gaussian\)"):
+        export_program(make_program(Noisy()), tmp_path)
+    assert not (tmp_path / MANIFEST_FILE).exists()
+
+
+def test_an_input_that_is_not_used_is_refused(tmp_path):
+    class Ignorant(nn.Layer):
+        def forward(self, sample, scale):
+            return sample * 2
+
+    with pytest.raises(EngineError, match="scaler: Paddle cannot trace Ignorant"):
+        export_program(make_program(Ignorant()), tmp_path)
+
+
+def test_another_number_of_outputs_is_refused(tmp_path):
+    with pytest.raises(EngineError, match="returns 1 tensors\n  allowed: scaled, extra"):
+        export_program(make_program(outputs=("scaled", "extra")), tmp_path)
+
+
+def test_an_error_in_the_layer_names_component_and_layer(tmp_path):
+    class Broken(nn.Layer):
+        def forward(self, sample, scale):
+            raise KeyError("lost")
+
+    with pytest.raises(EngineError, match=r"scaler: Paddle cannot trace Broken[^$]*lost"):
+        export_program(make_program(Broken()), tmp_path)
+    assert paddle.in_dynamic_mode()
+
+
+@pytest.mark.parametrize("name", [PROGRAM_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("damage", ["cut short", "removed"])
+def test_a_damaged_export_is_refused(name, damage, tmp_path):
+    program = make_program()
+    export_program(program, tmp_path)
+    file = tmp_path / name
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(EngineError, match=name):
+        check_manifest(program, tmp_path)
+
+
+def test_an_unfinished_export_is_refused(tmp_path):
+    with pytest.raises(EngineError, match="unfinished or damaged"):
+        check_manifest(make_program(), tmp_path)
+    (tmp_path / MANIFEST_FILE).write_text("[]")
+    with pytest.raises(EngineError, match="no export manifest"):
+        check_manifest(make_program(), tmp_path)
+
+
+def test_another_programs_export_is_refused(tmp_path):
+    program = make_program()
+    export_program(program, tmp_path)
+    wider = Program(
+        program.name,
+        program.layer,
+        (*program.inputs[:-1], TensorSpec("scale", (2, 1), "float32")),
+        program.outputs,
+    )
+    with pytest.raises(EngineError, match="has inputs"):
+        check_manifest(wider, tmp_path)
+
+
+def test_the_manifest_holds_the_signature(tmp_path):
+    export_program(make_program(), tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    assert manifest["inputs"] == [["sample", [2, 4], "float32"], ["scale", [2, 4], "float32"]]
