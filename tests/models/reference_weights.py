@@ -9,9 +9,7 @@ from paddle import nn
 def copy_weights(layer: nn.Layer, reference: torch.nn.Module) -> None:
     """Copy every weight; both must have the same names but for the ``text_model.`` prefix."""
     linear = {
-        f"{name}.weight"
-        for name, part in layer.named_sublayers()
-        if isinstance(part, nn.Linear)
+        f"{name}.weight" for name, part in layer.named_sublayers() if isinstance(part, nn.Linear)
     }
     weights = {
         name.removeprefix("text_model."): weight.numpy()

@@ -1,0 +1,191 @@
+"""Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.predictors.denoiser import Denoiser
+from fastdeploy_diffusion.predictors.diffusion import (
+    Conditioning,
+    DiffusionPredictor,
+    FloatArray,
+    Networks,
+)
+from fastdeploy_diffusion.predictors.guidance import guide
+from fastdeploy_diffusion.predictors.request import (
+    GenerationPlan,
+    GenerationRequest,
+    ModelLimits,
+    plan_generation,
+)
+from fastdeploy_diffusion.predictors.result import PipelineReport
+from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.schedulers import create_scheduler
+from fastdeploy_diffusion.schedulers.base import Scheduler
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer
+
+
+class SDPipeline(DiffusionPredictor):
+    """Text to image with a Stable Diffusion 1.x or 2.x checkpoint.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
+        UnsupportedModelError: It is of another family, or its configs ask for what is not
+            implemented.
+        EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
+
+    Example:
+        >>> pipeline = SDPipeline(DiffusionConfig.from_preset("shapes"))
+        >>> image = pipeline.text_to_image("a large red circle on a blue background", seed=1)
+        >>> image.save("circle.png")
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+        if checkpoint.family == "sdxl":
+            raise UnsupportedModelError(
+                f"{checkpoint.path} is a Stable Diffusion XL checkpoint",
+                allowed="Stable Diffusion 1.x and 2.x; this version has no SDXL pipeline yet",
+            )
+        if config.enable_dynamic_shape:
+            warnings.warn(
+                "enable_dynamic_shape has no effect on Paddle's engines: the batch is always free, "
+                "and a new picture size is built when it is first asked for",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._checkpoint = checkpoint
+        self._digest: str | None = None
+        self._text_encoder = TextEncoder(checkpoint, config, _load_tokenizer(checkpoint, config))
+        self._denoiser = Denoiser(checkpoint, config)
+        self._vae = VAEDecoder(checkpoint, config)
+        self._limits = _read_limits(self._denoiser, self._vae)
+        self._scheduler_config = checkpoint.config("scheduler")
+        if config.prediction_type is not None:
+            self._scheduler_config["prediction_type"] = config.prediction_type
+        # Refuses a scheduler that is not implemented now, not at the first picture.
+        scheduler = create_scheduler(self._scheduler_config, config.scheduler)
+        self._scheduler_name = type(scheduler).__name__
+
+    @property
+    def report(self) -> PipelineReport:
+        """What really runs: engine, device, fallback and proof of each component."""
+        return PipelineReport(
+            model=str(self._checkpoint.path),
+            family=self._checkpoint.family,
+            scheduler=self._scheduler_name,
+            components=(
+                self._text_encoder.component.report,
+                self._denoiser.component.report,
+                self._vae.component.report,
+            ),
+        )
+
+    def close(self) -> None:
+        """Free the engines' memory; a later request builds again."""
+        for each in (self._text_encoder, self._denoiser, self._vae):
+            each.component.close()
+
+    def _plan(self, request: GenerationRequest) -> GenerationPlan:
+        plan = plan_generation(request, self.config.defaults, self._limits)
+        self._text_encoder.check_clip_skip(request.clip_skip or 0)
+        return plan
+
+    def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        return create_scheduler(self._scheduler_config, self.config.scheduler, eta=plan.request.eta)
+
+    def _prepare(self, plan: GenerationPlan) -> Networks:
+        _, height, width = plan.latent_shape
+        return Networks(
+            self._text_encoder.prepare(),
+            self._denoiser.prepare(height, width, self._text_encoder.tokenizer.max_length),
+            self._vae.prepare(height, width),
+        )
+
+    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
+        def encode(texts: tuple[str, ...], clip_skip: int) -> FloatArray:
+            return self._text_encoder.encode(networks.text_encoder, texts, clip_skip).hidden_states
+
+        return Conditioning(
+            encode(plan.prompts, plan.request.clip_skip or 0),
+            # As in diffusers, layers are skipped for prompts, and never for negative prompts.
+            encode(plan.negative_prompts, 0) if plan.is_guided else None,
+        )
+
+    def _predict(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        latents: FloatArray,
+        timestep: float,
+        told: Conditioning,
+    ) -> FloatArray:
+        session = networks.denoiser
+        if told.negative_prompt_embeds is None:
+            return self._denoiser.predict(session, latents, timestep, told.prompt_embeds)
+        predicted = self._denoiser.predict(
+            session,
+            np.concatenate([latents, latents]),
+            timestep,
+            np.concatenate([told.negative_prompt_embeds, told.prompt_embeds]),
+        )
+        negative, positive = np.split(predicted, 2)
+        return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
+
+    def _decode(self, networks: Networks, latents: FloatArray) -> FloatArray:
+        return self._vae.decode(networks.vae_decoder, latents)
+
+    def _describe_run(self) -> dict[str, Any]:
+        if self._digest is None:
+            self._digest = self._checkpoint.digest()
+        return {
+            "model": Path(self._checkpoint.path).name,
+            "model_digest": self._digest,
+            "scheduler": self._scheduler_name,
+            "components": {
+                each.name: {
+                    "engine": each.engine,
+                    "device": each.device,
+                    "precision": each.precision,
+                    "fallback": each.fallback,
+                    "relative_error": each.relative_error,
+                }
+                for each in self.report.components
+            },
+        }
+
+
+def _load_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> CLIPTokenizer:
+    folder = config.tokenizer_path or checkpoint.folder("tokenizer")
+    if folder is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is a single file, which carries no tokenizer",
+            allowed="tokenizer_path, a folder with tokenizer.json or vocab.json and merges.txt",
+            fix='DiffusionConfig(…, tokenizer_path="…/tokenizer"): the tokenizer folder of any '
+            "diffusers folder of the same family",
+        )
+    return CLIPTokenizer.from_folder(folder)
+
+
+def _read_limits(denoiser: Denoiser, vae: VAEDecoder) -> ModelLimits:
+    unet, scale = denoiser.config, vae.config.downscale
+    if unet.in_channels != vae.config.latent_channels:
+        raise UnsupportedModelError(
+            f"the UNet takes {unet.in_channels} channels, and latents have "
+            f"{vae.config.latent_channels}: an inpainting or depth model, perhaps",
+            allowed="text-to-image models",
+        )
+    size = unet.sample_size if unet.sample_size is not None else 64
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return ModelLimits(height * scale, width * scale, scale, vae.config.latent_channels)

@@ -1,0 +1,1 @@
+"""Sub-predictors (text encoder, denoiser, VAE) and the loop that joins them."""

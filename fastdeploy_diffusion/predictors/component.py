@@ -1,0 +1,144 @@
+"""One network of a pipeline, on the engine that runs it."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.config import EngineChoice
+from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+from fastdeploy_diffusion.engines.placement import select_engine
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.program import Program, TensorSpec
+
+_VERIFY_SEED = 20261120
+
+
+@dataclass(frozen=True)
+class ComponentReport:
+    """What a component really runs on, and the proof that it is right.
+
+    Args:
+        name: The component.
+        engine: The engine that runs it.
+        device: The device it runs on.
+        precision: The precision it runs in.
+        fallback: Why this is not what was asked for; ``None`` if it is.
+        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
+            largest output; ``None`` until the component is built.
+        tolerance: What was allowed.
+        build_seconds: Loading weights, exporting, building and checking, in seconds.
+    """
+
+    name: str
+    engine: str
+    device: str
+    precision: str
+    fallback: str | None
+    tolerance: float
+    relative_error: float | None = None
+    build_seconds: float | None = None
+
+
+class Component:
+    """A network that builds itself for the sizes that it is asked to run, and proves each build.
+
+    The batch is always free; another height or width is another build, which replaces the last.
+
+    Args:
+        name: Name for errors and reports.
+        choice: Engine, device and precision asked for.
+        cpu_fallback: Whether the CPU may take the place of what cannot run here.
+        load_layer: Makes the Paddle layer with its weights, in eval mode.
+        generators: How to draw the inputs of the check that are not standard normal.
+
+    Raises:
+        EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        choice: EngineChoice,
+        *,
+        cpu_fallback: bool,
+        load_layer: Callable[[], Callable[..., Any]],
+        generators: Mapping[str, Generator],
+    ) -> None:
+        self.name = name
+        self._load_layer = load_layer
+        self._generators = generators
+        self._placement = select_engine(
+            choice.engine,
+            parse_device(choice.device),
+            choice.precision,
+            cpu_fallback=cpu_fallback,
+            threads=choice.threads,
+        )
+        spec = self._placement.spec
+        self.report = ComponentReport(
+            name,
+            self._placement.engine.name,
+            str(spec.device),
+            spec.precision,
+            self._placement.fallback,
+            TOLERANCES[spec.precision],
+        )
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+
+    def prepare(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
+        """Give the session for these specs, built now if it is not there yet.
+
+        Raises:
+            AccuracyError: The engine's results differ from the layer's.
+            EngineError: The build failed.
+        """
+        with self._lock:
+            session = self._session
+            if session is None or tuple(session.inputs.values()) != inputs:
+                self._session = None  # frees the last build's memory before the next one's
+                del session
+                session = self._session = self._build(inputs, outputs)
+            return session
+
+    def close(self) -> None:
+        """Free the engine's memory; the next request builds again."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
+        started = time.perf_counter()
+        engine, spec = self._placement.engine, self._placement.spec
+        program = Program(self.name, self._load_layer(), inputs, outputs)
+        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+            artifact = Path(folder) / self.name
+            engine.build(program, spec, artifact)
+            session = engine.load(program, spec, artifact)
+        proof = verify(
+            program,
+            session,
+            seed=_VERIFY_SEED,
+            tolerance=self.report.tolerance,
+            generators=self._generators,
+            shapes={each.name: tuple(size or 1 for size in each.shape) for each in inputs},
+        )
+        self.report = replace(
+            self.report,
+            relative_error=proof.relative_error,
+            build_seconds=time.perf_counter() - started,
+        )
+        return session
+
+
+def spread(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Timesteps for the check: anywhere in the usual thousand."""
+    return random.integers(0, 1000, shape)

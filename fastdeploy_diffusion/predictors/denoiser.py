@@ -1,0 +1,68 @@
+"""The sub-predictor that is called at every step."""
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.models.unet import UNet2DConditionModel
+from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.component import Component, spread
+from fastdeploy_diffusion.program import TensorSpec
+
+
+class Denoiser:
+    """The UNet of Stable Diffusion 1.x and 2.x.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+
+    Raises:
+        UnsupportedModelError: The UNet's config is not implemented.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
+        self.config = UNet2DConditionConfig.from_dict(checkpoint.config("unet"))
+        self.component = Component(
+            "denoiser",
+            config.component("denoiser"),
+            cpu_fallback=config.cpu_fallback,
+            load_layer=lambda: build_layer(
+                lambda: UNet2DConditionModel(self.config), checkpoint.tensors("unet")
+            ),
+            generators={"timestep": spread},
+        )
+
+    def prepare(self, height: int, width: int, tokens: int) -> Session:
+        """Build what is not built yet, for latents of this size and texts of this length."""
+        config = self.config
+        return self.component.prepare(
+            (
+                TensorSpec("sample", (None, config.in_channels, height, width), "float32"),
+                TensorSpec("timestep", (None,), "float32"),
+                TensorSpec(
+                    "encoder_hidden_states", (None, tokens, config.context_dims[0]), "float32"
+                ),
+            ),
+            (TensorSpec("prediction", (None, config.out_channels, height, width), "float32"),),
+        )
+
+    def predict(
+        self,
+        session: Session,
+        sample: npt.NDArray[np.float32],
+        timestep: float,
+        encoder_hidden_states: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Predict from (B, C, H, W) latents at one timestep, given (B, T, D) conditioning.
+
+        ``session`` is what ``prepare`` gave.
+        """
+        return session.run(
+            sample=sample,
+            timestep=np.full(len(sample), timestep, np.float32),
+            encoder_hidden_states=encoder_hidden_states,
+        )["prediction"]

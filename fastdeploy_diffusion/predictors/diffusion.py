@@ -1,0 +1,262 @@
+"""The loop: prompts → conditioning → steps → pictures."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
+from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
+from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.result import (
+    GenerationResult,
+    PipelineReport,
+    StageTimings,
+    StepEvent,
+)
+from fastdeploy_diffusion.schedulers.base import Scheduler
+from fastdeploy_diffusion.suggest import did_you_mean
+
+FloatArray = npt.NDArray[np.float32]
+
+_SYNONYMS = {
+    "generator": "seed",
+    "num_images": "num_images_per_prompt",
+    "steps": "num_inference_steps",
+    "callback": "callback_on_step_end",
+}
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told besides latents and timestep; one row a picture.
+
+    Args:
+        prompt_embeds: (B, T, D) float32.
+        negative_prompt_embeds: (B, T, D) float32; ``None`` without guidance.
+    """
+
+    prompt_embeds: FloatArray
+    negative_prompt_embeds: FloatArray | None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The sessions that one request runs on.
+
+    A request keeps its own, so that another request of another size does not change them midway.
+    """
+
+    text_encoder: Session
+    denoiser: Session
+    vae_decoder: Session
+
+
+class DiffusionPredictor(ABC):
+    """Text to image with any model that denoises latents; a family fills in the networks."""
+
+    def __init__(self) -> None:
+        self._cancellations = 0
+
+    @property
+    @abstractmethod
+    def report(self) -> PipelineReport:
+        """What really runs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engines' memory; a later request builds again."""
+
+    def text_to_image(self, prompt: Any, **settings: Any) -> Any:
+        """Draw a prompt.
+
+        Args:
+            prompt: One prompt, or several.
+            **settings: Fields of `GenerationRequest`: ``negative_prompt``, ``height``, ``width``,
+                ``num_inference_steps``, ``guidance_scale``, ``seed`` …
+
+        Returns:
+            One Pillow image for one picture, a list for several; an array for another
+            ``output_type``.
+
+        Raises:
+            RequestError: A setting is unknown or not allowed.
+            EngineError: A network failed.
+            CancelledError: ``cancel`` was called.
+        """
+        result = self.generate(make_request(prompt, settings))
+        is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
+        return result.images[0] if is_one and isinstance(result.images, list) else result.images
+
+    def generate(self, request: GenerationRequest) -> GenerationResult:
+        """Serve a request; raises as ``text_to_image``."""
+        for event in self.stream(request):
+            if event.result is not None:
+                return event.result
+        raise EngineError("the loop ended without a result")
+
+    def stream(self, request: GenerationRequest) -> Iterator[StepEvent]:
+        """Serve a request step by step; the last event carries the result.
+
+        The request is checked here; work begins with the first event that is asked for. Stop early
+        by closing the iterator, or with ``cancel``. Raises as ``text_to_image``.
+        """
+        plan = self._plan(request)
+        scheduler = self._create_scheduler(plan)
+        scheduler.set_timesteps(plan.num_inference_steps)
+        return self._run(plan, scheduler)
+
+    def cancel(self) -> None:
+        """Stop what is running, before its next step; it raises `CancelledError`."""
+        self._cancellations += 1
+
+    @abstractmethod
+    def _plan(self, request: GenerationRequest) -> GenerationPlan:
+        """Check a request."""
+
+    @abstractmethod
+    def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        """A scheduler of this request's own."""
+
+    @abstractmethod
+    def _prepare(self, plan: GenerationPlan) -> Networks:
+        """Build what is not built yet for a plan's sizes."""
+
+    @abstractmethod
+    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
+        """Turn prompts into conditioning."""
+
+    @abstractmethod
+    def _predict(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        latents: FloatArray,
+        timestep: float,
+        told: Conditioning,
+    ) -> FloatArray:
+        """Predict from scaled latents, guidance included."""
+
+    @abstractmethod
+    def _decode(self, networks: Networks, latents: FloatArray) -> FloatArray:
+        """Turn latents into images (B, 3, H, W), about in [-1, 1]."""
+
+    @abstractmethod
+    def _describe_run(self) -> dict[str, Any]:
+        """What goes into a picture's metadata besides its settings."""
+
+    def _run(
+        self, plan: GenerationPlan, scheduler: Scheduler[Any]
+    ) -> Generator[StepEvent, None, None]:
+        cancellations = self._cancellations
+        clock = _Clock()
+        networks = self._prepare(plan)
+        prepare = clock.lap()
+        told = self._encode(networks, plan)
+        text_encoder = clock.lap()
+        generators = [TorchGenerator(seed) for seed in plan.seeds]
+        latents = plan.request.latents
+        if latents is None:
+            latents = _draw(generators, plan.latent_shape)
+        latents = latents * np.float32(scheduler.init_noise_sigma)
+        steps: list[float] = []
+        total = len(scheduler.timesteps)
+        for index, timestep in enumerate(scheduler.timesteps):
+            self._check_cancelled(cancellations, index, total)
+            clock.lap()
+            scaled = scheduler.scale_model_input(latents, timestep)
+            predicted = self._predict(networks, plan, scaled, float(timestep), told)
+            latents = scheduler.step(
+                predicted, timestep, latents, noise=lambda: _draw(generators, plan.latent_shape)
+            )
+            latents, told = self._call_back(plan, index, float(timestep), latents, told)
+            steps.append(clock.lap())
+            event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
+            if index < total - 1:
+                yield event
+        self._check_cancelled(cancellations, total, total)
+        clock.lap()
+        decoded = None if plan.request.output_type == "latent" else self._decode(networks, latents)
+        vae_decoder = clock.lap()
+        images = latents if decoded is None else self._finish(plan, decoded)
+        timings = StageTimings(prepare, text_encoder, tuple(steps), vae_decoder, clock.lap())
+        yield replace(event, result=GenerationResult(images, plan.seeds, timings, self.report))
+
+    def _check_cancelled(self, before: int, done: int, total: int) -> None:
+        if self._cancellations != before:
+            raise CancelledError(f"the generation was cancelled after {done} of {total} steps")
+
+    def _call_back(
+        self,
+        plan: GenerationPlan,
+        index: int,
+        timestep: float,
+        latents: FloatArray,
+        told: Conditioning,
+    ) -> tuple[FloatArray, Conditioning]:
+        callback = plan.request.callback_on_step_end
+        if callback is None:
+            return latents, told
+        tensors: dict[str, Any] = {
+            "latents": latents,
+            "prompt_embeds": told.prompt_embeds,
+            "negative_prompt_embeds": told.negative_prompt_embeds,
+        }
+        chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
+        returned = callback(self, index, timestep, chosen)
+        tensors |= {name: value for name, value in (returned or {}).items() if name in tensors}
+        return tensors["latents"], Conditioning(
+            tensors["prompt_embeds"], tensors["negative_prompt_embeds"]
+        )
+
+    def _finish(self, plan: GenerationPlan, decoded: FloatArray) -> list[Image.Image] | FloatArray:
+        colours = denormalize(decoded)
+        if plan.request.output_type == "np":
+            return colours
+        images = to_pil(colours)
+        run = self._describe_run()
+        if plan.request.latents is not None:
+            run["latents"] = "given by the caller; the settings alone do not make them again"
+        for index, image in enumerate(images):
+            write_metadata(image, plan.settings(index), run)
+        return images
+
+
+def make_request(prompt: Any, settings: dict[str, Any]) -> GenerationRequest:
+    """Turn keyword arguments into a request.
+
+    Raises:
+        RequestError: A keyword is unknown.
+    """
+    names = [each.name for each in fields(GenerationRequest)]
+    for name in settings:
+        if name not in names:
+            raise RequestError(
+                f"unknown argument {name!r}",
+                allowed=", ".join(names),
+                fix=did_you_mean(name, names, _SYNONYMS),
+            )
+    return GenerationRequest(prompt=prompt, **settings)
+
+
+def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
+    """Noise of which every picture draws its share from its own stream."""
+    return np.stack([generator.randn(shape) for generator in generators])
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds

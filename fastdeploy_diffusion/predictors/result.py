@@ -1,0 +1,87 @@
+"""What a generation gives: events while it runs, pictures and timings at its end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fastdeploy_diffusion.predictors.component import ComponentReport
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """What really runs: engines, devices, fallbacks and the proof of each component."""
+
+    model: str
+    family: str
+    scheduler: str
+    components: tuple[ComponentReport, ...]
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Why components do not run on what was asked for; empty when all do."""
+        return tuple(dict.fromkeys(each.fallback for each in self.components if each.fallback))
+
+
+@dataclass(frozen=True)
+class StageTimings:
+    """Seconds of each stage of one request.
+
+    Args:
+        prepare: Building, loading and checking what was not ready; 0 or little after the first.
+        text_encoder: Tokenizer and text encoder.
+        steps: Each step: denoiser, guidance, scheduler and callback.
+        vae_decoder: All pictures.
+        post_processing: Arrays to images with metadata.
+    """
+
+    prepare: float
+    text_encoder: float
+    steps: tuple[float, ...]
+    vae_decoder: float
+    post_processing: float
+
+    @property
+    def total(self) -> float:
+        """Everything but ``prepare``."""
+        return self.text_encoder + sum(self.steps) + self.vae_decoder + self.post_processing
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """The pictures of one request.
+
+    Args:
+        images: By ``output_type``: Pillow images whose ``info`` carries seed and settings,
+            (B, H, W, 3) float32 in [0, 1], or scaled latents (B, 4, H/8, W/8) float32.
+        seeds: The seed of each picture.
+        timings: Seconds of each stage.
+        report: What really ran.
+    """
+
+    images: list[Image.Image] | npt.NDArray[np.float32]
+    seeds: tuple[int, ...]
+    timings: StageTimings
+    report: PipelineReport
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One finished step.
+
+    Args:
+        step: Its number, from 1.
+        total: Number of steps (of denoiser calls: two-call schedulers have more).
+        timestep: The scheduler's timestep.
+        latents: After the step, (B, 4, H/8, W/8) float32.
+        seconds: How long it took.
+        result: The pictures; only in the last event.
+    """
+
+    step: int
+    total: int
+    timestep: float
+    latents: npt.NDArray[np.float32]
+    seconds: float
+    result: GenerationResult | None = None

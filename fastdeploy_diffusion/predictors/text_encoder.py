@@ -1,0 +1,114 @@
+"""The sub-predictor that turns prompts into conditioning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import integers
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import RequestError, UnsupportedModelError
+from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.models.components import TextConditioner
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """What the text encoder says of N texts; all float32.
+
+    Args:
+        hidden_states: Of the chosen layer, (N, T, D).
+        pooled: (N, P).
+    """
+
+    hidden_states: npt.NDArray[np.float32]
+    pooled: npt.NDArray[np.float32]
+
+
+class TextEncoder:
+    """Tokenizer and CLIP text encoder.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+        tokenizer: Its vocabulary must be the encoder's.
+
+    Raises:
+        UnsupportedModelError: The encoder's config is not implemented, or tokenizer and encoder
+            do not fit together.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.config = CLIPTextConfig.from_dict(checkpoint.config("text_encoder"))
+        _check_fit(tokenizer, self.config)
+        self.component = Component(
+            "text_encoder",
+            config.component("text_encoder"),
+            cpu_fallback=config.cpu_fallback,
+            load_layer=lambda: TextConditioner(
+                build_layer(lambda: CLIPTextModel(self.config), checkpoint.tensors("text_encoder")),
+                normalize=True,
+            ).eval(),
+            generators={"input_ids": integers(0, self.config.vocab_size)},
+        )
+
+    def prepare(self) -> Session:
+        """Build what is not built yet."""
+        tokens, width = self.tokenizer.max_length, self.config.hidden_size
+        layers = self.config.num_hidden_layers + 1
+        return self.component.prepare(
+            (TensorSpec("input_ids", (None, tokens), "int64"),),
+            (
+                TensorSpec("hidden_states", (layers, None, tokens, width), "float32"),
+                TensorSpec("pooled", (None, width), "float32"),
+            ),
+        )
+
+    def check_clip_skip(self, clip_skip: int) -> None:
+        """Refuse a number of layers that the encoder does not have."""
+        if not 0 <= clip_skip <= self.config.num_hidden_layers:
+            raise RequestError(
+                f"clip_skip is {clip_skip}",
+                allowed=f"0 to {self.config.num_hidden_layers}, the encoder's layers",
+            )
+
+    def encode(self, session: Session, texts: Sequence[str], clip_skip: int) -> EncodedTexts:
+        """Encode texts, each distinct one once.
+
+        Args:
+            session: What ``prepare`` gave.
+            texts: N prompts.
+            clip_skip: How many of the last layers to leave out.
+        """
+        distinct = list(dict.fromkeys(texts))
+        tokens = self.tokenizer.encode(distinct)
+        outputs = session.run(input_ids=tokens.input_ids)
+        rows = [distinct.index(text) for text in texts]
+        return EncodedTexts(
+            outputs["hidden_states"][-(clip_skip + 1)][rows], outputs["pooled"][rows]
+        )
+
+
+def _check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UnsupportedModelError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder "
+            f"{config.vocab_size}",
+            fix="use the tokenizer of this checkpoint",
+        )
+    if tokenizer.max_length > config.max_position_embeddings:
+        raise UnsupportedModelError(
+            f"the tokenizer gives {tokenizer.max_length} tokens, the text encoder reads "
+            f"{config.max_position_embeddings}",
+            fix="correct model_max_length in tokenizer_config.json",
+        )

@@ -1,0 +1,59 @@
+"""The sub-predictor that turns latents into pictures."""
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.program import TensorSpec
+
+
+class VAEDecoder:
+    """The autoencoder's decoder.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+
+    Raises:
+        UnsupportedModelError: The autoencoder's config is not implemented.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
+        self.config = AutoencoderKLConfig.from_dict(checkpoint.config("vae"))
+        self.component = Component(
+            "vae_decoder",
+            config.component("vae"),
+            cpu_fallback=config.cpu_fallback,
+            load_layer=lambda: LatentDecoder(
+                build_layer(lambda: AutoencoderKL(self.config), checkpoint.tensors("vae"))
+            ).eval(),
+            generators={},
+        )
+
+    def prepare(self, height: int, width: int) -> Session:
+        """Build what is not built yet, for latents of this size."""
+        scale = self.config.downscale
+        return self.component.prepare(
+            (TensorSpec("latents", (None, self.config.latent_channels, height, width), "float32"),),
+            (
+                TensorSpec(
+                    "images",
+                    (None, self.config.out_channels, scale * height, scale * width),
+                    "float32",
+                ),
+            ),
+        )
+
+    def decode(self, session: Session, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Decode (B, C, H, W) scaled latents to (B, 3, 8H, 8W) images in about [-1, 1].
+
+        ``session`` is what ``prepare`` gave. One picture at a time: a decoder needs far more memory
+        than a step of the denoiser.
+        """
+        return np.concatenate([session.run(latents=each[None])["images"] for each in latents])
