@@ -48,7 +48,7 @@ setup(
         "safetensors>=0.8",
         "tokenizers>=0.21",
         "tqdm>=4.66",
-        "typer>=0.12",
+        "typer>=0.20",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fastdeploy-diffusion=fastdeploy_diffusion.cli:main"]},

@@ -20,7 +20,7 @@ WIDTH = 16  # of the text encoder
 
 
 def write_tiny_sd(folder: Path, *, family: Literal["sd1", "sd2"] = "sd1", seed: int = 0) -> Path:
-    """Write a diffusers folder as a download is: model_index.json and six components.
+    """Write a diffusers folder as a download is: model_index.json and five components.
 
     Args:
         folder: Made if missing.

@@ -33,7 +33,9 @@ def folder(tmp_path_factory):
 def pipeline(folder):
     return SDPipeline(
         DiffusionConfig(
-            model_path=folder, defaults={"num_inference_steps": 3, "guidance_scale": 4.0}
+            model_path=folder,
+            scheduler="ddim",
+            defaults={"num_inference_steps": 3, "guidance_scale": 4.0},
         )
     )
 
@@ -161,7 +163,9 @@ def test_cancel_stops_between_steps(pipeline):
 
 
 def test_engines_agree(folder, pipeline):
-    eager = SDPipeline(DiffusionConfig(model_path=folder, engine="paddle-eager"))
+    eager = SDPipeline(
+        DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle-eager")
+    )
     settings = {"seed": 2, "num_inference_steps": 3, "guidance_scale": 4.0, "output_type": "np"}
     given = pipeline.text_to_image("a dog", **settings)
     assert psnr(given, eager.text_to_image("a dog", **settings)) >= 50

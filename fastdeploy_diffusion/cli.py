@@ -1,0 +1,168 @@
+"""The command line. A command imports what it needs when it runs, so that ``--help`` is quick."""
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from fastdeploy_diffusion.cli_errors import explain_errors
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than --help should take
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run this process's command line and end the process with the command's exit code.
+
+    0: done; 1: something failed; 2: what was given cannot be used; 130: interrupted with Ctrl-C.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal cannot show must not fail a generation that succeeded.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    app(prog_name="fastdeploy-diffusion")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fastdeploy_diffusion import __version__
+
+        print(f"fastdeploy-diffusion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Text-to-image diffusion on PaddlePaddle: built, measured and proven for this machine."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset (see `info`), a diffusers folder or a .safetensors file. A preset's "
+            "name means the preset; for a folder of that name write ./NAME. Without --model and "
+            "--config: the preset shapes.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Weight of the prompt; 1 or less turns guidance off.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Picture i is drawn from SEED + i; drawn at random if left out."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm-solver or lcm."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says which "
+            "run here. A section of the configuration file still decides for its own network."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Tokenizer of a .safetensors file, which carries no vocabulary."
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.png|FOLDER",
+            help="A PNG file, which must not exist yet, or a folder, new or not, where the next "
+            "free name of output.png, output-1.png … is taken. Several pictures get -1, -2 ….",
+        ),
+    ] = ".",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Draw pictures of a prompt.
+
+    They are PNG files, whose metadata tell what made them.
+    """
+    with explain_errors(debug) as notices:
+        from fastdeploy_diffusion.cli_draw import draw
+        from fastdeploy_diffusion.cli_model import load_config
+        from fastdeploy_diffusion.cli_output import OutputTarget
+        from fastdeploy_diffusion.cli_result import format_json, format_text
+        from fastdeploy_diffusion.predictors.request import GenerationRequest
+
+        target = OutputTarget.parse(output, overwrite=overwrite)
+        target.check(images)
+        result = draw(
+            load_config(
+                model,
+                config,
+                {
+                    "scheduler": scheduler,
+                    "engine": engine,
+                    "device": device,
+                    "precision": precision,
+                    "tokenizer_path": tokenizer,
+                },
+            ),
+            GenerationRequest(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                height=height,
+                width=width,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                num_images_per_prompt=images,
+                seed=seed,
+            ),
+        )
+        files = target.save(list(result.images))
+        print(format_json(files, result, notices) if as_json else format_text(files, result))
+
+
+@app.command()
+def info(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show what this machine can run.
+
+    Its processor and memory, the software on it, each engine on each device or why not, presets.
+    """
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli_info import collect_info, format_info
+
+        found = collect_info()
+        if as_json:
+            import json
+
+            print(json.dumps(found, indent=2))
+        else:
+            print(format_info(found))

@@ -1,0 +1,67 @@
+"""A generation that is watched: build, draw, and say on stderr how far it is."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
+
+
+def draw(config: DiffusionConfig, request: GenerationRequest) -> GenerationResult:
+    """Serve one request, with a progress bar where stderr is a terminal.
+
+    Raises:
+        EngineUnavailableError: Paddle, in which every network is defined, is not installed; or
+            what was asked for cannot run here.
+        DiffusionError: As `SDPipeline` and its ``stream``.
+    """
+    create_engine("paddle").require(BuildSpec(Device("cpu")))
+    from fastdeploy_diffusion.pipelines.sd import SDPipeline
+
+    events = SDPipeline(config).stream(request)
+    with _show_progress() as show:
+        for event in events:
+            show(event)
+            if event.result is not None:
+                return event.result
+    raise EngineError("the loop ended without a result")
+
+
+@contextmanager
+def _show_progress() -> Iterator[Callable[[StepEvent], None]]:
+    if not sys.stderr.isatty():
+        yield lambda event: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    seconds = 0.0
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("building and checking", total=None, speed="")
+
+        def show(event: StepEvent) -> None:
+            nonlocal seconds
+            seconds += event.seconds
+            progress.update(
+                task,
+                description="drawing",
+                completed=event.step,
+                total=event.total,
+                speed=f"{event.step / seconds:.2f} steps/s",
+            )
+
+        yield show

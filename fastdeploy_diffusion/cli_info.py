@@ -1,0 +1,171 @@
+"""What ``info`` shows: the machine, its software, and which engines can run here."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion import __version__
+from fastdeploy_diffusion.cli_model import preset_model, preset_names
+from fastdeploy_diffusion.cli_table import align
+from fastdeploy_diffusion.config_sections import ENGINES, PRECISIONS
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.errors import EngineUnavailableError
+
+DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
+PACKAGES = (
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddlepaddle-xpu",
+    "numpy",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "tokenizers",
+    "pillow",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+)
+# The instruction sets that convolutions and matrix products gain from; x86, then Arm.
+CPU_FLAGS = (
+    *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_bf16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
+)
+
+
+def collect_info() -> dict[str, Any]:
+    """Look at this machine; what cannot be found out is None. JSON values only."""
+    return {
+        "version": __version__,
+        "machine": _describe_machine(),
+        "python": platform.python_version(),
+        "packages": {name: _find_version(name) for name in PACKAGES},
+        "engines": {name: _probe_engine(name) for name in ENGINES},
+        "presets": {name: _describe_preset(name) for name in preset_names()},
+    }
+
+
+def format_info(info: dict[str, Any]) -> str:
+    """Lay out what ``collect_info`` found for people."""
+    machine, memory = info["machine"], info["machine"]["memory"]
+    rows = [
+        ["system", machine["system"]],
+        ["CPU", machine["cpu"] or "unknown"],
+        ["instructions", " ".join(machine["cpu_flags"] or ["unknown"])],
+        ["cores", f"{machine['usable_cores']} usable of {machine['cores']}"],
+        [
+            "memory",
+            f"{memory['total'] / 2**30:.1f} GiB, {memory['available'] / 2**30:.1f} GiB available"
+            if memory
+            else "unknown",
+        ],
+        ["Python", info["python"]],
+        *([name, found or "not installed"] for name, found in info["packages"].items()),
+    ]
+    engines = [row for name, found in info["engines"].items() for row in _lay_out(name, found)]
+    fixes = [each["install"] for found in info["engines"].values() for each in found.values()]
+    presets = [["", name, _explain_preset(found)] for name, found in info["presets"].items()]
+    return "\n".join(
+        [
+            f"fastdeploy-diffusion {info['version']}",
+            *align(rows),
+            "\nengines",
+            *align(engines),
+            *(f"  to install: {fix}" for fix in dict.fromkeys(filter(None, fixes))),
+            "\npresets",
+            *align(presets),
+        ]
+    )
+
+
+def _describe_machine() -> dict[str, Any]:
+    cpu = _read_fields("/proc/cpuinfo")
+    memory = _read_fields("/proc/meminfo")
+    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
+    return {
+        "system": platform.platform(),
+        "architecture": platform.machine(),
+        "cpu": cpu.get("model name") or platform.processor() or None,
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags] if flags else None,
+        "cores": os.cpu_count(),
+        "usable_cores": BuildSpec(Device("cpu")).cpu_threads,
+        "memory": {
+            "total": _read_kilobytes(memory["MemTotal"]),
+            "available": _read_kilobytes(memory["MemAvailable"]),
+        }
+        if {"MemTotal", "MemAvailable"} <= set(memory)
+        else None,
+    }
+
+
+def _read_fields(file: str) -> dict[str, str]:
+    """The first value of each field of a file of Linux's /proc; nothing on other systems."""
+    fields: dict[str, str] = {}
+    try:
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return fields
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def _read_kilobytes(text: str) -> int:
+    return int(text.split()[0]) * 1024
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _probe_engine(name: str) -> dict[str, Any]:
+    """By device: whether the engine runs there, in which precisions, and if not, why not."""
+    try:
+        engine = create_engine(name)
+    except EngineUnavailableError as error:
+        missing = {"available": False, "precisions": [], "reason": error.problem, "install": ""}
+        return {device.kind: missing for device in DEVICES}
+    found: dict[str, Any] = {}
+    for device in DEVICES:
+        answer = engine.probe(device)
+        specs = [BuildSpec(device, precision) for precision in PRECISIONS] if answer.ok else []
+        found[device.kind] = {
+            "available": answer.ok,
+            "precisions": [spec.precision for spec in specs if engine.supports(spec).ok],
+            "reason": answer.reason,
+            "install": answer.install,
+        }
+    return found
+
+
+def _lay_out(name: str, found: dict[str, Any]) -> list[list[str]]:
+    rows = {device: _explain_availability(each) for device, each in found.items()}
+    if len(set(rows.values())) == 1:
+        rows = {"all": next(iter(rows.values()))}
+    return [["", name, device, text] for device, text in rows.items()]
+
+
+def _explain_availability(found: dict[str, Any]) -> str:
+    if found["available"]:
+        return f"yes: {', '.join(found['precisions'])}"
+    return f"no: {found['reason']}"
+
+
+def _describe_preset(name: str) -> dict[str, Any]:
+    path = preset_model(name)
+    return {"model_path": path, "installed": path is not None and Path(path).exists()}
+
+
+def _explain_preset(preset: dict[str, Any]) -> str:
+    if preset["model_path"] is None:
+        return "settings only; give the model as model_path"
+    return f"{preset['model_path']}{'' if preset['installed'] else ' (not there)'}"

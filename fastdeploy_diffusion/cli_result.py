@@ -1,0 +1,74 @@
+"""What ``generate`` prints: a summary for people, or JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.cli_table import align
+from fastdeploy_diffusion.images import read_settings
+from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.result import GenerationResult
+
+
+def format_text(files: Sequence[Path], result: GenerationResult) -> str:
+    """Summarise a generation in a few lines.
+
+    Args:
+        files: The files of ``result.images``, in order.
+        result: With Pillow images.
+    """
+    settings = [read_settings(image) for image in result.images]
+    report, timings = result.report, result.timings
+    pictures = [
+        [str(file), f"seed {each['seed']}", f"{each['width']} x {each['height']}"]
+        for file, each in zip(files, settings, strict=True)
+    ]
+    calls = len(timings.steps)  # more than the steps with schedulers that correct a step
+    calls_per_second = calls / sum(timings.steps)
+    return "\n".join(
+        [
+            *align(pictures),
+            f"{report.model} ({report.family}), {report.scheduler}, "
+            f"steps {settings[0]['num_inference_steps']}, "
+            f"guidance scale {settings[0]['guidance_scale']:g}",
+            *align([["", *_describe(each)] for each in report.components]),
+            f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
+            f"denoiser {sum(timings.steps):.2f} (calls {calls}, {calls_per_second:.2f}/s), "
+            f"VAE {timings.vae_decoder:.2f}, post-processing {timings.post_processing:.2f}; "
+            f"before that, building and checking {timings.prepare:.2f} s",
+        ]
+    )
+
+
+def format_json(files: Sequence[Path], result: GenerationResult, warnings: Sequence[str]) -> str:
+    """Write a generation as JSON: images (file, seed, settings), report, timings, warnings.
+
+    Args:
+        files: The files of ``result.images``, in order; made absolute.
+        result: With Pillow images.
+        warnings: What was shown on stderr.
+    """
+    timings = result.timings
+    content: dict[str, Any] = {
+        "images": [
+            {"file": str(file.absolute()), **read_settings(image)}
+            for file, image in zip(files, result.images, strict=True)
+        ],
+        **asdict(result.report),
+        "timings": {**asdict(timings), "total": timings.total},
+        "warnings": list(warnings),
+    }
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _describe(report: ComponentReport) -> list[str]:
+    proof = (
+        "not checked yet"
+        if report.relative_error is None
+        else f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
+    )
+    if report.fallback:
+        proof += ", not what was asked for"
+    return [report.name, report.engine, report.device, report.precision, proof]

@@ -1,0 +1,57 @@
+"""Warnings as people read them: one line each on stderr, and each once."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+@contextmanager
+def show_warnings() -> Iterator[list[str]]:
+    """Show Python's warnings and this package's log as lines ``warning: …`` on stderr.
+
+    Yields:
+        The texts shown so far; the list grows.
+    """
+    shown = _Lines()
+    logger = logging.getLogger(_PACKAGE)
+    with warnings.catch_warnings():
+        # A fallback must be seen, whatever PYTHONWARNINGS says.
+        warnings.filterwarnings("always", category=UserWarning, module=rf"{_PACKAGE}\b")
+        warnings.showwarning = shown.show
+        logger.addHandler(shown)
+        try:
+            yield shown.texts
+        finally:
+            logger.removeHandler(shown)
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
+
+    def show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> Any:
+        """Take the place of ``warnings.showwarning``."""
+        self._say(str(message))
+
+    def _say(self, message: str) -> None:
+        text = " ".join(message.split())
+        if text not in self.texts:  # three networks fall back for one and the same reason
+            self.texts.append(text)
+            print(f"warning: {text}", file=sys.stderr)

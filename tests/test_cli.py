@@ -1,0 +1,215 @@
+"""The command line in this process: what it draws, prints and refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
+from typer.testing import CliRunner
+
+import fastdeploy_diffusion
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.config_sections import ENGINES, PRECISIONS, SCHEDULERS
+from fastdeploy_diffusion.images import read_settings
+
+# The eager engine has nothing to compile.
+QUICK = ("--engine", "paddle-eager", "--steps", "2")
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*words):
+    return runner.invoke(app, [str(word) for word in words])
+
+
+def draw(model, *words):
+    result = run("generate", "a red circle", "--model", model, *QUICK, *words)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def refuse(*words, code=2):
+    """Run a command that must fail, leaving no file; return its stderr."""
+    before = set(Path().rglob("*"))
+    result = run(*words)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert set(Path().rglob("*")) == before
+    return result.stderr
+
+
+def test_generate_draws_what_the_library_draws(tiny_sd1):  # noqa: F811
+    result = draw(
+        tiny_sd1, "--seed", 5, "--images", 2, "--height", 24, "--guidance-scale", 3,
+        "--negative-prompt", "blue", "--scheduler", "ddim", "-o", "new/folder",
+    )  # fmt: skip
+    assert result.stderr == ""
+    config = DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager", scheduler="ddim")
+    expected = SDPipeline(config).text_to_image(
+        "a red circle", negative_prompt="blue", height=24, num_inference_steps=2,
+        guidance_scale=3.0, num_images_per_prompt=2, seed=5,
+    )  # fmt: skip
+    files = [Path("new/folder/output-1.png"), Path("new/folder/output-2.png")]
+    assert sorted(Path("new/folder").iterdir()) == files
+    for file, image in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(image))
+        assert read_settings(file) == read_settings(image)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "new/folder/output-1.png  seed 5  32 x 24"
+    assert lines[1] == "new/folder/output-2.png  seed 6  32 x 24"
+    assert "DDIMScheduler, steps 2, guidance scale 3" in lines[2]
+    for line, name in zip(lines[3:6], ("text_encoder", "denoiser", "vae_decoder"), strict=True):
+        assert re.search(rf"{name} +paddle-eager +cpu +fp32 +relative error \d\.\de", line)
+    assert re.search(r"calls 2, \d+\.\d\d/s\).*building and checking \d+\.\d\d s", lines[6])
+
+
+def test_json_is_all_of_stdout(tiny_sd1):  # noqa: F811
+    found = json.loads(draw(tiny_sd1, "--seed", 7, "--json").stdout)
+    (image,) = found["images"]
+    assert image["file"] == str(Path("output.png").absolute())
+    assert {key: image[key] for key in image if key != "file"} == read_settings(image["file"])
+    assert image["seed"] == 7
+    assert (found["family"], found["scheduler"]) == ("sd1", "PNDMScheduler")
+    names = [each["name"] for each in found["components"]]
+    assert names == ["text_encoder", "denoiser", "vae_decoder"]
+    assert all(each["relative_error"] <= each["tolerance"] for each in found["components"])
+    timings = found["timings"]
+    assert len(timings["steps"]) == 3  # PNDM calls the denoiser once more
+    stages = ("text_encoder", "vae_decoder", "post_processing")
+    parts = sum(timings[stage] for stage in stages) + sum(timings["steps"])
+    assert timings["total"] == pytest.approx(parts)
+    assert found["warnings"] == []
+
+
+def test_the_output_is_refused_before_the_model_is_opened():
+    Path("a.png").write_text("mine")
+    common = ("generate", "x", "--model", "no/such")
+    assert "--output is 'a.jpg'" in refuse(*common, "-o", "a.jpg")
+    assert "a.png exists already" in refuse(*common, "-o", "a.png")
+    assert "no/such does not exist" in refuse(*common, "-o", "a.png", "--overwrite")
+    assert "no/such does not exist" in refuse(*common, "-o", "a.png", "--images", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "shaps"], r"no such preset.*\n  allowed: .*\n  fix: did you mean 'shapes'\?"),
+        (["--model", "sd15"], r"'sd15' holds .* no model\n  allowed: .*\n  fix: --model FOLDER"),
+        (["--model", "no/such"], r"no/such does not exist"),
+        (["--model", "a.ckpt"], r"a\.ckpt is refused; .*pickles"),
+        (["--config", "bad.yaml"], r"bad\.yaml:2:1: unknown option 'engin'\n.*\n.*'engine'\?"),
+        (["--config", "none.yaml"], r"none\.yaml: there is no such file"),
+        (["--model", "m", "--engine", "trt"], r"engine is 'trt'\n.*\n  fix: .* 'tensorrt'\?"),
+        (["--model", "m", "--device", "cuda"], r"device is 'cuda'\n.*\n  fix: did you mean 'gpu'"),
+    ],
+)
+def test_bad_input_is_explained(words, message):
+    Path("m").mkdir()
+    Path("a.ckpt").touch()
+    Path("bad.yaml").write_text("model_path: m\nengin: paddle\n")
+    stderr = refuse("generate", "x", *words)
+    assert re.match(rf"error: .*{message}", stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--height", 31], "error: height is 31\n  allowed: multiples of 2\n  fix: height=30 or"),
+        (["--guidance-scale", "nan"], "error: guidance_scale is nan"),
+        (["--seed", 2**64], "error: "),
+    ],
+)
+def test_a_bad_request_is_refused(tiny_sd1, words, message):  # noqa: F811
+    assert refuse("generate", "x", "--model", tiny_sd1, *words).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generate"], "Missing argument 'PROMPT'"),
+        (["generate", "x", "--steps", "0"], "Invalid value for '--steps'"),
+        (["generate", "x", "--stps", "2"], "--steps"),
+        (["genrate"], "No such command 'genrate'"),
+    ],
+)
+def test_usage_errors_end_with_2(words, message):
+    assert message in refuse(*words)
+
+
+@pytest.mark.slow  # builds with Paddle Inference
+def test_a_fallback_is_one_line_of_warning(tiny_sd1):  # noqa: F811
+    result = draw(tiny_sd1, "--engine", "tensorrt", "--json", "--scheduler", "ddim", "--steps", 1)
+    (line,) = result.stderr.splitlines()  # although all three networks fall back
+    assert re.match(r"warning: tensorrt on cpu in fp32 was asked for .* paddle on cpu in", line)
+    found = json.loads(result.stdout)
+    assert found["warnings"] == [line.removeprefix("warning: ")]
+    for component in found["components"]:
+        assert component["engine"] == "paddle"
+        assert component["fallback"] in line
+        assert 0 <= component["relative_error"] <= 1e-4
+
+
+def test_without_fallback_it_is_an_error(tiny_sd1):  # noqa: F811
+    Path("strict.yaml").write_text(f"model_path: {tiny_sd1}\ncpu_fallback: false\n")
+    words = ("generate", "x", "--config", "strict.yaml", "--engine", "tensorrt")
+    stderr = refuse(*words, code=1)
+    assert stderr.startswith("error: tensorrt on cpu in fp32 cannot run here: ")
+    assert "cpu_fallback=True" in stderr
+
+
+def test_command_line_wins_over_the_file(tiny_sd1):  # noqa: F811
+    Path("c.yaml").write_text(
+        f"model_path: {tiny_sd1}\nengine: paddle-eager\nscheduler: euler\n"
+        "defaults: {num_inference_steps: 1, seed: 4, guidance_scale: 2}\n"
+    )
+    result = run("generate", "x", "--config", "c.yaml", "--seed", 9, "--scheduler", "ddim")
+    assert result.exit_code == 0, result.stderr
+    assert read_settings("output.png") == {
+        "prompt": "x", "height": 32, "width": 32, "num_inference_steps": 1,
+        "guidance_scale": 2.0, "seed": 9,
+    }  # fmt: skip
+    assert "DDIMScheduler" in result.stdout
+
+
+def test_a_presets_name_means_the_preset_and_its_model():
+    Path("c.yaml").write_text("model_path: elsewhere\n")
+    Path("sd15").mkdir()
+    result = run("generate", "x", "--model", "sd15", "--config", "c.yaml")
+    assert result.stderr.startswith("warning: --model sd15 means the preset; ")
+    assert f"error: {Path('elsewhere').absolute()} does not exist" in result.stderr
+    assert "sd15 has no model_index.json" in refuse("generate", "x", "--model", "./sd15")
+
+
+def test_the_prompt_that_was_cut_off_is_shown(tiny_sd1):  # noqa: F811
+    result = runner.invoke(
+        app, ["generate", "circle " * 200, "--model", str(tiny_sd1), *QUICK, "--steps", "1"]
+    )
+    assert result.exit_code == 0, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert re.match(r"warning: the prompt has \d+ tokens .* cut off: 'c", line)
+
+
+def test_debug_shows_the_traceback_before_the_error():
+    result = run("generate", "x", "--model", "no/such", "--debug")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert re.search(r"^error: no/such does not exist", result.stderr, re.MULTILINE)
+
+
+def test_help_names_every_choice():
+    text = run("generate", "--help").stdout
+    assert [name for name in (*ENGINES, *PRECISIONS, *SCHEDULERS) if name not in text] == []
+
+
+def test_version():
+    assert run("--version").stdout == f"fastdeploy-diffusion {fastdeploy_diffusion.__version__}\n"

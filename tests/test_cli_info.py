@@ -1,0 +1,40 @@
+"""What ``info`` says about this machine."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from typer.testing import CliRunner
+
+import fastdeploy_diffusion
+from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.config_sections import ENGINES
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def test_info_tells_what_can_run_here():
+    found = json.loads(run("info", "--json").stdout)
+    assert found["version"] == fastdeploy_diffusion.__version__
+    assert found["packages"]["numpy"] == np.__version__
+    assert set(found["engines"]) == set(ENGINES)
+    assert set(found["presets"]) == {file.stem for file in (ROOT / "configs").glob("*.yaml")}
+    paddle = found["engines"]["paddle"]
+    assert paddle["cpu"] == {
+        "available": True, "precisions": ["fp32"], "reason": "", "install": "",
+    }  # fmt: skip
+    for device in ("gpu", "xpu"):
+        assert paddle[device]["available"] or paddle[device]["reason"]
+    assert found["machine"]["usable_cores"] <= found["machine"]["cores"]
+
+    text = run("info").stdout
+    for name, devices in found["engines"].items():
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
+        assert all(each["reason"] in text for each in devices.values())

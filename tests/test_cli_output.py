@@ -1,0 +1,107 @@
+"""Names of pictures: chosen so that nothing is lost, refused before the work is done."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastdeploy_diffusion.cli_output import OutputTarget
+from fastdeploy_diffusion.errors import RequestError
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def save(text, count=1, *, overwrite=False, level=0):
+    target = OutputTarget.parse(text, overwrite=overwrite)
+    target.check(count)
+    return [str(file) for file in target.save([Image.new("RGB", (2, 2), (level,) * 3)] * count)]
+
+
+def level_of(file):
+    return Image.open(file).getpixel((0, 0))[0]
+
+
+def test_a_folder_gets_the_next_free_name():
+    assert save(".") == ["output.png"]
+    assert save(".", level=1) == ["output-1.png"]
+    Path("output-8.png").touch()
+    Path("output-9.txt").touch()
+    Path("output-x.png").touch()
+    assert save(".", 2) == ["output-9.png", "output-10.png"]
+    assert save(".", level=2) == ["output-11.png"]
+    assert [level_of(f"output{end}.png") for end in ("", "-1", "-11")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["new", "new/", "new/deep/er", "new.d/"])
+def test_a_new_folder_is_made_when_there_are_pictures(text):
+    target = OutputTarget.parse(text, overwrite=False)
+    target.check(2)
+    assert list(Path().iterdir()) == []
+    assert save(text, 2) == [f"{Path(text)}/output-{number}.png" for number in (1, 2)]
+    assert save(text) == [f"{Path(text)}/output.png"]
+
+
+def test_a_folder_may_be_called_png():
+    Path("a.png").mkdir()
+    assert save("a.png") == ["a.png/output.png"]
+    assert save("b.png/") == ["b.png/output.png"]
+
+
+def test_a_file_of_a_given_name():
+    assert save("a.png") == ["a.png"]
+    assert save("B.PNG", 2) == ["B-1.png", "B-2.png"]
+
+
+@pytest.mark.parametrize(("existing", "count"), [("a.png", 1), ("a-2.png", 2)])
+def test_an_existing_file_is_refused_before_the_work(existing, count):
+    Path(existing).write_text("mine")
+    target = OutputTarget.parse("a.png", overwrite=False)
+    with pytest.raises(RequestError, match=f"^{existing} exists already\n  fix: .*--overwrite"):
+        target.check(count)
+    assert save("a.png", count, overwrite=True, level=7)
+    assert level_of(existing) == 7
+
+
+def test_a_file_that_appears_during_the_work_is_kept():
+    target = OutputTarget.parse("a.png", overwrite=False)
+    target.check(1)
+    Path("a.png").write_text("theirs")
+    with pytest.raises(RequestError, match=r"a\.png exists already"):
+        target.save([Image.new("RGB", (2, 2))])
+    assert Path("a.png").read_text() == "theirs"
+
+
+def test_overwrite_starts_the_names_of_a_folder_again():
+    save(".")
+    save(".", 2)
+    assert save(".", overwrite=True, level=1) == ["output.png"]
+    assert save(".", 2, overwrite=True, level=2) == ["output-1.png", "output-2.png"]
+    assert sorted(map(str, Path().iterdir())) == ["output-1.png", "output-2.png", "output.png"]
+    assert [level_of(f"output{end}.png") for end in ("", "-1", "-2")] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg", r"--output is 'a\.jpg'\n  allowed: .*\n  fix: --output a\.png$"),
+        ("", "--output is ''\n  allowed: a file whose name ends in .png, or a folder$"),
+        ("-", "--output is '-'"),
+        ("notes", "--output is 'notes'"),
+        ("notes/new", "there is no folder .*notes"),
+        ("none/a.png", "there is no folder none\n  fix: mkdir -p none"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(text, message):
+    Path("notes").touch()
+    with pytest.raises(RequestError, match=message):
+        OutputTarget.parse(text, overwrite=False).check(1)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed to root as well")
+@pytest.mark.parametrize("text", ["/proc/self/a.png", "/proc/self/new/folder"])
+def test_a_folder_without_write_permission_is_refused_before_the_work(text):
+    with pytest.raises(RequestError, match=r"/proc/self cannot be written: .*\n  fix: choose"):
+        OutputTarget.parse(text, overwrite=False).check(1)

@@ -1,0 +1,135 @@
+"""The model in the box draws what prompts say; pictures are judged by their pixels."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from shapes_judge import COLOURS, Verdict, judge
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from shapes.world import Scene, all_scenes
+
+PROMPTS = 200
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return SDPipeline(DiffusionConfig.from_preset("shapes"))
+
+
+def choose_scenes() -> list[tuple[Scene, str]]:
+    """200 scenes with a language each: half held out of training, both halves in both languages."""
+    random = np.random.default_rng(20261121)
+    scenes = all_scenes()
+    chosen = []
+    for held_out in (True, False):
+        half = [scene for scene in scenes if scene.is_held_out is held_out]
+        for index, place in enumerate(random.permutation(len(half))[: PROMPTS // 2]):
+            chosen.append((half[place], ("en", "zh")[index % 2]))
+    return chosen
+
+
+def is_right(scene: Scene, verdict: Verdict) -> bool:
+    """Background, colour and shape as the caption says; the size where it says one."""
+    wanted = (scene.background, scene.colour, scene.shape)
+    seen = (verdict.background, verdict.colour, verdict.shape)
+    return seen == wanted and scene.size in ("", verdict.size)
+
+
+def test_held_out_scenes_are_a_share_of_every_attribute():
+    held_out = [scene for scene in all_scenes() if scene.is_held_out]
+    assert 0.1 < len(held_out) / len(all_scenes()) < 0.2
+    for attribute in ("size", "colour", "shape", "background"):
+        values = {getattr(scene, attribute) for scene in all_scenes()}
+        assert {getattr(scene, attribute) for scene in held_out} == values
+
+
+@pytest.mark.slow
+def test_pictures_are_what_the_prompts_say(pipeline):
+    right: dict[str, list[bool]] = {"en": [], "zh": []}
+    held_out_right = []
+    wrong = []
+    for number, (scene, language) in enumerate(choose_scenes()):
+        image = pipeline.text_to_image(scene.caption(language), seed=number, num_inference_steps=20)
+        verdict = judge(image)
+        right[language].append(is_right(scene, verdict))
+        if scene.is_held_out:
+            held_out_right.append(right[language][-1])
+        if not right[language][-1]:
+            wrong.append(f"{scene.caption(language)!r}: {verdict}")
+    scores = {language: float(np.mean(marks)) for language, marks in right.items()}
+    total = float(np.mean([*right["en"], *right["zh"]]))
+    print(f"all {total:.3f}, {scores}, held out {np.mean(held_out_right):.3f}")
+    assert len(right["en"]) == len(right["zh"]) == PROMPTS // 2
+    assert total >= 0.95, "\n".join(wrong)
+    assert min(scores.values()) >= 0.90, "\n".join(wrong)
+
+
+def test_the_folder_is_small_and_draws_at_128(pipeline):
+    folder = Path(pipeline.report.model)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
+    assert pipeline.text_to_image("红色背景上的大白色星形", seed=1).size == (128, 128)
+
+
+@pytest.mark.slow
+def test_diffusers_draws_the_same_pictures(pipeline):
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    reference = StableDiffusionPipeline.from_pretrained(pipeline.report.model)
+    reference.set_progress_bar_config(disable=True)
+    for seed, prompt in enumerate(
+        ["a small pink ring on a black background", "白色背景上的绿色正方形"]
+    ):
+        settings = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "np"}
+        given = pipeline.text_to_image(prompt, seed=seed, **settings)
+        wanted = reference(prompt, generator=torch.Generator().manual_seed(seed), **settings).images
+        assert -10 * np.log10(np.mean((given - wanted) ** 2)) >= 45
+
+
+def draw(shape: str, radius: int, colour: str = "red", background: str = "white") -> Image.Image:
+    """One shape by Pillow's own drawing, to judge the judge."""
+    image = Image.new("RGB", (128, 128), COLOURS[background])
+    pen, ink = ImageDraw.Draw(image), COLOURS[colour]
+    box = [64 - radius, 64 - radius, 64 + radius, 64 + radius]
+    angles = np.arange(10) * np.pi / 5 - np.pi / 2
+    lengths = np.resize([radius, 0.42 * radius], 10)
+    star = [(64 + r * np.cos(a), 64 + r * np.sin(a)) for r, a in zip(lengths, angles, strict=True)]
+    if shape == "circle":
+        pen.ellipse(box, fill=ink)
+    elif shape == "ring":
+        pen.ellipse(box, outline=ink, width=max(radius // 2, 2))
+    elif shape == "square":
+        pen.rectangle(box, fill=ink)
+    elif shape == "triangle":
+        pen.polygon([(64, 64 - radius), box[2:], (64 - radius, 64 + radius)], fill=ink)
+    elif shape == "star":
+        pen.polygon(star, fill=ink)
+    return image
+
+
+@pytest.mark.parametrize("shape", ["circle", "ring", "square", "triangle", "star"])
+@pytest.mark.parametrize(("radius", "size"), [(20, "small"), (46, "large")])
+def test_the_judge_knows_shapes_and_sizes(shape, radius, size):
+    assert judge(draw(shape, radius)) == Verdict("white", "red", shape, size)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_judge_knows_colours(colour):
+    background = "black" if colour != "black" else "white"
+    assert judge(draw("circle", 30, colour, background)).colour == colour
+    assert judge(draw("circle", 30, background, colour)).background == colour
+
+
+def test_the_judge_is_not_satisfied_with_nothing():
+    assert judge(draw("nothing", 0)) == Verdict("white", "", "", "")
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    seen = judge(Image.fromarray(noise))
+    assert seen.colour == seen.background == ""
+    half = draw("circle", 40)
+    half.paste(COLOURS["white"], (0, 0, 64, 128))
+    assert judge(half).shape != "circle"
