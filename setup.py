@@ -1,4 +1,4 @@
-"""Packaging: ``pip install .[cpu]`` on a CPU machine; GPU wheels of Paddle come from Paddle's index."""
+"""Packaging: ``pip install .[cpu]`` for CPUs; GPU wheels of Paddle come from Paddle's index."""
 
 import re
 from pathlib import Path

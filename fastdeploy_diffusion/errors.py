@@ -1,4 +1,4 @@
-"""Every error that the library raises on purpose: what was given, what is allowed, how to fix it."""
+"""Every error that the library raises on purpose: what is wrong, what is allowed, what to do."""
 
 from typing import ClassVar
 

@@ -163,9 +163,7 @@ def test_cancel_stops_between_steps(pipeline):
 
 
 def test_engines_agree(folder, pipeline):
-    eager = SDPipeline(
-        DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle-eager")
-    )
+    eager = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle-eager"))
     settings = {"seed": 2, "num_inference_steps": 3, "guidance_scale": 4.0, "output_type": "np"}
     given = pipeline.text_to_image("a dog", **settings)
     assert psnr(given, eager.text_to_image("a dog", **settings)) >= 50

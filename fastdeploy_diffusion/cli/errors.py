@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-from fastdeploy_diffusion.cli_warnings import show_warnings
+from fastdeploy_diffusion.cli.warnings import show_warnings
 from fastdeploy_diffusion.errors import DiffusionError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it

@@ -13,10 +13,10 @@ import pytest
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.config import ComponentConfig, EngineChoice, RequestDefaults
-from fastdeploy_diffusion.config_sections import ENGINES, SCHEDULERS
+from fastdeploy_diffusion.config.sections import ENGINES, SCHEDULERS
 from fastdeploy_diffusion.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRESETS = ("sd15", "sd21", "sdxl", "shapes")
 
 

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import typer
 
-from fastdeploy_diffusion.cli_errors import explain_errors
+from fastdeploy_diffusion.cli.errors import explain_errors
 
 
 def test_an_unexpected_error_is_one_line(capsys):

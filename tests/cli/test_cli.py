@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli import app
-from fastdeploy_diffusion.config_sections import ENGINES, PRECISIONS, SCHEDULERS
+from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS, SCHEDULERS
 from fastdeploy_diffusion.images import read_settings
 
 # The eager engine has nothing to compile.

@@ -2,22 +2,15 @@
 
 import warnings
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.config_layers import preset_layer
+from fastdeploy_diffusion.config.layers import preset_layer, preset_names
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 DEFAULT_PRESET = "shapes"
-
-
-def preset_names() -> tuple[str, ...]:
-    """Name the presets that ship with the package."""
-    folder = Path(str(resources.files("fastdeploy_diffusion.configs")))
-    return tuple(sorted(file.stem for file in folder.glob("*.yaml")))
 
 
 def preset_model(name: str) -> str | None:

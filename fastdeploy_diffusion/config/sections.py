@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, NoReturn
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config_layers import Layer, keyword_layer, merge_layers
-from fastdeploy_diffusion.config_problems import explain_refusals, refuse
+from fastdeploy_diffusion.config.layers import Layer, keyword_layer, merge_layers
+from fastdeploy_diffusion.config.problems import explain_refusals, refuse
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
@@ -23,8 +23,8 @@ ENGINE_HELP = f"one of {', '.join(ENGINES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
 PRECISION_HELP = f"one of {', '.join(PRECISIONS)}"
 PREDICTION_TYPE_HELP = (
-    f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does not "
-    "say it (single files of SD 2.x-base are epsilon)"
+    f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
+    "not say it (single files of SD 2.x-base are epsilon)"
 )
 SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
 

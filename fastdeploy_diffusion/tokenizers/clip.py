@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.tokenizer_files import WORD_END, TokenizerFiles, read_tokenizer_files
+from fastdeploy_diffusion.tokenizers.files import WORD_END, TokenizerFiles, read_tokenizer_files
 
 
 class TruncationWarning(UserWarning):

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion.cli import app
-from fastdeploy_diffusion.config_sections import ENGINES
+from fastdeploy_diffusion.config.sections import ENGINES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*words):

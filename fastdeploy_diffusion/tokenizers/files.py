@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.tokenizer_options import (
+from fastdeploy_diffusion.tokenizers.options import (
     SPECIAL_TOKENS,
     damage,
     read_added_tokens,

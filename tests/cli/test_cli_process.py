@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = {"PIL", "numpy", "paddle", "pydantic", "rich", "safetensors", "tokenizers", "yaml"}
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from fastdeploy_diffusion.config.yaml_loader import MAX_BYTES, YamlDocument, load_yaml
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.yaml_loader import MAX_BYTES, YamlDocument, load_yaml
 
 
 def load(folder: Path, content: str | bytes) -> YamlDocument:

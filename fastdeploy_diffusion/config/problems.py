@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from fastdeploy_diffusion.config_layers import Layer
+from fastdeploy_diffusion.config.layers import Layer
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.config_sections import ConfigSection
+    from fastdeploy_diffusion.config.sections import ConfigSection
 
 # What other tools call our options.
 _SYNONYMS = {

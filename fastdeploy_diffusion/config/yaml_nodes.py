@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
+from fastdeploy_diffusion.config.yaml_scalars import CORE_TAGS, STR_TAG, parse_scalar
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.yaml_scalars import CORE_TAGS, STR_TAG, parse_scalar
 
 # Counted with every alias written out: what stops a "billion laughs" file.
 MAX_VALUES = 10_000

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastdeploy_diffusion.cli_output import OutputTarget
+from fastdeploy_diffusion.cli.output import OutputTarget
 from fastdeploy_diffusion.errors import RequestError
 
 

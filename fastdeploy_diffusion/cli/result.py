@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.cli_table import align
+from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.result import GenerationResult

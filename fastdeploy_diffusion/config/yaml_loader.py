@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from fastdeploy_diffusion.config.yaml_nodes import build_value, place_of, refuse_at
+from fastdeploy_diffusion.config.yaml_scalars import CoreLoader
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
-from fastdeploy_diffusion.yaml_nodes import build_value, place_of, refuse_at
-from fastdeploy_diffusion.yaml_scalars import CoreLoader
 
 MAX_BYTES = 1 << 20
 

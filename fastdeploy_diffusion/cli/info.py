@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion import __version__
-from fastdeploy_diffusion.cli_model import preset_model, preset_names
-from fastdeploy_diffusion.cli_table import align
-from fastdeploy_diffusion.config_sections import ENGINES, PRECISIONS
+from fastdeploy_diffusion.cli.model import preset_model
+from fastdeploy_diffusion.cli.table import align
+from fastdeploy_diffusion.config.layers import preset_names
+from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastdeploy_diffusion.cli_errors import explain_errors
+from fastdeploy_diffusion.cli.errors import explain_errors
 
 app = typer.Typer(
     add_completion=False,
@@ -115,10 +115,10 @@ def generate(
     They are PNG files, whose metadata tell what made them.
     """
     with explain_errors(debug) as notices:
-        from fastdeploy_diffusion.cli_draw import draw
-        from fastdeploy_diffusion.cli_model import load_config
-        from fastdeploy_diffusion.cli_output import OutputTarget
-        from fastdeploy_diffusion.cli_result import format_json, format_text
+        from fastdeploy_diffusion.cli.draw import draw
+        from fastdeploy_diffusion.cli.model import load_config
+        from fastdeploy_diffusion.cli.output import OutputTarget
+        from fastdeploy_diffusion.cli.result import format_json, format_text
         from fastdeploy_diffusion.predictors.request import GenerationRequest
 
         target = OutputTarget.parse(output, overwrite=overwrite)
@@ -157,7 +157,7 @@ def info(as_json: AsJson = False, debug: Debug = False) -> None:
     Its processor and memory, the software on it, each engine on each device or why not, presets.
     """
     with explain_errors(debug):
-        from fastdeploy_diffusion.cli_info import collect_info, format_info
+        from fastdeploy_diffusion.cli.info import collect_info, format_info
 
         found = collect_info()
         if as_json:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config_layers import (
+from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
     preset_layer,
     yaml_layer,
 )
-from fastdeploy_diffusion.config_problems import refuse
-from fastdeploy_diffusion.config_sections import (
+from fastdeploy_diffusion.config.problems import refuse
+from fastdeploy_diffusion.config.sections import (
     DEVICE_HELP,
     ENGINE_HELP,
     PRECISION_HELP,
@@ -35,8 +35,6 @@ from fastdeploy_diffusion.config_sections import (
 )
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
-
-__all__ = ["ComponentConfig", "DiffusionConfig", "EngineChoice", "RequestDefaults"]
 
 
 def _read_path(value: Any) -> Any:

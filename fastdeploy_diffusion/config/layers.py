@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from fastdeploy_diffusion.config.yaml_loader import YamlDocument, load_yaml
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
-from fastdeploy_diffusion.yaml_loader import YamlDocument, load_yaml
 
 PATH_OPTIONS = ("model_path", "tokenizer_path")
 
@@ -84,8 +84,7 @@ def preset_layer(name: str, place: str = "") -> Layer:
             allowed="the name of a preset",
             fix="write it as text",
         )
-    folder = Path(str(resources.files("fastdeploy_diffusion.configs")))
-    presets = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    presets = _find_presets()
     if name not in presets:
         raise ConfigError(
             f"{place}there is no preset {name!r}",
@@ -93,6 +92,11 @@ def preset_layer(name: str, place: str = "") -> Layer:
             fix=did_you_mean(name, presets) or "to read a file of your own, give it as YAML",
         )
     return yaml_layer(presets[name], f"preset {name!r}")
+
+
+def preset_names() -> tuple[str, ...]:
+    """Name the presets that ship with the package."""
+    return tuple(_find_presets())
 
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -110,6 +114,11 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
             merged.pop("engine", None)
         _merge_into(merged, layer.values)
     return merged
+
+
+def _find_presets() -> dict[str, Path]:
+    folder = Path(str(resources.files("fastdeploy_diffusion.configs")))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
 def _merge_into(merged: dict[str, Any], values: Mapping[str, Any]) -> None:

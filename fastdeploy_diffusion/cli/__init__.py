@@ -1,0 +1,5 @@
+"""The command line, ``fastdeploy-diffusion``."""
+
+from fastdeploy_diffusion.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,6 @@
+"""How a pipeline is built: `DiffusionConfig`, and the YAML and presets that it is read from."""
+
+from fastdeploy_diffusion.config.diffusion_config import DiffusionConfig, EngineChoice
+from fastdeploy_diffusion.config.sections import ComponentConfig, RequestDefaults
+
+__all__ = ["ComponentConfig", "DiffusionConfig", "EngineChoice", "RequestDefaults"]
