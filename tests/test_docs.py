@@ -1,0 +1,214 @@
+"""The documentation does what it says: code runs, commands parse, links lead somewhere."""
+
+import re
+import shlex
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
+from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.cli.model import load_config
+from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
+from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.schedulers import SCHEDULERS
+
+ROOT = Path(__file__).parents[1]
+ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
+PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+# The Chinese README has the blocks of the English one, which one test makes sure of.
+PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
+
+# Where the documentation has its readers' checkpoint; here the model in the box stands for it.
+READERS_FOLDER = "/models/stable-diffusion"
+READERS_PATHS = ("/models/", "runs/")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``output`` is the text block that it is said to print, if any."""
+
+    language: str
+    code: str
+    output: str | None = None
+
+
+def read_blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^```(.*)\n((?:(?!```).*\n)*)```$(\n\nThis prints:\n)?", text, re.MULTILINE)
+    assert text.count("```") == 2 * len(found)
+    blocks = []
+    for index, (language, code, prints) in enumerate(found):
+        output = None
+        if prints:
+            assert found[index + 1][0] == "text"
+            output = found[index + 1][1]
+        blocks.append(Block(language, code, output))
+    return blocks
+
+
+def read_commands(page: Path) -> list[list[str]]:
+    """The lines of a page's shell blocks, as words."""
+    code = "".join(block.code for block in read_blocks(page) if block.language == "bash")
+    return [shlex.split(line) for line in code.splitlines()]
+
+
+def own_commands(page: Path) -> list[list[str]]:
+    return [words[1:] for words in read_commands(page) if words[0] == "fastdeploy-diffusion"]
+
+
+def needs_readers_files(words: list[str]) -> bool:
+    return "--config" in words or any(word.startswith(READERS_PATHS) for word in words)
+
+
+RUNS = [
+    pytest.param(words, id=" ".join(words))
+    for page in PAGES_TO_RUN
+    for words in own_commands(page)
+    if not needs_readers_files(words)
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to work in, with the files that the pages show."""
+    monkeypatch.chdir(tmp_path)
+    for page in PAGES_TO_RUN:
+        for block in read_blocks(page):
+            if block.language == "yaml":
+                name = re.match(r"# (\S+\.yaml)\n", block.code)[1]
+                Path(name).write_text(block.code, encoding="utf-8")
+    return tmp_path
+
+
+@every_page
+def test_blocks_are_of_a_kind_that_is_tested(page):
+    blocks = read_blocks(page)
+    assert {block.language for block in blocks} <= {"python", "bash", "yaml", "text"}
+    # A text block that no block prints would be believed untested: only drawings are.
+    texts = [block.code for block in blocks if block.language == "text"]
+    printed = [block.output for block in blocks if block.output is not None]
+    assert [text for text in texts if text not in printed and "──>" not in text] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES_TO_RUN if "python" in {block.language for block in read_blocks(page)}],
+    ids=lambda page: page.name,
+)
+def test_python_blocks_run(page, folder, capsys):
+    blocks = [block for block in read_blocks(page) if block.language == "python"]
+    model = DiffusionConfig.from_preset("shapes").model_path
+    names = {"__name__": "__main__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        warnings.filterwarnings("ignore", message="enable_dynamic_shape has no effect")
+        for block in blocks:
+            # Only this very folder: the other paths below /models are never opened.
+            code = block.code.replace(f'"{READERS_FOLDER}"', repr(model))
+            capsys.readouterr()
+            exec(compile(code, page.name, "exec"), names)
+            if block.output is not None:
+                assert capsys.readouterr().out == block.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", RUNS)
+def test_commands_run(words, folder):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    if "--output" in words:
+        assert Path(words[words.index("--output") + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "page", list(filter(own_commands, PAGES_TO_RUN)), ids=lambda page: page.name
+)
+def test_commands_parse(page, folder):
+    commands = typer.main.get_command(app).commands
+    for name, *words in own_commands(page):
+        if "--help" in words:
+            continue
+        given = commands[name].make_context(name, list(words)).params
+        if name == "generate":
+            options = ("scheduler", "engine", "device", "precision")
+            load_config(
+                given["model"],
+                given["config"],
+                {**{key: given[key] for key in options}, "tokenizer_path": given["tokenizer"]},
+            )
+
+
+@every_page
+def test_other_commands_are_there(page):
+    for words in read_commands(page):
+        if words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        elif words[0] == "python":
+            script = (ROOT / words[1]).read_text()
+            assert [word for word in words[2:] if word[:2] == "--" and word not in script] == []
+        else:
+            assert words[0] in ("fastdeploy-diffusion", "pip", ".venv/bin/python"), words
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in list_anchors(file), target
+
+
+def list_anchors(page: Path) -> list[str]:
+    """The anchors that GitHub gives to headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+@every_page
+def test_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:tests|examples|fastdeploy_diffusion)/[\w/.]*)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_both_readmes_tell_the_same():
+    english, chinese = (page.read_text(encoding="utf-8") for page in (ENGLISH, CHINESE))
+    assert read_blocks(ENGLISH) == read_blocks(CHINESE)
+    for pattern in (r"^(#+) ", r"^(\|)", r"^(\* )", r"`(pip [^`]+)`", r"\((docs/[^)]+)\)"):
+        found = (re.findall(pattern, text, re.MULTILINE) for text in (english, chinese))
+        assert len(set(map(tuple, found))) == 1, pattern
+
+
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda page: page.name)
+def test_readmes_link_every_page(readme):
+    text = readme.read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[2:] if f"](docs/{page.name})" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("generate.md", [field.name for field in fields(GenerationRequest)]),
+        ("configuration.md", [*DiffusionConfig.option_names(), *RequestDefaults.option_names()]),
+        ("configuration.md", [*SCHEDULERS, *ENGINES, *PREDICTION_TYPES]),
+        ("engines.md", ENGINES),
+        ("schedulers.md", SCHEDULERS),
+        ("schedulers.md", [each.diffusers_name for each in SCHEDULERS.values()]),
+    ],
+)
+def test_tables_name_everything(page, names):
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    table = "\n".join(line for line in lines if line.startswith("|"))
+    assert [name for name in names if f"`{name}`" not in table] == []
