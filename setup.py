@@ -38,7 +38,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["fastdeploy_diffusion", "fastdeploy_diffusion.*"]),
-    package_data={"fastdeploy_diffusion": ["py.typed", "configs/**/*"]},
+    package_data={
+        "fastdeploy_diffusion": [
+            "py.typed",
+            "configs/*.yaml",
+            "configs/shapes/*",
+            "configs/shapes/*/*",
+        ]
+    },
     install_requires=[
         "numpy>=1.26",
         "pillow>=11.3",
@@ -49,6 +56,7 @@ setup(
         "tokenizers>=0.21",
         "tqdm>=4.66",
         "typer>=0.20",
+        "typing-extensions>=4.6",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fastdeploy-diffusion=fastdeploy_diffusion.cli:main"]},
