@@ -17,14 +17,15 @@ EXTRAS = {
     "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
     "openvino": ["openvino>=2025.0"],
     "tensorrt": ["tensorrt>=10.8", "cuda-python>=12"],
-    # torch, diffusers and transformers are the reference that the tests compare with.
+    # torch, diffusers and transformers are the reference that the tests compare with; linters are
+    # pinned because another version formats differently.
     "dev": [
-        "diffusers>=0.35",
-        "mypy>=1.11",
-        "pytest>=8",
-        "ruff>=0.6",
+        "diffusers==0.42.1",
+        "mypy==2.4.1",
+        "pytest>=8,<10",
+        "ruff==0.17.5",
         "torch==2.13.0",
-        "transformers>=4.45",
+        "transformers==5.23.0",
         "types-PyYAML",
     ],
 }

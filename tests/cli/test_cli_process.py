@@ -44,6 +44,8 @@ def test_help_imports_nothing_heavy(tmp_path, word):
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):  # noqa: F811
     # The event of the first step tells that the loop runs; nothing else is changed.
     code = (
+        # A test run in the background is started with this signal ignored, and so is its child.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys\nfrom fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor\n"
         "run = DiffusionPredictor._run\n"
         "def watched(*arguments):\n"

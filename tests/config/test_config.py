@@ -239,7 +239,7 @@ def test_pydantic_errors_never_show(make: Any) -> None:
 def test_presets_load(name: str) -> None:
     config = DiffusionConfig.from_preset(name, model_path="m")
     assert config.model_path == "m"
-    assert config.defaults.height == {"sd15": 512, "sd21": 768, "sdxl": 1024}.get(name)
+    assert config.defaults.height == {"sd15": 512, "sd21": 768, "sdxl": 1024, "shapes": 128}[name]
 
 
 def test_shapes_brings_its_own_model() -> None:
