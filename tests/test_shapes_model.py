@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from shapes.world import Scene, all_scenes
 
 PROMPTS = 200
+BATCH = 20
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,13 @@ def test_pictures_are_what_the_prompts_say(pipeline):
     right: dict[str, list[bool]] = {"en": [], "zh": []}
     held_out_right = []
     wrong = []
-    for number, (scene, language) in enumerate(choose_scenes()):
-        image = pipeline.text_to_image(scene.caption(language), seed=number, num_inference_steps=20)
+    chosen = choose_scenes()
+    images = []
+    for start in range(0, PROMPTS, BATCH):
+        prompts = [scene.caption(language) for scene, language in chosen[start : start + BATCH]]
+        seeds = range(start, start + BATCH)
+        images += pipeline.text_to_image(prompts, seed=seeds, num_inference_steps=20)
+    for (scene, language), image in zip(chosen, images, strict=True):
         verdict = judge(image)
         right[language].append(is_right(scene, verdict))
         if scene.is_held_out:
