@@ -34,6 +34,9 @@ def text_encoder_config(tokenizer_folder: Path) -> dict[str, object]:
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
+        # The weights are stored in half precision to be small, and meant to run in single.
+        "dtype": "float32",
+        "torch_dtype": "float32",
         "bos_token_id": int(empty[0]),
         "eos_token_id": int(empty[1]),
         "pad_token_id": int(empty[1]),
