@@ -74,7 +74,7 @@ def _work(options: argparse.Namespace) -> None:
         steps=options.unet_steps,
         batch=16,
     )
-    polish_decoder(vae, output / "decoder.safetensors", steps=options.polish_steps, batch=6)
+    polish_decoder(vae, output / "decoder.safetensors", steps=options.polish_steps, batch=2)
     if rank == 0:
         write_folder(
             output / "model",

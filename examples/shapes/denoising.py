@@ -132,9 +132,10 @@ def train_unet(
     captions = [text for scene in training_scenes() for text in _spell(scene)]
     contexts = encode_captions(encoder, tokenizer, [*captions, ""])
     alphas = _schedule_alphas()
+    odds = _weigh(pool)
     run = TrainingRun(path, {"unet": unet}, steps=steps, learning_rate=1e-3)
     for random in run.run(save_every=250):
-        chosen = random.integers(len(pool.scenes), size=batch)
+        chosen = random.choice(len(pool.scenes), size=batch, p=odds)
         shape = pool.mean[chosen].shape
         latents = pool.mean[chosen] + pool.deviation[chosen] * random.standard_normal(
             shape, np.float32
@@ -156,6 +157,21 @@ def train_unet(
         if run.is_main and (run.step + 1) % 500 == 0:
             _show_samples(run, unet, vae, encoder, tokenizer, scaling_factor)
     run.use_average()
+
+
+def _weigh(pool: LatentPool) -> np.ndarray:
+    """How often each picture is chosen: the shapes that are learned last come more often."""
+    scenes = training_scenes()
+    hardness = [
+        3.0
+        if scene.shape == "star" and scene.size != "large"
+        else 1.5
+        if scene.shape == "square"
+        else 1.0
+        for scene in scenes
+    ]
+    weights = np.array(hardness)[pool.scenes]
+    return weights / weights.sum()
 
 
 def _schedule_alphas() -> np.ndarray:
