@@ -78,7 +78,7 @@ def _name_colour(pixels: NDArray[np.float64]) -> str:
 
 
 def _name_shape(mask: NDArray[np.bool_]) -> str:
-    """By how much of its bounding box, and of its hull, the shape fills, and where."""
+    """By how much of its bounding box, and of its hull, the shape fills, where, and its corners."""
     filled = _fill_holes(mask)
     if filled.sum() - mask.sum() > 0.08 * filled.sum():
         return "ring"
@@ -90,13 +90,22 @@ def _name_shape(mask: NDArray[np.bool_]) -> str:
     solidity = filled.sum() / _hull_area(xs, ys)
     if solidity < 0.75:
         return "star"
-    if fill > 0.9:
-        return "square"
     if fill > 0.68:
-        return "circle"
+        corners = _diagonal_reach(xs, ys)
+        return "square" if corners > 1.2 else "circle" if corners < 1.15 else ""
     rows = filled.sum(axis=1)[ys.min() : ys.max() + 1]
     top, bottom = rows[: height // 3].mean(), rows[-height // 3 :].mean()
     return "triangle" if fill > 0.4 and bottom > 1.8 * top else ""
+
+
+def _diagonal_reach(xs: NDArray[np.int_], ys: NDArray[np.int_]) -> float:
+    """Extent along the diagonals as a share of that along the axes: circle 1, square 1.41.
+
+    Unlike the filled share of the bounding box, this sees a square's corners also where its sides
+    are bent.
+    """
+    along_axes = np.ptp(xs) + np.ptp(ys) + 2
+    return float((np.ptp(xs + ys) + np.ptp(xs - ys) + 2) / np.sqrt(2) / along_axes)
 
 
 def _name_size(mask: NDArray[np.bool_]) -> str:

@@ -125,6 +125,18 @@ def test_the_judge_knows_shapes_and_sizes(shape, radius, size):
     assert judge(draw(shape, radius)) == Verdict("white", "red", shape, size)
 
 
+def test_the_judge_tells_a_square_by_its_corners():
+    image = Image.new("RGB", (128, 128), COLOURS["white"])
+    pen = ImageDraw.Draw(image)
+    bent = [(20, 20), (64, 27), (108, 20), (101, 64), (108, 108), (64, 101), (20, 108), (27, 64)]
+    pen.polygon(bent, fill=COLOURS["red"])
+    assert judge(image).shape == "square"
+    for rounding, shape in ((10, "square"), (26, ""), (44, "circle")):
+        pen.rectangle([0, 0, 127, 127], fill=COLOURS["white"])
+        pen.rounded_rectangle([20, 20, 108, 108], rounding, fill=COLOURS["red"])
+        assert judge(image).shape == shape
+
+
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_judge_knows_colours(colour):
     background = "black" if colour != "black" else "white"
