@@ -1,7 +1,7 @@
 """Train the model in the box from nothing: ``python examples/train_shapes.py``.
 
 Five stages, each resumed where it was killed: the autoencoder, the text encoder, the pool of
-encoded pictures, the UNet, and the decoder's polish on exactly the latents that the UNet learned.
+encoded pictures, the UNet, and the decoder's polish on latents that the UNet has denoised.
 Losses are printed; sample grids lie beside the checkpoints in ``--output``; the finished diffusers
 folder is ``--output``/model. One worker process a core.
 """
@@ -39,7 +39,8 @@ def _work(options: argparse.Namespace) -> None:
     from shapes.captions import create_text_encoder, text_encoder_config, train_text_encoder
     from shapes.denoising import create_unet, encode_pool, train_unet
     from shapes.folder import write_folder
-    from shapes.pictures import create_vae, polish_decoder, train_vae
+    from shapes.pictures import create_vae, train_vae
+    from shapes.polishing import polish_decoder
     from shapes.vocabulary import write_tokenizer
 
     from fastdeploy_diffusion.tokenizers import CLIPTokenizer
@@ -74,7 +75,16 @@ def _work(options: argparse.Namespace) -> None:
         steps=options.unet_steps,
         batch=16,
     )
-    polish_decoder(vae, output / "decoder.safetensors", steps=options.polish_steps, batch=2)
+    polish_decoder(
+        vae,
+        unet,
+        text_encoder,
+        tokenizer,
+        scaling_factor,
+        output / "decoder.safetensors",
+        steps=options.polish_steps,
+        batch=2,
+    )
     if rank == 0:
         write_folder(
             output / "model",

@@ -219,17 +219,55 @@ def sample(
     """Draw captions, (N, 3, 128, 128) float32, with the library's own scheduler."""
     count = len(captions)
     contexts = encode_captions(encoder, tokenizer, [""] * count + captions)
+    noise = np.random.default_rng(0).standard_normal((count, 4, 16, 16), np.float32)
+    vae.eval()
+    latents = denoise(
+        unet,
+        contexts,
+        np.zeros_like(noise),
+        noise=noise,
+        steps=steps,
+        last=steps,
+        guidance_scale=guidance_scale,
+    )
+    with paddle.no_grad():
+        return vae.decode(paddle.to_tensor(latents / scaling_factor)).numpy()
+
+
+def denoise(
+    unet: UNet2DConditionModel,
+    contexts: np.ndarray,
+    latents: np.ndarray,
+    *,
+    noise: np.ndarray,
+    steps: int,
+    last: int,
+    guidance_scale: float = 3.0,
+) -> np.ndarray:
+    """Cover latents with noise and denoise them in the ``last`` of ``steps`` steps.
+
+    ``latents`` and ``noise`` are (N, 4, H, W) float32; ``contexts`` is (2 N, T, D) float32, the
+    empty prompt's half first. With ``last=0`` the latents come back as they are; with
+    ``last=steps`` nothing of them is left.
+    """
+    if not last:
+        return latents
+    count = len(latents)
     scheduler = create_scheduler(SCHEDULER_CONFIG)
     scheduler.set_timesteps(steps)
-    latents = np.random.default_rng(0).standard_normal((count, 4, 16, 16), np.float32)
+    timesteps = scheduler.timesteps[-last:]
+    if last == steps:
+        latents = noise
+    else:
+        alpha = _schedule_alphas()[int(timesteps[0])]
+        latents = np.sqrt(alpha) * latents + np.sqrt(1 - alpha) * noise
     unet.eval()
-    vae.eval()
     with paddle.no_grad():
-        for timestep in scheduler.timesteps:
+        for timestep in timesteps:
             doubled = paddle.to_tensor(np.concatenate([latents, latents]))
             times = paddle.full([2 * count], float(timestep))
             predicted = unet(doubled, times, paddle.to_tensor(contexts)).numpy()
             empty, prompted = predicted[:count], predicted[count:]
             guided = empty + guidance_scale * (prompted - empty)
             latents = scheduler.step(guided, timestep, latents, noise=_refuse_noise)
-        return vae.decode(paddle.to_tensor(latents / scaling_factor)).numpy()
+    return latents

@@ -62,32 +62,6 @@ def train_vae(vae: AutoencoderKL, path: Path, *, steps: int, batch: int, side: i
     run.use_average()
 
 
-def polish_decoder(vae: AutoencoderKL, path: Path, *, steps: int, batch: int) -> None:
-    """Train the decoder on alone: the latents that the UNet has learned must not move any more.
-
-    On whole pictures, because the GroupNorms of a crop see other averages; and mostly on small
-    shapes, whose outlines are the hardest.
-    """
-    trained = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
-    scenes = training_scenes()
-    small = [scene for scene in scenes if scene.size == "small"]
-    run = TrainingRun(path, trained, steps=steps, learning_rate=7e-4, average_decay=0.995)
-    for random in run.run(save_every=100):
-        chosen = [random.choice(small if random.random() < 0.7 else scenes) for _ in range(batch)]
-        pictures = np.stack([draw(scene, random) for scene in chosen])
-        images = paddle.to_tensor(pictures.transpose(0, 3, 1, 2))
-        with paddle.no_grad():
-            mean, log_variance = vae.encode(images)
-        noise = paddle.to_tensor(random.standard_normal(mean.shape, np.float32))
-        decoded = vae.decode(mean + (0.5 * log_variance).exp() * noise)
-        error = decoded - images
-        run.learn(error.abs().mean() + error.square().mean())
-        if run.is_main and (run.step + 1) % 100 == 0:
-            grid = np.concatenate([images.numpy(), decoded.numpy()])
-            save_grid(grid, path.with_suffix(".png"), columns=batch)
-    run.use_average()
-
-
 def save_grid(images: np.ndarray, path: Path, columns: int = 8) -> None:
     """Write images (N, 3, H, W) in [-1, 1] as one PNG, ``columns`` a row."""
     rows = [
