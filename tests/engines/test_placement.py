@@ -11,14 +11,17 @@ from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
 UNAVAILABLE = [
     ("tensorrt", NO_GPU, "fp16", "does not have the tensorrt engine"),
-    ("openvino", CPU, "fp32", "does not have the openvino engine"),
+    ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),
+    ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
+    ("onnxruntime", CPU, "fp16", "onnxruntime runs fp32, not fp16"),
+    ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
     ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
     ("paddle", CPU, "bf16", "cpu in fp32, not bf16"),
 ]
 
 
-@pytest.mark.parametrize("name", ["paddle", "paddle-eager"])
+@pytest.mark.parametrize("name", ["paddle", "paddle-eager", "openvino", "onnxruntime"])
 @pytest.mark.parametrize("cpu_fallback", [True, False])
 def test_what_can_run_is_chosen_in_silence(name, cpu_fallback):
     placement = select_engine(name, CPU, "fp32", cpu_fallback=cpu_fallback, threads=2)
