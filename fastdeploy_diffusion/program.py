@@ -49,12 +49,16 @@ class Program:
             tensors in the order of ``outputs``.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
+        read_weight: Gives a parameter by its name in the layer, float32, in PyTorch's layout (the
+            weight of a linear layer is [out, in]); ``None`` where the layer itself holds them. With
+            it, the layer may be one without values.
     """
 
     name: str
     layer: Callable[..., Any]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    read_weight: Callable[[str], np.ndarray] | None = None
 
 
 def check_feeds(

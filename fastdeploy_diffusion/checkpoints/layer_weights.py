@@ -31,11 +31,24 @@ def build_layer(make: Callable[[], paddle.nn.Layer], source: TensorSource) -> pa
     Raises:
         CheckpointError: As ``load_weights``.
     """
+    layer = build_skeleton(make)
+    load_weights(layer, source)
+    return layer
+
+
+def build_skeleton(make: Callable[[], paddle.nn.Layer]) -> paddle.nn.Layer:
+    """Make a layer whose parameters have shapes but no values, and take no memory.
+
+    Args:
+        make: Constructs the layer.
+
+    Returns:
+        The layer in evaluation mode: good for tracing, not for running.
+    """
     import paddle  # here, so that reading a checkpoint needs no Paddle
 
     with paddle.LazyGuard():
         layer = make()
-    load_weights(layer, source)
     layer.eval()
     return layer
 

@@ -71,6 +71,8 @@ class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
     name: ClassVar[str]
+    # Whether builds hold no weights, so that a program's layer may be one without values.
+    binds_weights: ClassVar[bool] = False
 
     @abstractmethod
     def probe(self, device: Device) -> Availability:

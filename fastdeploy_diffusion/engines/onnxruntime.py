@@ -22,6 +22,7 @@ class ONNXRuntimeEngine(Engine):
     """ONNX Runtime in float32. Its CUDA side follows its documentation: not run on a GPU yet."""
 
     name: ClassVar[str] = "onnxruntime"
+    binds_weights: ClassVar[bool] = True
 
     def probe(self, device: Device) -> Availability:
         """Tell whether ONNX Runtime, its provider for the device and the export are installed."""

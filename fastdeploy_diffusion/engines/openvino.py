@@ -22,6 +22,7 @@ class OpenVINOEngine(Engine):
     """OpenVINO's CPU plugin, compiled for the shapes that really come."""
 
     name: ClassVar[str] = "openvino"
+    binds_weights: ClassVar[bool] = True
 
     def probe(self, device: Device) -> Availability:
         """Tell whether OpenVINO and the export are installed; it runs on CPUs."""

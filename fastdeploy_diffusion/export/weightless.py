@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.layer_checks import require_eval_mode
@@ -20,7 +20,8 @@ def trace_without_weights(program: Program, path: Path) -> list[str]:
     """Trace a layer and save its graph as PIR.
 
     The graph's inputs are those of the program, then the parameters that it uses, by their names
-    in the layer.
+    in the layer and in PyTorch's layout, in which checkpoints hold them: the weight of a linear
+    layer is [out, in].
 
     Other exports and eager runs of this library wait meanwhile: tracing switches the whole process
     out of eager mode. The layer is left as it was; it may have been made under ``LazyGuard``.
@@ -64,10 +65,10 @@ def _trace(program: Program, path: Path) -> list[str]:
                 returned = layer(*inputs)
             outputs = list(returned) if isinstance(returned, Sequence) else [returned]
             # A decoder is traced inside its whole autoencoder: the encoder's weights stay out.
-            weights = {name: value for name, value in weights.items() if not value.use_empty()}
+            weights = {name: each for name, each in weights.items() if not each.used.use_empty()}
             paddle.static.save_inference_model(
                 str(path.with_suffix("")),
-                [*inputs, *weights.values()],
+                [*inputs, *(weight.given for weight in weights.values())],
                 outputs,
                 paddle.static.Executor(),
                 program=graph,
@@ -77,19 +78,25 @@ def _trace(program: Program, path: Path) -> list[str]:
     return list(weights)
 
 
+class _StandIn(NamedTuple):
+    given: Any  # the graph's input, in the checkpoint's layout
+    used: Any  # what the layer sees in the parameter's place
+
+
 @contextmanager
-def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, _StandIn]]:
     """Put graph inputs in the place of parameters, and constants in that of buffers."""
-    weights: dict[str, Any] = {}
+    weights: dict[str, _StandIn] = {}
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
         for prefix, part in layer.named_sublayers(include_self=True):
             for key, parameter in list(part._parameters.items()):
                 if parameter is not None:
                     name = f"{prefix}.{key}".lstrip(".")
-                    weights[name] = paddle.static.data(name, list(parameter.shape), "float32")
+                    is_transposed = isinstance(part, paddle.nn.Linear) and key == "weight"
+                    weights[name] = _stand_in(name, list(parameter.shape), is_transposed)
                     replaced.append((part._parameters, key, parameter))
-                    part._parameters[key] = weights[name]
+                    part._parameters[key] = weights[name].used
             for key, buffer in list(part._buffers.items()):
                 if buffer is not None:
                     replaced.append((part._buffers, key, buffer))
@@ -98,3 +105,11 @@ def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, Any]]:
     finally:
         for place, key, original in replaced:
             place[key] = original
+
+
+def _stand_in(name: str, shape: list[int], is_transposed: bool) -> _StandIn:
+    if not is_transposed:
+        given = paddle.static.data(name, shape, "float32")
+        return _StandIn(given, given)
+    given = paddle.static.data(name, shape[::-1], "float32")
+    return _StandIn(given, given.transpose([1, 0]))

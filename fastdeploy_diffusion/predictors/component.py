@@ -3,10 +3,9 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 _VERIFY_SEED = 20261120
@@ -55,7 +55,7 @@ class Component:
         name: Name for errors and reports.
         choice: Engine, device and precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run here.
-        load_layer: Makes the Paddle layer with its weights, in eval mode.
+        network: The network and its weights.
         generators: How to draw the inputs of the check that are not standard normal.
 
     Raises:
@@ -68,11 +68,11 @@ class Component:
         choice: EngineChoice,
         *,
         cpu_fallback: bool,
-        load_layer: Callable[[], Callable[..., Any]],
+        network: Network,
         generators: Mapping[str, Generator],
     ) -> None:
         self.name = name
-        self._load_layer = load_layer
+        self._network = network
         self._generators = generators
         self._placement = select_engine(
             choice.engine,
@@ -118,13 +118,18 @@ class Component:
     def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
         started = time.perf_counter()
         engine, spec = self._placement.engine, self._placement.spec
-        program = Program(self.name, self._load_layer(), inputs, outputs)
+        if engine.binds_weights:
+            sketch, read = self._network.sketch(), self._network.read
+            program = Program(self.name, sketch, inputs, outputs, read)
+            reference = replace(program, layer=self._network.load())
+        else:
+            program = reference = Program(self.name, self._network.load(), inputs, outputs)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
             artifact = Path(folder) / self.name
             engine.build(program, spec, artifact)
             session = engine.load(program, spec, artifact)
         proof = verify(
-            program,
+            reference,
             session,
             seed=_VERIFY_SEED,
             tolerance=self.report.tolerance,

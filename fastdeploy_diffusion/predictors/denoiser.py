@@ -3,12 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.component import Component, spread
+from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
 
 
@@ -30,9 +31,7 @@ class Denoiser:
             "denoiser",
             config.component("denoiser"),
             cpu_fallback=config.cpu_fallback,
-            load_layer=lambda: build_layer(
-                lambda: UNet2DConditionModel(self.config), checkpoint.tensors("unet")
-            ),
+            network=Network(lambda: UNet2DConditionModel(self.config), checkpoint.tensors("unet")),
             generators={"timestep": spread},
         )
 

@@ -1,5 +1,7 @@
 """Export to ONNX: no weights in the file, nothing wrong let through, every refusal explained."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -94,6 +96,24 @@ def test_the_layer_is_not_changed(tmp_path):
     np.testing.assert_array_equal(run_layer(program, feeds)["result"], before)
     after = dict(program.layer.named_parameters())
     assert all(after[name] is weights[name] for name in weights)
+
+
+def test_the_weight_of_a_linear_layer_has_the_checkpoints_layout(tmp_path):
+    program = make_program(nn.Linear(1, 3), outputs=("result",))
+    graph = onnx.load(str(export_onnx(program, tmp_path))).graph
+    (weight,) = [value for value in graph.input if value.name == "weight"]
+    assert [size.dim_value for size in weight.type.tensor_type.shape.dim] == [3, 1]
+    read = read_weights(program, ["weight", "bias"])
+    np.testing.assert_array_equal(read["weight"], program.layer.weight.numpy().T)
+    assert read["weight"].flags.c_contiguous
+
+
+def test_weights_come_from_where_the_program_says(tmp_path):
+    stored = {"weight": np.full((1, 1), 3.0, "float32"), "bias": np.ones(1, "float32")}
+    with paddle.LazyGuard():
+        layer = nn.Linear(1, 1)
+    program = replace(make_program(layer), read_weight=stored.__getitem__)
+    assert read_weights(program, ["weight"])["weight"] is stored["weight"]
 
 
 def test_weights_are_read_in_place():
