@@ -53,6 +53,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "pillow>=11.3",
+        "platformdirs>=4",
         "pydantic>=2.7",
         "pyyaml>=6",
         "rich>=13",

@@ -63,5 +63,9 @@ class AccuracyError(EngineError):
     """An engine's output differs from the Paddle layer by more than the tolerance."""
 
 
+class CacheError(DiffusionError):
+    """The folder of kept builds cannot be read or written."""
+
+
 class CancelledError(DiffusionError):
     """The caller stopped the generation between two steps."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 
 app = typer.Typer(
@@ -14,6 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than --help should take
 )
+
+app.add_typer(cache_app, name="cache")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

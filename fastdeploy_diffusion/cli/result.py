@@ -69,6 +69,8 @@ def _describe(report: ComponentReport) -> list[str]:
         if report.relative_error is None
         else f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
     )
+    if report.cached:
+        proof += ", from the cache"
     if report.fallback:
         proof += ", not what was asked for"
     return [report.name, report.engine, report.device, report.precision, proof]

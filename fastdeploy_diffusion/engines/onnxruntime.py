@@ -10,7 +10,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.export.manifest import check_manifest
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
@@ -23,6 +23,13 @@ class ONNXRuntimeEngine(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddle2onnx",
+    )
 
     def probe(self, device: Device) -> Availability:
         """Tell whether ONNX Runtime, its provider for the device and the export are installed."""
@@ -70,7 +77,6 @@ class _ONNXRuntimeSession(Session):
 def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
     import onnxruntime
 
-    from fastdeploy_diffusion.export.onnx import GRAPH_FILE
     from fastdeploy_diffusion.export.weights import read_weights
 
     options = onnxruntime.SessionOptions()

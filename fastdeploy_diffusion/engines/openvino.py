@@ -10,7 +10,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.export.manifest import check_manifest
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
@@ -23,6 +23,12 @@ class OpenVINOEngine(Engine):
 
     name: ClassVar[str] = "openvino"
     binds_weights: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = (
+        "openvino",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddle2onnx",
+    )
 
     def probe(self, device: Device) -> Availability:
         """Tell whether OpenVINO and the export are installed; it runs on CPUs."""
@@ -94,7 +100,6 @@ def _read_model(core: Any, program: Program, artifact: Path) -> Any:
     """Read the graph and put constants, on the layer's own memory, in the place of its weights."""
     import openvino
 
-    from fastdeploy_diffusion.export.onnx import GRAPH_FILE
     from fastdeploy_diffusion.export.weights import read_weights
 
     weights = read_weights(program, check_manifest(program, artifact))
@@ -102,7 +107,10 @@ def _read_model(core: Any, program: Program, artifact: Path) -> Any:
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()
         if name in weights:
-            constant = openvino.op.Constant(weights[name], shared_memory=True)
+            # OpenVINO only reads it, but shares no memory that it could not write.
+            shared = weights[name].view()
+            shared.flags.writeable = True
+            constant = openvino.op.Constant(shared, shared_memory=True)
             parameter.output(0).replace(constant.output(0))
             model.remove_parameter(parameter)
     return model

@@ -13,6 +13,9 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
+PROGRAM_FILE = "program.json"
+WEIGHTS_FILE = "program.pdiparams"
+GRAPH_FILE = "graph.onnx"
 
 
 def write_manifest(

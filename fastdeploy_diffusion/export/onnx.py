@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.program import Program
 
-GRAPH_FILE = "graph.onnx"
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
 NEEDED = ("paddle2onnx", "onnx")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.layer_checks import require_eval_mode
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.export.manifest import (
+    MANIFEST_FILE,
+    PROGRAM_FILE,
+    WEIGHTS_FILE,
+    write_manifest,
+)
 from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
 from fastdeploy_diffusion.program import Program
-
-PROGRAM_FILE = "program.json"
-WEIGHTS_FILE = "program.pdiparams"
 
 # An operator in PIR's JSON: "1." is the dialect of Paddle's own.
 OPERATOR = re.compile(r'"#":\s*"1\.(\w+)"')

@@ -1,11 +1,10 @@
 """The weights of a program, as engines bind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program
 
 
@@ -27,7 +26,9 @@ def read_weights(program: Program, names: Sequence[str]) -> Mapping[str, np.ndar
     return {name: np.asarray(read(name), order="C") for name in names}
 
 
-def _reader(layer: Any) -> Any:
+def _reader(layer: Any) -> Callable[[str], np.ndarray]:
+    from fastdeploy_diffusion.paddle_runtime import paddle
+
     parameters = dict(layer.named_parameters())
     linear_weights = {
         f"{name}.weight".lstrip(".")

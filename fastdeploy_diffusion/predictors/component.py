@@ -1,23 +1,21 @@
 """One network of a pipeline, on the engine that runs it."""
 
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
+from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.program import Program, TensorSpec
-
-_VERIFY_SEED = 20261120
+from fastdeploy_diffusion.program import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class ComponentReport:
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output; ``None`` until the component is built.
         tolerance: What was allowed.
-        build_seconds: Loading weights, exporting, building and checking, in seconds.
+        build_seconds: Until the component was ready, in seconds.
+        cached: Whether a kept build was loaded; its error was measured when it was built.
     """
 
     name: str
@@ -44,6 +43,7 @@ class ComponentReport:
     tolerance: float
     relative_error: float | None = None
     build_seconds: float | None = None
+    cached: bool = False
 
 
 class Component:
@@ -56,6 +56,7 @@ class Component:
         choice: Engine, device and precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run here.
         network: The network and its weights.
+        cache: Where builds are kept; ``None`` for nowhere.
         generators: How to draw the inputs of the check that are not standard normal.
 
     Raises:
@@ -69,10 +70,12 @@ class Component:
         *,
         cpu_fallback: bool,
         network: Network,
+        cache: ArtifactCache | None,
         generators: Mapping[str, Generator],
     ) -> None:
         self.name = name
         self._network = network
+        self._cache = cache
         self._generators = generators
         self._placement = select_engine(
             choice.engine,
@@ -117,31 +120,16 @@ class Component:
 
     def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
         started = time.perf_counter()
-        engine, spec = self._placement.engine, self._placement.spec
-        if engine.binds_weights:
-            sketch, read = self._network.sketch(), self._network.read
-            program = Program(self.name, sketch, inputs, outputs, read)
-            reference = replace(program, layer=self._network.load())
-        else:
-            program = reference = Program(self.name, self._network.load(), inputs, outputs)
-        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            artifact = Path(folder) / self.name
-            engine.build(program, spec, artifact)
-            session = engine.load(program, spec, artifact)
-        proof = verify(
-            reference,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=self.report.tolerance,
-            generators=self._generators,
-            shapes={each.name: tuple(size or 1 for size in each.shape) for each in inputs},
-        )
+        built = ComponentBuild(
+            self.name, self._placement, self._network, self._generators, inputs, outputs
+        ).open(self._cache)
         self.report = replace(
             self.report,
-            relative_error=proof.relative_error,
+            relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
+            cached=built.cached,
         )
-        return session
+        return built.session
 
 
 def spread(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
@@ -31,7 +32,12 @@ class Denoiser:
             "denoiser",
             config.component("denoiser"),
             cpu_fallback=config.cpu_fallback,
-            network=Network(lambda: UNet2DConditionModel(self.config), checkpoint.tensors("unet")),
+            cache=open_cache(config),
+            network=Network(
+                lambda: UNet2DConditionModel(self.config),
+                checkpoint.config("unet"),
+                checkpoint.tensors("unet"),
+            ),
             generators={"timestep": spread},
         )
 

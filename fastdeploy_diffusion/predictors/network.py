@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ class Network:
 
     Args:
         make: Constructs the layer that the checkpoint's names belong to.
+        config: Its parsed ``config.json``.
         source: Its weights.
         wrap: Turns it into the layer that engines run.
         prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
     """
 
     make: Callable[[], Any]
+    config: Mapping[str, Any]
     source: TensorSource
     wrap: Callable[[Any], Any] = lambda layer: layer
     prefix: str = ""
@@ -43,6 +45,10 @@ class Network:
         layer = self.wrap(build_skeleton(self.make))
         layer.eval()
         return layer
+
+    def identify(self) -> dict[str, Any]:
+        """Say what the network is, for the key of its builds; reads all weights, once."""
+        return {"config": dict(self.config), "weights": self.source.digest()}
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one weight by its name in the layer, float32, in PyTorch's layout."""

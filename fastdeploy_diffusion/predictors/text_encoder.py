@@ -13,6 +13,7 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import RequestError, UnsupportedModelError
 from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
@@ -56,8 +57,10 @@ class TextEncoder:
             "text_encoder",
             config.component("text_encoder"),
             cpu_fallback=config.cpu_fallback,
+            cache=open_cache(config),
             network=Network(
                 lambda: CLIPTextModel(self.config),
+                checkpoint.config("text_encoder"),
                 checkpoint.tensors("text_encoder"),
                 wrap=lambda encoder: TextConditioner(encoder, normalize=True),
                 prefix="encoder.",

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
@@ -31,8 +32,10 @@ class VAEDecoder:
             "vae_decoder",
             config.component("vae"),
             cpu_fallback=config.cpu_fallback,
+            cache=open_cache(config),
             network=Network(
                 lambda: AutoencoderKL(self.config),
+                checkpoint.config("vae"),
                 checkpoint.tensors("vae"),
                 wrap=LatentDecoder,
                 prefix="vae.",
