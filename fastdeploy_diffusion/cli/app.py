@@ -87,8 +87,8 @@ def generate(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says which "
-            "run here. A section of the configuration file still decides for its own network."
+            help="auto, paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says "
+            "which run here. A section of the configuration file still decides for its own network."
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,

@@ -14,12 +14,13 @@ from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
+ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
-ENGINE_HELP = f"one of {', '.join(ENGINES)}"
+ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
 PRECISION_HELP = f"one of {', '.join(PRECISIONS)}"
 PREDICTION_TYPE_HELP = (
@@ -59,7 +60,7 @@ def _read_empty_section(value: Any) -> Any:
     return {} if value is None else value
 
 
-EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINES))]
+EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINE_CHOICES))]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class ComponentReport:
             largest output; ``None`` until the component is built.
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
+        passed_over: With ``engine="auto"``, why faster engines were not taken, by name.
         cached: Whether a kept build was loaded; its error was measured when it was built.
     """
 
@@ -44,6 +45,7 @@ class ComponentReport:
     relative_error: float | None = None
     build_seconds: float | None = None
     cached: bool = False
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
 
 class Component:
@@ -92,6 +94,7 @@ class Component:
             spec.precision,
             self._placement.fallback,
             TOLERANCES[spec.precision],
+            passed_over=self._placement.passed_over,
         )
         self._lock = threading.Lock()
         self._session: Session | None = None

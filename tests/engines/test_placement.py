@@ -1,4 +1,5 @@
 import re
+import sys
 import warnings
 
 import pytest
@@ -57,3 +58,22 @@ def test_without_the_fallback_it_is_an_error(name, device, precision, reason):
 def test_an_unknown_engine_is_never_replaced(cpu_fallback):
     with pytest.raises(ConfigError, match="unknown engine 'fast'"):
         select_engine("fast", CPU, "fp32", cpu_fallback=cpu_fallback)
+
+
+def test_auto_takes_the_first_engine_that_can_run(monkeypatch):
+    taken = select_engine("auto", CPU, "fp32", cpu_fallback=False)
+    assert (taken.engine.name, taken.passed_over) == ("openvino", {})
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    taken = select_engine("auto", CPU, "fp32", cpu_fallback=False)
+    assert taken.engine.name == "onnxruntime"
+    assert taken.passed_over.keys() == {"openvino"}
+    assert "OpenVINO cannot be imported" in taken.passed_over["openvino"]
+    assert taken.fallback is None
+
+
+def test_auto_without_any_engine_falls_back_loudly_or_fails():
+    with pytest.warns(FallbackWarning, match=r"auto on gpu:99 .*tensorrt: .*paddle: .*onnxrun"):
+        taken = select_engine("auto", NO_GPU, "fp16", cpu_fallback=True)
+    assert (taken.engine.name, taken.spec) == ("paddle", BuildSpec(CPU))
+    with pytest.raises(EngineUnavailableError, match="no engine runs cpu in int8"):
+        select_engine("auto", CPU, "int8", cpu_fallback=False)
