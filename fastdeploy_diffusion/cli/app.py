@@ -154,6 +154,43 @@ def generate(
 
 
 @app.command()
+def build(
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Build and prove a pipeline, so that later starts find it ready (see `cache`)."""
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.build import build_all, format_builds, parse_sizes
+        from fastdeploy_diffusion.cli.model import load_config
+
+        sizes = parse_sizes(size)
+        options = {
+            "engine": engine,
+            "device": device,
+            "precision": precision,
+            "tokenizer_path": tokenizer,
+        }
+        print(format_builds(build_all(load_config(model, config, options), sizes), as_json))
+
+
+@app.command()
 def info(as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what this machine can run.
 
