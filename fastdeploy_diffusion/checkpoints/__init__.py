@@ -5,6 +5,7 @@ from fastdeploy_diffusion.checkpoints.layer_weights import (
     build_layer,
     build_skeleton,
     load_weights,
+    set_parameters,
 )
 from fastdeploy_diffusion.checkpoints.opening import open_checkpoint
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
@@ -16,4 +17,5 @@ __all__ = [
     "build_skeleton",
     "load_weights",
     "open_checkpoint",
+    "set_parameters",
 ]

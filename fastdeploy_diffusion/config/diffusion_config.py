@@ -20,6 +20,7 @@ from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
     DEVICE_HELP,
     ENGINE_HELP,
+    PASSES_HELP,
     PRECISION_HELP,
     PREDICTION_TYPE_HELP,
     SCHEDULER_HELP,
@@ -28,6 +29,7 @@ from fastdeploy_diffusion.config.sections import (
     DeviceName,
     EngineName,
     MayBeEmpty,
+    PassNames,
     PrecisionName,
     PredictionType,
     RequestDefaults,
@@ -97,6 +99,7 @@ class DiffusionConfig(ConfigSection):
     enable_dynamic_shape: bool = Field(
         default=False, description="true or false: whether one build serves pictures of any size"
     )
+    passes: PassNames | None = Field(default=None, description=PASSES_HELP)
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
     )

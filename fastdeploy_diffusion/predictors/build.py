@@ -12,7 +12,9 @@ from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, EngineError
+from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 _VERIFY_SEED = 20261120
@@ -30,11 +32,13 @@ class BuiltSession:
         session: Ready to run.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output.
+        passes: How often each pass rewrote the network, by name.
         cached: Whether it comes from a kept build.
     """
 
     session: Session
     relative_error: float
+    passes: Mapping[str, int]
     cached: bool
 
 
@@ -47,6 +51,7 @@ class ComponentBuild:
         placement: Engine and what to build for.
         network: The network and its weights.
         generators: How to draw the inputs of the check that are not standard normal.
+        passes: What rewrites the network for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
     """
@@ -54,6 +59,7 @@ class ComponentBuild:
     name: str
     placement: Placement
     network: Network
+    passes: tuple[LayerPass, ...]
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -86,7 +92,7 @@ class ComponentBuild:
             self.placement.spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            self.network.identify(),
+            {**self.network.identify(), "passes": [each.name for each in self.passes]},
         )
 
     def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
@@ -100,9 +106,18 @@ class ComponentBuild:
             return None
 
     def _load_entry(self, entry: CacheEntry) -> BuiltSession:
-        program = Program(self.name, None, self.inputs, self.outputs, self.network.read)
+        program = Program(self.name, None, self.inputs, self.outputs)
+        if self.placement.engine.binds_weights:
+            # The names of rewritten weights come from the passes; no layer gets values.
+            read = (
+                rewrite_network(self.network, self.passes).read
+                if self.passes
+                else self.network.read
+            )
+            program = replace(program, read_weight=read)
         session = self.placement.engine.load(program, self.placement.spec, entry.artifact)
-        return BuiltSession(session, float(entry.proof["relative_error"]), cached=True)
+        proof = entry.proof
+        return BuiltSession(session, proof["relative_error"], proof["passes"], cached=True)
 
     def _make_and_keep(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession:
         staged = cache.stage(key)
@@ -112,7 +127,8 @@ class ComponentBuild:
             cache.discard(key)
             raise
         try:
-            cache.publish(key, {"relative_error": built.relative_error, "seed": _VERIFY_SEED})
+            proof = {"relative_error": built.relative_error, "passes": built.passes}
+            cache.publish(key, proof)
         except CacheError as error:
             cache.discard(key)
             _warn(f"{self.name}: this build is not kept: {error}")
@@ -125,9 +141,12 @@ class ComponentBuild:
     def _make(self, artifact: Path) -> BuiltSession:
         engine, spec = self.placement.engine, self.placement.spec
         reference = Program(self.name, self.network.load(), self.inputs, self.outputs)
-        program = reference
-        if engine.binds_weights:
-            program = replace(reference, layer=self.network.sketch(), read_weight=self.network.read)
+        program, counts = reference, {}
+        if engine.binds_weights or self.passes:
+            rewritten = rewrite_network(self.network, self.passes)
+            counts = {each.name: each.count for each in rewritten.results}
+            layer = rewritten.layer if engine.binds_weights else rewritten.load()
+            program = replace(reference, layer=layer, read_weight=rewritten.read)
         engine.build(program, spec, artifact)
         session = engine.load(program, spec, artifact)
         proof = verify(
@@ -138,7 +157,7 @@ class ComponentBuild:
             generators=self.generators,
             shapes={each.name: tuple(size or 1 for size in each.shape) for each in self.inputs},
         )
-        return BuiltSession(session, proof.relative_error, cached=False)
+        return BuiltSession(session, proof.relative_error, counts, cached=False)
 
 
 def _warn(message: str) -> None:

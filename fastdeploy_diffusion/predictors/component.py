@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
 from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
@@ -33,6 +34,7 @@ class ComponentReport:
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
         passed_over: With ``engine="auto"``, why faster engines were not taken, by name.
+        passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
     """
 
@@ -46,6 +48,7 @@ class ComponentReport:
     build_seconds: float | None = None
     cached: bool = False
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Component:
@@ -58,6 +61,7 @@ class Component:
         choice: Engine, device and precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run here.
         network: The network and its weights.
+        passes: Names of the passes; ``None`` for those that pay on the engine.
         cache: Where builds are kept; ``None`` for nowhere.
         generators: How to draw the inputs of the check that are not standard normal.
 
@@ -72,6 +76,7 @@ class Component:
         *,
         cpu_fallback: bool,
         network: Network,
+        passes: Sequence[str] | None,
         cache: ArtifactCache | None,
         generators: Mapping[str, Generator],
     ) -> None:
@@ -86,6 +91,7 @@ class Component:
             cpu_fallback=cpu_fallback,
             threads=choice.threads,
         )
+        self._passes = tuple(choose_passes(passes, self._placement.engine.name))
         spec = self._placement.spec
         self.report = ComponentReport(
             name,
@@ -124,13 +130,20 @@ class Component:
     def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
         started = time.perf_counter()
         built = ComponentBuild(
-            self.name, self._placement, self._network, self._generators, inputs, outputs
+            self.name,
+            self._placement,
+            self._network,
+            self._passes,
+            self._generators,
+            inputs,
+            outputs,
         ).open(self._cache)
         self.report = replace(
             self.report,
             relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
             cached=built.cached,
+            passes=built.passes,
         )
         return built.session
 

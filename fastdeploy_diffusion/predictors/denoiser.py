@@ -32,6 +32,7 @@ class Denoiser:
             "denoiser",
             config.component("denoiser"),
             cpu_fallback=config.cpu_fallback,
+            passes=config.passes,
             cache=open_cache(config),
             network=Network(
                 lambda: UNet2DConditionModel(self.config),

@@ -51,5 +51,5 @@ class Network:
         return {"config": dict(self.config), "weights": self.source.digest()}
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Read one weight by its name in the layer, float32, in PyTorch's layout."""
+        """Read one weight by its name in the loaded layer, float32, in PyTorch's layout."""
         return self.source.read(name.removeprefix(self.prefix))

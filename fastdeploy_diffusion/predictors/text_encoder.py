@@ -57,6 +57,7 @@ class TextEncoder:
             "text_encoder",
             config.component("text_encoder"),
             cpu_fallback=config.cpu_fallback,
+            passes=config.passes,
             cache=open_cache(config),
             network=Network(
                 lambda: CLIPTextModel(self.config),

@@ -32,13 +32,13 @@ class VAEDecoder:
             "vae_decoder",
             config.component("vae"),
             cpu_fallback=config.cpu_fallback,
+            passes=config.passes,
             cache=open_cache(config),
             network=Network(
                 lambda: AutoencoderKL(self.config),
                 checkpoint.config("vae"),
                 checkpoint.tensors("vae"),
                 wrap=LatentDecoder,
-                prefix="vae.",
             ),
             generators={},
         )

@@ -64,6 +64,7 @@ def test_defaults() -> None:
         "threads": None,
         "cpu_fallback": True,
         "enable_dynamic_shape": False,
+        "passes": None,
         "cache": True,
         "cache_dir": None,
         "cache_limit_gib": 20.0,

@@ -9,6 +9,9 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.config.sections import PASSES
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.predictors.build import CacheWarning
 from fastdeploy_diffusion.predictors.network import Network
 
@@ -118,3 +121,41 @@ def test_the_cache_can_be_turned_off(model, tmp_path):
     for _ in range(2):
         assert draw(model, tmp_path / "cache", cache=False)[1] == [False] * 3
     assert not (tmp_path / "cache").exists()
+
+
+ALL = ["merge-qkv", "merge-kv", "phase-upsample"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_passes_rewrite_what_the_config_promises_and_keep_the_picture(engine, model, tmp_path):
+    plain, _ = draw(model, tmp_path / "cache", engine, passes=[])
+    config = DiffusionConfig(
+        model_path=model, cache_dir=tmp_path / "cache", engine=engine, passes=ALL
+    )
+    for is_cached in (False, True):
+        pipeline = SDPipeline(config)
+        picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
+        components = pipeline.report.components
+        pipeline.close()
+        assert [each.cached for each in components] == [is_cached] * 3
+        counts = {each.name: tuple(each.passes[name] for name in ALL) for each in components}
+        assert counts == {
+            "text_encoder": (2, 0, 0),
+            "denoiser": (4, 4, 1),
+            "vae_decoder": (1, 0, 1),
+        }
+        assert -10 * np.log10(np.mean((picture - plain) ** 2)) >= 80
+
+
+def test_an_unknown_pass_is_explained(model):
+    with pytest.raises(ConfigError, match="did you mean 'merge-qkv'"):
+        DiffusionConfig(model_path=model, passes=["merge-qvk"])
+    with pytest.raises(ConfigError, match="passes is"):
+        DiffusionConfig(model_path=model, passes=[3])
+
+
+def test_the_configs_passes_are_the_registrys():
+    assert pass_names() == PASSES
+    assert [each.name for each in choose_passes(ALL[::-1], "paddle")] == ALL
+    with pytest.raises(ConfigError, match="there is no pass 'merge'"):
+        choose_passes(["merge"], "paddle")
