@@ -12,10 +12,13 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
+# Paddle2ONNX makes the graph that the engine then compiles; it wants an old onnx.
+ONNX_EXPORT = ["onnx>=1.16,<1.18", "paddle2onnx==2.1.0"]
+
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
-    "openvino": ["openvino>=2025.0"],
+    "onnx": [*ONNX_EXPORT, "onnxruntime>=1.20"],
+    "openvino": [*ONNX_EXPORT, "openvino>=2025.0"],
     "tensorrt": ["tensorrt>=10.8", "cuda-python>=12"],
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
@@ -50,6 +53,7 @@ setup(
     install_requires=[
         "numpy>=1.26",
         "pillow>=11.3",
+        "platformdirs>=4",
         "pydantic>=2.7",
         "pyyaml>=6",
         "rich>=13",

@@ -29,11 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/sd15-random"))
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--engine", default="paddle")
     parser.add_argument("--result", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.folder, options.steps)))
+        print(json.dumps(measure(options.folder, options.engine, options.steps)))
         return
     if not (options.folder / "model_index.json").exists():
         write_checkpoint(options.folder)
@@ -42,6 +43,7 @@ def main() -> None:
             *(sys.executable, __file__, "--measure"),
             *("--folder", options.folder),
             *("--steps", str(options.steps)),
+            *("--engine", options.engine),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -125,12 +127,12 @@ def write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
 
-def measure(folder: Path, steps: int) -> dict:
+def measure(folder: Path, engine: str, steps: int) -> dict:
     """Build the pipeline, draw, and say what that took."""
     from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
 
     started = time.perf_counter()
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder))
+    pipeline = SDPipeline(DiffusionConfig(model_path=folder, engine=engine))
     opened = time.perf_counter()
     result = pipeline.generate(
         GenerationRequest(prompt="a star", seed=1, num_inference_steps=steps)

@@ -63,5 +63,13 @@ class AccuracyError(EngineError):
     """An engine's output differs from the Paddle layer by more than the tolerance."""
 
 
+class PassError(DiffusionError):
+    """A pass did not do to a network what the model's config promises."""
+
+
+class CacheError(DiffusionError):
+    """The folder of kept builds cannot be read or written."""
+
+
 class CancelledError(DiffusionError):
     """The caller stopped the generation between two steps."""

@@ -46,15 +46,19 @@ class Program:
         name: The component ("text_encoder", "denoiser", "vae_decoder"): used in errors and reports.
         layer: The Paddle layer, in eval mode. ``forward`` takes the inputs in the order of
             ``inputs``, its parameters named like them, and returns one tensor or a sequence of
-            tensors in the order of ``outputs``.
+            tensors in the order of ``outputs``. ``None`` where only a finished build is loaded.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
+        read_weight: Gives a parameter by its name in the layer, float32, in PyTorch's layout (the
+            weight of a linear layer is [out, in]); ``None`` where the layer itself holds them. With
+            it, the layer may be one without values.
     """
 
     name: str
-    layer: Callable[..., Any]
+    layer: Callable[..., Any] | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    read_weight: Callable[[str], np.ndarray] | None = None
 
 
 def check_feeds(

@@ -1,3 +1,13 @@
 """Paddle is imported in the library's quiet way, before any test module imports it."""
 
+import os
+
+import pytest
+
 import fastdeploy_diffusion.paddle_runtime  # noqa: F401
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Builds of the tests are kept for the tests, not in the user's own cache folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

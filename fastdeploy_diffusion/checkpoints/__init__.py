@@ -1,8 +1,21 @@
 """Opening Stable Diffusion checkpoints and feeding their tensors to Paddle layers."""
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
-from fastdeploy_diffusion.checkpoints.layer_weights import build_layer, load_weights
+from fastdeploy_diffusion.checkpoints.layer_weights import (
+    build_layer,
+    build_skeleton,
+    load_weights,
+    set_parameters,
+)
 from fastdeploy_diffusion.checkpoints.opening import open_checkpoint
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 
-__all__ = ["Checkpoint", "TensorSource", "build_layer", "load_weights", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "TensorSource",
+    "build_layer",
+    "build_skeleton",
+    "load_weights",
+    "open_checkpoint",
+    "set_parameters",
+]

@@ -31,11 +31,24 @@ def build_layer(make: Callable[[], paddle.nn.Layer], source: TensorSource) -> pa
     Raises:
         CheckpointError: As ``load_weights``.
     """
+    layer = build_skeleton(make)
+    load_weights(layer, source)
+    return layer
+
+
+def build_skeleton(make: Callable[[], paddle.nn.Layer]) -> paddle.nn.Layer:
+    """Make a layer whose parameters have shapes but no values, and take no memory.
+
+    Args:
+        make: Constructs the layer.
+
+    Returns:
+        The layer in evaluation mode: good for tracing, not for running.
+    """
     import paddle  # here, so that reading a checkpoint needs no Paddle
 
     with paddle.LazyGuard():
         layer = make()
-    load_weights(layer, source)
     layer.eval()
     return layer
 
@@ -54,25 +67,40 @@ def load_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
         CheckpointError: Tensors are missing, unexpected or of another shape; the layer is then
             unchanged. Or a tensor cannot be read.
     """
+    linear_weights = _find_linear_weights(layer)
+    shapes = {
+        name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
+        for name, parameter in layer.state_dict().items()
+    }
+    _check_names_and_shapes(layer, shapes, source)
+    set_parameters(layer, source.read)
+
+
+def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) -> None:
+    """Set every parameter and persistent buffer of a layer, one tensor in memory at a time.
+
+    Args:
+        layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
+        read: Gives a tensor by its name in the layer, in PyTorch's layout.
+    """
+    parameters: dict[str, Any] = layer.state_dict()
+    linear_weights = _find_linear_weights(layer)
+    # Largest first: the copies that a tensor needs on its way add to what is loaded already.
+    for name in sorted(parameters, key=lambda name: prod(parameters[name].shape), reverse=True):
+        value = read(name)
+        parameters[name].set_value(
+            np.ascontiguousarray(value.T if name in linear_weights else value)
+        )
+
+
+def _find_linear_weights(layer: paddle.nn.Layer) -> set[str]:
     import paddle
 
-    parameters: dict[str, Any] = layer.state_dict()
-    linear_weights = {
+    return {
         f"{name}.weight".lstrip(".")
         for name, sublayer in layer.named_sublayers(include_self=True)
         if isinstance(sublayer, paddle.nn.Linear)
     }
-    shapes = {
-        name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
-        for name, parameter in parameters.items()
-    }
-    _check_names_and_shapes(layer, shapes, source)
-    # Largest first: the copies that a tensor needs on its way add to what is loaded already.
-    for name in sorted(parameters, key=lambda name: prod(shapes[name]), reverse=True):
-        value = source.read(name)
-        parameters[name].set_value(
-            np.ascontiguousarray(value.T if name in linear_weights else value)
-        )
 
 
 def _check_names_and_shapes(

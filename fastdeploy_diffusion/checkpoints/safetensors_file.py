@@ -93,10 +93,14 @@ class SafetensorsFile:
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         try:
-            mapped = np.memmap(self.path, dtype, "r", tensor.offset, tensor.shape)
+            # Copy on write, not read-only: OpenVINO takes only memory that could be written. What
+            # callers get is read-only all the same.
+            mapped = np.memmap(self.path, dtype, "c", tensor.offset, tensor.shape)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: cannot read tensor {name!r}: {error}") from error
-        return mapped.view(np.ndarray)
+        array = mapped.view(np.ndarray)
+        array.flags.writeable = False
+        return array
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one tensor as float32: exact from F32, F16 and BF16, rounded from F64.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 
 app = typer.Typer(
@@ -14,6 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than --help should take
 )
+
+app.add_typer(cache_app, name="cache")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -84,8 +87,8 @@ def generate(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says which "
-            "run here. A section of the configuration file still decides for its own network."
+            help="auto, paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says "
+            "which run here. A section of the configuration file still decides for its own network."
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
@@ -148,6 +151,43 @@ def generate(
         )
         files = target.save(list(result.images))
         print(format_json(files, result, notices) if as_json else format_text(files, result))
+
+
+@app.command()
+def build(
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Build and prove a pipeline, so that later starts find it ready (see `cache`)."""
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.build import build_all, format_builds, parse_sizes
+        from fastdeploy_diffusion.cli.model import load_config
+
+        sizes = parse_sizes(size)
+        options = {
+            "engine": engine,
+            "device": device,
+            "precision": precision,
+            "tokenizer_path": tokenizer,
+        }
+        print(format_builds(build_all(load_config(model, config, options), sizes), as_json))
 
 
 @app.command()

@@ -4,10 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fastdeploy_diffusion.cli.pipeline import open_pipeline
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.predictors.request import GenerationRequest
 from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
@@ -17,14 +15,9 @@ def draw(config: DiffusionConfig, request: GenerationRequest) -> GenerationResul
     """Serve one request, with a progress bar where stderr is a terminal.
 
     Raises:
-        EngineUnavailableError: Paddle, in which every network is defined, is not installed; or
-            what was asked for cannot run here.
-        DiffusionError: As `SDPipeline` and its ``stream``.
+        DiffusionError: As `open_pipeline` and the pipeline's ``stream``.
     """
-    create_engine("paddle").require(BuildSpec(Device("cpu")))
-    from fastdeploy_diffusion.pipelines.sd import SDPipeline
-
-    events = SDPipeline(config).stream(request)
+    events = open_pipeline(config).stream(request)
     with _show_progress() as show:
         for event in events:
             show(event)

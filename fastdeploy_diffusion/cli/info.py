@@ -27,6 +27,8 @@ PACKAGES = (
     "safetensors",
     "tokenizers",
     "pillow",
+    "paddle2onnx",
+    "onnx",
     "onnxruntime",
     "openvino",
     "tensorrt",

@@ -33,7 +33,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
             f"{report.model} ({report.family}), {report.scheduler}, "
             f"steps {settings[0]['num_inference_steps']}, "
             f"guidance scale {settings[0]['guidance_scale']:g}",
-            *align([["", *_describe(each)] for each in report.components]),
+            *align([["", *describe_component(each)] for each in report.components]),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
             f"denoiser {sum(timings.steps):.2f} (calls {calls}, {calls_per_second:.2f}/s), "
             f"VAE {timings.vae_decoder:.2f}, post-processing {timings.post_processing:.2f}; "
@@ -63,12 +63,15 @@ def format_json(files: Sequence[Path], result: GenerationResult, warnings: Seque
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def _describe(report: ComponentReport) -> list[str]:
+def describe_component(report: ComponentReport) -> list[str]:
+    """Say on what a component runs, and how well that is proven, in cells."""
     proof = (
         "not checked yet"
         if report.relative_error is None
         else f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
     )
+    if report.cached:
+        proof += ", from the cache"
     if report.fallback:
         proof += ", not what was asked for"
     return [report.name, report.engine, report.device, report.precision, proof]

@@ -20,6 +20,7 @@ from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
     DEVICE_HELP,
     ENGINE_HELP,
+    PASSES_HELP,
     PRECISION_HELP,
     PREDICTION_TYPE_HELP,
     SCHEDULER_HELP,
@@ -28,6 +29,7 @@ from fastdeploy_diffusion.config.sections import (
     DeviceName,
     EngineName,
     MayBeEmpty,
+    PassNames,
     PrecisionName,
     PredictionType,
     RequestDefaults,
@@ -96,6 +98,19 @@ class DiffusionConfig(ConfigSection):
     )
     enable_dynamic_shape: bool = Field(
         default=False, description="true or false: whether one build serves pictures of any size"
+    )
+    passes: PassNames | None = Field(default=None, description=PASSES_HELP)
+    cache: bool = Field(
+        default=True, description="true or false: whether builds are kept for the next start"
+    )
+    cache_dir: FilePath | None = Field(
+        default=None, min_length=1, description="path of the folder where builds are kept"
+    )
+    cache_limit_gib: float = Field(
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="GiB that kept builds may take: a finite number above 0",
     )
     defaults: Defaults = Field(
         default=RequestDefaults(), description="a section of request defaults"

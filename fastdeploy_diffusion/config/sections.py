@@ -14,18 +14,21 @@ from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
+ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
+PASSES = ("merge-qkv", "merge-kv", "phase-upsample")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
-ENGINE_HELP = f"one of {', '.join(ENGINES)}"
+ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
 PRECISION_HELP = f"one of {', '.join(PRECISIONS)}"
 PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
 )
+PASSES_HELP = f"a list of {', '.join(PASSES)}; empty for none"
 SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
 
 _SYNONYMS = {
@@ -46,6 +49,16 @@ def _check_choice(allowed: tuple[str, ...], value: str) -> str:
     return value
 
 
+def _read_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_passes(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    for name in names:
+        _check_choice(PASSES, str(name))
+    return names
+
+
 def _check_device(value: str) -> str:
     try:
         parse_device(value)
@@ -59,11 +72,13 @@ def _read_empty_section(value: Any) -> Any:
     return {} if value is None else value
 
 
-EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINES))]
+EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINE_CHOICES))]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
+# Any, for an element that is refused must be blamed on the whole option.
+PassNames = Annotated[tuple[Any, ...], BeforeValidator(_read_list), AfterValidator(_check_passes)]
 MayBeEmpty = BeforeValidator(_read_empty_section)
 
 

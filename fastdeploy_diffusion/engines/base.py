@@ -71,6 +71,12 @@ class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
     name: ClassVar[str]
+    # Whether builds hold no weights, so that a program's layer may be one without values.
+    binds_weights: ClassVar[bool] = False
+    # Whether a build is worth keeping for other processes.
+    keeps_builds: ClassVar[bool] = True
+    # The packages whose versions a build depends on.
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def probe(self, device: Device) -> Availability:

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, S
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import check_manifest
+from fastdeploy_diffusion.export.manifest import PROGRAM_FILE, WEIGHTS_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
 # What may run in which precision. Paddle's CPU kernels are float32 only.
@@ -35,6 +35,7 @@ class PaddleEngine(Engine):
     """Paddle Inference. Its GPU and XPU sides follow its documentation: not run on one yet."""
 
     name: ClassVar[str] = "paddle"
+    packages: ClassVar[tuple[str, ...]] = ("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu")
 
     def probe(self, device: Device) -> Availability:
         """Tell whether Paddle is installed, built for the device, and sees it."""
@@ -66,7 +67,6 @@ class PaddleEngine(Engine):
 
 
 def _create_predictor(artifact: Path, spec: BuildSpec) -> Any:
-    from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE
     from fastdeploy_diffusion.paddle_runtime import paddle
 
     inference = paddle.inference

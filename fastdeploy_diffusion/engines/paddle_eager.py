@@ -18,6 +18,7 @@ class PaddleEagerEngine(Engine):
     """Runs the layer as it is: what every other engine is measured against."""
 
     name: ClassVar[str] = "paddle-eager"
+    keeps_builds: ClassVar[bool] = False
 
     def probe(self, device: Device) -> Availability:
         """Tell whether Paddle is installed and sees the device."""
@@ -54,7 +55,8 @@ def run_layer(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, np
     from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
 
     with MODE_LOCK, paddle.no_grad():
-        returned: Any = program.layer(*(paddle.to_tensor(array) for array in feeds.values()))
+        layer: Any = program.layer
+        returned: Any = layer(*(paddle.to_tensor(array) for array in feeds.values()))
         tensors = [returned] if isinstance(returned, paddle.Tensor) else list(returned)
         if len(tensors) != len(program.outputs):
             raise EngineError(

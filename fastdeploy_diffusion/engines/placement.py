@@ -1,7 +1,8 @@
 """What a component really runs on: what was asked for, or the CPU, loudly."""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
@@ -9,6 +10,13 @@ from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineUnavailableError
 
 FALLBACK_ENGINE = "paddle"
+AUTO = "auto"
+# What ``engine="auto"`` tries, the fastest first.
+AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("openvino", "onnxruntime", "paddle"),
+    "gpu": ("tensorrt", "paddle", "onnxruntime"),
+    "xpu": ("paddle",),
+}
 
 
 class FallbackWarning(UserWarning):
@@ -23,11 +31,13 @@ class Placement:
         engine: The engine.
         spec: What to build for.
         fallback: Why it is not what was asked for; ``None`` if it is.
+        passed_over: With ``auto``, why each engine before this one was not taken, by name.
     """
 
     engine: Engine
     spec: BuildSpec
     fallback: str | None = None
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
 
 def select_engine(
@@ -41,7 +51,7 @@ def select_engine(
     """Choose what was asked for if it can run here, and otherwise Paddle on the CPU in float32.
 
     Args:
-        name: Name of the engine.
+        name: Name of the engine, or ``auto`` for the first of ``AUTO_ORDER`` that can run.
         device: The device asked for.
         precision: The precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run.
@@ -57,7 +67,7 @@ def select_engine(
     """
     asked = BuildSpec(device, precision, threads)
     try:
-        return Placement(_require_engine(name, asked), asked)
+        return _choose(asked) if name == AUTO else Placement(_require_engine(name, asked), asked)
     except EngineUnavailableError as error:
         unavailable = error
     instead = BuildSpec(Device("cpu"), "fp32", threads)
@@ -77,6 +87,17 @@ def select_engine(
     hint = f". To get it: {unavailable.fix}" if unavailable.fix else ""
     warnings.warn(why + hint, FallbackWarning, stacklevel=2)
     return Placement(engine, instead, why)
+
+
+def _choose(spec: BuildSpec) -> Placement:
+    passed_over: dict[str, str] = {}
+    for name in AUTO_ORDER[spec.device.kind]:
+        try:
+            return Placement(_require_engine(name, spec), spec, passed_over=passed_over)
+        except EngineUnavailableError as error:
+            passed_over[name] = error.problem
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+    raise EngineUnavailableError(f"no engine runs {spec} ({reasons})")
 
 
 def _require_engine(name: str, spec: BuildSpec) -> Engine:

@@ -10,6 +10,8 @@ from fastdeploy_diffusion.suggest import did_you_mean
 
 _CREATORS: Mapping[str, str] = MappingProxyType(
     {
+        "onnxruntime": "fastdeploy_diffusion.engines.onnxruntime:ONNXRuntimeEngine",
+        "openvino": "fastdeploy_diffusion.engines.openvino:OpenVINOEngine",
         "paddle": "fastdeploy_diffusion.engines.paddle:PaddleEngine",
         "paddle-eager": "fastdeploy_diffusion.engines.paddle_eager:PaddleEagerEngine",
     }
@@ -19,8 +21,6 @@ _CREATORS: Mapping[str, str] = MappingProxyType(
 _PLANNED: Mapping[str, str] = MappingProxyType(
     {
         "cinn": "Paddle's compiler CINN",
-        "onnxruntime": "ONNX Runtime",
-        "openvino": "OpenVINO",
         "tensorrt": "TensorRT",
     }
 )

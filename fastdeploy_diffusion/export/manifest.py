@@ -13,30 +13,40 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
+PROGRAM_FILE = "program.json"
+WEIGHTS_FILE = "program.pdiparams"
+GRAPH_FILE = "graph.onnx"
 
 
-def write_manifest(program: Program, directory: Path, files: Sequence[str]) -> None:
+def write_manifest(
+    program: Program, directory: Path, files: Sequence[str], weights: Sequence[str] = ()
+) -> None:
     """Record a finished export.
 
     Args:
         program: What was exported.
         directory: Where its files lie.
         files: Their names.
+        weights: Names of the layer's parameters that are not in the files and are wanted on load.
     """
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
+        "weights": list(weights),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def check_manifest(program: Program, directory: Path) -> None:
+def check_manifest(program: Program, directory: Path) -> list[str]:
     """Make sure that an export is whole, and that it is this program's.
 
     Args:
         program: What is about to be loaded.
         directory: Where its files should lie.
+
+    Returns:
+        Names of the parameters that the export takes from the layer on load.
 
     Raises:
         EngineError: A file is missing or of another size, or the export has another signature.
@@ -59,6 +69,8 @@ def check_manifest(program: Program, directory: Path) -> None:
                 allowed=f"{size} bytes, as when it was exported",
                 fix="build it again",
             )
+    weights: list[str] = manifest["weights"]
+    return weights
 
 
 def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
@@ -70,7 +82,10 @@ def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
             f"{program.name}: {path} cannot be read ({error}): the export is unfinished or damaged",
             fix="build it again",
         ) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    kinds = {"files": dict, "weights": list}
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(key), kind) for key, kind in kinds.items()
+    ):
         raise EngineError(f"{program.name}: {path} is no export manifest", fix="build it again")
     return manifest
 

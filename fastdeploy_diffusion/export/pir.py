@@ -3,15 +3,17 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.export.layer_checks import require_eval_mode
+from fastdeploy_diffusion.export.manifest import (
+    MANIFEST_FILE,
+    PROGRAM_FILE,
+    WEIGHTS_FILE,
+    write_manifest,
+)
 from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
 from fastdeploy_diffusion.program import Program
-
-PROGRAM_FILE = "program.json"
-WEIGHTS_FILE = "program.pdiparams"
 
 # An operator in PIR's JSON: "1." is the dialect of Paddle's own.
 OPERATOR = re.compile(r'"#":\s*"1\.(\w+)"')
@@ -53,7 +55,7 @@ def export_program(program: Program, directory: Path) -> Path:
         EngineError: The layer is in training mode, cannot be traced, draws random numbers, or does
             not have the signature that the program claims.
     """
-    _require_eval_mode(program)
+    require_eval_mode(program)
     directory.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST_FILE, PROGRAM_FILE, WEIGHTS_FILE):
         (directory / name).unlink(missing_ok=True)
@@ -63,22 +65,6 @@ def export_program(program: Program, directory: Path) -> Path:
     saved = [name for name in (PROGRAM_FILE, WEIGHTS_FILE) if (directory / name).exists()]
     write_manifest(program, directory, saved)
     return path
-
-
-def _require_eval_mode(program: Program) -> None:
-    layer: Any = program.layer
-    training = [
-        name or type(layer).__name__
-        for name, part in layer.named_sublayers(include_self=True)
-        if part.training
-    ]
-    if training:
-        raise EngineError(
-            f"{program.name}: the layer is in training mode ({', '.join(training[:3])}"
-            f"{', …' if len(training) > 3 else ''})",
-            allowed="a layer in eval mode",
-            fix="layer.eval()",
-        )
 
 
 def _trace(program: Program, path: Path) -> None:

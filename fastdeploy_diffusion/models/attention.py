@@ -21,6 +21,7 @@ class Attention(nn.Layer):
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.is_cross = context_dim is not None
         bias: Any = None if qkv_bias else False
         self.to_q = nn.Linear(dim, dim, bias_attr=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias_attr=bias)
@@ -29,17 +30,16 @@ class Attention(nn.Layer):
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from ``tokens`` (B, N, dim) to ``context`` (B, M, context_dim) or themselves."""
-        context = tokens if context is None else context
         query, key, value = (
-            split_heads(project(source), self.heads)  # (B, N, heads, dim / heads)
-            for project, source in (
-                (self.to_q, tokens),
-                (self.to_k, context),
-                (self.to_v, context),
-            )
+            split_heads(each, self.heads)  # (B, N, heads, dim / heads)
+            for each in self.project(tokens, tokens if context is None else context)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.to_out[0](attended.flatten(2))
+
+    def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries (B, N, dim), keys and values (B, M, dim)."""
+        return self.to_q(tokens), self.to_k(context), self.to_v(context)
 
 
 class GEGLU(nn.Layer):

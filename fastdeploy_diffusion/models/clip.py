@@ -193,12 +193,13 @@ class CLIPAttention(nn.Layer):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        query, key, value = (
-            split_heads(project(hidden), self.heads)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        query, key, value = (split_heads(each, self.heads) for each in self.project(hidden, hidden))
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.out_proj(attended.flatten(2))
+
+    def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values, each (B, T, D)."""
+        return self.q_proj(tokens), self.k_proj(context), self.v_proj(context)
 
 
 class CLIPMLP(nn.Layer):

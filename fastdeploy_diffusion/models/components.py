@@ -30,16 +30,19 @@ class TextConditioner(nn.Layer):
 
 
 class LatentDecoder(nn.Layer):
-    """The autoencoder's decoder, from latents as the denoiser leaves them."""
+    """The autoencoder's decoder, from latents as the denoiser leaves them; without the encoder."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
-        self.vae = vae
+        self.config = vae.config
+        self.post_quant_conv = vae.post_quant_conv
+        self.decoder = vae.decoder
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map scaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""
-        config = self.vae.config
-        unscaled = latents / config.scaling_factor
-        if config.shift_factor is not None:
-            unscaled = unscaled + config.shift_factor
-        return self.vae.decode(unscaled)
+        latents = latents / self.config.scaling_factor
+        if self.config.shift_factor is not None:
+            latents = latents + self.config.shift_factor
+        if self.post_quant_conv is not None:
+            latents = self.post_quant_conv(latents)
+        return self.decoder(latents)

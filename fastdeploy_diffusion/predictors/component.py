@@ -1,23 +1,22 @@
 """One network of a pipeline, on the engine that runs it."""
 
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
+from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.program import Program, TensorSpec
-
-_VERIFY_SEED = 20261120
+from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.program import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,10 @@ class ComponentReport:
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output; ``None`` until the component is built.
         tolerance: What was allowed.
-        build_seconds: Loading weights, exporting, building and checking, in seconds.
+        build_seconds: Until the component was ready, in seconds.
+        passed_over: With ``engine="auto"``, why faster engines were not taken, by name.
+        passes: How many places each pass rewrote, by name; as many as the model's config promises.
+        cached: Whether a kept build was loaded; its error was measured when it was built.
     """
 
     name: str
@@ -44,6 +46,9 @@ class ComponentReport:
     tolerance: float
     relative_error: float | None = None
     build_seconds: float | None = None
+    cached: bool = False
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Component:
@@ -55,7 +60,9 @@ class Component:
         name: Name for errors and reports.
         choice: Engine, device and precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run here.
-        load_layer: Makes the Paddle layer with its weights, in eval mode.
+        network: The network and its weights.
+        passes: Names of the passes; ``None`` for those that pay on the engine.
+        cache: Where builds are kept; ``None`` for nowhere.
         generators: How to draw the inputs of the check that are not standard normal.
 
     Raises:
@@ -68,11 +75,14 @@ class Component:
         choice: EngineChoice,
         *,
         cpu_fallback: bool,
-        load_layer: Callable[[], Callable[..., Any]],
+        network: Network,
+        passes: Sequence[str] | None,
+        cache: ArtifactCache | None,
         generators: Mapping[str, Generator],
     ) -> None:
         self.name = name
-        self._load_layer = load_layer
+        self._network = network
+        self._cache = cache
         self._generators = generators
         self._placement = select_engine(
             choice.engine,
@@ -81,6 +91,7 @@ class Component:
             cpu_fallback=cpu_fallback,
             threads=choice.threads,
         )
+        self._passes = tuple(choose_passes(passes, self._placement.engine.name))
         spec = self._placement.spec
         self.report = ComponentReport(
             name,
@@ -89,6 +100,7 @@ class Component:
             spec.precision,
             self._placement.fallback,
             TOLERANCES[spec.precision],
+            passed_over=self._placement.passed_over,
         )
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -117,26 +129,23 @@ class Component:
 
     def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
         started = time.perf_counter()
-        engine, spec = self._placement.engine, self._placement.spec
-        program = Program(self.name, self._load_layer(), inputs, outputs)
-        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            artifact = Path(folder) / self.name
-            engine.build(program, spec, artifact)
-            session = engine.load(program, spec, artifact)
-        proof = verify(
-            program,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=self.report.tolerance,
-            generators=self._generators,
-            shapes={each.name: tuple(size or 1 for size in each.shape) for each in inputs},
-        )
+        built = ComponentBuild(
+            self.name,
+            self._placement,
+            self._network,
+            self._passes,
+            self._generators,
+            inputs,
+            outputs,
+        ).open(self._cache)
         self.report = replace(
             self.report,
-            relative_error=proof.relative_error,
+            relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
+            cached=built.cached,
+            passes=built.passes,
         )
-        return session
+        return built.session
 
 
 def spread(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,12 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
+from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
 
 
@@ -30,8 +32,12 @@ class Denoiser:
             "denoiser",
             config.component("denoiser"),
             cpu_fallback=config.cpu_fallback,
-            load_layer=lambda: build_layer(
-                lambda: UNet2DConditionModel(self.config), checkpoint.tensors("unet")
+            passes=config.passes,
+            cache=open_cache(config),
+            network=Network(
+                lambda: UNet2DConditionModel(self.config),
+                checkpoint.config("unet"),
+                checkpoint.tensors("unet"),
             ),
             generators={"timestep": spread},
         )

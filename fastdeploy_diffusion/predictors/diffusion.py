@@ -113,6 +113,23 @@ class DiffusionPredictor(ABC):
         scheduler.set_timesteps(plan.num_inference_steps)
         return self._run(plan, scheduler)
 
+    def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
+        """Make everything ready for pictures of a size, without drawing one.
+
+        Args:
+            height: In pixels; the model's own if left out.
+            width: In pixels; the model's own if left out.
+
+        Returns:
+            What will run.
+
+        Raises:
+            RequestError: The model does not draw this size.
+            EngineError: A network cannot be built.
+        """
+        self._prepare(self._plan(GenerationRequest(prompt="", height=height, width=width)))
+        return self.report
+
     def cancel(self) -> None:
         """Stop what is running, before its next step; it raises `CancelledError`."""
         self._cancellations += 1

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import RequestError, UnsupportedModelError
 from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
@@ -55,10 +57,15 @@ class TextEncoder:
             "text_encoder",
             config.component("text_encoder"),
             cpu_fallback=config.cpu_fallback,
-            load_layer=lambda: TextConditioner(
-                build_layer(lambda: CLIPTextModel(self.config), checkpoint.tensors("text_encoder")),
-                normalize=True,
-            ).eval(),
+            passes=config.passes,
+            cache=open_cache(config),
+            network=Network(
+                lambda: CLIPTextModel(self.config),
+                checkpoint.config("text_encoder"),
+                checkpoint.tensors("text_encoder"),
+                wrap=lambda encoder: TextConditioner(encoder, normalize=True),
+                prefix="encoder.",
+            ),
             generators={"input_ids": integers(0, self.config.vocab_size)},
         )
 

@@ -3,12 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, build_layer
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import TensorSpec
 
 
@@ -30,9 +32,14 @@ class VAEDecoder:
             "vae_decoder",
             config.component("vae"),
             cpu_fallback=config.cpu_fallback,
-            load_layer=lambda: LatentDecoder(
-                build_layer(lambda: AutoencoderKL(self.config), checkpoint.tensors("vae"))
-            ).eval(),
+            passes=config.passes,
+            cache=open_cache(config),
+            network=Network(
+                lambda: AutoencoderKL(self.config),
+                checkpoint.config("vae"),
+                checkpoint.tensors("vae"),
+                wrap=LatentDecoder,
+            ),
             generators={},
         )
 

@@ -64,6 +64,10 @@ def test_defaults() -> None:
         "threads": None,
         "cpu_fallback": True,
         "enable_dynamic_shape": False,
+        "passes": None,
+        "cache": True,
+        "cache_dir": None,
+        "cache_limit_gib": 20.0,
         "defaults": dict.fromkeys(RequestDefaults.model_fields),
         "text_encoder": none,
         "denoiser": none,
@@ -379,3 +383,8 @@ def test_version_is_the_one_that_setup_writes() -> None:
         check=True,
     )
     assert result.stdout.split()[-1] == fastdeploy_diffusion.__version__
+
+
+def test_the_cache_folder_of_a_file_starts_at_the_files_folder(tmp_path: Path) -> None:
+    file = write(tmp_path, "model_path: /m\ncache_dir: builds\n")
+    assert DiffusionConfig.from_yaml(file).cache_dir == str(tmp_path / "builds")

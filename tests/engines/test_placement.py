@@ -1,4 +1,5 @@
 import re
+import sys
 import warnings
 
 import pytest
@@ -11,14 +12,17 @@ from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
 UNAVAILABLE = [
     ("tensorrt", NO_GPU, "fp16", "does not have the tensorrt engine"),
-    ("openvino", CPU, "fp32", "does not have the openvino engine"),
+    ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),
+    ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
+    ("onnxruntime", CPU, "fp16", "onnxruntime runs fp32, not fp16"),
+    ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
     ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
     ("paddle", CPU, "bf16", "cpu in fp32, not bf16"),
 ]
 
 
-@pytest.mark.parametrize("name", ["paddle", "paddle-eager"])
+@pytest.mark.parametrize("name", ["paddle", "paddle-eager", "openvino", "onnxruntime"])
 @pytest.mark.parametrize("cpu_fallback", [True, False])
 def test_what_can_run_is_chosen_in_silence(name, cpu_fallback):
     placement = select_engine(name, CPU, "fp32", cpu_fallback=cpu_fallback, threads=2)
@@ -54,3 +58,22 @@ def test_without_the_fallback_it_is_an_error(name, device, precision, reason):
 def test_an_unknown_engine_is_never_replaced(cpu_fallback):
     with pytest.raises(ConfigError, match="unknown engine 'fast'"):
         select_engine("fast", CPU, "fp32", cpu_fallback=cpu_fallback)
+
+
+def test_auto_takes_the_first_engine_that_can_run(monkeypatch):
+    taken = select_engine("auto", CPU, "fp32", cpu_fallback=False)
+    assert (taken.engine.name, taken.passed_over) == ("openvino", {})
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    taken = select_engine("auto", CPU, "fp32", cpu_fallback=False)
+    assert taken.engine.name == "onnxruntime"
+    assert taken.passed_over.keys() == {"openvino"}
+    assert "OpenVINO cannot be imported" in taken.passed_over["openvino"]
+    assert taken.fallback is None
+
+
+def test_auto_without_any_engine_falls_back_loudly_or_fails():
+    with pytest.warns(FallbackWarning, match=r"auto on gpu:99 .*tensorrt: .*paddle: .*onnxrun"):
+        taken = select_engine("auto", NO_GPU, "fp16", cpu_fallback=True)
+    assert (taken.engine.name, taken.spec) == ("paddle", BuildSpec(CPU))
+    with pytest.raises(EngineUnavailableError, match="no engine runs cpu in int8"):
+        select_engine("auto", CPU, "int8", cpu_fallback=False)

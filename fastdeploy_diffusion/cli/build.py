@@ -1,0 +1,69 @@
+"""``build``: make and prove what later starts will find ready."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from fastdeploy_diffusion.cli.pipeline import open_pipeline
+from fastdeploy_diffusion.cli.result import describe_component
+from fastdeploy_diffusion.cli.table import align
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.predictors.result import PipelineReport
+
+Size = tuple[int | None, int | None]
+
+
+def parse_sizes(text: str | None) -> list[Size]:
+    """Read ``512x512,768x512`` as (width, height) pairs; nothing is the model's own size.
+
+    Raises:
+        ConfigError: It is not such a list.
+    """
+    if text is None:
+        return [(None, None)]
+    sizes: list[Size] = []
+    for each in text.split(","):
+        width, _, height = each.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            raise ConfigError(
+                f"--size {text}: {each!r} is no size",
+                allowed="WIDTHxHEIGHT in pixels, several with commas between",
+                fix="--size 512x512,768x512",
+            )
+        sizes.append((int(width), int(height)))
+    return sizes
+
+
+def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str, PipelineReport]]:
+    """Build a pipeline's components for each size; give each size's name and report.
+
+    Raises:
+        DiffusionError: As `open_pipeline` and the pipeline's ``build``.
+    """
+    pipeline = open_pipeline(config)
+    reports = []
+    for width, height in sizes:
+        report = pipeline.build(height=height, width=width)
+        name = f"{width} x {height}" if width else "the model's size"
+        reports.append((name, report))
+    return reports
+
+
+def format_builds(reports: Sequence[tuple[str, PipelineReport]], as_json: bool) -> str:
+    """Lay out what was built, for people or for programs."""
+    if as_json:
+        return json.dumps([{"size": name, **asdict(report)} for name, report in reports], indent=2)
+    lines = []
+    for name, report in reports:
+        rows = [
+            ["", *describe_component(each), f"{each.build_seconds or 0:.1f} s"]
+            for each in report.components
+        ]
+        passed_over = {
+            f"  {engine} was passed over: {reason}"
+            for each in report.components
+            for engine, reason in each.passed_over.items()
+        }
+        lines += [f"{report.model}, {name}", *align(rows), *sorted(passed_over)]
+    return "\n".join(lines)

@@ -1,0 +1,160 @@
+"""``cache``: what builds are kept, whether they are whole, and room for others."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastdeploy_diffusion.cli.errors import explain_errors
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry
+
+cache_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look after the builds that are kept for the next start.",
+)
+
+Folder = Annotated[
+    str | None,
+    typer.Option("--dir", metavar="FOLDER", help="The cache's folder, if not the usual one."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+
+_SHOWN_DIGITS = 12
+_GIB = 2**30
+
+
+@cache_app.command()
+def path(folder: Folder = None, debug: Debug = False) -> None:
+    """Print the cache's folder."""
+    with explain_errors(debug):
+        print(_open(folder).root)
+
+
+@cache_app.command()
+def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the builds, the one used last first."""
+    with explain_errors(debug):
+        entries = _open(folder).entries()
+        if as_json:
+            print(json.dumps([_describe(entry) for entry in entries], indent=2))
+        else:
+            _print_table(entries, [""] * len(entries))
+
+
+@cache_app.command()
+def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Compare every file with its checksum; exit code 1 if one is damaged."""
+    with explain_errors(debug):
+        entries = _open(folder).entries()
+        damages = [entry.find_damage() for entry in entries]
+        if as_json:
+            rows = zip(entries, damages, strict=True)
+            print(json.dumps([{**_describe(entry), "damage": each} for entry, each in rows]))
+        else:
+            _print_table(entries, [each or "whole" for each in damages])
+    if any(damages):
+        raise typer.Exit(1)
+
+
+@cache_app.command()
+def rm(
+    digests: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DIGEST]...", help="As `ls` shows them, or the first digits."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove every build.")] = False,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Remove builds; the next start makes them again."""
+    with explain_errors(debug):
+        cache = _open(folder)
+        entries = cache.entries()
+        chosen = entries if everything else _choose(entries, digests or [])
+        for entry in chosen:
+            cache.remove(entry.digest)
+        print(f"removed {_count(len(chosen))}")
+
+
+@cache_app.command()
+def gc(
+    limit_gib: Annotated[float, typer.Option(min=0, help="GiB that may stay.")] = 20.0,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Remove what was used longest ago, until the rest is within the limit."""
+    with explain_errors(debug):
+        print(f"removed {_count(len(_open(folder, limit_gib).collect()))}")
+
+
+def _open(folder: str | None, limit_gib: float = 0.0) -> ArtifactCache:
+    from fastdeploy_diffusion.engines.cache import ArtifactCache, default_cache_folder
+
+    root = Path(folder).expanduser() if folder else default_cache_folder()
+    return ArtifactCache(root, int(limit_gib * _GIB))
+
+
+def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:
+    from fastdeploy_diffusion.errors import BadInputError
+
+    if not digests:
+        raise BadInputError("nothing to remove was named", fix="name digests, or give --all")
+    chosen = []
+    for digest in digests:
+        found = [entry for entry in entries if entry.digest.startswith(digest)]
+        if len(found) != 1:
+            raise BadInputError(
+                f"{len(found) or 'no'} builds begin with {digest!r}",
+                allowed=", ".join(entry.digest[:_SHOWN_DIGITS] for entry in entries),
+                fix="fastdeploy-diffusion cache ls",
+            )
+        chosen += found
+    return chosen
+
+
+def _describe(entry: CacheEntry) -> dict[str, object]:
+    ingredients = entry.ingredients
+    return {
+        "digest": entry.digest,
+        "component": ingredients["component"],
+        "engine": ingredients["engine"],
+        "precision": ingredients["precision"],
+        "inputs": ingredients["signature"]["inputs"],
+        "packages": ingredients["packages"],
+        "bytes": entry.size,
+        "used": entry.used,
+        "relative_error": entry.proof.get("relative_error"),
+    }
+
+
+def _print_table(entries: list[CacheEntry], remarks: list[str]) -> None:
+    from fastdeploy_diffusion.cli.table import align
+
+    rows = [
+        [
+            entry.digest[:_SHOWN_DIGITS],
+            str(entry.ingredients["component"]),
+            str(entry.ingredients["engine"]),
+            str(entry.ingredients["precision"]),
+            f"{entry.size / 2**20:.1f} MiB",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
+            remark,
+        ]
+        for entry, remark in zip(entries, remarks, strict=True)
+    ]
+    total = sum(entry.size for entry in entries)
+    print(
+        "\n".join([*(align(rows) if rows else []), f"{_count(len(rows))}, {total / _GIB:.2f} GiB"])
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number} build{'' if number == 1 else 's'}"

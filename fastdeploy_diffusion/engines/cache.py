@@ -1,0 +1,264 @@
+"""Builds kept on disk: found again only if everything that they depend on is the same.
+
+An entry is a folder named after the digest of its key, with the artifact in ``artifact/`` and
+``entry.json`` beside it, which holds the key's ingredients, the proof of the build, and a checksum
+of every file. Entries are built beside their place and renamed into it, so a killed build leaves
+nothing that could be taken for an entry.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_dir
+
+from fastdeploy_diffusion.errors import CacheError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+ENTRY_FILE = "entry.json"
+ARTIFACT_FOLDER = "artifact"
+_STAGED = ".staged"
+# Locks are never removed: one process would wait for a file that another no longer sees.
+_LOCKS = "locks"
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that a build depends on; another value of any ingredient is another build.
+
+    Args:
+        ingredients: JSON values by name.
+    """
+
+    ingredients: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the ingredients, as hexadecimal digits."""
+        text = json.dumps(self.ingredients, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A finished build.
+
+    Args:
+        folder: Where it lies.
+        ingredients: What it was built from.
+        proof: What its check found, as it was given to ``publish``.
+        files: Size in bytes and sha256 of every file of the artifact, by relative path.
+        used: When it was last asked for, in seconds since the epoch.
+    """
+
+    folder: Path
+    ingredients: Mapping[str, Any]
+    proof: Mapping[str, Any]
+    files: Mapping[str, tuple[int, str]]
+    used: float
+
+    @property
+    def artifact(self) -> Path:
+        """Folder of the artifact."""
+        return self.folder / ARTIFACT_FOLDER
+
+    @property
+    def digest(self) -> str:
+        """Digest of the key."""
+        return self.folder.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact."""
+        return sum(size for size, _ in self.files.values())
+
+    def find_damage(self) -> str:
+        """Say what is not as it was when it was built; nothing if all is."""
+        try:
+            found = {
+                path.relative_to(self.artifact).as_posix()
+                for path in self.artifact.rglob("*")
+                if path.is_file()
+            }
+            for name in sorted(found ^ self.files.keys()):
+                return f"{name} is {'missing' if name in self.files else 'not part of it'}"
+            for name, (size, checksum) in self.files.items():
+                path = self.artifact / name
+                if path.stat().st_size != size or _hash(path) != checksum:
+                    return f"{name} has changed"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        return ""
+
+
+class ArtifactCache:
+    """A folder of builds, shared by any number of processes.
+
+    Args:
+        root: The folder; made when the first build is kept.
+        limit: Bytes that all entries may take together.
+    """
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self.root = root
+        self.limit = limit
+
+    @contextmanager
+    def lock(self, key: CacheKey) -> Iterator[None]:
+        """Hold a key, so that of several processes one builds and the others wait.
+
+        The system releases it when the process ends, however it ends.
+
+        Raises:
+            CacheError: The folder cannot be written.
+        """
+        with _explain(self.root):
+            (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
+            file = (self.root / _LOCKS / key.digest).open("a")
+        with file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def find(self, key: CacheKey) -> CacheEntry | None:
+        """Give the entry of a key, whole and unchanged, or nothing.
+
+        A damaged one is removed. Finding counts as use.
+        """
+        entry = self._read(self.root / key.digest)
+        if entry is None:
+            return None
+        if entry.find_damage() or entry.ingredients != json.loads(json.dumps(key.ingredients)):
+            self.remove(entry.digest)
+            return None
+        with suppress(OSError):  # a read-only cache serves too, but does not know its last use
+            os.utime(entry.folder / ENTRY_FILE)
+        return entry
+
+    def stage(self, key: CacheKey) -> Path:
+        """Give an empty folder to build in; whoever calls holds the key's lock.
+
+        Raises:
+            CacheError: The folder cannot be written.
+        """
+        staged = self.root / f"{key.digest}{_STAGED}"
+        with _explain(self.root):
+            # What a killed build has left.
+            shutil.rmtree(staged, ignore_errors=True)
+            (staged / ARTIFACT_FOLDER).mkdir(parents=True)
+        return staged / ARTIFACT_FOLDER
+
+    def discard(self, key: CacheKey) -> None:
+        """Remove what was staged for a key, whose lock is held."""
+        shutil.rmtree(self.root / f"{key.digest}{_STAGED}", ignore_errors=True)
+
+    def publish(self, key: CacheKey, proof: Mapping[str, Any]) -> CacheEntry:
+        """Turn what was built in the staged folder into the key's entry, and make room for it.
+
+        Args:
+            key: The key, whose lock is held.
+            proof: What the check of the build found; JSON values.
+
+        Raises:
+            CacheError: The folder cannot be written, or the disk is full.
+        """
+        staged, folder = self.root / f"{key.digest}{_STAGED}", self.root / key.digest
+        artifact = staged / ARTIFACT_FOLDER
+        with _explain(self.root):
+            files = {
+                path.relative_to(artifact).as_posix(): [path.stat().st_size, _hash(path)]
+                for path in sorted(artifact.rglob("*"))
+                if path.is_file()
+            }
+            entry = {"ingredients": key.ingredients, "proof": proof, "files": files}
+            text = json.dumps(entry, indent=2, ensure_ascii=False)
+            (staged / ENTRY_FILE).write_text(text, encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            staged.rename(folder)
+        published = self._read(folder)
+        if published is None:
+            raise CacheError(f"{folder} vanished while it was written")
+        self.collect(keep=key.digest)
+        return published
+
+    def entries(self) -> list[CacheEntry]:
+        """All entries, the one used last first."""
+        folders = self.root.iterdir() if self.root.is_dir() else ()
+        found = [entry for folder in folders if (entry := self._read(folder))]
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def remove(self, digest: str) -> None:
+        """Remove an entry, if it is there.
+
+        Raises:
+            CacheError: It cannot be removed.
+        """
+        with _explain(self.root):
+            if (self.root / digest).exists():
+                shutil.rmtree(self.root / digest)
+
+    def collect(self, keep: str = "") -> list[str]:
+        """Remove what was used longest ago, until the rest is within the limit.
+
+        Args:
+            keep: Digest of an entry that stays, however large it is.
+
+        Returns:
+            Digests of what was removed.
+
+        Raises:
+            CacheError: An entry cannot be removed.
+        """
+        removed, total = [], 0
+        for entry in self.entries():
+            total += entry.size
+            if total > self.limit and entry.digest != keep:
+                self.remove(entry.digest)
+                removed.append(entry.digest)
+        return removed
+
+    def _read(self, folder: Path) -> CacheEntry | None:
+        if folder.suffix == _STAGED:
+            return None
+        try:
+            path = folder / ENTRY_FILE
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            files = {name: (int(size), str(sum_)) for name, (size, sum_) in entry["files"].items()}
+            used = path.stat().st_mtime
+            return CacheEntry(folder, entry["ingredients"], entry["proof"], files, used)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def default_cache_folder() -> Path:
+    """Where builds are kept unless a configuration says otherwise: the user's own cache folder."""
+    return Path(user_cache_dir("fastdeploy-diffusion", appauthor=False))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        content = hashlib.sha256()
+        while block := file.read(1 << 20):
+            content.update(block)
+        return content.hexdigest()
+
+
+@contextmanager
+def _explain(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"the cache of builds in {root} cannot be written: {error.strerror or error}",
+            fix="make room there, or give another folder as cache_dir",
+        ) from error

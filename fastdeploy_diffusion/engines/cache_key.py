@@ -1,0 +1,107 @@
+"""What a build depends on: the ingredients of its key."""
+
+import functools
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec, Engine
+from fastdeploy_diffusion.engines.cache import CacheKey
+from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.program import TensorSpec
+
+# The code that decides what is built, beside the versions of other packages.
+_CODE = ("models", "export", "passes", "engines", "program.py")
+
+
+def make_cache_key(
+    engine: Engine,
+    spec: BuildSpec,
+    component: str,
+    signature: Mapping[str, tuple[TensorSpec, ...]],
+    network: Mapping[str, Any],
+) -> CacheKey:
+    """Collect the ingredients of a build.
+
+    Args:
+        engine: What builds.
+        spec: What for. Its number of threads is left out: it is chosen when a build is loaded.
+        component: Name of the component.
+        signature: Specs of the inputs and of the outputs.
+        network: What identifies the network: its config and the digest of its weights.
+
+    Raises:
+        CacheError: The device cannot be identified.
+    """
+    return CacheKey(
+        {
+            "component": component,
+            "signature": {
+                kind: [[each.name, list(each.shape), each.dtype] for each in specs]
+                for kind, specs in signature.items()
+            },
+            "network": dict(network),
+            "code": _digest_code(),
+            "engine": engine.name,
+            "packages": {name: _find_version(name) for name in engine.packages},
+            "device": _identify(spec.device),
+            "precision": spec.precision,
+        }
+    )
+
+
+@functools.cache
+def _digest_code() -> str:
+    root = Path(__file__).parents[1]
+    content = hashlib.sha256()
+    files = [
+        file
+        for place in _CODE
+        for file in ([root / place] if place.endswith(".py") else (root / place).rglob("*.py"))
+    ]
+    for path in sorted(files):
+        content.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _identify(device: Device) -> dict[str, str]:
+    """Architecture and, for a GPU, driver: a build for one need not run on another."""
+    found = {"kind": device.kind, "machine": platform.machine(), "system": platform.system()}
+    if device.kind == "cpu":
+        return {**found, "instructions": _read_cpu_flags()}
+    if device.kind == "gpu":
+        query = "--query-gpu=name,compute_cap,driver_version"
+        command = ["nvidia-smi", query, "--format=csv,noheader", f"--id={device.index}"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CacheError(
+                f"nvidia-smi does not tell what {device} is ({error}), so that a build kept for it "
+                "might be used on another",
+                fix="install nvidia-smi, or turn the cache off",
+            ) from error
+        return {**found, "gpu": answer.stdout.strip()}
+    return {**found, "index": str(device.index)}
+
+
+def _read_cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return " ".join(sorted(flags[0].split())) if flags else platform.processor()

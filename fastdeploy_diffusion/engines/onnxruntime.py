@@ -1,0 +1,99 @@
+"""ONNX Runtime on the exported ONNX graph: CPUs, and NVIDIA GPUs with its GPU wheel."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.program import Program
+
+INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
+INSTALL_GPU = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+
+
+class ONNXRuntimeEngine(Engine):
+    """ONNX Runtime in float32. Its CUDA side follows its documentation: not run on a GPU yet."""
+
+    name: ClassVar[str] = "onnxruntime"
+    binds_weights: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddle2onnx",
+    )
+
+    def probe(self, device: Device) -> Availability:
+        """Tell whether ONNX Runtime, its provider for the device and the export are installed."""
+        if device.kind not in PROVIDERS:
+            return Availability(False, f"onnxruntime runs on cpu and gpu, not on {device}")
+        try:
+            import onnxruntime
+
+            providers = onnxruntime.get_available_providers()
+        except Exception as error:  # a broken installation raises what it likes
+            return Availability(False, f"ONNX Runtime cannot be imported: {error}", INSTALL)
+        if PROVIDERS[device.kind] not in providers:
+            reason = f"the installed ONNX Runtime {onnxruntime.__version__} is built without CUDA"
+            return Availability(False, reason, INSTALL_GPU)
+        return probe_onnx_export()
+
+    def supports(self, spec: BuildSpec) -> Support:
+        """Float32 only."""
+        if spec.precision != "fp32":
+            return Support(False, f"onnxruntime runs fp32, not {spec.precision}")
+        return Support(True)
+
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        from fastdeploy_diffusion.export.onnx import export_onnx
+
+        export_onnx(program, out, as_initializers=True)
+
+    def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        return _ONNXRuntimeSession(self.name, program, spec, artifact)
+
+
+class _ONNXRuntimeSession(Session):
+    def __init__(self, engine: str, program: Program, spec: BuildSpec, artifact: Path) -> None:
+        super().__init__(engine, program)
+        self._runtime = _open(program, spec, artifact)
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        values = self._runtime.run(list(self.outputs), dict(feeds))
+        return dict(zip(self.outputs, values, strict=True))
+
+    def _close(self) -> None:
+        self._runtime = None
+
+
+def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
+    import onnxruntime
+
+    from fastdeploy_diffusion.export.weights import read_weights
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = spec.cpu_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    weights = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
+        for name, value in read_weights(program, check_manifest(program, artifact)).items()
+    }
+    options.add_external_initializers(list(weights), list(weights.values()))
+    provider: Any = PROVIDERS[spec.device.kind]
+    if spec.device.kind == "gpu":
+        provider = (provider, {"device_id": spec.device.index})
+    graph = str(artifact / GRAPH_FILE)
+    session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+    # A GPU that fails to start leaves the session on the CPU, with nothing but a log line.
+    if session.get_providers()[0] != PROVIDERS[spec.device.kind]:
+        raise RuntimeError(f"it fell back to {session.get_providers()[0]}")
+    return session

@@ -1,0 +1,116 @@
+"""OpenVINO on the exported ONNX graph: Intel's compiler for CPUs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.program import Program
+
+INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
+# OpenVINO's name of a precision, and of the instructions that a CPU needs for it.
+PRECISIONS: Mapping[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+
+
+class OpenVINOEngine(Engine):
+    """OpenVINO's CPU plugin, compiled for the shapes that really come."""
+
+    name: ClassVar[str] = "openvino"
+    binds_weights: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = (
+        "openvino",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddle2onnx",
+    )
+
+    def probe(self, device: Device) -> Availability:
+        """Tell whether OpenVINO and the export are installed; it runs on CPUs."""
+        if device.kind != "cpu":
+            return Availability(False, f"openvino runs on cpu, not on {device}")
+        try:
+            import openvino
+
+            openvino.Core()
+        except Exception as error:  # a broken installation raises what it likes
+            return Availability(False, f"OpenVINO cannot be imported: {error}", INSTALL)
+        return probe_onnx_export()
+
+    def supports(self, spec: BuildSpec) -> Support:
+        """Float32 everywhere; half precisions where the CPU has the instructions."""
+        import openvino
+
+        if spec.precision not in PRECISIONS:
+            return Support(False, f"openvino runs {', '.join(PRECISIONS)}, not {spec.precision}")
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if PRECISIONS[spec.precision] not in capabilities:
+            return Support(False, f"this CPU has no instructions for {spec.precision}")
+        return Support(True)
+
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        from fastdeploy_diffusion.export.onnx import export_onnx
+
+        export_onnx(program, out)
+
+    def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        return _OpenVINOSession(self.name, program, spec, artifact)
+
+
+class _OpenVINOSession(Session):
+    def __init__(self, engine: str, program: Program, spec: BuildSpec, artifact: Path) -> None:
+        super().__init__(engine, program)
+        import openvino
+
+        self._core = openvino.Core()
+        self._model = _read_model(self._core, program, artifact)
+        self._properties = {
+            "INFERENCE_NUM_THREADS": spec.cpu_threads,
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "fp16": "f16"}.get(spec.precision, "bf16"),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        request = self._compile(tuple(array.shape for array in feeds.values()))
+        results = request.infer(dict(feeds), share_inputs=True)
+        return {name: results[index] for index, name in enumerate(self.outputs)}
+
+    def _close(self) -> None:
+        self._requests.clear()
+        self._model = None
+
+    def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        """Compile for static shapes, which run several times as fast as free ones; once each."""
+        if shapes not in self._requests:
+            model = self._model.clone()  # the weights are shared
+            model.reshape(dict(zip(self.inputs, shapes, strict=True)))
+            compiled = self._core.compile_model(model, "CPU", self._properties)
+            self._requests[shapes] = compiled.create_infer_request()
+        return self._requests[shapes]
+
+
+def _read_model(core: Any, program: Program, artifact: Path) -> Any:
+    """Read the graph and put constants, on the layer's own memory, in the place of its weights."""
+    import openvino
+
+    from fastdeploy_diffusion.export.weights import read_weights
+
+    weights = read_weights(program, check_manifest(program, artifact))
+    model = core.read_model(artifact / GRAPH_FILE)
+    for parameter in model.get_parameters():
+        name = parameter.get_friendly_name()
+        if name in weights:
+            # OpenVINO only reads it, but shares no memory that it could not write.
+            shared = weights[name].view()
+            shared.flags.writeable = True
+            constant = openvino.op.Constant(shared, shared_memory=True)
+            parameter.output(0).replace(constant.output(0))
+            model.remove_parameter(parameter)
+    return model

@@ -1,0 +1,96 @@
+"""Export to ONNX without weights: ``graph.onnx`` takes every parameter as an input."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
+from fastdeploy_diffusion.export.weightless import trace_without_weights
+from fastdeploy_diffusion.program import Program
+
+OPSET = 17
+INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
+NEEDED = ("paddle2onnx", "onnx")
+
+
+def missing_packages() -> list[str]:
+    """Name the packages that the export needs and that are not installed."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def export_onnx(program: Program, directory: Path, *, as_initializers: bool = False) -> Path:
+    """Trace a layer and convert its graph.
+
+    Args:
+        program: The layer, in eval mode, and its signature.
+        directory: Where the files go; made if missing, an earlier export in it is replaced.
+        as_initializers: Declare the parameters as external initializers, whose values come at load
+            time, and not as inputs.
+
+    Returns:
+        Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
+        uses, by their names in the layer, which the manifest lists; its outputs are named as the
+        program's.
+
+    Raises:
+        EngineUnavailableError: Paddle2ONNX is not installed.
+        EngineError: The layer cannot be traced, or has operators that cannot be converted.
+    """
+    if missing := missing_packages():
+        raise EngineUnavailableError(
+            f"{' and '.join(missing)}, which the export to ONNX needs, cannot be imported",
+            fix=INSTALL,
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    output = directory / GRAPH_FILE
+    for stale in (directory / MANIFEST_FILE, output):
+        stale.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+        traced = Path(folder) / "traced.json"
+        weights = trace_without_weights(program, traced)
+        graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
+        traced.write_text(graph, encoding="utf-8")
+        _convert(program, traced, output, weights if as_initializers else [])
+    write_manifest(program, directory, [GRAPH_FILE], weights)
+    return output
+
+
+def _convert(program: Program, traced: Path, output: Path, initializers: list[str]) -> None:
+    job = traced.with_name("job.json")
+    job.write_text(
+        json.dumps(
+            {
+                "graph": str(traced),
+                "output": str(output),
+                "opset": OPSET,
+                "outputs": [spec.name for spec in program.outputs],
+                "initializers": initializers,
+                "shapes": {spec.name: spec.shape for spec in (*program.inputs, *program.outputs)},
+            }
+        ),
+        encoding="utf-8",
+    )
+    child = "fastdeploy_diffusion.export.onnx_child"
+    done = subprocess.run(
+        [sys.executable, "-m", child, str(job)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        # The child finds this package where we found it.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if done.returncode != 0:
+        output.unlink(missing_ok=True)
+        said = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        raise EngineError(
+            f"{program.name}: Paddle2ONNX ended with code {done.returncode}: "
+            + (said[-1].strip() if said else "it said nothing"),
+            fix="run it on the paddle engine, and report this",
+        )

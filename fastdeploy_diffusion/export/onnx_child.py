@@ -1,0 +1,86 @@
+"""The process of Paddle2ONNX: ``python -m fastdeploy_diffusion.export.onnx_child JOB.json``.
+
+Paddle2ONNX may kill its process, and it may say "saved" over an empty file. The job is a JSON
+object with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``, ``outputs`` (names),
+``shapes`` (of inputs and outputs by name, ``null`` standing for a free dimension) and
+``initializers`` (names of the inputs to turn into external initializers).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.paddle_runtime import paddle as _paddle  # noqa: F401  # quietly, first
+
+
+def main() -> None:
+    """Convert, check and finish one graph."""
+    import onnx
+    import paddle2onnx
+
+    job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    output = Path(job["output"])
+    paddle2onnx.export(
+        job["graph"],
+        "",
+        save_file=str(output),
+        opset_version=job["opset"],
+        auto_upgrade_opset=False,
+        optimize_tool="none",  # the default installs packages with pip
+    )
+    model = onnx.load(str(output))
+    _name_outputs(model.graph, job["outputs"])
+    _set_shapes([*model.graph.input, *model.graph.output], job["shapes"])
+    _make_initializers(model.graph, set(job["initializers"]))
+    del model.graph.value_info[:]  # shapes under the names that have changed
+    if not job["initializers"]:  # the checker wants their file, which there is not
+        onnx.checker.check_model(model)
+    onnx.save(model, str(output))
+
+
+def _name_outputs(graph: Any, names: list[str]) -> None:
+    """Give outputs the names of their specs, in place of Paddle2ONNX's own."""
+    if len(graph.output) != len(names):
+        raise ValueError(f"the network returns {len(graph.output)} tensors, not {len(names)}")
+    for output, name in zip(graph.output, names, strict=True):
+        for node in graph.node:
+            for index, produced in enumerate(node.output):
+                if produced == output.name:
+                    node.output[index] = name
+            for index, used in enumerate(node.input):
+                if used == output.name:
+                    node.input[index] = name
+        output.name = name
+
+
+def _set_shapes(values: list[Any], shapes: dict[str, list[int | None]]) -> None:
+    """Write the specs' sizes; free dimensions get a name of their own."""
+    for value in values:
+        if value.name not in shapes:
+            continue
+        dimensions = value.type.tensor_type.shape
+        del dimensions.dim[:]
+        for index, size in enumerate(shapes[value.name]):
+            dimension = dimensions.dim.add()
+            if size is None:
+                dimension.dim_param = f"{value.name}.{index}"
+            else:
+                dimension.dim_value = size
+
+
+def _make_initializers(graph: Any, names: set[str]) -> None:
+    """Make constants, for the runtime to fold and pack, of inputs whose values come on load."""
+    for value in [each for each in graph.input if each.name in names]:
+        graph.input.remove(value)
+        tensor = graph.initializer.add()
+        tensor.name = value.name
+        tensor.data_type = value.type.tensor_type.elem_type
+        tensor.dims.extend(size.dim_value for size in value.type.tensor_type.shape.dim)
+        tensor.data_location = tensor.EXTERNAL
+        # There is no such file; the format wants a name.
+        tensor.external_data.add(key="location", value="bound-when-loaded")
+
+
+if __name__ == "__main__":
+    main()

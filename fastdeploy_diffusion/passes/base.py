@@ -1,0 +1,144 @@
+"""The contract of a layer pass: find, refuse with a reason, rewrite, and count."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.errors import PassError
+
+if TYPE_CHECKING:
+    import paddle
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a rewritten layer's weight comes from weights of the original.
+
+    Args:
+        sources: Names of the original's weights.
+        combine: Makes the new one of them, all float32 in PyTorch's layout.
+    """
+
+    sources: tuple[str, ...]
+    combine: Callable[..., FloatArray]
+
+    def read(self, read: Callable[[str], FloatArray]) -> FloatArray:
+        """Make the weight, given what reads the original's."""
+        return self.combine(*(read(name) for name in self.sources))
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did to one network.
+
+    Args:
+        name: The pass.
+        count: How many places it rewrote.
+        expected: How many the model's config promises; ``None`` where nothing is promised.
+        skipped: Why it left places alone that looked right, by their names.
+    """
+
+    name: str
+    count: int
+    expected: int | None
+    skipped: Mapping[str, str]
+
+
+class LayerPass(ABC):
+    """A rewrite of Paddle layers, made before the export so that every engine gains.
+
+    It works on a layer without values, and says of each new weight what it is made of.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def match(self, layer: paddle.nn.Layer) -> bool:
+        """Tell whether a sublayer is of the kind that this pass rewrites."""
+
+    @abstractmethod
+    def check(self, layer: paddle.nn.Layer) -> str:
+        """Say why a matching sublayer cannot be rewritten; nothing if it can."""
+
+    @abstractmethod
+    def rewrite(self, layer: paddle.nn.Layer) -> Mapping[str, Derivation]:
+        """Rewrite a sublayer in place.
+
+        Returns:
+            Its new weights, and their sources, by names within the sublayer.
+        """
+
+    @abstractmethod
+    def expect(self, network: paddle.nn.Layer) -> int | None:
+        """Count from a network's config, not from its layers, what there is to rewrite."""
+
+    def apply(self, network: paddle.nn.Layer) -> tuple[PassResult, dict[str, Derivation]]:
+        """Rewrite a whole network in place.
+
+        Args:
+            network: Made without values, in eval mode; nothing else may hold its parts.
+
+        Returns:
+            The counts, and every new weight by its name in the network.
+        """
+        expected = self.expect(network)
+        derivations: dict[str, Derivation] = {}
+        skipped: dict[str, str] = {}
+        count = 0
+        for path, part in list(_parts(network)):
+            if not self.match(part):
+                continue
+            if reason := self.check(part):
+                skipped[path] = reason
+                continue
+            prefix = f"{path}." if path else ""
+            for name, each in self.rewrite(part).items():
+                sources = tuple(prefix + source for source in each.sources)
+                derivations[prefix + name] = Derivation(sources, each.combine)
+            count += 1
+        return PassResult(self.name, count, expected, skipped), derivations
+
+
+def apply_passes(
+    passes: Sequence[LayerPass], network: paddle.nn.Layer, *, strict: bool
+) -> tuple[list[PassResult], dict[str, Derivation]]:
+    """Apply passes one after the other.
+
+    Args:
+        passes: In order.
+        network: As for `LayerPass.apply`.
+        strict: Whether a count other than the expected one is an error.
+
+    Returns:
+        A result for each pass, and every new weight by its name in the network.
+
+    Raises:
+        PassError: In strict mode, a pass rewrote another number of places than the config promises.
+    """
+    results: list[PassResult] = []
+    derivations: dict[str, Derivation] = {}
+    for each in passes:
+        result, derived = each.apply(network)
+        results.append(result)
+        derivations |= derived
+        if strict and result.expected is not None and result.count != result.expected:
+            reasons = "; ".join(f"{path}: {why}" for path, why in result.skipped.items())
+            raise PassError(
+                f"the pass {result.name} rewrote {result.count} places of "
+                f"{type(network).__name__}{f' ({reasons})' if reasons else ''}",
+                allowed=f"{result.expected}, which the model's config promises",
+                fix="leave the pass out, and report this",
+            )
+    return results, derivations
+
+
+def _parts(network: Any) -> Iterator[tuple[str, Any]]:
+    yield from network.named_sublayers(include_self=True)

@@ -1,0 +1,86 @@
+"""Nearest upsampling by two and a 3×3 convolution as one 2×2 convolution before the upsampling.
+
+After nearest upsampling the three rows under a kernel are copies of only two, so their weights can
+be added up beforehand: which ones depends on whether the row is even or odd. Four such phases (even
+and odd rows and columns) take 16 multiplications where there were 36; the sums are the same.
+"""
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any, ClassVar
+
+import numpy as np
+import paddle
+from paddle import LazyGuard, Tensor, nn
+
+from fastdeploy_diffusion.models.resnet import Upsample2D
+from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.expectations import count_upsamplers
+
+
+class PhaseUpsample(LayerPass):
+    """`Upsample2D`, where it doubles exactly; an odd size keeps the plain way."""
+
+    name: ClassVar[str] = "phase-upsample"
+
+    def match(self, layer: nn.Layer) -> bool:
+        """An upsampler that is not rewritten yet."""
+        return isinstance(layer, Upsample2D) and not hasattr(layer, "phases")
+
+    def check(self, layer: nn.Layer) -> str:
+        """Only the 3×3 convolution with a border of one."""
+        shape = list(layer.conv.weight.shape[2:])
+        return "" if shape == [3, 3] else f"its kernel is {shape[0]} x {shape[1]}"
+
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+        """Add the convolution of all four phases; the plain one stays for odd sizes."""
+        outputs, inputs = layer.conv.weight.shape[:2]
+        with LazyGuard():
+            layer.phases = nn.Conv2D(inputs, 4 * outputs, 2, padding=1)
+        layer.phases.eval()
+        layer.forward = MethodType(_upsample, layer)
+        return {
+            "phases.weight": Derivation(("conv.weight",), split_into_phases),
+            "phases.bias": Derivation(("conv.bias",), _repeat),
+        }
+
+    def expect(self, network: nn.Layer) -> int | None:
+        """Every doubling of the config."""
+        return count_upsamplers(network)
+
+
+def split_into_phases(kernel: FloatArray) -> FloatArray:
+    """Turn a (O, I, 3, 3) kernel into the (4 · O, I, 2, 2) kernels of its phases.
+
+    Phases come in the order even-even, even-odd, odd-even, odd-odd (rows, columns).
+    """
+
+    def add(kernel: FloatArray, axis: int, is_odd: int) -> FloatArray:
+        first, middle, last = np.moveaxis(kernel, axis, 0)
+        # An even row sees the row before once and its own twice; an odd one the other way round.
+        pair = (first + middle, last) if is_odd else (first, middle + last)
+        return np.stack(pair, axis)
+
+    return np.concatenate(
+        [add(add(kernel, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
+    )
+
+
+def _repeat(bias: FloatArray) -> FloatArray:
+    return np.tile(bias, 4)
+
+
+def _upsample(self: Any, features: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = features.shape[2:]
+    if (height, width) != (2 * rows, 2 * columns):
+        return Upsample2D.forward(self, features, height, width)
+    outputs = self.conv.weight.shape[0]
+    # (B, 4 · O, rows + 1, columns + 1): an odd phase starts one window later.
+    phases = self.phases(features).split(4, axis=1)
+    windows = [
+        phase[:, :, row : row + rows, column : column + columns]
+        for phase, (row, column) in zip(phases, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+    ]
+    even = paddle.stack(windows[:2], axis=4)  # (B, O, rows, columns, 2)
+    odd = paddle.stack(windows[2:], axis=4)
+    return paddle.stack([even, odd], axis=3).reshape([0, outputs, height, width])

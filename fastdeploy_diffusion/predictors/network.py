@@ -1,0 +1,55 @@
+"""One network of a checkpoint: its layer, with or without weights, and the weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import TensorSource, build_layer, build_skeleton
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to make a network, and where its weights are.
+
+    Args:
+        make: Constructs the layer that the checkpoint's names belong to.
+        config: Its parsed ``config.json``.
+        source: Its weights.
+        wrap: Turns it into the layer that engines run.
+        prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
+    """
+
+    make: Callable[[], Any]
+    config: Mapping[str, Any]
+    source: TensorSource
+    wrap: Callable[[Any], Any] = lambda layer: layer
+    prefix: str = ""
+
+    def load(self) -> Any:
+        """Make the layer with its weights, in eval mode.
+
+        Raises:
+            CheckpointError: The weights do not fit the layer, or cannot be read.
+        """
+        layer = self.wrap(build_layer(self.make, self.source))
+        layer.eval()
+        return layer
+
+    def sketch(self) -> Any:
+        """Make the layer without weights, in eval mode: nothing is read or allocated for them."""
+        layer = self.wrap(build_skeleton(self.make))
+        layer.eval()
+        return layer
+
+    def identify(self) -> dict[str, Any]:
+        """Say what the network is, for the key of its builds; reads all weights, once."""
+        return {"config": dict(self.config), "weights": self.source.digest()}
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """Read one weight by its name in the loaded layer, float32, in PyTorch's layout."""
+        return self.source.read(name.removeprefix(self.prefix))

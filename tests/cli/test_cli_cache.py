@@ -1,0 +1,63 @@
+"""``cache`` shows and removes what ``generate`` has kept."""
+
+import json
+
+import pytest
+from tiny_checkpoint import write_tiny_sd
+from typer.testing import CliRunner
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.cli import app
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(app, ["cache", *words])
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A cache with the builds of one pipeline."""
+    model = write_tiny_sd(tmp_path / "model")
+    cache = tmp_path / "cache"
+    pipeline = SDPipeline(DiffusionConfig(model_path=model, cache_dir=cache))
+    pipeline.text_to_image("a cat", num_inference_steps=1)
+    return cache
+
+
+def test_builds_are_listed_verified_and_removed(folder):
+    where = ("--dir", str(folder))
+    assert run("path", *where).stdout.strip() == str(folder)
+    listed = json.loads(run("ls", "--json", *where).stdout)
+    assert {each["component"] for each in listed} == {"text_encoder", "denoiser", "vae_decoder"}
+    assert all(each["relative_error"] < 1e-4 and each["bytes"] > 0 for each in listed)
+    text = run("ls", *where).stdout
+    assert all(each["digest"][:12] in text for each in listed)
+    assert "3 builds" in text
+
+    assert run("verify", *where).stdout.count("whole") == 3
+    (file,) = (folder / listed[0]["digest"]).glob("artifact/program.json")
+    file.write_text("changed")
+    damaged = json.loads(run("verify", "--json", *where, code=1).stdout)
+    assert [each["damage"] for each in damaged] == ["program.json has changed", "", ""]
+
+    assert run("rm", listed[0]["digest"][:12], *where).stdout == "removed 1 build\n"
+    assert len(json.loads(run("ls", "--json", *where).stdout)) == 2
+    assert run("gc", *where).stdout == "removed 0 builds\n"
+    assert run("gc", "--limit-gib", "0", *where).stdout == "removed 2 builds\n"
+    assert "0 builds" in run("ls", *where).stdout
+    assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [((), "nothing to remove"), (("12ab",), "no builds begin with '12ab'")]
+)
+def test_wrong_names_are_explained(tmp_path, words, message):
+    result = run("rm", *words, "--dir", str(tmp_path), code=2)
+    assert message in result.stderr
+
+
+def test_a_cache_that_is_not_there_is_empty(tmp_path):
+    assert "0 builds" in run("ls", "--dir", str(tmp_path / "none")).stdout
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,29 @@
+"""Every engine draws what the layer draws, for every component of Stable Diffusion."""
+
+import numpy as np
+import pytest
+from component_programs import COMPONENTS
+from engine_programs import draw_feeds
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.registry import create_engine, engine_names
+
+CPU = BuildSpec(Device("cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", sorted(set(engine_names()) - {"paddle-eager"}))
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_outputs_equal_the_layers(engine_name, name, tmp_path):
+    case, engine = COMPONENTS[name], create_engine(engine_name)
+    program = case.program(name.replace(" ", "_"))
+    engine.build(program, CPU, tmp_path)
+    with engine.load(program, CPU, tmp_path) as session:
+        for seed, batch in ((0, 1), (1, 3), (2, 2)):
+            feeds = draw_feeds(case, seed, free=batch)
+            wanted = run_layer(program, feeds)
+            for output, array in session.run(**feeds).items():
+                error = np.abs(array - wanted[output]).max() / np.abs(wanted[output]).max()
+                assert error <= 1e-5, (output, batch)

@@ -1,0 +1,37 @@
+"""What every layer pass is tested with."""
+
+import numpy as np
+
+from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.passes.base import apply_passes
+
+
+def read_layer(layer):
+    """Give what reads a layer's weights in PyTorch's layout, as a checkpoint would."""
+    weights = {name: weight.numpy() for name, weight in layer.state_dict().items()}
+    for name, part in layer.named_sublayers(include_self=True):
+        if isinstance(part, paddle.nn.Linear):
+            weights[f"{name}.weight".lstrip(".")] = part.weight.numpy().T
+    return weights.__getitem__
+
+
+def rewrite(make, layer, *passes):
+    """Apply passes to a new layer like ``layer``; give it with its weights, and the results."""
+    rewritten = make()
+    rewritten.eval()
+    results, derivations = apply_passes(passes, rewritten, strict=True)
+    read = read_layer(layer)
+    linear = {
+        f"{name}.weight".lstrip(".")
+        for name, part in rewritten.named_sublayers(include_self=True)
+        if isinstance(part, paddle.nn.Linear)
+    }
+    for name, parameter in rewritten.state_dict().items():
+        value = derivations[name].read(read) if name in derivations else read(name)
+        parameter.set_value(np.ascontiguousarray(value.T if name in linear else value))
+    return rewritten, results
+
+
+def relative_error(ours, reference):
+    ours, reference = ours.numpy(), reference.numpy()
+    return np.abs(ours - reference).max() / np.abs(reference).max()

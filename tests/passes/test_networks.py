@@ -1,0 +1,77 @@
+"""Whole networks: as many rewrites as the published config promises, and the same numbers."""
+
+import numpy as np
+import paddle
+import pytest
+from pass_checks import relative_error, rewrite
+
+from fastdeploy_diffusion.checkpoints import build_skeleton
+from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
+from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
+from fastdeploy_diffusion.models.unet import UNet2DConditionModel
+from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.passes.base import apply_passes
+from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
+from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+
+PASSES = (MergeQKV(), MergeKV(), PhaseUpsample())
+MAKERS = {
+    "unet": lambda config: UNet2DConditionModel(UNet2DConditionConfig.from_dict(config)),
+    "text_encoder": lambda config: TextConditioner(
+        CLIPTextModel(CLIPTextConfig.from_dict(config)), normalize=True
+    ),
+    "vae": lambda config: LatentDecoder(AutoencoderKL(AutoencoderKLConfig.from_dict(config))),
+}
+
+
+@pytest.mark.parametrize(
+    ("component", "counts"),
+    [("unet", [16, 16, 3]), ("text_encoder", [12, 0, 0]), ("vae", [1, 0, 3])],
+)
+def test_sd_1_5_has_the_promised_counts(component, counts):
+    network = build_skeleton(lambda: MAKERS[component](SD_1_5[component]))
+    results, _ = apply_passes(PASSES, network, strict=True)
+    assert [result.count for result in results] == counts
+    assert [result.expected for result in results] == counts
+    assert not any(result.skipped for result in results)
+
+
+def test_a_place_that_is_missed_is_an_error():
+    network = build_skeleton(lambda: MAKERS["unet"](SD_1_5["unet"]))
+    apply_passes([MergeQKV()], network.mid_block, strict=False)
+    with pytest.raises(PassError, match="merge-qkv rewrote 15 places of UNet2DConditionModel") as e:
+        apply_passes([MergeQKV()], network, strict=True)
+    assert e.value.allowed.startswith("16,")
+
+
+def test_a_small_unet_keeps_its_numbers():
+    config = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "sample_size": 8,
+        "block_out_channels": [12, 24, 36],
+        "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "cross_attention_dim": 20,
+        "attention_head_dim": [1, 3, 9],
+        "transformer_layers_per_block": [1, 2, 3],
+        "use_linear_projection": True,
+        "norm_num_groups": 4,
+    }
+    paddle.seed(3)
+    layer = MAKERS["unet"](config)
+    layer.eval()
+    rewritten, results = rewrite(lambda: MAKERS["unet"](config), layer, *PASSES)
+    # Down 2 + 3, middle 3, up 2 × 3 + 2 × 2.
+    assert [result.count for result in results] == [18, 18, 2]
+    for height, width in ((8, 12), (9, 13)):
+        feeds = (
+            paddle.randn([2, 4, height, width]),
+            paddle.to_tensor(np.array([5.0, 900.0], "float32")),
+            paddle.randn([2, 7, 20]),
+        )
+        assert relative_error(rewritten(*feeds), layer(*feeds)) <= 1e-5

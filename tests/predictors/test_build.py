@@ -1,0 +1,161 @@
+"""A component's builds are kept, found again, and made again when they should be."""
+
+import json
+import os
+import warnings
+
+import numpy as np
+import pytest
+from tiny_checkpoint import write_tiny_sd
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.config.sections import PASSES
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
+from fastdeploy_diffusion.predictors.build import CacheWarning
+from fastdeploy_diffusion.predictors.network import Network
+
+ENGINES = ("paddle", "openvino", "onnxruntime")
+
+
+def draw(model, cache_dir, engine="paddle", **options):
+    """Draw one small picture; also tell which components came from the cache."""
+    config = DiffusionConfig(model_path=model, cache_dir=cache_dir, engine=engine, **options)
+    pipeline = SDPipeline(config)
+    picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
+    components = pipeline.report.components
+    pipeline.close()
+    assert all(each.relative_error <= each.tolerance for each in components)
+    return picture, [each.cached for each in components]
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_tiny_sd(tmp_path / "model")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_second_start_neither_builds_nor_checks(engine, model, tmp_path, monkeypatch):
+    first, cached = draw(model, tmp_path / "cache", engine)
+    assert cached == [False] * 3
+
+    def refuse(self):
+        raise AssertionError("the second start made the layer")
+
+    monkeypatch.setattr(Network, "load", refuse)
+    monkeypatch.setattr(Network, "sketch", refuse)
+    second, cached = draw(model, tmp_path / "cache", engine)
+    assert cached == [True] * 3
+    np.testing.assert_array_equal(first, second)
+
+
+def test_other_weights_are_another_build(model, tmp_path):
+    draw(model, tmp_path / "cache")
+    other = write_tiny_sd(tmp_path / "other", seed=1)
+    picture, cached = draw(other, tmp_path / "cache")
+    assert cached == [False] * 3
+    assert not np.array_equal(picture, draw(model, tmp_path / "cache")[0])
+
+
+def test_a_damaged_build_is_made_again(model, tmp_path):
+    cache = tmp_path / "cache"
+    wanted, _ = draw(model, cache)
+    for file in cache.glob("*/artifact/program.pdiparams"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    picture, cached = draw(model, cache)
+    assert cached == [False] * 3
+    np.testing.assert_array_equal(picture, wanted)
+    assert draw(model, cache)[1] == [True] * 3
+
+
+def test_a_build_that_does_not_load_is_made_again(model, tmp_path):
+    cache = tmp_path / "cache"
+    draw(model, cache)
+    for file in cache.glob("*/entry.json"):
+        # As if the runtime had changed its mind on what it had built itself.
+        entry = json.loads(file.read_text())
+        manifest = file.parent / "artifact" / "manifest.json"
+        manifest.unlink()
+        del entry["files"]["manifest.json"]
+        file.write_text(json.dumps(entry))
+    with pytest.warns(CacheWarning, match="does not load"):
+        _, cached = draw(model, cache)
+    assert cached == [False] * 3
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(model, tmp_path):
+    (tmp_path / "file").touch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, cached = draw(model, tmp_path / "file" / "cache")
+    assert cached == [False] * 3
+    assert [each.category for each in caught] == [CacheWarning] * 3
+    assert str(caught[1].message).startswith("denoiser: this build is not kept: ")
+    assert "cannot be written" in str(caught[1].message)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_cache_is_read(model, tmp_path):
+    cache = tmp_path / "cache"
+    draw(model, cache)
+    cache.chmod(0o500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draw(model, cache)[1] == [True] * 3
+    cache.chmod(0o700)
+
+
+def test_a_full_disk_is_a_warning_and_leaves_nothing(model, tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastdeploy_diffusion.engines.cache._hash", fail)
+    with pytest.warns(CacheWarning, match="No space left on device"):
+        draw(model, tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["locks"]
+
+
+def test_the_cache_can_be_turned_off(model, tmp_path):
+    for _ in range(2):
+        assert draw(model, tmp_path / "cache", cache=False)[1] == [False] * 3
+    assert not (tmp_path / "cache").exists()
+
+
+ALL = ["merge-qkv", "merge-kv", "phase-upsample"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_passes_rewrite_what_the_config_promises_and_keep_the_picture(engine, model, tmp_path):
+    plain, _ = draw(model, tmp_path / "cache", engine, passes=[])
+    config = DiffusionConfig(
+        model_path=model, cache_dir=tmp_path / "cache", engine=engine, passes=ALL
+    )
+    for is_cached in (False, True):
+        pipeline = SDPipeline(config)
+        picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
+        components = pipeline.report.components
+        pipeline.close()
+        assert [each.cached for each in components] == [is_cached] * 3
+        counts = {each.name: tuple(each.passes[name] for name in ALL) for each in components}
+        assert counts == {
+            "text_encoder": (2, 0, 0),
+            "denoiser": (4, 4, 1),
+            "vae_decoder": (1, 0, 1),
+        }
+        assert -10 * np.log10(np.mean((picture - plain) ** 2)) >= 80
+
+
+def test_an_unknown_pass_is_explained(model):
+    with pytest.raises(ConfigError, match="did you mean 'merge-qkv'"):
+        DiffusionConfig(model_path=model, passes=["merge-qvk"])
+    with pytest.raises(ConfigError, match="passes is"):
+        DiffusionConfig(model_path=model, passes=[3])
+
+
+def test_the_configs_passes_are_the_registrys():
+    assert pass_names() == PASSES
+    assert [each.name for each in choose_passes(ALL[::-1], "paddle")] == ALL
+    with pytest.raises(ConfigError, match="there is no pass 'merge'"):
+        choose_passes(["merge"], "paddle")
