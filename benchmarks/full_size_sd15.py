@@ -149,6 +149,7 @@ def measure(folder: Path, engine: str, steps: int) -> dict:
             "open": opened - started,
             "build_and_check": timings.prepare,
             "text_encoder": timings.text_encoder,
+            "prologue": timings.prologue,
             "each_step": list(timings.steps),
             "vae_decoder": timings.vae_decoder,
             "all": finished - started,

@@ -27,6 +27,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
     ]
     calls = len(timings.steps)  # more than the steps with schedulers that correct a step
     calls_per_second = calls / sum(timings.steps)
+    denoiser = timings.prologue + sum(timings.steps)
     return "\n".join(
         [
             *align(pictures),
@@ -35,7 +36,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
             f"guidance scale {settings[0]['guidance_scale']:g}",
             *align([["", *describe_component(each)] for each in report.components]),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
-            f"denoiser {sum(timings.steps):.2f} (calls {calls}, {calls_per_second:.2f}/s), "
+            f"denoiser {denoiser:.2f} (calls {calls}, {calls_per_second:.2f}/s), "
             f"VAE {timings.vae_decoder:.2f}, post-processing {timings.post_processing:.2f}; "
             f"before that, building and checking {timings.prepare:.2f} s",
         ]

@@ -18,7 +18,7 @@ ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
-PASSES = ("merge-qkv", "merge-kv", "phase-upsample")
+PASSES = ("merge-qkv", "merge-kv", "phase-upsample", "hoist-invariants")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"

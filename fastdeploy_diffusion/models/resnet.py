@@ -21,7 +21,8 @@ class ResnetBlock2D(nn.Layer):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, inputs, epsilon=eps)
         self.conv1 = nn.Conv2D(inputs, outputs, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time_dim, outputs) if time_dim else None
+        if time_dim is not None:
+            self.time_emb_proj = nn.Linear(time_dim, outputs)
         self.norm2 = nn.GroupNorm(groups, outputs, epsilon=eps)
         self.conv2 = nn.Conv2D(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Conv2D(inputs, outputs, 1) if inputs != outputs else None
@@ -29,12 +30,17 @@ class ResnetBlock2D(nn.Layer):
     def forward(self, features: Tensor, time: Tensor | None = None) -> Tensor:
         """Map (B, inputs, H, W), given ``time`` (B, time_dim), to (B, outputs, H, W)."""
         hidden = self.conv1(F.silu(self.norm1(features)))
-        if self.time_emb_proj is not None:
-            hidden = hidden + self.time_emb_proj(F.silu(time)).unsqueeze([2, 3])
+        if time is not None:
+            hidden = hidden + self.project_time(time).unsqueeze([2, 3])
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         if self.conv_shortcut is not None:
             features = self.conv_shortcut(features)
         return features + hidden
+
+    def project_time(self, time: Tensor) -> Tensor:
+        """Give what is added to every pixel, (B, outputs)."""
+        projected: Tensor = self.time_emb_proj(F.silu(time))
+        return projected
 
 
 class Downsample2D(nn.Layer):

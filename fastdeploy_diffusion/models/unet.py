@@ -65,11 +65,20 @@ class UNet2DConditionModel(nn.Layer):
         Returns:
             The prediction, (B, out_channels, H, W) float32.
         """
-        time = self.time_embedding(self.time_proj(timestep))
-        if self.add_time_proj is not None:
-            sizes = self.add_time_proj(time_ids.flatten())
-            sizes = sizes.reshape([-1, time_ids.shape[1] * sizes.shape[1]])
-            time = time + self.add_embedding(paddle.concat([text_embeds, sizes], axis=1))
+        time = self.embed_time(timestep, text_embeds, time_ids)
+        return self.denoise(sample, time, encoder_hidden_states)
+
+    def embed_time(self, timestep: Tensor, text_embeds: Any, time_ids: Any) -> Tensor:
+        """Embed timesteps (B,) and SDXL's conditions, to (B, time_dim)."""
+        time: Tensor = self.time_embedding(self.time_proj(timestep))
+        if self.add_time_proj is None:
+            return time
+        sizes = self.add_time_proj(time_ids.flatten())
+        sizes = sizes.reshape([-1, time_ids.shape[1] * sizes.shape[1]])
+        return time + self.add_embedding(paddle.concat([text_embeds, sizes], axis=1))
+
+    def denoise(self, sample: Tensor, time: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """Predict, given the embedded timestep."""
         hidden = self.conv_in(sample)
         skips = [hidden]
         for block in self.down_blocks:

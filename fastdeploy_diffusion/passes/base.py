@@ -68,6 +68,10 @@ class LayerPass(ABC):
     def check(self, layer: paddle.nn.Layer) -> str:
         """Say why a matching sublayer cannot be rewritten; nothing if it can."""
 
+    def count_places(self, layer: paddle.nn.Layer) -> int:
+        """Count the places that ``rewrite`` changes in a sublayer; one by default."""
+        return 1
+
     @abstractmethod
     def rewrite(self, layer: paddle.nn.Layer) -> Mapping[str, Derivation]:
         """Rewrite a sublayer in place.
@@ -99,11 +103,11 @@ class LayerPass(ABC):
             if reason := self.check(part):
                 skipped[path] = reason
                 continue
+            count += self.count_places(part)
             prefix = f"{path}." if path else ""
             for name, each in self.rewrite(part).items():
                 sources = tuple(prefix + source for source in each.sources)
                 derivations[prefix + name] = Derivation(sources, each.combine)
-            count += 1
         return PassResult(self.name, count, expected, skipped), derivations
 
 

@@ -40,6 +40,23 @@ def count_upsamplers(network: nn.Layer) -> int | None:
     return None
 
 
+def count_invariants(network: nn.Layer) -> int | None:
+    """Count a UNet's projections of the timestep alone, and of the prompt to keys and values.
+
+    ``None`` for a network of another kind.
+    """
+    if isinstance(network, TextConditioner | LatentDecoder):
+        return 0
+    if not isinstance(network, UNet2DConditionModel):
+        return None
+    config = network.config
+    if config.addition_embed_type is not None:
+        return 0
+    # The middle has two residual blocks; the way up has one more a level than the way down.
+    resnets = 2 + sum(2 * layers + 1 for layers in config.layers)
+    return resnets + _count_transformer_blocks(config)
+
+
 def _count_transformer_blocks(config: UNet2DConditionConfig) -> int:
     down = sum(
         config.layers[level] * config.depths[level]

@@ -5,13 +5,14 @@ from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # In the order in which they are applied.
 _PASSES: Mapping[str, type[LayerPass]] = MappingProxyType(
-    {each.name: each for each in (MergeQKV, MergeKV, PhaseUpsample)}
+    {each.name: each for each in (MergeQKV, MergeKV, PhaseUpsample, HoistInvariants)}
 )
 
 # Only what was measured to pay on an engine is its default: see docs/passes.md.

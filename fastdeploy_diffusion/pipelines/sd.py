@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,16 @@ class SDPipeline(DiffusionPredictor):
             encode(plan.negative_prompts, 0) if plan.is_guided else None,
         )
 
+    def _precompute(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        timesteps: Sequence[float],
+        told: Conditioning,
+    ) -> None:
+        context = _join_contexts(told)
+        self._denoiser.precompute(networks.denoiser, np.array(timesteps, np.float32), context)
+
     def _predict(
         self,
         networks: Networks,
@@ -131,15 +142,11 @@ class SDPipeline(DiffusionPredictor):
         timestep: float,
         told: Conditioning,
     ) -> FloatArray:
-        session = networks.denoiser
+        session, context = networks.denoiser, _join_contexts(told)
         if told.negative_prompt_embeds is None:
-            return self._denoiser.predict(session, latents, timestep, told.prompt_embeds)
-        predicted = self._denoiser.predict(
-            session,
-            np.concatenate([latents, latents]),
-            timestep,
-            np.concatenate([told.negative_prompt_embeds, told.prompt_embeds]),
-        )
+            return self._denoiser.predict(session, latents, timestep, context)
+        doubled = np.concatenate([latents, latents])
+        predicted = self._denoiser.predict(session, doubled, timestep, context)
         negative, positive = np.split(predicted, 2)
         return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
 
@@ -164,6 +171,13 @@ class SDPipeline(DiffusionPredictor):
                 for each in self.report.components
             },
         }
+
+
+def _join_contexts(told: Conditioning) -> FloatArray:
+    """Conditioning of one batch: that of the negative prompts first, under guidance."""
+    if told.negative_prompt_embeds is None:
+        return told.prompt_embeds
+    return np.concatenate([told.negative_prompt_embeds, told.prompt_embeds])
 
 
 def _load_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> CLIPTokenizer:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
@@ -15,6 +16,7 @@ from fastdeploy_diffusion.errors import CacheError, EngineError
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+from fastdeploy_diffusion.predictors.split_session import SplitSession, split_program
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 _VERIFY_SEED = 20261120
@@ -107,15 +109,14 @@ class ComponentBuild:
 
     def _load_entry(self, entry: CacheEntry) -> BuiltSession:
         program = Program(self.name, None, self.inputs, self.outputs)
-        if self.placement.engine.binds_weights:
+        layer, read = None, self.network.read
+        if self.passes:
             # The names of rewritten weights come from the passes; no layer gets values.
-            read = (
-                rewrite_network(self.network, self.passes).read
-                if self.passes
-                else self.network.read
-            )
+            rewritten = rewrite_network(self.network, self.passes)
+            layer, read = rewritten.layer, rewritten.read
+        if self.placement.engine.binds_weights:
             program = replace(program, read_weight=read)
-        session = self.placement.engine.load(program, self.placement.spec, entry.artifact)
+        session = self._load_parts(program, layer, entry.artifact)
         proof = entry.proof
         return BuiltSession(session, proof["relative_error"], proof["passes"], cached=True)
 
@@ -147,8 +148,9 @@ class ComponentBuild:
             counts = {each.name: each.count for each in rewritten.results}
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
             program = replace(reference, layer=layer, read_weight=rewritten.read)
-        engine.build(program, spec, artifact)
-        session = engine.load(program, spec, artifact)
+        for part, folder in _list_parts(program, program.layer, artifact):
+            engine.build(part, spec, folder)
+        session = self._load_parts(program, program.layer, artifact)
         proof = verify(
             reference,
             session,
@@ -158,6 +160,21 @@ class ComponentBuild:
             shapes={each.name: tuple(size or 1 for size in each.shape) for each in self.inputs},
         )
         return BuiltSession(session, proof.relative_error, counts, cached=False)
+
+    def _load_parts(self, program: Program, layer: Any, artifact: Path) -> Session:
+        sessions = [
+            self.placement.engine.load(part, self.placement.spec, folder)
+            for part, folder in _list_parts(program, layer, artifact)
+        ]
+        return SplitSession(program, *sessions) if len(sessions) > 1 else sessions[0]
+
+
+def _list_parts(program: Program, layer: Any, artifact: Path) -> list[tuple[Program, Path]]:
+    """The programs that a network is built as, and where each of them lies."""
+    parts = split_program(program, layer)
+    if parts is None:
+        return [(program, artifact)]
+    return [(part, artifact / part.name) for part in parts]
 
 
 def _warn(message: str) -> None:

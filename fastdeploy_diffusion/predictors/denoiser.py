@@ -11,6 +11,7 @@ from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.split_session import SplitSession
 from fastdeploy_diffusion.program import TensorSpec
 
 
@@ -55,6 +56,22 @@ class Denoiser:
             ),
             (TensorSpec("prediction", (None, config.out_channels, height, width), "float32"),),
         )
+
+    def precompute(
+        self,
+        session: Session,
+        timesteps: npt.NDArray[np.float32],
+        encoder_hidden_states: npt.NDArray[np.float32],
+    ) -> None:
+        """Compute what stays the same over the steps, where a pass has taken it out of them.
+
+        Args:
+            session: What ``prepare`` gave.
+            timesteps: All of the request, (S,).
+            encoder_hidden_states: Conditioning, (B, T, D) float32.
+        """
+        if isinstance(session, SplitSession):
+            session.precompute(timesteps, encoder_hidden_states)
 
     def predict(
         self,

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -151,6 +151,16 @@ class DiffusionPredictor(ABC):
         """Turn prompts into conditioning."""
 
     @abstractmethod
+    def _precompute(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        timesteps: Sequence[float],
+        told: Conditioning,
+    ) -> None:
+        """Compute what stays the same over the steps."""
+
+    @abstractmethod
     def _predict(
         self,
         networks: Networks,
@@ -178,6 +188,8 @@ class DiffusionPredictor(ABC):
         prepare = clock.lap()
         told = self._encode(networks, plan)
         text_encoder = clock.lap()
+        self._precompute(networks, plan, [float(each) for each in scheduler.timesteps], told)
+        prologue = clock.lap()
         generators = [TorchGenerator(seed) for seed in plan.seeds]
         latents = plan.request.latents
         if latents is None:
@@ -203,7 +215,9 @@ class DiffusionPredictor(ABC):
         decoded = None if plan.request.output_type == "latent" else self._decode(networks, latents)
         vae_decoder = clock.lap()
         images = latents if decoded is None else self._finish(plan, decoded)
-        timings = StageTimings(prepare, text_encoder, tuple(steps), vae_decoder, clock.lap())
+        timings = StageTimings(
+            prepare, text_encoder, prologue, tuple(steps), vae_decoder, clock.lap()
+        )
         yield replace(event, result=GenerationResult(images, plan.seeds, timings, self.report))
 
     def _check_cancelled(self, before: int, done: int, total: int) -> None:

@@ -31,6 +31,7 @@ class StageTimings:
     Args:
         prepare: Building, loading and checking what was not ready; 0 or little after the first.
         text_encoder: Tokenizer and text encoder.
+        prologue: What stays the same over the steps, where a pass has taken it out of them.
         steps: Each step: denoiser, guidance, scheduler and callback.
         vae_decoder: All pictures.
         post_processing: Arrays to images with metadata.
@@ -38,6 +39,7 @@ class StageTimings:
 
     prepare: float
     text_encoder: float
+    prologue: float
     steps: tuple[float, ...]
     vae_decoder: float
     post_processing: float
@@ -45,7 +47,8 @@ class StageTimings:
     @property
     def total(self) -> float:
         """Everything but ``prepare``."""
-        return self.text_encoder + sum(self.steps) + self.vae_decoder + self.post_processing
+        before, after = self.text_encoder + self.prologue, self.vae_decoder + self.post_processing
+        return before + sum(self.steps) + after
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,18 @@ def rewrite(make, layer, *passes):
     rewritten = make()
     rewritten.eval()
     results, derivations = apply_passes(passes, rewritten, strict=True)
-    read = read_layer(layer)
+    original = read_layer(layer)
+
+    def read(name):
+        return derivations[name].read(read) if name in derivations else original(name)
+
     linear = {
         f"{name}.weight".lstrip(".")
         for name, part in rewritten.named_sublayers(include_self=True)
         if isinstance(part, paddle.nn.Linear)
     }
     for name, parameter in rewritten.state_dict().items():
-        value = derivations[name].read(read) if name in derivations else read(name)
+        value = read(name)
         parameter.set_value(np.ascontiguousarray(value.T if name in linear else value))
     return rewritten, results
 

@@ -14,10 +14,11 @@ from fastdeploy_diffusion.models.components import LatentDecoder, TextConditione
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.passes.base import apply_passes
+from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
 
-PASSES = (MergeQKV(), MergeKV(), PhaseUpsample())
+PASSES = (MergeQKV(), MergeKV(), PhaseUpsample(), HoistInvariants())
 MAKERS = {
     "unet": lambda config: UNet2DConditionModel(UNet2DConditionConfig.from_dict(config)),
     "text_encoder": lambda config: TextConditioner(
@@ -29,7 +30,7 @@ MAKERS = {
 
 @pytest.mark.parametrize(
     ("component", "counts"),
-    [("unet", [16, 16, 3]), ("text_encoder", [12, 0, 0]), ("vae", [1, 0, 3])],
+    [("unet", [16, 16, 3, 38]), ("text_encoder", [12, 0, 0, 0]), ("vae", [1, 0, 3, 0])],
 )
 def test_sd_1_5_has_the_promised_counts(component, counts):
     network = build_skeleton(lambda: MAKERS[component](SD_1_5[component]))
@@ -66,8 +67,8 @@ def test_a_small_unet_keeps_its_numbers():
     layer = MAKERS["unet"](config)
     layer.eval()
     rewritten, results = rewrite(lambda: MAKERS["unet"](config), layer, *PASSES)
-    # Down 2 + 3, middle 3, up 2 × 3 + 2 × 2.
-    assert [result.count for result in results] == [18, 18, 2]
+    # Down 2 + 3, middle 3, up 2 × 3 + 2 × 2; and 3 + 2 + 6 residual blocks.
+    assert [result.count for result in results] == [18, 18, 2, 29]
     for height, width in ((8, 12), (9, 13)):
         feeds = (
             paddle.randn([2, 4, height, width]),

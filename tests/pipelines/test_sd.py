@@ -97,7 +97,11 @@ def test_timings_and_report(pipeline):
     timings = result.timings
     assert len(timings.steps) == 4
     assert timings.total == pytest.approx(
-        timings.text_encoder + sum(timings.steps) + timings.vae_decoder + timings.post_processing
+        timings.text_encoder
+        + timings.prologue
+        + sum(timings.steps)
+        + timings.vae_decoder
+        + timings.post_processing
     )
     for component in result.report.components:
         assert component.relative_error <= component.tolerance
