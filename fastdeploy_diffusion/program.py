@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,13 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return describe(self.dtype, ["any" if size is None else size for size in self.shape])
+
+
+class Signature(NamedTuple):
+    """The inputs and outputs of a component."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)

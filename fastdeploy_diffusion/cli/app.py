@@ -191,6 +191,70 @@ def build(
 
 
 @app.command()
+def tune(
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 5,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every engine and precision here, and keep what is fastest for `--engine auto`."""
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.model import load_config
+        from fastdeploy_diffusion.cli.tune import format_plans, tune_all
+
+        options = {"engine": "auto", "device": device, "tokenizer_path": tokenizer}
+        plans = tune_all(load_config(model, config, options), width, height, runs)
+        print(format_plans(plans, as_json))
+
+
+@app.command()
+def explain(
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what each component runs on, how well that is proven, and why nothing else was taken."""
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.model import load_config
+        from fastdeploy_diffusion.cli.tune import explain_all, format_explanation
+
+        options = {
+            "engine": engine,
+            "device": device,
+            "precision": precision,
+            "tokenizer_path": tokenizer,
+        }
+        report = explain_all(load_config(model, config, options), width, height)
+        print(format_explanation(report, as_json))
+
+
+@app.command()
 def info(as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what this machine can run.
 

@@ -73,11 +73,7 @@ def verify(
                 allowed=", ".join(session.inputs),
                 fix=did_you_mean(name, session.inputs),
             )
-    random = np.random.default_rng(seed)
-    feeds = {
-        spec.name: _draw(program.name, spec, random, generators.get(spec.name), shapes)
-        for spec in program.inputs
-    }
+    feeds = draw_feeds(program, seed=seed, generators=generators, shapes=shapes)
     given, wanted = session.run(**feeds), run_layer(program, feeds)
     errors = {name: _relative_error(given[name], wanted[name]) for name in wanted}
     # NaN is larger than everything here: a comparison that fails must not pass.
@@ -91,6 +87,25 @@ def verify(
             fix="use a higher precision or another engine, and report this",
         )
     return report
+
+
+def draw_feeds(
+    program: Program,
+    *,
+    seed: int,
+    generators: Mapping[str, Generator],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, np.ndarray]:
+    """Draw every input of a program; arguments as for `verify`.
+
+    Raises:
+        EngineError: An input cannot be drawn.
+    """
+    random = np.random.default_rng(seed)
+    return {
+        spec.name: _draw(program.name, spec, random, generators.get(spec.name), shapes)
+        for spec in program.inputs
+    }
 
 
 def _draw(

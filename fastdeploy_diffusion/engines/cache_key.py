@@ -4,7 +4,7 @@ import functools
 import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,36 @@ def make_cache_key(
             "packages": {name: _find_version(name) for name in engine.packages},
             "device": _identify(spec.device),
             "precision": spec.precision,
+        }
+    )
+
+
+def make_plan_key(
+    engines: Sequence[Engine], device: Device, component: str, network: Mapping[str, Any]
+) -> CacheKey:
+    """Collect what a plan of a component depends on.
+
+    Args:
+        engines: What the plan chooses among.
+        device: Where the component runs.
+        component: Name of the component.
+        network: What identifies the network.
+
+    Raises:
+        CacheError: The device cannot be identified.
+    """
+    packages = sorted({name for engine in engines for name in engine.packages})
+    return CacheKey(
+        {
+            "component": component,
+            "signature": {"inputs": [], "outputs": []},
+            "network": dict(network),
+            "code": _digest_code(),
+            "engine": "plan",
+            "engines": [engine.name for engine in engines],
+            "packages": {name: _find_version(name) for name in packages},
+            "device": _identify(device),
+            "precision": "",
         }
     )
 

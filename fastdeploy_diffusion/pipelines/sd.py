@@ -16,6 +16,7 @@ from fastdeploy_diffusion.predictors.diffusion import (
     DiffusionPredictor,
     FloatArray,
     Networks,
+    Part,
 )
 from fastdeploy_diffusion.predictors.guidance import guide
 from fastdeploy_diffusion.predictors.request import (
@@ -106,12 +107,19 @@ class SDPipeline(DiffusionPredictor):
     def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
         return create_scheduler(self._scheduler_config, self.config.scheduler, eta=plan.request.eta)
 
-    def _prepare(self, plan: GenerationPlan) -> Networks:
+    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
         _, height, width = plan.latent_shape
+        tokens = self._text_encoder.tokenizer.max_length
+        return [
+            Part(self._text_encoder.component, self._text_encoder.signature(), 1),
+            # With guidance, every picture takes two rows.
+            Part(self._denoiser.component, self._denoiser.signature(height, width, tokens), 2),
+            Part(self._vae.component, self._vae.signature(height, width), 1),
+        ]
+
+    def _prepare(self, plan: GenerationPlan) -> Networks:
         return Networks(
-            self._text_encoder.prepare(),
-            self._denoiser.prepare(height, width, self._text_encoder.tokenizer.max_length),
-            self._vae.prepare(height, width),
+            *(part.component.prepare(part.signature) for part in self._list_parts(plan))
         )
 
     def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:

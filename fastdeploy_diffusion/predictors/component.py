@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,13 +11,18 @@ import numpy as np
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.placement import select_engine
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache_key import make_plan_key
+from fastdeploy_diffusion.engines.placement import AUTO, AUTO_ORDER, Placement, select_engine
+from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
+from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.predictors.tuning import tune_component
+from fastdeploy_diffusion.program import Program, Signature
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class ComponentReport:
             largest output; ``None`` until the component is built.
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
-        passed_over: With ``engine="auto"``, why faster engines were not taken, by name.
+        measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
+        passed_over: With ``engine="auto"``, why other engines were not taken, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
     """
@@ -47,6 +54,7 @@ class ComponentReport:
     relative_error: float | None = None
     build_seconds: float | None = None
     cached: bool = False
+    measured_seconds: float | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
 
@@ -84,29 +92,15 @@ class Component:
         self._network = network
         self._cache = cache
         self._generators = generators
-        self._placement = select_engine(
-            choice.engine,
-            parse_device(choice.device),
-            choice.precision,
-            cpu_fallback=cpu_fallback,
-            threads=choice.threads,
-        )
-        self._passes = tuple(choose_passes(passes, self._placement.engine.name))
-        spec = self._placement.spec
-        self.report = ComponentReport(
-            name,
-            self._placement.engine.name,
-            str(spec.device),
-            spec.precision,
-            self._placement.fallback,
-            TOLERANCES[spec.precision],
-            passed_over=self._placement.passed_over,
-        )
+        self._choice = choice
+        self._cpu_fallback = cpu_fallback
+        self._pass_names = passes
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._place()
 
-    def prepare(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
-        """Give the session for these specs, built now if it is not there yet.
+    def prepare(self, signature: Signature) -> Session:
+        """Give the session for a signature, built now if it is not there yet.
 
         Raises:
             AccuracyError: The engine's results differ from the layer's.
@@ -114,10 +108,10 @@ class Component:
         """
         with self._lock:
             session = self._session
-            if session is None or tuple(session.inputs.values()) != inputs:
+            if session is None or tuple(session.inputs.values()) != signature.inputs:
                 self._session = None  # frees the last build's memory before the next one's
                 del session
-                session = self._session = self._build(inputs, outputs)
+                session = self._session = self._build(signature)
             return session
 
     def close(self) -> None:
@@ -127,17 +121,89 @@ class Component:
                 self._session.close()
                 self._session = None
 
-    def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
-        started = time.perf_counter()
-        built = ComponentBuild(
+    def tune(self, signature: Signature, *, batch: int, runs: int) -> ComponentPlan:
+        """Measure every way to run this component, keep what was found, and go by it.
+
+        Args:
+            signature: What it is measured for.
+            batch: Size of the free dimensions.
+            runs: How many runs are timed.
+
+        Raises:
+            ConfigError: There is no cache to keep the plan in.
+            CacheError: The plan cannot be kept.
+        """
+        if self._cache is None:
+            raise ConfigError("tune keeps its plan in the cache, and cache is false")
+        self.close()  # frees the memory for the builds to come
+        with self._lock:
+            plan = tune_component(
+                self.name,
+                Program(self.name, None, *signature),
+                parse_device(self._choice.device),
+                threads=self._choice.threads,
+                passes=self._pass_names,
+                batch=batch,
+                generators=self._generators,
+                runs=runs,
+                open_build=lambda placement, passes: self._open(placement, passes, signature),
+            )
+            keep_plan(self._cache, self._plan_key(), plan)
+            self._place()
+            return plan
+
+    def _place(self) -> None:
+        """Choose engine and passes: what a plan found fastest, under ``auto``."""
+        choice, device = self._choice, parse_device(self._choice.device)
+        plan = taken = None
+        if choice.engine == AUTO and self._cache is not None:
+            # A device that is not there has no plan, and says so below.
+            with suppress(CacheError):
+                plan = find_plan(self._cache, self._plan_key())
+            taken = plan and plan.choose(choice.precision, self._pass_names)
+        placement = select_engine(
+            taken.engine if taken else choice.engine,
+            device,
+            choice.precision,
+            cpu_fallback=self._cpu_fallback,
+            threads=choice.threads,
+        )
+        names = taken.passes if taken else self._pass_names
+        self._placement = placement
+        self._passes = tuple(choose_passes(names, placement.engine.name))
+        spec = placement.spec
+        self.report = ComponentReport(
             self.name,
-            self._placement,
+            placement.engine.name,
+            str(spec.device),
+            spec.precision,
+            placement.fallback,
+            TOLERANCES[spec.precision],
+            passed_over=plan.explain(taken) if plan and taken else placement.passed_over,
+            measured_seconds=taken.seconds if taken else None,
+        )
+
+    def _plan_key(self) -> CacheKey:
+        device = parse_device(self._choice.device)
+        names = set(AUTO_ORDER[device.kind]) & set(engine_names())
+        engines = [create_engine(name) for name in sorted(names)]
+        return make_plan_key(engines, device, self.name, self._network.identify())
+
+    def _open(
+        self, placement: Placement, passes: Sequence[str] | None, signature: Signature
+    ) -> BuiltSession:
+        return ComponentBuild(
+            self.name,
+            placement,
             self._network,
-            self._passes,
+            tuple(choose_passes(passes, placement.engine.name)),
             self._generators,
-            inputs,
-            outputs,
+            *signature,
         ).open(self._cache)
+
+    def _build(self, signature: Signature) -> Session:
+        started = time.perf_counter()
+        built = self._open(self._placement, [each.name for each in self._passes], signature)
         self.report = replace(
             self.report,
             relative_error=built.relative_error,

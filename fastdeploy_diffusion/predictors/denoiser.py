@@ -12,7 +12,7 @@ from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.split_session import SplitSession
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.program import Signature, TensorSpec
 
 
 class Denoiser:
@@ -43,10 +43,10 @@ class Denoiser:
             generators={"timestep": spread},
         )
 
-    def prepare(self, height: int, width: int, tokens: int) -> Session:
-        """Build what is not built yet, for latents of this size and texts of this length."""
+    def signature(self, height: int, width: int, tokens: int) -> Signature:
+        """For latents of this size and texts of this length."""
         config = self.config
-        return self.component.prepare(
+        return Signature(
             (
                 TensorSpec("sample", (None, config.in_channels, height, width), "float32"),
                 TensorSpec("timestep", (None,), "float32"),
@@ -66,7 +66,7 @@ class Denoiser:
         """Compute what stays the same over the steps, where a pass has taken it out of them.
 
         Args:
-            session: What ``prepare`` gave.
+            session: That of the component.
             timesteps: All of the request, (S,).
             encoder_hidden_states: Conditioning, (B, T, D) float32.
         """
@@ -82,7 +82,7 @@ class Denoiser:
     ) -> npt.NDArray[np.float32]:
         """Predict from (B, C, H, W) latents at one timestep, given (B, T, D) conditioning.
 
-        ``session`` is what ``prepare`` gave.
+        ``session`` is that of the component.
         """
         return session.run(
             sample=sample,

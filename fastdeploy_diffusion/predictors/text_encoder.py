@@ -16,7 +16,7 @@ from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 
@@ -69,11 +69,11 @@ class TextEncoder:
             generators={"input_ids": integers(0, self.config.vocab_size)},
         )
 
-    def prepare(self) -> Session:
-        """Build what is not built yet."""
+    def signature(self) -> Signature:
+        """Texts of the tokenizer's length."""
         tokens, width = self.tokenizer.max_length, self.config.hidden_size
         layers = self.config.num_hidden_layers + 1
-        return self.component.prepare(
+        return Signature(
             (TensorSpec("input_ids", (None, tokens), "int64"),),
             (
                 TensorSpec("hidden_states", (layers, None, tokens, width), "float32"),
@@ -93,7 +93,7 @@ class TextEncoder:
         """Encode texts, each distinct one once.
 
         Args:
-            session: What ``prepare`` gave.
+            session: That of the component.
             texts: N prompts.
             clip_skip: How many of the last layers to leave out.
         """

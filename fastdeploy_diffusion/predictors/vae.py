@@ -11,7 +11,7 @@ from fastdeploy_diffusion.models.components import LatentDecoder
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.program import Signature, TensorSpec
 
 
 class VAEDecoder:
@@ -43,10 +43,10 @@ class VAEDecoder:
             generators={},
         )
 
-    def prepare(self, height: int, width: int) -> Session:
-        """Build what is not built yet, for latents of this size."""
+    def signature(self, height: int, width: int) -> Signature:
+        """For latents of this size."""
         scale = self.config.downscale
-        return self.component.prepare(
+        return Signature(
             (TensorSpec("latents", (None, self.config.latent_channels, height, width), "float32"),),
             (
                 TensorSpec(
@@ -60,7 +60,7 @@ class VAEDecoder:
     def decode(self, session: Session, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Decode (B, C, H, W) scaled latents to (B, 3, 8H, 8W) images in about [-1, 1].
 
-        ``session`` is what ``prepare`` gave. One picture at a time: a decoder needs far more memory
+        ``session`` is that of the component. One picture at a time: a decoder needs far more memory
         than a step of the denoiser.
         """
         return np.concatenate([session.run(latents=each[None])["images"] for each in latents])

@@ -1,0 +1,99 @@
+"""``tune`` measures what can run here, keeps it, and ``auto`` goes by it."""
+
+from dataclasses import replace
+
+import pytest
+from tiny_checkpoint import write_tiny_sd
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, keep_plan
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.passes.registry import pass_names
+
+PLAN = ComponentPlan(
+    "denoiser",
+    {"sample": (2, 4, 8, 8)},
+    (
+        Candidate("openvino", "fp32", (), 0.5, 1e-6),
+        Candidate("openvino", "fp32", ("merge-kv",), 0.4, 1e-6),
+        Candidate("openvino", "bf16", refusal="this CPU has no instructions for bf16"),
+        Candidate("onnxruntime", "fp32", refusal="onnxruntime is not installed"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_sd(tmp_path_factory.mktemp("checkpoint") / "model")
+
+
+@pytest.fixture
+def open_pipeline(model, tmp_path):
+    def open_(**options):
+        choice = {"engine": "auto", "cache_dir": tmp_path, **options}
+        return SDPipeline(DiffusionConfig(model_path=model, **choice))
+
+    return open_
+
+
+def test_the_fastest_of_a_precision_is_chosen_and_the_others_are_explained():
+    taken = PLAN.choose("fp32", None)
+    assert taken == PLAN.candidates[1]
+    assert PLAN.choose("fp32", ()) == PLAN.candidates[0]
+    assert PLAN.choose("bf16", None) is None
+    assert PLAN.explain(taken) == {
+        "openvino in fp32": "0.5 s, 1.25 times the 0.4 s of openvino in fp32 with merge-kv",
+        "onnxruntime in fp32": "onnxruntime is not installed",
+    }
+
+
+def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipeline):
+    pipeline = open_pipeline()
+    assert [each.measured_seconds for each in pipeline.report.components] == [None] * 3
+    plans = pipeline.tune(32, 48, runs=1)
+    assert [plan.component for plan in plans] == ["text_encoder", "denoiser", "vae_decoder"]
+    assert plans[1].shapes["sample"][2:] in ((8, 12), (16, 24), (4, 6))
+    for plan in plans:
+        for engine in ("openvino", "onnxruntime", "paddle"):
+            tried = [each for each in plan.candidates if each.engine == engine]
+            measured = [each for each in tried if each.precision == "fp32"]
+            assert [each.passes for each in measured] == [(), pass_names()]
+            assert all(each.seconds > 0 and each.relative_error <= 1e-4 for each in measured)
+            # Whatever a precision cannot do here is said.
+            assert all(each.refusal for each in tried if each.seconds is None)
+    later = open_pipeline()
+    for here in (pipeline, later):
+        for plan, report in zip(plans, here.report.components, strict=True):
+            taken = plan.choose("fp32", None)
+            assert (report.engine, report.measured_seconds) == (taken.engine, taken.seconds)
+            assert report.passed_over == plan.explain(taken)
+    built = later.build(32, 48).components
+    assert all(each.cached for each in built)
+    for plan, report in zip(plans, built, strict=True):
+        assert tuple(report.passes) == plan.choose("fp32", None).passes
+
+
+def test_passes_that_were_asked_for_are_kept_to(open_pipeline):
+    plans = open_pipeline(passes=["merge-qkv"]).tune(runs=1)
+    assert {each.passes for plan in plans for each in plan.candidates if each.seconds} == {
+        ("merge-qkv",)
+    }
+    # Nothing was measured with other passes, so nothing is taken.
+    assert open_pipeline(passes=[]).report.components[0].measured_seconds is None
+
+
+def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
+    pipeline = open_pipeline()
+    component = pipeline._denoiser.component
+    fastest = replace(PLAN.candidates[0], engine="paddle", seconds=0.1)
+    plan = replace(PLAN, candidates=(*PLAN.candidates, fastest))
+    keep_plan(component._cache, component._plan_key(), plan)
+    assert [each.engine for each in open_pipeline().report.components][1] == "paddle"
+    other = write_tiny_sd(tmp_path / "other", seed=1)
+    config = DiffusionConfig(model_path=other, engine="auto", cache_dir=tmp_path)
+    assert SDPipeline(config).report.components[1].measured_seconds is None
+
+
+def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):
+    with pytest.raises(ConfigError, match="cache is false"):
+        open_pipeline(cache=False).tune()
