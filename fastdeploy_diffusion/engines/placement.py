@@ -89,6 +89,30 @@ def select_engine(
     return Placement(engine, instead, why)
 
 
+def replace_engine(failed: Placement, problem: str) -> Placement | None:
+    """Give the fallback for an engine that failed while it ran; ``None`` if it was the fallback.
+
+    A `FallbackWarning` is issued.
+
+    Args:
+        failed: What ran.
+        problem: What went wrong.
+
+    Raises:
+        EngineUnavailableError: The CPU cannot run it, either.
+    """
+    instead = BuildSpec(Device("cpu"), "fp32", failed.spec.threads)
+    if (failed.engine.name, failed.spec) == (FALLBACK_ENGINE, instead):
+        return None
+    engine = _require_engine(FALLBACK_ENGINE, instead)
+    why = (
+        f"{failed.engine.name} on {failed.spec} failed while it ran: {problem}. "
+        f"{FALLBACK_ENGINE} on {instead} runs instead"
+    )
+    warnings.warn(why, FallbackWarning, stacklevel=2)
+    return Placement(engine, instead, why)
+
+
 def _choose(spec: BuildSpec) -> Placement:
     passed_over: dict[str, str] = {}
     for name in AUTO_ORDER[spec.device.kind]:

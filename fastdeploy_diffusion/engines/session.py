@@ -58,6 +58,18 @@ class Session(ABC):
             self._require_open()
             self._bound = {name: array.copy() for name, array in constants.items()}
 
+    def precompute(self, **inputs: np.ndarray) -> None:
+        """Compute ahead what coming runs share, where the session is made for that.
+
+        Args:
+            **inputs: Every value that an input will have, stacked, by input name.
+
+        Raises:
+            EngineError: As ``run``.
+        """
+        with self._lock:
+            self._require_open()
+
     def run(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network once.
 

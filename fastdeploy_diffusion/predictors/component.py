@@ -13,14 +13,21 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_plan_key
-from fastdeploy_diffusion.engines.placement import AUTO, AUTO_ORDER, Placement, select_engine
+from fastdeploy_diffusion.engines.placement import (
+    AUTO,
+    AUTO_ORDER,
+    Placement,
+    replace_engine,
+    select_engine,
+)
 from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CacheError, ConfigError
+from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Program, Signature
 
@@ -111,15 +118,20 @@ class Component:
             if session is None or tuple(session.inputs.values()) != signature.inputs:
                 self._session = None  # frees the last build's memory before the next one's
                 del session
-                session = self._session = self._build(signature)
+                session = self._session = RecoveringSession(
+                    Program(self.name, None, *signature),
+                    self._build(signature),
+                    lambda error: self._recover(error, signature),
+                )
             return session
 
     def close(self) -> None:
         """Free the engine's memory; the next request builds again."""
         with self._lock:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+            session, self._session = self._session, None
+        # Not under the lock: a run that recovers holds the session's, and waits for this one.
+        if session is not None:
+            session.close()
 
     def tune(self, signature: Signature, *, batch: int, runs: int) -> ComponentPlan:
         """Measure every way to run this component, keep what was found, and go by it.
@@ -182,6 +194,25 @@ class Component:
             passed_over=plan.explain(taken) if plan and taken else placement.passed_over,
             measured_seconds=taken.seconds if taken else None,
         )
+
+    def _recover(self, error: EngineError, signature: Signature) -> Session | None:
+        """Build the fallback in place of an engine that failed, and say so."""
+        with self._lock:
+            placement = self._cpu_fallback and replace_engine(self._placement, error.problem)
+            if not placement:
+                return None
+            self._placement, self._passes = placement, ()
+            spec = placement.spec
+            self.report = replace(
+                self.report,
+                engine=placement.engine.name,
+                device=str(spec.device),
+                precision=spec.precision,
+                fallback=placement.fallback,
+                tolerance=TOLERANCES[spec.precision],
+                measured_seconds=None,
+            )
+            return self._build(signature)
 
     def _plan_key(self) -> CacheKey:
         device = parse_device(self._choice.device)

@@ -11,7 +11,6 @@ from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.split_session import SplitSession
 from fastdeploy_diffusion.program import Signature, TensorSpec
 
 
@@ -70,8 +69,7 @@ class Denoiser:
             timesteps: All of the request, (S,).
             encoder_hidden_states: Conditioning, (B, T, D) float32.
         """
-        if isinstance(session, SplitSession):
-            session.precompute(timesteps, encoder_hidden_states)
+        session.precompute(timestep=timesteps, encoder_hidden_states=encoder_hidden_states)
 
     def predict(
         self,

@@ -74,15 +74,11 @@ class SplitSession(Session):
         self._time_features: dict[float, FloatArray] = {}
         self._context = np.empty(0, np.float32)
 
-    def precompute(self, timesteps: npt.NDArray[np.float32], context: FloatArray) -> None:
-        """Run the prologue for all timesteps (S,) of a request and its conditioning (B, T, D).
-
-        Raises:
-            EngineError: The engine failed, or an array is not what the prologue takes.
-        """
+    def precompute(self, **inputs: np.ndarray) -> None:
+        """Run the prologue for all timesteps of a request, and its conditioning (B, T, D)."""
         with self._lock:
             self._require_open()
-            self._compute(timesteps, context)
+            self._compute(inputs["timestep"], inputs["encoder_hidden_states"])
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         sample, timesteps, context = feeds.values()

@@ -27,7 +27,7 @@ def psnr(ours, reference):
 def count_runs(pipeline, monkeypatch):
     """Record the number of timesteps of each run of the prologue."""
     pipeline.build()
-    prologue = pipeline._denoiser.component._session._prologue
+    prologue = pipeline._denoiser.component._session._session._prologue
     run, runs = prologue.run, []
 
     def record(**feeds):

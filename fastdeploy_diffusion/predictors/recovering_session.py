@@ -1,0 +1,63 @@
+"""A session whose engine may fail in the middle of a generation, and another takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.program import Program
+
+
+class RecoveringSession(Session):
+    """Repeats a run that failed on what ``recover`` gives, from the same inputs.
+
+    Args:
+        program: The signature.
+        session: What runs as long as it can.
+        recover: Gives a session on the fallback for an error; ``None`` where there is none.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        session: Session,
+        recover: Callable[[EngineError], Session | None],
+    ) -> None:
+        super().__init__(session.engine, program)
+        self._session = session
+        self._recover = recover
+
+    def precompute(self, **inputs: np.ndarray) -> None:
+        """Let the session compute ahead; raises as ``run``."""
+        with self._lock:
+            self._require_open()
+            try:
+                self._session.precompute(**inputs)
+            except EngineError as error:
+                self._replace(error)
+                self._session.precompute(**inputs)
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        try:
+            return self._session.run(**feeds)
+        except EngineError as error:
+            # No engine makes numbers of what is none.
+            if not all(np.isfinite(array).all() for array in feeds.values()):
+                raise
+            self._replace(error)
+            return self._session.run(**feeds)
+
+    def _replace(self, error: EngineError) -> None:
+        # Its memory first: it may be the lack of it that failed.
+        self._session.close()
+        instead = self._recover(error)
+        if instead is None:
+            raise error
+        self._session = instead
+        self.engine = instead.engine
+
+    def _close(self) -> None:
+        self._session.close()
