@@ -25,9 +25,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--vae-steps", type=int, default=1900)
     parser.add_argument("--text-steps", type=int, default=500)
-    parser.add_argument("--unet-steps", type=int, default=5000)
-    parser.add_argument("--polish-steps", type=int, default=800)
-    parser.add_argument("--pool", type=int, default=8000, help="encoded pictures, over all workers")
+    parser.add_argument("--unet-steps", type=int, default=9000)
+    parser.add_argument("--polish-steps", type=int, default=3200)
+    parser.add_argument("--pool", type=int, default=6000, help="encoded pictures, over all workers")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     # `spawn` and not `fork`, because Paddle's threads do not survive a fork.

@@ -23,6 +23,8 @@ COLOURS = {
     "gray": (128, 128, 128),
 }
 
+_CORNERS = {3: "triangle", 4: "square", 5: "star"}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -78,41 +80,41 @@ def _name_colour(pixels: NDArray[np.float64]) -> str:
 
 
 def _name_shape(mask: NDArray[np.bool_]) -> str:
-    """By how much of its bounding box, and of its hull, the shape fills, where, and its corners."""
+    """By the hole, and by the number of corners that the outline has."""
     filled = _fill_holes(mask)
     if filled.sum() - mask.sum() > 0.08 * filled.sum():
         return "ring"
-    ys, xs = np.nonzero(filled)
-    height, width = np.ptp(ys) + 1, np.ptp(xs) + 1
-    if not 0.75 < width / height < 1.34:
-        return ""
-    fill = filled.sum() / (height * width)
-    solidity = filled.sum() / _hull_area(xs, ys)
-    if solidity < 0.75:
-        return "star"
-    if fill > 0.68:
-        corners = _diagonal_reach(xs, ys)
-        return "square" if corners > 1.2 else "circle" if corners < 1.15 else ""
-    rows = filled.sum(axis=1)[ys.min() : ys.max() + 1]
-    top, bottom = rows[: height // 3].mean(), rows[-height // 3 :].mean()
-    return "triangle" if fill > 0.4 and bottom > 1.8 * top else ""
+    waves = _outline_waves(filled)
+    corners = int(waves.argmax()) + 1
+    if waves.max() < 0.06:
+        return "circle"
+    return _CORNERS.get(corners, "") if waves.max() > 0.1 else ""
 
 
-def _diagonal_reach(xs: NDArray[np.int_], ys: NDArray[np.int_]) -> float:
-    """Extent along the diagonals as a share of that along the axes: circle 1, square 1.41.
+def _outline_waves(filled: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How much the distance from the middle to the outline rises and falls on the way round.
 
-    Unlike the filled share of the bounding box, this sees a square's corners also where its sides
-    are bent.
+    Entry ``n - 1`` is the amplitude of ``n`` waves (1 to 8), as a share of the mean distance. Bent
+    sides and soft notches change it little. As drawn: nothing for a circle, 0.27 of three waves for
+    a triangle, 0.14 of four for a square, 0.35 of five for a star.
     """
-    along_axes = np.ptp(xs) + np.ptp(ys) + 2
-    return float((np.ptp(xs + ys) + np.ptp(xs - ys) + 2) / np.sqrt(2) / along_axes)
+    ys, xs = np.nonzero(filled)
+    angles = np.linspace(0, 2 * np.pi, 120, endpoint=False)[:, None]
+    steps = np.arange(0, max(filled.shape), 0.25)
+    rows = np.round(ys.mean() + np.sin(angles) * steps).astype(int)
+    columns = np.round(xs.mean() + np.cos(angles) * steps).astype(int)
+    height, width = filled.shape
+    is_there = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    is_inside = filled[rows.clip(0, height - 1), columns.clip(0, width - 1)] & is_there
+    spectrum = np.abs(np.fft.rfft(is_inside.sum(axis=1)))
+    return 2 * spectrum[1:9] / spectrum[0]
 
 
 def _name_size(mask: NDArray[np.bool_]) -> str:
-    """By the wider side of the bounding box, as a share of the picture."""
+    """By the wider side of the bounding box: large is more than half of the picture."""
     ys, xs = np.nonzero(mask)
     extent = max(np.ptp(ys), np.ptp(xs)) + 1
-    return "large" if extent > 0.46 * mask.shape[0] else "small"
+    return "large" if extent > 0.5 * mask.shape[0] else "small"
 
 
 def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -156,27 +158,3 @@ def _shift(array: NDArray, step: int, axis: int) -> NDArray:
     moved = np.roll(array, step, axis)
     moved[(0 if step == 1 else -1,) if axis == 0 else (slice(None), 0 if step == 1 else -1)] = 0
     return moved
-
-
-def _hull_area(xs: NDArray, ys: NDArray) -> float:
-    """Area of the convex hull (Andrew's monotone chain), pixels counted whole."""
-    points = sorted(
-        {(x + dx, y + dy) for x, y in zip(xs, ys, strict=True) for dx in (0, 1) for dy in (0, 1)}
-    )
-
-    def half(path: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        kept: list[tuple[int, int]] = []
-        for x, y in path:
-            while len(kept) > 1 and (
-                (kept[-1][0] - kept[-2][0]) * (y - kept[-2][1])
-                - (kept[-1][1] - kept[-2][1]) * (x - kept[-2][0])
-                <= 0
-            ):
-                kept.pop()
-            kept.append((x, y))
-        return kept[:-1]
-
-    hull = half(points) + half(points[::-1])
-    return 0.5 * abs(
-        sum(a * d - b * c for (a, b), (c, d) in zip(hull, hull[1:] + hull[:1], strict=True))
-    )

@@ -49,7 +49,6 @@ def test_held_out_scenes_are_a_share_of_every_attribute():
         assert {getattr(scene, attribute) for scene in held_out} == values
 
 
-@pytest.mark.xfail(reason="the weights in the box are not fully trained yet", strict=True)
 @pytest.mark.slow
 def test_pictures_are_what_the_prompts_say(pipeline):
     right: dict[str, list[bool]] = {"en": [], "zh": []}

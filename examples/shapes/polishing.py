@@ -40,7 +40,7 @@ def polish_decoder(
     odds = _weigh(scenes)
     contexts = encode_captions(encoder, tokenizer, [*(scene.caption("en") for scene in scenes), ""])
     trained = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
-    run = TrainingRun(path, trained, steps=steps, learning_rate=7e-4, average_decay=0.995)
+    run = TrainingRun(path, trained, steps=steps, learning_rate=2.5e-4, average_decay=0.995)
     unet.eval()
     for random in run.run(save_every=100):
         chosen = random.choice(len(scenes), size=batch, p=odds)
@@ -72,7 +72,7 @@ def polish_decoder(
 def _weigh(scenes: list[Scene]) -> np.ndarray:
     """How often each scene is drawn: small shapes, and stars, have the hardest outlines."""
     hardness = [
-        (2.0 if scene.size == "small" else 1.0) * (2.0 if scene.shape == "star" else 1.0)
+        (2.0 if scene.size == "small" else 1.0) * (3.0 if scene.shape == "star" else 1.0)
         for scene in scenes
     ]
     return np.array(hardness) / sum(hardness)

@@ -72,8 +72,8 @@ def all_scenes() -> list[Scene]:
 def draw(scene: Scene, random: np.random.Generator) -> np.ndarray:
     """Draw a scene a little off the centre, (128, 128, 3) float32 in [-1, 1]."""
     size = scene.size or random.choice(list(SIZES))
-    radius = random.uniform(20, 24) if size == "small" else random.uniform(42, 46)
-    slack = 8.0 if size == "small" else 5.0
+    radius = random.uniform(24, 27) if size == "small" else random.uniform(42, 46)
+    slack = 4.0
     centre = RESOLUTION / 2 + random.uniform(-slack, slack, 2)
     ys, xs = np.mgrid[:RESOLUTION, :RESOLUTION].astype(np.float32) + 0.5
     inside = np.clip(0.5 - _distance(scene.shape, xs - centre[0], ys - centre[1], radius), 0, 1)
