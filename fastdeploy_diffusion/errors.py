@@ -64,7 +64,7 @@ class AccuracyError(EngineError):
 
 
 class PassError(DiffusionError):
-    """A pass did not do to a network what the model's config promises."""
+    """A pass cannot be loaded, or does not do to a network what it promises."""
 
 
 class CacheError(DiffusionError):

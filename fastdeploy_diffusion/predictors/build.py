@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES, AccuracyReport, Generator, verify
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.placement import Placement
@@ -86,13 +86,32 @@ class ComponentBuild:
             _warn(f"{self.name}: this build is not kept: {error}")
             return self._make_for_now()
 
+    def load_reference(self) -> Program:
+        """Give the Paddle layer as it is without passes, with its weights."""
+        return Program(self.name, self.network.load(), self.inputs, self.outputs)
+
+    def prove(self, reference: Program, session: Session, tolerance: float) -> AccuracyReport:
+        """Compare a session with the layer, on one row of inputs; raises as `verify`."""
+        return verify(
+            reference,
+            session,
+            seed=_VERIFY_SEED,
+            tolerance=tolerance,
+            generators=self.generators,
+            shapes=self.shapes(rows=1),
+        )
+
+    def shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
+        """Give the inputs' shapes by name, their free dimensions being ``rows``."""
+        return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
+
     def _key(self) -> CacheKey:
         return make_cache_key(
             self.placement.engine,
             self.placement.spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**self.network.identify(), "passes": [each.name for each in self.passes]},
+            {**self.network.identify(), "passes": [each.identify() for each in self.passes]},
         )
 
     def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
@@ -140,7 +159,7 @@ class ComponentBuild:
 
     def _make(self, artifact: Path) -> BuiltSession:
         engine, spec = self.placement.engine, self.placement.spec
-        reference = Program(self.name, self.network.load(), self.inputs, self.outputs)
+        reference = self.load_reference()
         program, counts = reference, {}
         if engine.binds_weights or self.passes:
             rewritten = rewrite_network(self.network, self.passes)
@@ -149,14 +168,7 @@ class ComponentBuild:
             program = replace(reference, layer=layer, read_weight=rewritten.read)
         engine.build(program, spec, artifact)
         session = engine.load(program, spec, artifact)
-        proof = verify(
-            reference,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=TOLERANCES[spec.precision],
-            generators=self.generators,
-            shapes={each.name: tuple(size or 1 for size in each.shape) for each in self.inputs},
-        )
+        proof = self.prove(reference, session, TOLERANCES[spec.precision])
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
 

@@ -13,9 +13,11 @@ from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
 from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.program import TensorSpec
 
 
@@ -105,19 +107,34 @@ class Component:
         self._lock = threading.Lock()
         self._session: Session | None = None
 
-    def prepare(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
-        """Give the session for these specs, built now if it is not there yet.
+    def plan(
+        self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    ) -> ComponentBuild:
+        """Say what is built for these specs, without building it."""
+        return ComponentBuild(
+            self.name,
+            self._placement,
+            self._network,
+            self._passes,
+            self._generators,
+            inputs,
+            outputs,
+        )
+
+    def prepare(self, build: ComponentBuild) -> Session:
+        """Give the session of a build that ``plan`` gave, built now if it is not there yet.
 
         Raises:
+            PassError: A pass fails, or changes the numbers.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
         with self._lock:
             session = self._session
-            if session is None or tuple(session.inputs.values()) != inputs:
+            if session is None or tuple(session.inputs.values()) != build.inputs:
                 self._session = None  # frees the last build's memory before the next one's
                 del session
-                session = self._session = self._build(inputs, outputs)
+                session = self._session = self._build(build)
             return session
 
     def close(self) -> None:
@@ -127,17 +144,16 @@ class Component:
                 self._session.close()
                 self._session = None
 
-    def _build(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Session:
+    def _build(self, build: ComponentBuild) -> Session:
         started = time.perf_counter()
-        built = ComponentBuild(
-            self.name,
-            self._placement,
-            self._network,
-            self._passes,
-            self._generators,
-            inputs,
-            outputs,
-        ).open(self._cache)
+        try:
+            built = build.open(self._cache)
+        except (PassError, MemoryError):
+            raise
+        except Exception as error:
+            if guilty := find_guilty_pass(build):
+                raise guilty from error
+            raise
         self.report = replace(
             self.report,
             relative_error=built.relative_error,

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
@@ -42,10 +43,10 @@ class Denoiser:
             generators={"timestep": spread},
         )
 
-    def prepare(self, height: int, width: int, tokens: int) -> Session:
-        """Build what is not built yet, for latents of this size and texts of this length."""
+    def plan(self, height: int, width: int, tokens: int) -> ComponentBuild:
+        """Say what is built for latents of this size and texts of this length."""
         config = self.config
-        return self.component.prepare(
+        return self.component.plan(
             (
                 TensorSpec("sample", (None, config.in_channels, height, width), "float32"),
                 TensorSpec("timestep", (None,), "float32"),
@@ -55,6 +56,10 @@ class Denoiser:
             ),
             (TensorSpec("prediction", (None, config.out_channels, height, width), "float32"),),
         )
+
+    def prepare(self, height: int, width: int, tokens: int) -> Session:
+        """Build what is not built yet, for latents of this size and texts of this length."""
+        return self.component.prepare(self.plan(height, width, tokens))
 
     def predict(
         self,

@@ -13,6 +13,7 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import RequestError, UnsupportedModelError
 from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -69,17 +70,21 @@ class TextEncoder:
             generators={"input_ids": integers(0, self.config.vocab_size)},
         )
 
-    def prepare(self) -> Session:
-        """Build what is not built yet."""
+    def plan(self) -> ComponentBuild:
+        """Say what is built."""
         tokens, width = self.tokenizer.max_length, self.config.hidden_size
         layers = self.config.num_hidden_layers + 1
-        return self.component.prepare(
+        return self.component.plan(
             (TensorSpec("input_ids", (None, tokens), "int64"),),
             (
                 TensorSpec("hidden_states", (layers, None, tokens, width), "float32"),
                 TensorSpec("pooled", (None, width), "float32"),
             ),
         )
+
+    def prepare(self) -> Session:
+        """Build what is not built yet."""
+        return self.component.prepare(self.plan())
 
     def check_clip_skip(self, clip_skip: int) -> None:
         """Refuse a number of layers that the encoder does not have."""

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -43,10 +44,10 @@ class VAEDecoder:
             generators={},
         )
 
-    def prepare(self, height: int, width: int) -> Session:
-        """Build what is not built yet, for latents of this size."""
+    def plan(self, height: int, width: int) -> ComponentBuild:
+        """Say what is built for latents of this size."""
         scale = self.config.downscale
-        return self.component.prepare(
+        return self.component.plan(
             (TensorSpec("latents", (None, self.config.latent_channels, height, width), "float32"),),
             (
                 TensorSpec(
@@ -56,6 +57,10 @@ class VAEDecoder:
                 ),
             ),
         )
+
+    def prepare(self, height: int, width: int) -> Session:
+        """Build what is not built yet, for latents of this size."""
+        return self.component.prepare(self.plan(height, width))
 
     def decode(self, session: Session, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Decode (B, C, H, W) scaled latents to (B, 3, 8H, 8W) images in about [-1, 1].
