@@ -52,6 +52,11 @@ class PassResult:
     expected: int | None
     skipped: Mapping[str, str]
 
+    @property
+    def is_as_promised(self) -> bool:
+        """Whether the count is the expected one; ``True`` where nothing is promised."""
+        return self.expected in (None, self.count)
+
 
 @dataclass(frozen=True)
 class PassOrigin:
@@ -170,7 +175,7 @@ def apply_passes(
         check_derivations(str(each), network, derived, originals, derivations.keys())
         results.append(result)
         derivations |= derived
-        if strict and result.expected is not None and result.count != result.expected:
+        if strict and not result.is_as_promised:
             reasons = "; ".join(f"{path}: {why}" for path, why in result.skipped.items())
             raise PassError(
                 f"the pass {each} rewrote {result.count} places of "

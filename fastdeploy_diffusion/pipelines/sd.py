@@ -9,6 +9,7 @@ import numpy as np
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import (
     Conditioning,
@@ -104,6 +105,14 @@ class SDPipeline(DiffusionPredictor):
 
     def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
         return create_scheduler(self._scheduler_config, self.config.scheduler, eta=plan.request.eta)
+
+    def _plan_builds(self, plan: GenerationPlan) -> tuple[ComponentBuild, ...]:
+        _, height, width = plan.latent_shape
+        return (
+            self._text_encoder.plan(),
+            self._denoiser.plan(height, width, self._text_encoder.tokenizer.max_length),
+            self._vae.plan(height, width),
+        )
 
     def _prepare(self, plan: GenerationPlan) -> Networks:
         _, height, width = plan.latent_shape

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, AccuracyReport, Generator, verify
+import numpy as np
+
+from fastdeploy_diffusion.engines.accuracy import (
+    TOLERANCES,
+    AccuracyReport,
+    Generator,
+    draw_feeds,
+    verify,
+)
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.placement import Placement
@@ -98,11 +106,15 @@ class ComponentBuild:
             seed=_VERIFY_SEED,
             tolerance=tolerance,
             generators=self.generators,
-            shapes=self.shapes(rows=1),
+            shapes=self._fill_shapes(rows=1),
         )
 
-    def shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
-        """Give the inputs' shapes by name, their free dimensions being ``rows``."""
+    def draw_feeds(self, rows: int) -> dict[str, np.ndarray]:
+        """Draw inputs, the same ones each time, their free dimensions being ``rows``."""
+        shapes = self._fill_shapes(rows)
+        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
+
+    def _fill_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
 
     def _key(self) -> CacheKey:

@@ -14,6 +14,7 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
@@ -130,6 +131,13 @@ class DiffusionPredictor(ABC):
         self._prepare(self._plan(GenerationRequest(prompt="", height=height, width=width)))
         return self.report
 
+    def plan_builds(self) -> tuple[ComponentBuild, ...]:
+        """Say what is built for pictures of the size that requests get without asking.
+
+        Nothing is built; passes can be tried on what is given.
+        """
+        return self._plan_builds(self._plan(GenerationRequest(prompt="")))
+
     def cancel(self) -> None:
         """Stop what is running, before its next step; it raises `CancelledError`."""
         self._cancellations += 1
@@ -141,6 +149,10 @@ class DiffusionPredictor(ABC):
     @abstractmethod
     def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
         """A scheduler of this request's own."""
+
+    @abstractmethod
+    def _plan_builds(self, plan: GenerationPlan) -> tuple[ComponentBuild, ...]:
+        """What is built for a plan's sizes, in the order of ``report``."""
 
     @abstractmethod
     def _prepare(self, plan: GenerationPlan) -> Networks:

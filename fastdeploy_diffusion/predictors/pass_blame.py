@@ -36,7 +36,8 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
         except MemoryError:
             return None
         except Exception as error:
-            what = error.problem if isinstance(error, DiffusionError) else repr(error)
+            name = type(error).__name__
+            what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
             return PassError(
                 f"the pass {each} fails its check on {build.name}: {what}",
                 allowed=f"the layer's own numbers, to {TOLERANCES['fp32']:.0e}",
