@@ -52,7 +52,7 @@ RUNTIMES = {
         "paddle_runtime",
     ),
     # The package's own quiet way to Paddle is as good as Paddle.
-    "paddle_runtime": ("models/", "export/", "checkpoints/", "engines/paddle*"),
+    "paddle_runtime": ("models/", "passes/", "export/", "checkpoints/", "engines/paddle*"),
     "torch": (),
     "diffusers": (),
     "transformers": (),

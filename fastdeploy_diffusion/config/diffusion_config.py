@@ -64,7 +64,8 @@ class DiffusionConfig(ConfigSection):
     """How to build a pipeline, from keywords, a YAML file, a preset and command-line flags.
 
     Making one touches neither disk nor runtime: whether this machine can do what it asks is decided
-    when the pipeline is built. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
+    when the pipeline is built. Only for a pass that is not this library's, the names that installed
+    distributions register are read. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
 
     Raises:
         ConfigError: An option is unknown, has a value that is not allowed, or contradicts another.

@@ -11,6 +11,7 @@ from fastdeploy_diffusion.config.layers import Layer, keyword_layer, merge_layer
 from fastdeploy_diffusion.config.problems import explain_refusals, refuse
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
@@ -28,7 +29,9 @@ PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
 )
-PASSES_HELP = f"a list of {', '.join(PASSES)}; empty for none"
+PASSES_HELP = (
+    f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"
+)
 SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
 
 _SYNONYMS = {
@@ -54,8 +57,14 @@ def _read_list(value: Any) -> Any:
 
 
 def _check_passes(names: tuple[Any, ...]) -> tuple[Any, ...]:
-    for name in names:
-        _check_choice(PASSES, str(name))
+    others = [str(name) for name in names if name not in PASSES]
+    known = (*PASSES, *(find_pass_entry_points() if others else ()))
+    for name in others:
+        if name not in known:
+            raise refuse(
+                allowed=f"a list of {', '.join(known)}; empty for none",
+                fix=did_you_mean(name, known),
+            )
     return names
 
 

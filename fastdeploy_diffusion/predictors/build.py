@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+import numpy as np
+
+from fastdeploy_diffusion.engines.accuracy import (
+    TOLERANCES,
+    AccuracyReport,
+    Generator,
+    draw_feeds,
+    verify,
+)
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.placement import Placement
@@ -56,6 +64,7 @@ class ComponentBuild:
         passes: What rewrites the network for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
+        rows: How many rows of a batch one picture takes.
     """
 
     name: str
@@ -65,6 +74,7 @@ class ComponentBuild:
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    rows: int = 1
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
@@ -88,13 +98,36 @@ class ComponentBuild:
             _warn(f"{self.name}: this build is not kept: {error}")
             return self._make_for_now()
 
+    def load_reference(self) -> Program:
+        """Give the Paddle layer as it is without passes, with its weights."""
+        return Program(self.name, self.network.load(), self.inputs, self.outputs)
+
+    def prove(self, reference: Program, session: Session, tolerance: float) -> AccuracyReport:
+        """Compare a session with the layer, on one row of inputs; raises as `verify`."""
+        return verify(
+            reference,
+            session,
+            seed=_VERIFY_SEED,
+            tolerance=tolerance,
+            generators=self.generators,
+            shapes=self._fill_shapes(rows=1),
+        )
+
+    def draw_feeds(self) -> dict[str, np.ndarray]:
+        """Draw the inputs of one picture, the same ones each time."""
+        shapes = self._fill_shapes(self.rows)
+        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
+
+    def _fill_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
+        return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
+
     def _key(self) -> CacheKey:
         return make_cache_key(
             self.placement.engine,
             self.placement.spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**self.network.identify(), "passes": [each.name for each in self.passes]},
+            {**self.network.identify(), "passes": [each.identify() for each in self.passes]},
         )
 
     def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
@@ -141,7 +174,7 @@ class ComponentBuild:
 
     def _make(self, artifact: Path) -> BuiltSession:
         engine, spec = self.placement.engine, self.placement.spec
-        reference = Program(self.name, self.network.load(), self.inputs, self.outputs)
+        reference = self.load_reference()
         program, counts = reference, {}
         if engine.binds_weights or self.passes:
             rewritten = rewrite_network(self.network, self.passes)
@@ -151,14 +184,7 @@ class ComponentBuild:
         for part, folder in _list_parts(program, program.layer, artifact):
             engine.build(part, spec, folder)
         session = self._load_parts(program, program.layer, artifact)
-        proof = verify(
-            reference,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=TOLERANCES[spec.precision],
-            generators=self.generators,
-            shapes={each.name: tuple(size or 1 for size in each.shape) for each in self.inputs},
-        )
+        proof = self.prove(reference, session, TOLERANCES[spec.precision])
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
     def _load_parts(self, program: Program, layer: Any, artifact: Path) -> Session:
