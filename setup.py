@@ -19,7 +19,9 @@ EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
     "onnx": [*ONNX_EXPORT, "onnxruntime>=1.20"],
     "openvino": [*ONNX_EXPORT, "openvino>=2025.0"],
-    "tensorrt": ["tensorrt>=10.8", "cuda-python>=12"],
+    "tensorrt": [*ONNX_EXPORT, "tensorrt>=10.13", "cuda-python>=12.8"],
+    # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere.
+    "tensorrt-rtx": [*ONNX_EXPORT, "tensorrt-rtx>=1.4", "cuda-python>=12.8"],
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
     "dev": [

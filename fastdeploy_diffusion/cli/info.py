@@ -32,6 +32,8 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "tensorrt",
+    "tensorrt_rtx",
+    "cuda-python",
 )
 # The instruction sets that convolutions and matrix products gain from; x86, then Arm.
 CPU_FLAGS = (

@@ -202,9 +202,28 @@ def test_another_version_code_or_processor_is_another_key(monkeypatch):
         change.setattr(cache_key, "_digest_code", lambda: "other code")
         assert make_key().digest != before
     with monkeypatch.context() as change:
-        change.setattr(cache_key, "_identify", lambda device: {"kind": "cpu", "machine": "other"})
+        change.setattr(cache_key, "_identify", lambda *given: {"kind": "cpu", "machine": "other"})
         assert make_key().digest != before
     assert make_key().digest == before
+
+
+def test_a_target_stands_for_the_gpu_and_its_driver(monkeypatch):
+    def key(target):
+        spec = BuildSpec(Device("gpu", 7), target=target)
+        return make_key(engine=create_engine("tensorrt"), spec=spec)
+
+    # Any GPU of the architecture finds it, so that no GPU of this machine is asked.
+    monkeypatch.setenv("PATH", "")
+    before = key("sm86")
+    assert before.ingredients["device"]["target"] == "sm86"
+    assert key("sm89").digest != before.digest
+    for package in ("tensorrt", "tensorrt_rtx_cu12_bindings", "paddle2onnx"):
+        versions = {package: "99"}
+        with monkeypatch.context() as change:
+            change.setattr(cache_key, "_find_version", versions.get)
+            other = key("sm86")
+            change.setattr(cache_key, "_find_version", lambda package: None)
+            assert other.digest != key("sm86").digest
 
 
 def test_the_code_digest_sees_every_file(tmp_path, monkeypatch):
