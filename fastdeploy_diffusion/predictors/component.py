@@ -30,12 +30,14 @@ class ComponentReport:
         precision: The precision it runs in.
         fallback: Why this is not what was asked for; ``None`` if it is.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` until the component is built.
+            largest output; ``None`` until the component is built, and where it is `unchecked`.
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
         passed_over: With ``engine="auto"``, why faster engines were not taken, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
+        target: The GPU architecture that it is built for; ``None`` for the device itself.
+        unchecked: Why the build was not compared with the layer: it cannot run here.
     """
 
     name: str
@@ -47,6 +49,8 @@ class ComponentReport:
     relative_error: float | None = None
     build_seconds: float | None = None
     cached: bool = False
+    target: str | None = None
+    unchecked: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
 
@@ -90,6 +94,7 @@ class Component:
             choice.precision,
             cpu_fallback=cpu_fallback,
             threads=choice.threads,
+            target=choice.target,
         )
         self._passes = tuple(choose_passes(passes, self._placement.engine.name))
         spec = self._placement.spec
@@ -100,6 +105,7 @@ class Component:
             spec.precision,
             self._placement.fallback,
             TOLERANCES[spec.precision],
+            target=spec.target,
             passed_over=self._placement.passed_over,
         )
         self._lock = threading.Lock()
@@ -143,6 +149,7 @@ class Component:
             relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
             cached=built.cached,
+            unchecked=built.unchecked,
             passes=built.passes,
         )
         return built.session

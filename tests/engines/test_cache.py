@@ -55,6 +55,18 @@ def test_publishing_again_replaces(cache):
     assert list(cache.find(KEY).files) == ["other"]
 
 
+def test_a_proof_that_comes_later_is_recorded(cache):
+    entry = keep(cache)
+    cache.record_proof(entry, {"relative_error": 3e-7})
+    found = cache.find(KEY)
+    assert found.proof == {"relative_error": 3e-7}
+    assert (found.files, found.ingredients) == (entry.files, entry.ingredients)
+    assert sorted(path.name for path in found.folder.iterdir()) == ["artifact", ENTRY_FILE]
+    cache.remove(KEY.digest)
+    with pytest.raises(CacheError, match="cannot be written"):
+        cache.record_proof(entry, PROOF)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "removed", "added", "entry", "renamed"])
 def test_a_damaged_entry_is_removed(cache, damage):
     entry = keep(cache)
