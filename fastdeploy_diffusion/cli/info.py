@@ -32,7 +32,8 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "tensorrt",
-    "tensorrt_rtx",
+    "tensorrt_rtx_cu12",
+    "tensorrt_rtx_cu13",
     "cuda-python",
 )
 # The instruction sets that convolutions and matrix products gain from; x86, then Arm.
