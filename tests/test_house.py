@@ -41,8 +41,9 @@ FORBIDDEN = {
 RUNTIMES = {
     "openvino": ("engines/openvino",),
     "onnxruntime": ("engines/onnxruntime",),
-    "tensorrt": ("engines/tensorrt",),
-    "tensorrt_rtx": ("engines/tensorrt", "engines/tensorrt_rtx"),
+    "tensorrt": ("engines/tensorrt*",),
+    "tensorrt_rtx": ("engines/tensorrt*",),
+    "cuda": ("engines/tensorrt*",),
     "paddle": (
         "models/",
         "passes/",

@@ -169,6 +169,14 @@ def build(
     engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="smNN",
+            help="GPU architecture to build for, as sm86, on a machine with or without a GPU: "
+            "--engine tensorrt --device gpu.",
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
     ] = None,
@@ -185,6 +193,7 @@ def build(
             "engine": engine,
             "device": device,
             "precision": precision,
+            "target": target,
             "tokenizer_path": tokenizer,
         }
         print(format_builds(build_all(load_config(model, config, options), sizes), as_json))

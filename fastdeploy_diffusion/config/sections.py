@@ -1,5 +1,6 @@
 """The sections of a configuration, and the values that its options allow."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, NoReturn
@@ -29,6 +30,7 @@ PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
 )
+TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architecture to build for"
 PASSES_HELP = (
     f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"
 )
@@ -76,6 +78,12 @@ def _check_device(value: str) -> str:
     return value
 
 
+def _check_target(value: str) -> str:
+    if not re.fullmatch(r"sm[0-9]{2,3}", value):
+        raise refuse(fix="NVIDIA's list of CUDA GPUs gives the compute capability of each")
+    return value
+
+
 def _read_empty_section(value: Any) -> Any:
     # A section whose lines are all commented out reads as None from YAML.
     return {} if value is None else value
@@ -84,6 +92,7 @@ def _read_empty_section(value: Any) -> Any:
 EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINE_CHOICES))]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
+TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
 # Any, for an element that is refused must be blamed on the whole option.

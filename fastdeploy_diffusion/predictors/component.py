@@ -43,13 +43,15 @@ class ComponentReport:
         precision: The precision it runs in.
         fallback: Why this is not what was asked for; ``None`` if it is.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` until the component is built.
+            largest output; ``None`` until the component is built, and where it is `unchecked`.
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
         measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
         passed_over: With ``engine="auto"``, why other engines were not taken, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
+        target: The GPU architecture that it is built for; ``None`` for the device itself.
+        unchecked: Why the build was not compared with the layer: it cannot run here.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ComponentReport:
     build_seconds: float | None = None
     cached: bool = False
     measured_seconds: float | None = None
+    target: str | None = None
+    unchecked: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
 
@@ -190,6 +194,7 @@ class Component:
             choice.precision,
             cpu_fallback=self._cpu_fallback,
             threads=choice.threads,
+            target=choice.target,
         )
         names = taken.passes if taken else self._pass_names
         self._placement = placement
@@ -202,6 +207,7 @@ class Component:
             spec.precision,
             placement.fallback,
             TOLERANCES[spec.precision],
+            target=spec.target,
             passed_over=plan.explain(taken) if plan and taken else placement.passed_over,
             measured_seconds=taken.seconds if taken else None,
         )
@@ -209,8 +215,11 @@ class Component:
     def _recover(self, error: EngineError, signature: Signature) -> Session | None:
         """Build the fallback in place of an engine that failed, and say so."""
         with self._lock:
-            placement = self._cpu_fallback and replace_engine(self._placement, error.problem)
-            if not placement:
+            # What is built for another machine has no place here that something could take.
+            if not self._cpu_fallback or self._placement.spec.target is not None:
+                return None
+            placement = replace_engine(self._placement, error.problem)
+            if placement is None:
                 return None
             self._placement, self._passes = placement, ()
             spec = placement.spec
@@ -247,6 +256,7 @@ class Component:
             relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
             cached=built.cached,
+            unchecked=built.unchecked,
             passes=built.passes,
         )
         return built.session

@@ -6,6 +6,7 @@ from pathlib import Path
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import DiffusionError, PassError
 from fastdeploy_diffusion.passes.base import LayerPass
@@ -51,5 +52,6 @@ def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:
     layer = rewrite_network(build.network, passes).load()
     program = replace(reference, layer=layer)
     spec = BuildSpec(Device("cpu"), threads=build.placement.spec.threads)
-    with create_engine("paddle-eager").load(program, spec, Path()) as session:
-        build.prove(reference, session, TOLERANCES["fp32"])
+    engine = create_engine("paddle-eager")
+    with engine.load(program, spec, Path()) as session:
+        replace(build, placement=Placement(engine, spec)).prove(reference, session)

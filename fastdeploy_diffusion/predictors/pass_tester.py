@@ -83,7 +83,7 @@ class PassTester:
             return replace(trial, problem=_explain_count(each, result))
         return self._build_and_time(each, trial) if result.count else trial
 
-    def build_with(self, passes: Sequence[LayerPass]) -> tuple[float, TurnTimings | None]:
+    def build_with(self, passes: Sequence[LayerPass]) -> tuple[float | None, TurnTimings | None]:
         """Build with passes, all together, and prove and time that.
 
         Returns:
