@@ -30,7 +30,7 @@ lint: .venv/installed-dev
 	@touch $@
 
 .venv/installed-dev: setup.py | .venv
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,onnx,openvino,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,onnx,openvino,tensorrt-rtx,dev]"
 	@touch $@ .venv/installed
 
 clean:

@@ -15,11 +15,18 @@ VERSION = re.search(
 # Paddle2ONNX makes the graph that the engine then compiles; it wants an old onnx.
 ONNX_EXPORT = ["onnx>=1.16,<1.18", "paddle2onnx==2.1.0"]
 
+# The tests build with it. For Macs, on which they run as well, there is none.
+TENSORRT_RTX = [
+    f"{package}; sys_platform != 'darwin'" for package in ("tensorrt-rtx>=1.4", "cuda-python>=12.8")
+]
+
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
     "onnx": [*ONNX_EXPORT, "onnxruntime>=1.20"],
     "openvino": [*ONNX_EXPORT, "openvino>=2025.0"],
-    "tensorrt": ["tensorrt>=10.8", "cuda-python>=12"],
+    "tensorrt": [*ONNX_EXPORT, "tensorrt>=10.13", "cuda-python>=12.8"],
+    # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere.
+    "tensorrt-rtx": [*ONNX_EXPORT, *TENSORRT_RTX],
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
     "dev": [

@@ -60,11 +60,24 @@ class EngineUnavailableError(EngineError):
 
 
 class AccuracyError(EngineError):
-    """An engine's output differs from the Paddle layer by more than the tolerance."""
+    """An engine's output differs from the Paddle layer by more than the tolerance.
+
+    Args:
+        problem: As for `DiffusionError`.
+        relative_error: How far it is, as a share of the layer's largest output.
+        allowed: As for `DiffusionError`.
+        fix: As for `DiffusionError`.
+    """
+
+    def __init__(
+        self, problem: str, *, relative_error: float, allowed: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(problem, allowed=allowed, fix=fix)
+        self.relative_error = relative_error
 
 
 class PassError(DiffusionError):
-    """A pass did not do to a network what the model's config promises."""
+    """A pass cannot be loaded, or does not do to a network what it promises."""
 
 
 class CacheError(DiffusionError):

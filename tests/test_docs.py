@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from typer.testing import CliRunner
+from user_distribution import forget_modules
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
 from fastdeploy_diffusion.cli import app
@@ -37,6 +40,12 @@ class Block:
     language: str
     code: str
     output: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file that the block shows, if it begins with its name; it is written, not run."""
+        name = re.match(r"# (\S+\.(?:yaml|py))\n", self.code)
+        return name[1] if name and self.language in ("yaml", "python") else None
 
 
 def read_blocks(page: Path) -> list[Block]:
@@ -76,15 +85,31 @@ RUNS = [
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, distribution):
     """An empty folder to work in, with the files that the pages show."""
     monkeypatch.chdir(tmp_path)
-    for page in PAGES_TO_RUN:
-        for block in read_blocks(page):
-            if block.language == "yaml":
-                name = re.match(r"# (\S+\.yaml)\n", block.code)[1]
-                Path(name).write_text(block.code, encoding="utf-8")
-    return tmp_path
+    write_files(tmp_path, "yaml")
+    monkeypatch.syspath_prepend(distribution)
+    yield tmp_path
+    forget_modules(distribution)
+
+
+@pytest.fixture(scope="session")
+def distribution(tmp_path_factory):
+    """The distribution with a pass that a page shows, with what pip would know of it."""
+    folder = tmp_path_factory.mktemp("distribution")
+    write_files(folder, "python")
+    command = [sys.executable, "setup.py", "--quiet", "egg_info"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def write_files(folder, language):
+    blocks = [block for page in PAGES_TO_RUN for block in read_blocks(page)]
+    for block in blocks:
+        if block.language == language and block.file:
+            (folder / block.file).write_text(block.code, encoding="utf-8")
+    assert language != "yaml" or all(block.file for block in blocks if block.language == "yaml")
 
 
 @every_page
@@ -104,7 +129,7 @@ def test_blocks_are_of_a_kind_that_is_tested(page):
     ids=lambda page: page.name,
 )
 def test_python_blocks_run(page, folder, capsys):
-    blocks = [block for block in read_blocks(page) if block.language == "python"]
+    blocks = [block for block in read_blocks(page) if block.language == "python" and not block.file]
     model = DiffusionConfig.from_preset("shapes").model_path
     names = {"__name__": "__main__"}
     with warnings.catch_warnings():

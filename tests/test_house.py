@@ -41,8 +41,9 @@ FORBIDDEN = {
 RUNTIMES = {
     "openvino": ("engines/openvino",),
     "onnxruntime": ("engines/onnxruntime",),
-    "tensorrt": ("engines/tensorrt",),
-    "tensorrt_rtx": ("engines/tensorrt", "engines/tensorrt_rtx"),
+    "tensorrt": ("engines/tensorrt*",),
+    "tensorrt_rtx": ("engines/tensorrt*",),
+    "cuda": ("engines/tensorrt*",),
     "paddle": (
         "models/",
         "passes/",
@@ -52,7 +53,7 @@ RUNTIMES = {
         "paddle_runtime",
     ),
     # The package's own quiet way to Paddle is as good as Paddle.
-    "paddle_runtime": ("models/", "export/", "checkpoints/", "engines/paddle*"),
+    "paddle_runtime": ("models/", "passes/", "export/", "checkpoints/", "engines/paddle*"),
     "torch": (),
     "diffusers": (),
     "transformers": (),

@@ -169,6 +169,14 @@ def build(
     engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="smNN",
+            help="GPU architecture to build for, as sm86, on a machine with or without a GPU: "
+            "--engine tensorrt --device gpu.",
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
     ] = None,
@@ -185,9 +193,65 @@ def build(
             "engine": engine,
             "device": device,
             "precision": precision,
+            "target": target,
             "tokenizer_path": tokenizer,
         }
         print(format_builds(build_all(load_config(model, config, options), sizes), as_json))
+
+
+@app.command()
+def passes(
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--passes",
+            metavar="NAME[,NAME]...",
+            help="Which to try; all there are if left out here and in the file.",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time each component with and without each pass.")
+    ] = False,
+    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Try each pass alone: how often it fires, its error on the engine, its speed.
+
+    Exit code 1 if one cannot be used.
+    """
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.model import load_config
+        from fastdeploy_diffusion.cli.passes import (
+            format_json,
+            format_table,
+            parse_passes,
+            try_passes,
+        )
+
+        options = {
+            "passes": parse_passes(only),
+            "engine": engine,
+            "device": device,
+            "precision": precision,
+            "tokenizer_path": tokenizer,
+        }
+        report, trials = try_passes(load_config(model, config, options), measure)
+        print(format_json(trials, measure) if as_json else format_table(report, trials))
+    if any(trial.problem for trial in trials):
+        raise typer.Exit(1)
 
 
 @app.command()

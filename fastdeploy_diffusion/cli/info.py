@@ -32,6 +32,9 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "tensorrt",
+    "tensorrt_rtx_cu12",
+    "tensorrt_rtx_cu13",
+    "cuda-python",
 )
 # The instruction sets that convolutions and matrix products gain from; x86, then Arm.
 CPU_FLAGS = (

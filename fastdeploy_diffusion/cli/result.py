@@ -66,11 +66,14 @@ def format_json(files: Sequence[Path], result: GenerationResult, warnings: Seque
 
 def describe_component(report: ComponentReport) -> list[str]:
     """Say on what a component runs, and how well that is proven, in cells."""
-    proof = (
-        "not checked yet"
-        if report.relative_error is None
-        else f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
-    )
+    if report.relative_error is not None:
+        proof = f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
+    elif report.unchecked:
+        proof = f"not checked: {report.unchecked}"
+    else:
+        proof = "not checked yet"
+    if report.target:
+        proof = f"for {report.target}, {proof}"
     if report.cached:
         proof += ", from the cache"
     if report.fallback:

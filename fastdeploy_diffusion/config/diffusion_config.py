@@ -24,6 +24,7 @@ from fastdeploy_diffusion.config.sections import (
     PRECISION_HELP,
     PREDICTION_TYPE_HELP,
     SCHEDULER_HELP,
+    TARGET_HELP,
     ComponentConfig,
     ConfigSection,
     DeviceName,
@@ -34,7 +35,9 @@ from fastdeploy_diffusion.config.sections import (
     PredictionType,
     RequestDefaults,
     SchedulerName,
+    TargetName,
 )
+from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -52,19 +55,24 @@ COMPONENTS = ("text_encoder", "denoiser", "vae")
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What one sub-predictor runs on: the pipeline's choice with its own section applied."""
+    """What one sub-predictor runs on: the pipeline's choice with its own section applied.
+
+    A target is for sub-predictors on a GPU; the others have none.
+    """
 
     engine: str
     device: str
     precision: str
     threads: int | None
+    target: str | None = None
 
 
 class DiffusionConfig(ConfigSection):
     """How to build a pipeline, from keywords, a YAML file, a preset and command-line flags.
 
     Making one touches neither disk nor runtime: whether this machine can do what it asks is decided
-    when the pipeline is built. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
+    when the pipeline is built. Only for a pass that is not this library's, the names that installed
+    distributions register are read. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
 
     Raises:
         ConfigError: An option is unknown, has a value that is not allowed, or contradicts another.
@@ -91,6 +99,7 @@ class DiffusionConfig(ConfigSection):
     threads: int | None = Field(
         default=None, ge=1, description="number of CPU threads: a whole number of 1 or more"
     )
+    target: TargetName | None = Field(default=None, description=TARGET_HELP)
     cpu_fallback: bool = Field(
         default=True,
         description="true or false: whether to run on the CPU, with a warning, what cannot run "
@@ -197,17 +206,39 @@ class DiffusionConfig(ConfigSection):
                 fix=did_you_mean(name, COMPONENTS, {"unet": "denoiser", "transformer": "denoiser"}),
             )
         own: ComponentConfig = getattr(self, name)
+        device = own.device or self.device
         return EngineChoice(
             engine=own.engine or self.engine,
-            device=own.device or self.device,
+            device=device,
             precision=own.precision or self.precision,
             threads=self.threads,
+            target=self.target if parse_device(device).kind == "gpu" else None,
         )
 
     def digest(self) -> str:
         """Identify this configuration: sha256 (hex) of its canonical JSON."""
         text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _check_target_has_effect(self) -> Self:
+        if self.target is None:
+            return self
+        if all(self.component(name).target is None for name in COMPONENTS):
+            raise refuse(
+                f"target is {self.target!r}, and nothing is to run on a GPU",
+                allowed="a GPU architecture for what has device='gpu'",
+                fix="add device='gpu'",
+                option="target",
+            )
+        if not self.cache:
+            raise refuse(
+                f"target is {self.target!r}, and builds are not kept",
+                allowed="a target with cache=True, where the build is left for its machine",
+                fix="remove cache=False",
+                option="target",
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
 """The sections of a configuration, and the values that its options allow."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, NoReturn
@@ -11,6 +12,7 @@ from fastdeploy_diffusion.config.layers import Layer, keyword_layer, merge_layer
 from fastdeploy_diffusion.config.problems import explain_refusals, refuse
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
@@ -28,7 +30,10 @@ PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
 )
-PASSES_HELP = f"a list of {', '.join(PASSES)}; empty for none"
+TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architecture to build for"
+PASSES_HELP = (
+    f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"
+)
 SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
 
 _SYNONYMS = {
@@ -54,8 +59,14 @@ def _read_list(value: Any) -> Any:
 
 
 def _check_passes(names: tuple[Any, ...]) -> tuple[Any, ...]:
-    for name in names:
-        _check_choice(PASSES, str(name))
+    others = [str(name) for name in names if name not in PASSES]
+    known = (*PASSES, *(find_pass_entry_points() if others else ()))
+    for name in others:
+        if name not in known:
+            raise refuse(
+                allowed=f"a list of {', '.join(known)}; empty for none",
+                fix=did_you_mean(name, known),
+            )
     return names
 
 
@@ -67,6 +78,12 @@ def _check_device(value: str) -> str:
     return value
 
 
+def _check_target(value: str) -> str:
+    if not re.fullmatch(r"sm[0-9]{2,3}", value):
+        raise refuse(fix="NVIDIA's list of CUDA GPUs gives the compute capability of each")
+    return value
+
+
 def _read_empty_section(value: Any) -> Any:
     # A section whose lines are all commented out reads as None from YAML.
     return {} if value is None else value
@@ -75,6 +92,7 @@ def _read_empty_section(value: Any) -> Any:
 EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINE_CHOICES))]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
+TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
 # Any, for an element that is refused must be blamed on the whole option.

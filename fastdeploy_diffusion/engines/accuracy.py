@@ -1,6 +1,6 @@
 """The proof of a session: its outputs against those of the Paddle layer in float32."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -73,7 +73,7 @@ def verify(
                 allowed=", ".join(session.inputs),
                 fix=did_you_mean(name, session.inputs),
             )
-    feeds = draw_feeds(program, seed=seed, generators=generators, shapes=shapes)
+    feeds = draw_feeds(program.name, program.inputs, seed, generators, shapes)
     given, wanted = session.run(**feeds), run_layer(program, feeds)
     errors = {name: _relative_error(given[name], wanted[name]) for name in wanted}
     # NaN is larger than everything here: a comparison that fails must not pass.
@@ -83,6 +83,7 @@ def verify(
         raise AccuracyError(
             f"{program.name}: output {worst!r} of the {session.engine} engine differs from the "
             f"Paddle layer by {report.relative_error:.2e} of its largest value (seed {seed})",
+            relative_error=report.relative_error,
             allowed=f"{tolerance:.0e}",
             fix="use a higher precision or another engine, and report this",
         )
@@ -90,21 +91,28 @@ def verify(
 
 
 def draw_feeds(
-    program: Program,
-    *,
+    component: str,
+    inputs: Sequence[TensorSpec],
     seed: int,
     generators: Mapping[str, Generator],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
-    """Draw every input of a program; arguments as for `verify`.
+    """Draw inputs, always the same ones for a seed.
+
+    Args:
+        component: Name of the component, for messages.
+        inputs: What to draw.
+        seed: Seed of the whole.
+        generators: As for `verify`.
+        shapes: As for `verify`.
 
     Raises:
         EngineError: An input cannot be drawn.
     """
     random = np.random.default_rng(seed)
     return {
-        spec.name: _draw(program.name, spec, random, generators.get(spec.name), shapes)
-        for spec in program.inputs
+        spec.name: _draw(component, spec, random, generators.get(spec.name), shapes)
+        for spec in inputs
     }
 
 

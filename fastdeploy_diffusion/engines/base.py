@@ -28,6 +28,8 @@ class BuildSpec:
         precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``; inputs and outputs keep the
             types of their specs.
         threads: CPU threads of one run; ``None`` for every core that the process may use.
+        target: The GPU architecture to build for, ``"sm86"``, where that need not be a GPU of this
+            machine; ``None`` for the device itself.
 
     Raises:
         ConfigError: ``threads`` is less than 1.
@@ -36,6 +38,7 @@ class BuildSpec:
     device: Device
     precision: str = "fp32"
     threads: int | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -47,7 +50,8 @@ class BuildSpec:
         return self.threads or _count_usable_cores()
 
     def __str__(self) -> str:
-        return f"{self.device} in {self.precision}"
+        built_for = f" for {self.target}" if self.target else ""
+        return f"{self.device} in {self.precision}{built_for}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
     name: ClassVar[str]
-    # Whether builds hold no weights, so that a program's layer may be one without values.
+    # Whether weights come from the program, so that its layer may be one without values.
     binds_weights: ClassVar[bool] = False
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
@@ -99,6 +103,21 @@ class Engine(ABC):
         if not support.ok:
             raise EngineUnavailableError(support.reason)
 
+    def require_build(self, spec: BuildSpec) -> None:
+        """Refuse a spec that the engine cannot build for here.
+
+        Without a target it is built for this machine, so that it has to run here, too.
+
+        Raises:
+            EngineUnavailableError: The message says why, and what installs the missing part.
+        """
+        if spec.target is not None:
+            raise EngineUnavailableError(
+                f"{self.name} builds for the machine that it runs on, not for {spec.target}",
+                allowed="a target for engine='tensorrt' on device='gpu'",
+            )
+        self.require(spec)
+
     def build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         """Compile a program: slow, done once.
 
@@ -111,7 +130,7 @@ class Engine(ABC):
             EngineUnavailableError: The engine cannot do this here; the message says why.
             EngineError: The build failed.
         """
-        self.require(spec)
+        self.require_build(spec)
         with self._explain(f"build {program.name}"):
             out.mkdir(parents=True, exist_ok=True)
             self._build(program, spec, out)

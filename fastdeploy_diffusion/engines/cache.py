@@ -180,9 +180,7 @@ class ArtifactCache:
                 for path in sorted(artifact.rglob("*"))
                 if path.is_file()
             }
-            entry = {"ingredients": key.ingredients, "proof": proof, "files": files}
-            text = json.dumps(entry, indent=2, ensure_ascii=False)
-            (staged / ENTRY_FILE).write_text(text, encoding="utf-8")
+            _write_entry(staged, {"ingredients": key.ingredients, "proof": proof, "files": files})
             shutil.rmtree(folder, ignore_errors=True)
             staged.rename(folder)
         published = self._read(folder)
@@ -190,6 +188,21 @@ class ArtifactCache:
             raise CacheError(f"{folder} vanished while it was written")
         self.collect(keep=key.digest)
         return published
+
+    def record_proof(self, entry: CacheEntry, proof: Mapping[str, Any]) -> None:
+        """Note what a check has found of an entry that was published without one.
+
+        Args:
+            entry: The entry; it must not be changed by others meanwhile, except by the same check.
+            proof: What the check found; JSON values.
+
+        Raises:
+            CacheError: The folder cannot be written.
+        """
+        with _explain(self.root):
+            files = {name: list(each) for name, each in entry.files.items()}
+            content = {"ingredients": entry.ingredients, "proof": proof, "files": files}
+            _write_entry(entry.folder, content)
 
     def entries(self) -> list[CacheEntry]:
         """All entries, the one used last first."""
@@ -243,6 +256,14 @@ class ArtifactCache:
 def default_cache_folder() -> Path:
     """Where builds are kept unless a configuration says otherwise: the user's own cache folder."""
     return Path(user_cache_dir("fastdeploy-diffusion", appauthor=False))
+
+
+def _write_entry(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the note beside an artifact; a reader sees the old one or the new one, whole."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    unfinished = folder / f"{ENTRY_FILE}.{os.getpid()}"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(folder / ENTRY_FILE)
 
 
 def _hash(path: Path) -> str:

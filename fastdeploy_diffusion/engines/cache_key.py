@@ -49,7 +49,7 @@ def make_cache_key(
             "code": _digest_code(),
             "engine": engine.name,
             "packages": {name: _find_version(name) for name in engine.packages},
-            "device": _identify(spec.device),
+            "device": _identify(spec.device, spec.target),
             "precision": spec.precision,
         }
     )
@@ -108,9 +108,12 @@ def _find_version(package: str) -> str | None:
 
 
 @functools.cache
-def _identify(device: Device) -> dict[str, str]:
+def _identify(device: Device, target: str | None) -> dict[str, str]:
     """Architecture and, for a GPU, driver: a build for one need not run on another."""
     found = {"kind": device.kind, "machine": platform.machine(), "system": platform.system()}
+    if target is not None:
+        # Built for every GPU of an architecture, here or elsewhere, and under any driver.
+        return {**found, "target": target}
     if device.kind == "cpu":
         return {**found, "instructions": _read_cpu_flags()}
     if device.kind == "gpu":

@@ -47,6 +47,7 @@ def select_engine(
     *,
     cpu_fallback: bool,
     threads: int | None = None,
+    target: str | None = None,
 ) -> Placement:
     """Choose what was asked for if it can run here, and otherwise Paddle on the CPU in float32.
 
@@ -56,6 +57,7 @@ def select_engine(
         precision: The precision asked for.
         cpu_fallback: Whether the CPU may take the place of what cannot run.
         threads: CPU threads of one run; ``None`` for all.
+        target: The GPU architecture to build for; nothing takes the place of an engine that cannot.
 
     Returns:
         The engine and spec; where they are the fallback, a `FallbackWarning` has been issued.
@@ -65,11 +67,17 @@ def select_engine(
             either.
         ConfigError: There is no engine of this name.
     """
-    asked = BuildSpec(device, precision, threads)
+    asked = BuildSpec(device, precision, threads, target)
     try:
         return _choose(asked) if name == AUTO else Placement(_require_engine(name, asked), asked)
     except EngineUnavailableError as error:
         unavailable = error
+    if target is not None:
+        raise EngineUnavailableError(
+            f"{name} on {asked} cannot be built here: {unavailable.problem}",
+            allowed=unavailable.allowed,
+            fix=unavailable.fix,
+        )
     instead = BuildSpec(Device("cpu"), "fp32", threads)
     if not cpu_fallback:
         raise EngineUnavailableError(
@@ -126,5 +134,5 @@ def _choose(spec: BuildSpec) -> Placement:
 
 def _require_engine(name: str, spec: BuildSpec) -> Engine:
     engine = create_engine(name)
-    engine.require(spec)
+    engine.require_build(spec)
     return engine

@@ -14,16 +14,12 @@ _CREATORS: Mapping[str, str] = MappingProxyType(
         "openvino": "fastdeploy_diffusion.engines.openvino:OpenVINOEngine",
         "paddle": "fastdeploy_diffusion.engines.paddle:PaddleEngine",
         "paddle-eager": "fastdeploy_diffusion.engines.paddle_eager:PaddleEagerEngine",
+        "tensorrt": "fastdeploy_diffusion.engines.tensorrt:TensorRTEngine",
     }
 )
 
 # Names that a configuration may hold already, and what they will stand for.
-_PLANNED: Mapping[str, str] = MappingProxyType(
-    {
-        "cinn": "Paddle's compiler CINN",
-        "tensorrt": "TensorRT",
-    }
-)
+_PLANNED: Mapping[str, str] = MappingProxyType({"cinn": "Paddle's compiler CINN"})
 
 _SYNONYMS = {
     "eager": "paddle-eager",

@@ -24,7 +24,13 @@ def missing_packages() -> list[str]:
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def export_onnx(program: Program, directory: Path, *, as_initializers: bool = False) -> Path:
+def export_onnx(
+    program: Program,
+    directory: Path,
+    *,
+    as_initializers: bool = False,
+    free_name: str | None = None,
+) -> Path:
     """Trace a layer and convert its graph.
 
     Args:
@@ -32,6 +38,8 @@ def export_onnx(program: Program, directory: Path, *, as_initializers: bool = Fa
         directory: Where the files go; made if missing, an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
+        free_name: One name for all free dimensions, which says that they are equal; ``None`` for a
+            name for each.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
@@ -56,12 +64,14 @@ def export_onnx(program: Program, directory: Path, *, as_initializers: bool = Fa
         weights = trace_without_weights(program, traced)
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
-        _convert(program, traced, output, weights if as_initializers else [])
+        _convert(program, traced, output, weights if as_initializers else [], free_name)
     write_manifest(program, directory, [GRAPH_FILE], weights)
     return output
 
 
-def _convert(program: Program, traced: Path, output: Path, initializers: list[str]) -> None:
+def _convert(
+    program: Program, traced: Path, output: Path, initializers: list[str], free_name: str | None
+) -> None:
     job = traced.with_name("job.json")
     job.write_text(
         json.dumps(
@@ -71,6 +81,7 @@ def _convert(program: Program, traced: Path, output: Path, initializers: list[st
                 "opset": OPSET,
                 "outputs": [spec.name for spec in program.outputs],
                 "initializers": initializers,
+                "free_name": free_name,
                 "shapes": {spec.name: spec.shape for spec in (*program.inputs, *program.outputs)},
             }
         ),

@@ -5,3 +5,6 @@ if __name__ != "fastdeploy_diffusion.passes":
         f"{__name__!r} is only a link to a folder of the package: "
         "import fastdeploy_diffusion.passes instead"
     )
+
+# Before any module of this room imports Paddle, so that the import is quiet.
+import fastdeploy_diffusion.paddle_runtime  # noqa: F401

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.passes.derivation_checks import check_derivations
 
 if TYPE_CHECKING:
     import paddle
@@ -51,14 +53,49 @@ class PassResult:
     expected: int | None
     skipped: Mapping[str, str]
 
+    @property
+    def is_as_promised(self) -> bool:
+        """Whether the count is the expected one; ``True`` where nothing is promised."""
+        return self.expected in (None, self.count)
+
+
+@dataclass(frozen=True)
+class PassOrigin:
+    """Where a pass from outside comes from.
+
+    Args:
+        distribution: The name of what was installed.
+        version: Its version.
+        code: The sha256 of its code, as hexadecimal digits.
+    """
+
+    distribution: str
+    version: str
+    code: str
+
 
 class LayerPass(ABC):
     """A rewrite of Paddle layers, made before the export so that every engine gains.
 
-    It works on a layer without values, and says of each new weight what it is made of.
+    It works on a layer without values, and says of each new weight what it is made of. It is made
+    without arguments.
     """
 
     name: ClassVar[str]
+    # This library's own passes have none.
+    origin: PassOrigin | None = None
+
+    def __str__(self) -> str:
+        if self.origin is None:
+            return self.name
+        return f"{self.name} of {self.origin.distribution} {self.origin.version}"
+
+    def identify(self) -> str | dict[str, str]:
+        """Say what the pass is, for the key of builds; as JSON.
+
+        The code of this library's own passes is in every key already.
+        """
+        return self.name if self.origin is None else {"name": self.name, **asdict(self.origin)}
 
     @abstractmethod
     def match(self, layer: paddle.nn.Layer) -> bool:
@@ -125,23 +162,52 @@ def apply_passes(
         A result for each pass, and every new weight by its name in the network.
 
     Raises:
-        PassError: In strict mode, a pass rewrote another number of places than the config promises.
+        PassError: A pass failed, or says too little of its new weights; in strict mode, it rewrote
+            another number of places than the config promises.
     """
     results: list[PassResult] = []
     derivations: dict[str, Derivation] = {}
+    originals = frozenset(network.state_dict())
     for each in passes:
-        result, derived = each.apply(network)
+        try:
+            result, derived = each.apply(network)
+        except Exception as error:
+            raise PassError(
+                f"the pass {each} failed on {type(network).__name__}: "
+                f"{type(error).__name__}: {error}",
+                fix="leave the pass out, and report this",
+            ) from error
+        check_derivations(str(each), network, derived, originals, derivations.keys())
         results.append(result)
-        derivations |= derived
-        if strict and result.expected is not None and result.count != result.expected:
+        derivations |= {name: _rebase(given, derivations) for name, given in derived.items()}
+        if strict and not result.is_as_promised:
             reasons = "; ".join(f"{path}: {why}" for path, why in result.skipped.items())
             raise PassError(
-                f"the pass {result.name} rewrote {result.count} places of "
+                f"the pass {each} rewrote {result.count} places of "
                 f"{type(network).__name__}{f' ({reasons})' if reasons else ''}",
                 allowed=f"{result.expected}, which the model's config promises",
                 fix="leave the pass out, and report this",
             )
+    network.eval()  # new parts begin in training mode
     return results, derivations
+
+
+def _rebase(derivation: Derivation, earlier: Mapping[str, Derivation]) -> Derivation:
+    """Say what a weight is made of in terms of the checkpoint, where earlier passes had a hand."""
+    if not any(source in earlier for source in derivation.sources):
+        return derivation
+    parts = [
+        earlier.get(source) or Derivation((source,), lambda weight: weight)
+        for source in derivation.sources
+    ]
+
+    def combine(*weights: FloatArray) -> FloatArray:
+        left = iter(weights)
+        return derivation.combine(
+            *(part.combine(*islice(left, len(part.sources))) for part in parts)
+        )
+
+    return Derivation(tuple(name for part in parts for name in part.sources), combine)
 
 
 def _parts(network: Any) -> Iterator[tuple[str, Any]]:

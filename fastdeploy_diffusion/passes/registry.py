@@ -4,10 +4,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.user_passes import (
+    load_all_user_passes,
+    load_user_pass,
+    warn_of_taken_names,
+)
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # In the order in which they are applied.
@@ -20,12 +26,23 @@ _DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def pass_names() -> tuple[str, ...]:
-    """Name the layer passes that this version has."""
+    """Name the layer passes that this version has, without those of other distributions."""
     return tuple(_PASSES)
+
+
+def make_all_passes() -> list[LayerPass]:
+    """Make the passes of this version, and those of other distributions that load.
+
+    A `PassWarning` says of each of the others why it does not.
+    """
+    return [*(make() for make in _PASSES.values()), *load_all_user_passes(pass_names())]
 
 
 def choose_passes(names: Sequence[str] | None, engine: str) -> list[LayerPass]:
     """Make passes, in the order in which they are applied.
+
+    This library's own come first, in their own order; then those of other distributions, in the
+    order of ``names``.
 
     Args:
         names: Which; ``None`` for those that pay on the engine.
@@ -33,13 +50,21 @@ def choose_passes(names: Sequence[str] | None, engine: str) -> list[LayerPass]:
 
     Raises:
         ConfigError: There is no pass of a name.
+        PassError: A pass of another distribution cannot be used.
     """
-    wanted = _DEFAULTS.get(engine, ()) if names is None else names
-    for name in wanted:
-        if name not in _PASSES:
+    wanted = tuple(dict.fromkeys(_DEFAULTS.get(engine, ()) if names is None else names))
+    own = [make() for name, make in _PASSES.items() if name in wanted]
+    if not wanted:
+        return own
+    registered = find_pass_entry_points()
+    warn_of_taken_names(tuple(each.name for each in own))
+    others = [name for name in wanted if name not in _PASSES]
+    for name in others:
+        if name not in registered:
+            known = (*_PASSES, *(each for each in registered if each not in _PASSES))
             raise ConfigError(
                 f"there is no pass {name!r}",
-                allowed=", ".join(_PASSES),
-                fix=did_you_mean(name, _PASSES),
+                allowed=", ".join(known),
+                fix=did_you_mean(name, known),
             )
-    return [make() for name, make in _PASSES.items() if name in wanted]
+    return [*own, *(load_user_pass(name, registered[name]) for name in others)]

@@ -111,10 +111,9 @@ class SDPipeline(DiffusionPredictor):
         _, height, width = plan.latent_shape
         tokens = self._text_encoder.tokenizer.max_length
         return [
-            Part(self._text_encoder.component, self._text_encoder.signature(), 1),
-            # With guidance, every picture takes two rows.
-            Part(self._denoiser.component, self._denoiser.signature(height, width, tokens), 2),
-            Part(self._vae.component, self._vae.signature(height, width), 1),
+            Part(self._text_encoder.component, self._text_encoder.signature()),
+            Part(self._denoiser.component, self._denoiser.signature(height, width, tokens)),
+            Part(self._vae.component, self._vae.signature(height, width)),
         ]
 
     def _prepare(self, plan: GenerationPlan) -> Networks:

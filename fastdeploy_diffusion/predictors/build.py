@@ -7,12 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator, verify
+import numpy as np
+
+from fastdeploy_diffusion.engines.accuracy import (
+    TOLERANCES,
+    AccuracyReport,
+    Generator,
+    draw_feeds,
+    verify,
+)
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
+from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CacheError, EngineError
+from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailableError
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
@@ -26,22 +35,33 @@ class CacheWarning(UserWarning):
     """Builds cannot be kept, or a kept one cannot be used; the message says why."""
 
 
+class UncheckedWarning(UserWarning):
+    """A build for another machine was not compared with the layer; the message says why."""
+
+
 @dataclass(frozen=True)
 class BuiltSession:
     """A session and its proof.
 
     Args:
-        session: Ready to run.
+        session: Ready to run; a `ForeignSession` if it cannot run here.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output.
+            largest output; ``None`` if nobody has measured it.
         passes: How often each pass rewrote the network, by name.
         cached: Whether it comes from a kept build.
+        unchecked: Why its error was not measured; ``None`` if it was.
     """
 
     session: Session
-    relative_error: float
+    relative_error: float | None
     passes: Mapping[str, int]
     cached: bool
+    unchecked: str | None = None
+
+    def describe_proof(self) -> dict[str, Any]:
+        """Say what is known of its numbers, as it is kept beside the build."""
+        found = {"relative_error": self.relative_error, "passes": dict(self.passes)}
+        return found if self.unchecked is None else {**found, "unchecked": self.unchecked}
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,7 @@ class ComponentBuild:
         passes: What rewrites the network for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
+        rows: How many rows of a batch one picture takes.
     """
 
     name: str
@@ -65,13 +86,17 @@ class ComponentBuild:
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    rows: int = 1
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
 
-        A cache that cannot be written is a warning, not an error.
+        A cache that cannot be written is a warning, not an error; except for a build that is meant
+        for another machine, which is nowhere then. What cannot run here is not proven: that is a
+        warning, and its machine proves it when it first loads it.
 
         Raises:
+            CacheError: A build for another machine cannot be kept.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
@@ -85,8 +110,33 @@ class ComponentBuild:
                 # Another process may have built it while this one waited.
                 return self._load(cache, key) or self._make_and_keep(cache, key)
         except CacheError as error:
+            if self._find_obstacle():
+                raise  # Made for now it would be made for nothing.
             _warn(f"{self.name}: this build is not kept: {error}")
             return self._make_for_now()
+
+    def load_reference(self) -> Program:
+        """Give the Paddle layer as it is without passes, with its weights."""
+        return Program(self.name, self.network.load(), self.inputs, self.outputs)
+
+    def prove(self, reference: Program, session: Session) -> AccuracyReport:
+        """Compare a session with the layer, on one row of inputs; raises as `verify`."""
+        return verify(
+            reference,
+            session,
+            seed=_VERIFY_SEED,
+            tolerance=TOLERANCES[self.placement.spec.precision],
+            generators=self.generators,
+            shapes=self._fill_shapes(rows=1),
+        )
+
+    def draw_feeds(self) -> dict[str, np.ndarray]:
+        """Draw the inputs of one picture, the same ones each time."""
+        shapes = self._fill_shapes(self.rows)
+        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
+
+    def _fill_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
+        return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
 
     def _key(self) -> CacheKey:
         return make_cache_key(
@@ -94,7 +144,7 @@ class ComponentBuild:
             self.placement.spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**self.network.identify(), "passes": [each.name for each in self.passes]},
+            {**self.network.identify(), "passes": [each.identify() for each in self.passes]},
         )
 
     def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
@@ -102,12 +152,12 @@ class ComponentBuild:
         if entry is None:
             return None
         try:
-            return self._load_entry(entry)
+            return self._load_entry(cache, entry)
         except EngineError as error:
             _warn(f"{self.name}: the kept build is made again, because it does not load: {error}")
             return None
 
-    def _load_entry(self, entry: CacheEntry) -> BuiltSession:
+    def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
         program = Program(self.name, None, self.inputs, self.outputs)
         layer, read = None, self.network.read
         if self.passes:
@@ -116,9 +166,21 @@ class ComponentBuild:
             layer, read = rewritten.layer, rewritten.read
         if self.placement.engine.binds_weights:
             program = replace(program, read_weight=read)
-        session = self._load_parts(program, layer, entry.artifact)
-        proof = entry.proof
-        return BuiltSession(session, proof["relative_error"], proof["passes"], cached=True)
+        obstacle = self._find_obstacle()
+        session = self._start(program, layer, entry.artifact, obstacle)
+        error, passes = entry.proof["relative_error"], entry.proof["passes"]
+        if error is not None:
+            return BuiltSession(session, error, passes, cached=True)
+        if obstacle:
+            return self._leave_unchecked(BuiltSession(session, None, passes, True, obstacle))
+        # Built elsewhere for this machine, the first that can prove it.
+        error = self.prove(self.load_reference(), session).relative_error
+        proven = BuiltSession(session, error, passes, cached=True)
+        try:
+            cache.record_proof(entry, proven.describe_proof())
+        except CacheError as unwritten:
+            _warn(f"{self.name}: the proof of a build is not kept: {unwritten}")
+        return proven
 
     def _make_and_keep(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession:
         staged = cache.stage(key)
@@ -128,10 +190,11 @@ class ComponentBuild:
             cache.discard(key)
             raise
         try:
-            proof = {"relative_error": built.relative_error, "passes": built.passes}
-            cache.publish(key, proof)
+            cache.publish(key, built.describe_proof())
         except CacheError as error:
             cache.discard(key)
+            if built.unchecked:
+                raise
             _warn(f"{self.name}: this build is not kept: {error}")
         return built
 
@@ -140,8 +203,10 @@ class ComponentBuild:
             return self._make(Path(folder) / self.name)
 
     def _make(self, artifact: Path) -> BuiltSession:
-        engine, spec = self.placement.engine, self.placement.spec
-        reference = Program(self.name, self.network.load(), self.inputs, self.outputs)
+        engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
+        # Only a comparison needs the layer as it was, with all its weights.
+        layer = None if obstacle else self.network.load()
+        reference = Program(self.name, layer, self.inputs, self.outputs)
         program, counts = reference, {}
         if engine.binds_weights or self.passes:
             rewritten = rewrite_network(self.network, self.passes)
@@ -150,23 +215,39 @@ class ComponentBuild:
             program = replace(reference, layer=layer, read_weight=rewritten.read)
         for part, folder in _list_parts(program, program.layer, artifact):
             engine.build(part, spec, folder)
-        session = self._load_parts(program, program.layer, artifact)
-        proof = verify(
-            reference,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=TOLERANCES[spec.precision],
-            generators=self.generators,
-            shapes={each.name: tuple(size or 1 for size in each.shape) for each in self.inputs},
-        )
+        session = self._start(program, program.layer, artifact, obstacle)
+        if obstacle:
+            return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
+        proof = self.prove(reference, session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
-    def _load_parts(self, program: Program, layer: Any, artifact: Path) -> Session:
+    def _find_obstacle(self) -> str | None:
+        """Say why a build for a named architecture does not run here; nothing if it does."""
+        if self.placement.spec.target is None:
+            return None
+        try:
+            self.placement.engine.require(self.placement.spec)
+        except EngineUnavailableError as error:
+            return error.problem
+        return None
+
+    def _start(self, program: Program, layer: Any, artifact: Path, obstacle: str | None) -> Session:
+        engine, spec = self.placement.engine, self.placement.spec
+        if obstacle is not None:
+            return ForeignSession(engine.name, program, str(spec.target), obstacle)
         sessions = [
-            self.placement.engine.load(part, self.placement.spec, folder)
+            engine.load(part, spec, folder)
             for part, folder in _list_parts(program, layer, artifact)
         ]
         return SplitSession(program, *sessions) if len(sessions) > 1 else sessions[0]
+
+    def _leave_unchecked(self, built: BuiltSession) -> BuiltSession:
+        message = (
+            f"{self.name}: the build for {self.placement.spec.target} is not compared with the "
+            f"Paddle layer: {built.unchecked}"
+        )
+        warnings.warn(message, UncheckedWarning, stacklevel=2)
+        return built
 
 
 def _list_parts(program: Program, layer: Any, artifact: Path) -> list[tuple[Program, Path]]:

@@ -16,17 +16,17 @@ from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
     AUTO,
     AUTO_ORDER,
-    Placement,
     replace_engine,
     select_engine,
 )
 from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError
+from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Program, Signature
@@ -43,13 +43,15 @@ class ComponentReport:
         precision: The precision it runs in.
         fallback: Why this is not what was asked for; ``None`` if it is.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` until the component is built.
+            largest output; ``None`` until the component is built, and where it is `unchecked`.
         tolerance: What was allowed.
         build_seconds: Until the component was ready, in seconds.
         measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
         passed_over: With ``engine="auto"``, why other engines were not taken, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
+        target: The GPU architecture that it is built for; ``None`` for the device itself.
+        unchecked: Why the build was not compared with the layer: it cannot run here.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ComponentReport:
     build_seconds: float | None = None
     cached: bool = False
     measured_seconds: float | None = None
+    target: str | None = None
+    unchecked: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ class Component:
         passes: Names of the passes; ``None`` for those that pay on the engine.
         cache: Where builds are kept; ``None`` for nowhere.
         generators: How to draw the inputs of the check that are not standard normal.
+        rows: How many rows of a batch one picture takes.
 
     Raises:
         EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
@@ -94,11 +99,13 @@ class Component:
         passes: Sequence[str] | None,
         cache: ArtifactCache | None,
         generators: Mapping[str, Generator],
+        rows: int = 1,
     ) -> None:
         self.name = name
         self._network = network
         self._cache = cache
         self._generators = generators
+        self._rows = rows
         self._choice = choice
         self._cpu_fallback = cpu_fallback
         self._pass_names = passes
@@ -106,10 +113,23 @@ class Component:
         self._session: Session | None = None
         self._place()
 
+    def plan(self, signature: Signature) -> ComponentBuild:
+        """Say what is built for a signature, without building it."""
+        return ComponentBuild(
+            self.name,
+            self._placement,
+            self._network,
+            self._passes,
+            self._generators,
+            *signature,
+            rows=self._rows,
+        )
+
     def prepare(self, signature: Signature) -> Session:
         """Give the session for a signature, built now if it is not there yet.
 
         Raises:
+            PassError: A pass fails, or changes the numbers.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
@@ -133,12 +153,11 @@ class Component:
         if session is not None:
             session.close()
 
-    def tune(self, signature: Signature, *, batch: int, runs: int) -> ComponentPlan:
+    def tune(self, signature: Signature, *, runs: int) -> ComponentPlan:
         """Measure every way to run this component, keep what was found, and go by it.
 
         Args:
             signature: What it is measured for.
-            batch: Size of the free dimensions.
             runs: How many runs are timed.
 
         Raises:
@@ -150,15 +169,11 @@ class Component:
         self.close()  # frees the memory for the builds to come
         with self._lock:
             plan = tune_component(
-                self.name,
-                Program(self.name, None, *signature),
+                self.plan(signature),
                 parse_device(self._choice.device),
-                threads=self._choice.threads,
                 passes=self._pass_names,
-                batch=batch,
-                generators=self._generators,
+                cache=self._cache,
                 runs=runs,
-                open_build=lambda placement, passes: self._open(placement, passes, signature),
             )
             keep_plan(self._cache, self._plan_key(), plan)
             self._place()
@@ -179,6 +194,7 @@ class Component:
             choice.precision,
             cpu_fallback=self._cpu_fallback,
             threads=choice.threads,
+            target=choice.target,
         )
         names = taken.passes if taken else self._pass_names
         self._placement = placement
@@ -191,6 +207,7 @@ class Component:
             spec.precision,
             placement.fallback,
             TOLERANCES[spec.precision],
+            target=spec.target,
             passed_over=plan.explain(taken) if plan and taken else placement.passed_over,
             measured_seconds=taken.seconds if taken else None,
         )
@@ -198,8 +215,11 @@ class Component:
     def _recover(self, error: EngineError, signature: Signature) -> Session | None:
         """Build the fallback in place of an engine that failed, and say so."""
         with self._lock:
-            placement = self._cpu_fallback and replace_engine(self._placement, error.problem)
-            if not placement:
+            # What is built for another machine has no place here that something could take.
+            if not self._cpu_fallback or self._placement.spec.target is not None:
+                return None
+            placement = replace_engine(self._placement, error.problem)
+            if placement is None:
                 return None
             self._placement, self._passes = placement, ()
             spec = placement.spec
@@ -220,26 +240,23 @@ class Component:
         engines = [create_engine(name) for name in sorted(names)]
         return make_plan_key(engines, device, self.name, self._network.identify())
 
-    def _open(
-        self, placement: Placement, passes: Sequence[str] | None, signature: Signature
-    ) -> BuiltSession:
-        return ComponentBuild(
-            self.name,
-            placement,
-            self._network,
-            tuple(choose_passes(passes, placement.engine.name)),
-            self._generators,
-            *signature,
-        ).open(self._cache)
-
     def _build(self, signature: Signature) -> Session:
         started = time.perf_counter()
-        built = self._open(self._placement, [each.name for each in self._passes], signature)
+        build = self.plan(signature)
+        try:
+            built = build.open(self._cache)
+        except (PassError, MemoryError):
+            raise
+        except Exception as error:
+            if guilty := find_guilty_pass(build):
+                raise guilty from error
+            raise
         self.report = replace(
             self.report,
             relative_error=built.relative_error,
             build_seconds=time.perf_counter() - started,
             cached=built.cached,
+            unchecked=built.unchecked,
             passes=built.passes,
         )
         return built.session

@@ -40,6 +40,7 @@ class Denoiser:
                 checkpoint.tensors("unet"),
             ),
             generators={"timestep": spread},
+            rows=2,  # with guidance
         )
 
     def signature(self, height: int, width: int, tokens: int) -> Signature:

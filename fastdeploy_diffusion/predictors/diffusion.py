@@ -15,6 +15,7 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
 from fastdeploy_diffusion.predictors.result import (
@@ -63,11 +64,10 @@ class Networks:
 
 
 class Part(NamedTuple):
-    """A component, the signature that a plan asks for, and how many rows a picture takes in it."""
+    """A component, and the signature that a plan asks for."""
 
     component: Component
     signature: Signature
-    rows: int
 
 
 class DiffusionPredictor(ABC):
@@ -141,6 +141,14 @@ class DiffusionPredictor(ABC):
         self._prepare(self._plan(GenerationRequest(prompt="", height=height, width=width)))
         return self.report
 
+    def plan_builds(self) -> list[ComponentBuild]:
+        """Say what is built for pictures of the size that requests get without asking.
+
+        Nothing is built; passes can be tried on what is given.
+        """
+        parts = self._list_parts(self._plan(GenerationRequest(prompt="")))
+        return [part.component.plan(part.signature) for part in parts]
+
     def tune(
         self, height: int | None = None, width: int | None = None, *, runs: int = 5
     ) -> list[ComponentPlan]:
@@ -161,10 +169,7 @@ class DiffusionPredictor(ABC):
             CacheError: The plan cannot be kept.
         """
         plan = self._plan(GenerationRequest(prompt="", height=height, width=width))
-        return [
-            part.component.tune(part.signature, batch=part.rows, runs=runs)
-            for part in self._list_parts(plan)
-        ]
+        return [part.component.tune(part.signature, runs=runs) for part in self._list_parts(plan)]
 
     def cancel(self) -> None:
         """Stop what is running, before its next step; it raises `CancelledError`."""

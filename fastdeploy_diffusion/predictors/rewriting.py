@@ -33,8 +33,7 @@ class RewrittenNetwork:
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one weight by its name in the rewritten layer, float32, in PyTorch's layout."""
         if name in self.derivations:
-            # A pass may have made it of what an earlier pass made.
-            return self.derivations[name].read(self.read)
+            return self.derivations[name].read(self.network.read)
         return self.network.read(name)
 
     def load(self) -> Any:

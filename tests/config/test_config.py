@@ -62,6 +62,7 @@ def test_defaults() -> None:
         "device": "cpu",
         "precision": "fp32",
         "threads": None,
+        "target": None,
         "cpu_fallback": True,
         "enable_dynamic_shape": False,
         "passes": None,
@@ -108,6 +109,13 @@ def test_none_means_not_given() -> None:
         ({"threads": 0}, "threads is 0", "correct it"),
         ({"threads": True}, "threads is True", "correct it"),
         ({"threads": "4"}, "threads is '4'", "write it without quotes"),
+        ({"device": "gpu", "target": "8.6"}, "target is '8.6'", "compute capability"),
+        ({"target": "sm86"}, "target is 'sm86', and nothing is to run on a GPU", "device='gpu'"),
+        (
+            {"device": "gpu", "target": "sm86", "cache": False},
+            "target is 'sm86', and builds are not kept",
+            "remove cache=False",
+        ),
         ({"cpu_fallback": "no"}, "cpu_fallback is 'no'", "write it without quotes"),
         ({"cpu_fallback": 1}, "cpu_fallback is 1", "correct it"),
         ({"model_path": ""}, "model_path is ''", "correct it"),
@@ -388,3 +396,9 @@ def test_version_is_the_one_that_setup_writes() -> None:
 def test_the_cache_folder_of_a_file_starts_at_the_files_folder(tmp_path: Path) -> None:
     file = write(tmp_path, "model_path: /m\ncache_dir: builds\n")
     assert DiffusionConfig.from_yaml(file).cache_dir == str(tmp_path / "builds")
+
+
+def test_a_target_is_for_what_runs_on_a_gpu() -> None:
+    config = DiffusionConfig(model_path="m", denoiser={"device": "gpu:1"}, target="sm120")
+    names = ("text_encoder", "denoiser", "vae")
+    assert [config.component(name).target for name in names] == [None, "sm120", None]

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from engine_programs import CASES
+from runnable import CPU_ENGINES
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
@@ -21,7 +22,7 @@ def test_threads_default_to_the_cores_and_must_be_positive():
             BuildSpec(Device("cpu"), threads=threads)
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_the_cpu_runs_float32_only(name, precision, tmp_path):
     spec = BuildSpec(Device("cpu"), precision)
@@ -50,7 +51,7 @@ def test_a_missing_device_is_refused_with_the_reason(name, device, tmp_path):
     assert (caught.value.problem, caught.value.fix) == (available.reason, available.install)
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_a_missing_paddle_is_told_not_raised(name, monkeypatch):
     monkeypatch.delitem(sys.modules, "fastdeploy_diffusion.paddle_runtime")
     monkeypatch.setitem(sys.modules, "paddle", None)

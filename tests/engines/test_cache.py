@@ -55,6 +55,18 @@ def test_publishing_again_replaces(cache):
     assert list(cache.find(KEY).files) == ["other"]
 
 
+def test_a_proof_that_comes_later_is_recorded(cache):
+    entry = keep(cache)
+    cache.record_proof(entry, {"relative_error": 3e-7})
+    found = cache.find(KEY)
+    assert found.proof == {"relative_error": 3e-7}
+    assert (found.files, found.ingredients) == (entry.files, entry.ingredients)
+    assert sorted(path.name for path in found.folder.iterdir()) == ["artifact", ENTRY_FILE]
+    cache.remove(KEY.digest)
+    with pytest.raises(CacheError, match="cannot be written"):
+        cache.record_proof(entry, PROOF)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "removed", "added", "entry", "renamed"])
 def test_a_damaged_entry_is_removed(cache, damage):
     entry = keep(cache)
@@ -202,9 +214,28 @@ def test_another_version_code_or_processor_is_another_key(monkeypatch):
         change.setattr(cache_key, "_digest_code", lambda: "other code")
         assert make_key().digest != before
     with monkeypatch.context() as change:
-        change.setattr(cache_key, "_identify", lambda device: {"kind": "cpu", "machine": "other"})
+        change.setattr(cache_key, "_identify", lambda *given: {"kind": "cpu", "machine": "other"})
         assert make_key().digest != before
     assert make_key().digest == before
+
+
+def test_a_target_stands_for_the_gpu_and_its_driver(monkeypatch):
+    def key(target):
+        spec = BuildSpec(Device("gpu", 7), target=target)
+        return make_key(engine=create_engine("tensorrt"), spec=spec)
+
+    # Any GPU of the architecture finds it, so that no GPU of this machine is asked.
+    monkeypatch.setenv("PATH", "")
+    before = key("sm86")
+    assert before.ingredients["device"]["target"] == "sm86"
+    assert key("sm89").digest != before.digest
+    for package in ("tensorrt", "tensorrt_rtx_cu12_bindings", "paddle2onnx"):
+        versions = {package: "99"}
+        with monkeypatch.context() as change:
+            change.setattr(cache_key, "_find_version", versions.get)
+            other = key("sm86")
+            change.setattr(cache_key, "_find_version", lambda package: None)
+            assert other.digest != key("sm86").digest
 
 
 def test_the_code_digest_sees_every_file(tmp_path, monkeypatch):

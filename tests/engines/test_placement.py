@@ -11,7 +11,9 @@ from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 
 CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
 UNAVAILABLE = [
-    ("tensorrt", NO_GPU, "fp16", "does not have the tensorrt engine"),
+    ("cinn", CPU, "fp32", "does not have the cinn engine"),
+    ("tensorrt", NO_GPU, "fp32", "no NVIDIA GPU|no gpu:99"),
+    ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
     ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),
     ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
     ("onnxruntime", CPU, "fp16", "onnxruntime runs fp32, not fp16"),
@@ -77,3 +79,9 @@ def test_auto_without_any_engine_falls_back_loudly_or_fails():
     assert (taken.engine.name, taken.spec) == ("paddle", BuildSpec(CPU))
     with pytest.raises(EngineUnavailableError, match="no engine runs cpu in int8"):
         select_engine("auto", CPU, "int8", cpu_fallback=False)
+
+
+def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():
+    for name in ("paddle", "openvino", "auto"):
+        with pytest.raises(EngineUnavailableError, match=r"for sm20 cannot be built here: .*sm20"):
+            select_engine(name, Device("gpu"), "fp32", cpu_fallback=True, target="sm20")

@@ -20,18 +20,14 @@ def rewrite(make, layer, *passes):
     rewritten = make()
     rewritten.eval()
     results, derivations = apply_passes(passes, rewritten, strict=True)
-    original = read_layer(layer)
-
-    def read(name):
-        return derivations[name].read(read) if name in derivations else original(name)
-
+    read = read_layer(layer)
     linear = {
         f"{name}.weight".lstrip(".")
         for name, part in rewritten.named_sublayers(include_self=True)
         if isinstance(part, paddle.nn.Linear)
     }
     for name, parameter in rewritten.state_dict().items():
-        value = read(name)
+        value = derivations[name].read(read) if name in derivations else read(name)
         parameter.set_value(np.ascontiguousarray(value.T if name in linear else value))
     return rewritten, results
 

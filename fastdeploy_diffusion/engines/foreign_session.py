@@ -1,0 +1,34 @@
+"""What a build for another machine is on this one: a signature, and a reason not to run."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.program import Program
+
+
+class ForeignSession(Session):
+    """A program that was built here and runs elsewhere.
+
+    Args:
+        engine: Name of the engine that built it.
+        program: What was built.
+        target: What it was built for.
+        reason: Why it cannot run here.
+    """
+
+    def __init__(self, engine: str, program: Program, target: str, reason: str) -> None:
+        super().__init__(engine, program)
+        self._target = target
+        self._reason = reason
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        raise EngineUnavailableError(
+            f"{self._component} is built for {self._target} and does not run here: {self._reason}",
+            fix=f"run it on a machine with such a GPU, or leave out target={self._target!r}",
+        )
+
+    def _close(self) -> None:
+        pass  # Nothing was loaded.

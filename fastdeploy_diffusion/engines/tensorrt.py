@@ -1,0 +1,107 @@
+"""TensorRT, or TensorRT-RTX, on the exported ONNX graph: NVIDIA's compiler for its GPUs."""
+
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
+from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.tensorrt_builder import build_plan, require_free_batch_only
+from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
+from fastdeploy_diffusion.engines.tensorrt_package import (
+    INSTALL,
+    import_tensorrt,
+    require_architecture,
+)
+from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.export.manifest import check_manifest, write_manifest
+from fastdeploy_diffusion.program import Program
+
+PLAN_FILE = "engine.plan"
+
+
+class TensorRTEngine(Engine):
+    """TensorRT in float32. Its plans are really built, and have not been run on a GPU yet."""
+
+    name: ClassVar[str] = "tensorrt"
+    binds_weights: ClassVar[bool] = True
+    # The wheels' own names too: some are installed without the package that names them all.
+    packages: ClassVar[tuple[str, ...]] = (
+        *("tensorrt", "tensorrt_cu12_bindings", "tensorrt_cu13_bindings"),
+        *("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
+        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx"),
+    )
+
+    def probe(self, device: Device) -> Availability:
+        """Tell whether there is such a GPU, and what running on it takes is installed."""
+        if device.kind != "gpu":
+            return Availability(False, f"tensorrt runs on gpu, not on {device}")
+        gpus = list_gpus()
+        if not gpus:
+            return Availability(False, "not possible here: no NVIDIA GPU")
+        if device.index >= len(gpus):
+            return Availability(False, f"there is no {device}: the driver sees {len(gpus)} GPU(s)")
+        try:
+            import_tensorrt(None)
+        except EngineUnavailableError as error:
+            return Availability(False, error.problem, error.fix)
+        try:
+            from cuda.bindings import runtime  # noqa: F401
+        except Exception as error:  # a broken installation raises what it likes
+            return Availability(False, f"cuda-python cannot be imported: {error}", INSTALL)
+        return probe_onnx_export()
+
+    def supports(self, spec: BuildSpec) -> Support:
+        """Float32; a plan for a named architecture on a GPU of just that."""
+        if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
+            return Support(False, f"{spec.device} is {here}, not {spec.target}")
+        return _support_precision(spec)
+
+    def require_build(self, spec: BuildSpec) -> None:
+        """Refuse a spec that it cannot build for here; for a target, no GPU is needed."""
+        if spec.target is None:
+            self.require(spec)
+            return
+        if spec.device.kind != "gpu":
+            raise EngineUnavailableError(self.probe(spec.device).reason, fix="device='gpu'")
+        if not (support := _support_precision(spec)).ok:
+            raise EngineUnavailableError(support.reason)
+        require_architecture(import_tensorrt(spec.target), spec.target)
+        if not (export := probe_onnx_export()).ok:
+            raise EngineUnavailableError(export.reason, fix=export.install)
+
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        from fastdeploy_diffusion.export.onnx import export_onnx
+        from fastdeploy_diffusion.export.weights import read_weights
+
+        require_free_batch_only(program)
+        trt = import_tensorrt(spec.target)
+        if spec.target is None:
+            use_device(spec.device.index)
+        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+            # All free dimensions are the batch; that they are equal halves the plan.
+            graph = export_onnx(program, Path(folder), as_initializers=True, free_name="batch")
+            weights = read_weights(program, check_manifest(program, Path(folder)))
+            plan = build_plan(trt, program, graph.read_bytes(), weights, spec.target)
+        (out / PLAN_FILE).write_bytes(plan)
+        write_manifest(program, out, [PLAN_FILE])
+
+    def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        from fastdeploy_diffusion.engines.tensorrt_session import TensorRTSession
+
+        check_manifest(program, artifact)
+        trt = import_tensorrt(spec.target)
+        return TensorRTSession(self.name, program, trt, artifact / PLAN_FILE, spec.device.index)
+
+
+def _support_precision(spec: BuildSpec) -> Support:
+    if spec.precision == "fp32":
+        return Support(True)
+    return Support(
+        False,
+        f"tensorrt runs fp32, not {spec.precision}: a plan computes in the types of its graph, and "
+        "the export writes float32",
+    )

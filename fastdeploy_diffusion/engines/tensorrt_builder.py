@@ -1,0 +1,138 @@
+"""From an ONNX graph and its weights to TensorRT's plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.tensorrt_package import make_logger
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.program import Program, TensorSpec
+
+BATCHES = (1, 2, 8)
+"""Smallest batch, the one that TensorRT tunes for (one guided picture), and the largest."""
+
+
+def require_free_batch_only(program: Program) -> None:
+    """Refuse free dimensions other than the batch: a plan has one profile, static in all sizes.
+
+    Raises:
+        EngineError: An input has another free dimension; it is named.
+    """
+    for spec in program.inputs:
+        if None in spec.shape[1:]:
+            raise EngineError(
+                f"{program.name}: input {spec.name!r} is {spec}, and a TensorRT plan is built for "
+                "fixed sizes",
+                allowed=f"a free batch, from {BATCHES[0]} to {BATCHES[-1]}, as the first dimension",
+                fix="give every other size",
+            )
+
+
+def build_plan(
+    trt: Any,
+    program: Program,
+    graph: bytes,
+    weights: Mapping[str, np.ndarray],
+    target: str | None,
+) -> Any:
+    """Compile a graph, in the types that its tensors have.
+
+    The weights go into the plan: TensorRT-RTX cannot make a plan to be refitted without a GPU.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        program: What the graph is of.
+        graph: The ONNX model, whose weights are external initializers.
+        weights: Their values, float32, by name.
+        target: The GPU architecture, which `require_architecture` has accepted; ``None`` for the
+            current GPU of this machine.
+
+    Returns:
+        The plan, a buffer of bytes.
+
+    Raises:
+        EngineError: TensorRT cannot parse an operator, which is named, or cannot build the plan; or
+            an output is not what its spec says.
+    """
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    # Since TensorRT 11 this is the only kind, and the flag has no effect.
+    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(strongly_typed)
+    # The parser's memory is the network's: it lives until the plan is built.
+    parser = trt.OnnxParser(network, logger)
+    _parse(parser, program, graph, weights)
+    _check_outputs(trt, program, network)
+    config = builder.create_builder_config()
+    # On by default, it rounds the factors of every product to 10 bits: that is not float32.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT-RTX would allocate while it runs, which a CUDA graph cannot capture.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if hasattr(trt, "ComputeCapability"):  # TensorRT itself builds for the current GPU only
+        name = "CURRENT" if target is None else target.upper()
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.__members__[name], 0)
+    _add_profile(builder, config, network)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(
+            f"{program.name}: TensorRT cannot build the plan: {_summarize(logger.errors)}",
+            fix="run it on another engine, and report this",
+        )
+    return plan
+
+
+def _parse(parser: Any, program: Program, graph: bytes, weights: Mapping[str, np.ndarray]) -> None:
+    is_parsed = (
+        parser.load_model_proto(graph)
+        and all(
+            parser.load_initializer(name, array.ctypes.data, array.nbytes)
+            for name, array in weights.items()
+        )
+        and parser.parse_model_proto()
+    )
+    if is_parsed:
+        return
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    operators = {each.node_operator(): each.node_name() for each in errors if each.node_operator()}
+    named = ", ".join(f"{operator} ({name})" for operator, name in operators.items())
+    raise EngineError(
+        f"{program.name}: TensorRT cannot parse {named or 'the graph'}: "
+        + _summarize([each.desc() for each in errors]),
+        fix="run it on another engine, and report this",
+    )
+
+
+def _check_outputs(trt: Any, program: Program, network: Any) -> None:
+    """Compare what TensorRT derives with the specs: of a plan for elsewhere, that much is known."""
+    for index, spec in enumerate(program.outputs):
+        tensor = network.get_output(index)
+        dtype = np.dtype(trt.nptype(tensor.dtype)).name
+        shape = [None if size == -1 else size for size in tensor.shape]
+        is_right = len(shape) == len(spec.shape) and all(
+            found in (None, wanted) for found, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if (tensor.name, dtype) != (spec.name, spec.dtype) or not is_right:
+            found = TensorSpec(tensor.name, tuple(shape), dtype)
+            raise EngineError(
+                f"{program.name}: output {tensor.name!r} of its graph is {found}",
+                allowed=f"{spec.name!r}, {spec}",
+            )
+
+
+def _add_profile(builder: Any, config: Any, network: Any) -> None:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    shapes = {each.name: tuple(each.shape) for each in inputs if -1 in tuple(each.shape)}
+    if not shapes:
+        return
+    profile = builder.create_optimization_profile()
+    for name, shape in shapes.items():
+        profile.set_shape(name, *((batch, *shape[1:]) for batch in BATCHES))
+    config.add_optimization_profile(profile)
+
+
+def _summarize(messages: list[str]) -> str:
+    # The first is the cause; what follows are the callers' complaints that it failed.
+    return " ".join(messages[0].split()) if messages else "it does not say why"

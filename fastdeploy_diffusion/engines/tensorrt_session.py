@@ -1,0 +1,81 @@
+"""A TensorRT plan on a GPU: one stream, and one kept execution for each set of shapes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.tensorrt_builder import BATCHES
+from fastdeploy_diffusion.engines.tensorrt_cuda import call, use_device
+from fastdeploy_diffusion.engines.tensorrt_execution import ShapedExecution
+from fastdeploy_diffusion.engines.tensorrt_package import make_logger
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.program import Program
+
+
+class TensorRTSession(Session):
+    """Runs a plan; written after the documentation of TensorRT and CUDA, not yet run on a GPU.
+
+    Args:
+        engine: Name of the engine.
+        program: What the plan was built of.
+        trt: ``tensorrt`` or ``tensorrt_rtx``, whichever built the plan.
+        plan: Its file.
+        device: Index of the GPU.
+
+    Raises:
+        EngineError: The plan is of another version or for another GPU, or CUDA fails.
+    """
+
+    def __init__(self, engine: str, program: Program, trt: Any, plan: Path, device: int) -> None:
+        super().__init__(engine, program)
+        from cuda.bindings import runtime
+
+        self._trt = trt
+        self._device = device
+        self._executions: dict[tuple[tuple[int, ...], ...], ShapedExecution] = {}
+        use_device(device)
+        self._logger = make_logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        # Mapped, not read: the plan holds the weights, and TensorRT copies them to the device.
+        self._plan = self._runtime.deserialize_cuda_engine(np.memmap(plan, np.uint8, "r"))
+        if self._plan is None:
+            raise EngineError(
+                f"{program.name}: TensorRT does not load {plan}: {'; '.join(self._logger.errors)}",
+                fix="build it again on this machine",
+            )
+        self._stream = call(runtime.cudaStreamCreate)
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        use_device(self._device)
+        key = tuple(array.shape for array in feeds.values())
+        if key not in self._executions:
+            self._check_batch(feeds)
+            types = {spec.name: np.dtype(spec.dtype) for spec in self.outputs.values()}
+            self._executions[key] = ShapedExecution(
+                self._trt, self._plan, self._stream, feeds, types
+            )
+        # Bound arrays are the session's own: nobody writes to them.
+        return self._executions[key].run(feeds, frozenset(self._bound))
+
+    def _close(self) -> None:
+        from cuda.bindings import runtime
+
+        use_device(self._device)
+        for execution in self._executions.values():
+            execution.close()
+        self._executions.clear()
+        self._plan = self._runtime = None
+        call(runtime.cudaStreamDestroy, self._stream)
+
+    def _check_batch(self, feeds: Mapping[str, np.ndarray]) -> None:
+        for name, array in feeds.items():
+            if None in self.inputs[name].shape and len(array) > BATCHES[-1]:
+                raise EngineError(
+                    f"{self._component}: input {name!r} has a batch of {len(array)}",
+                    allowed=f"{BATCHES[0]} to {BATCHES[-1]}: what its TensorRT plan is built for "
+                    "(guidance counts every picture twice)",
+                    fix="ask for fewer pictures at once",
+                )

@@ -1,0 +1,123 @@
+"""Passes from other distributions: found by entry point, checked, and told apart by their code."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import warnings
+from importlib.machinery import all_suffixes
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.pass_entry_points import describe_distribution, find_pass_entry_points
+from fastdeploy_diffusion.passes.base import LayerPass, PassOrigin
+
+
+class PassWarning(UserWarning):
+    """A pass from another distribution cannot be used; the message says which, and why."""
+
+
+def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> LayerPass:
+    """Import a pass and make it.
+
+    Args:
+        name: What it is registered as.
+        entry_points: All that register this name.
+
+    Raises:
+        PassError: It cannot be imported, is no pass, has another name, or is registered twice.
+    """
+    if len(entry_points) > 1:
+        raise PassError(
+            f"the pass {name!r} is registered by "
+            + " and by ".join(map(describe_distribution, entry_points)),
+            allowed="one distribution for each name",
+            fix="uninstall all but one of them",
+        )
+    (entry_point,) = entry_points
+    what = f"the pass {name!r} of {describe_distribution(entry_point)}"
+    try:
+        made = _make(entry_point)
+    except PassError as error:
+        raise PassError(f"{what} {error.problem}", allowed=error.allowed, fix=error.fix) from None
+    except Exception as error:
+        raise PassError(
+            f"{what} does not load: {type(error).__name__}: {error}",
+            allowed=f"{entry_point.value} to be a class that needs no arguments",
+            fix="repair or uninstall it, or leave the pass out",
+        ) from error
+    return made
+
+
+def load_all_user_passes(taken: tuple[str, ...]) -> list[LayerPass]:
+    """Make every pass that other distributions register; what is broken is a warning.
+
+    Args:
+        taken: Names that are this library's own.
+    """
+    warn_of_taken_names(taken)
+    passes = []
+    for name, entry_points in find_pass_entry_points().items():
+        if name in taken:
+            continue
+        try:
+            passes.append(load_user_pass(name, entry_points))
+        except PassError as error:
+            warnings.warn(f"left out: {error}", PassWarning, stacklevel=2)
+    return passes
+
+
+def warn_of_taken_names(names: tuple[str, ...]) -> None:
+    """Warn of distributions that register names of this library's own passes."""
+    registered = find_pass_entry_points()
+    for name in names:
+        for entry_point in registered.get(name, ()):
+            warnings.warn(
+                f"the pass {name!r} of {describe_distribution(entry_point)} is refused: this is "
+                "the name of a pass of fastdeploy-diffusion, which is used instead; it must be "
+                "registered under another name",
+                PassWarning,
+                stacklevel=2,
+            )
+
+
+def _make(entry_point: EntryPoint) -> LayerPass:
+    loaded = entry_point.load()
+    fix = "correct the distribution's entry point, or the class"
+    if not (inspect.isclass(loaded) and issubclass(loaded, LayerPass)):
+        allowed = "a class derived from fastdeploy_diffusion.passes.base.LayerPass"
+        raise PassError(f"is {entry_point.value}, which is no pass", allowed=allowed, fix=fix)
+    name = getattr(loaded, "name", None)
+    if name != entry_point.name:
+        # Reports and keys go by the class's name, and choices by the registered one.
+        raise PassError(f"calls itself {name!r}", allowed=f"name = {entry_point.name!r}", fix=fix)
+    made = loaded()
+    distribution = entry_point.dist
+    made.origin = PassOrigin(
+        distribution.name if distribution else "",
+        distribution.version if distribution else "",
+        _digest_code(entry_point.module),
+    )
+    return made
+
+
+def _digest_code(module: str) -> str:
+    """The sha256 of the package that a module is in, for code can change without its version."""
+    parts = module.split(".")
+    names = [".".join(parts[: length + 1]) for length in range(len(parts))]
+    # The outermost that has a file: a namespace package may be shared by strangers.
+    root = next(Path(file) for name in names if (file := sys.modules[name].__file__))
+    folder = root.parent
+    is_package = root.stem == "__init__"
+    files = [root] if not is_package else [path for path in folder.rglob("*") if _is_code(path)]
+    content = hashlib.sha256()
+    for path in sorted(files):
+        content.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()
+
+
+def _is_code(path: Path) -> bool:
+    return path.name.endswith(tuple(all_suffixes())) and "__pycache__" not in path.parts

@@ -1,0 +1,57 @@
+"""Which pass is to blame for a build that failed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import Placement
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.errors import DiffusionError, PassError
+from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+
+
+def find_guilty_pass(build: ComponentBuild) -> PassError | None:
+    """Apply each pass alone, and run the Paddle layer that results beside the original.
+
+    No engine takes part, so what differs or fails here is the pass's doing.
+
+    Args:
+        build: A build that failed.
+
+    Returns:
+        What the first pass with a fault did, to be raised; ``None`` where none has one.
+    """
+    try:
+        _prove(build, ())
+    except Exception:
+        return None  # the network fails without any pass
+    for each in build.passes:
+        try:
+            _prove(build, (each,))
+        except PassError as error:
+            return error
+        except MemoryError:
+            return None
+        except Exception as error:
+            name = type(error).__name__
+            what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
+            return PassError(
+                f"the pass {each} fails its check on {build.name}: {what}",
+                allowed=f"the layer's own numbers, to {TOLERANCES['fp32']:.0e}",
+                fix="leave the pass out, and report this",
+            )
+    return None
+
+
+def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:
+    reference = build.load_reference()
+    layer = rewrite_network(build.network, passes).load()
+    program = replace(reference, layer=layer)
+    spec = BuildSpec(Device("cpu"), threads=build.placement.spec.threads)
+    engine = create_engine("paddle-eager")
+    with engine.load(program, spec, Path()) as session:
+        replace(build, placement=Placement(engine, spec)).prove(reference, session)

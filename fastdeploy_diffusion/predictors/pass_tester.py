@@ -1,0 +1,120 @@
+"""What each pass alone does to a component: how often it fires, its error, and its speed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from typing_extensions import Self
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import AccuracyError, PassError
+from fastdeploy_diffusion.passes.base import LayerPass, PassResult, apply_passes
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.predictors.turns import TurnTimings, time_in_turns
+
+
+@dataclass(frozen=True)
+class PassTrial:
+    """What one pass did to one component.
+
+    Args:
+        component: The component.
+        name: The pass.
+        matched: How many places it rewrote; ``None`` where it failed while it did.
+        expected: How many the model's config promises; ``None`` where nothing is promised.
+        skipped: Why it left places alone that looked right, by their names.
+        error: Largest difference of the rewritten network on the engine from the Paddle float32
+            layer as it was, relative to that layer's largest output; ``None`` if nothing was built.
+        problem: Why the pass cannot be used here; nothing if it can.
+        timings: Seconds with and without it; ``None`` if they were not measured.
+    """
+
+    component: str
+    name: str
+    matched: int | None
+    expected: int | None
+    skipped: Mapping[str, str]
+    error: float | None = None
+    problem: str = ""
+    timings: TurnTimings | None = None
+
+
+class PassTester:
+    """Tries passes on one component; close it to free what it has built.
+
+    Nothing is kept on disk: what is only tried must not push out builds that are used.
+
+    Args:
+        build: The component, for given sizes on a given engine; its own passes do not matter.
+        measure: Whether to time each pass.
+    """
+
+    def __init__(self, build: ComponentBuild, *, measure: bool) -> None:
+        self._build = build
+        self._measure = measure
+        self._plain: Session | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the build without passes."""
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
+
+    def try_pass(self, each: LayerPass) -> PassTrial:
+        """Apply a pass alone; if it fires as often as it should, build, prove and time it.
+
+        Raises:
+            EngineError: The engine fails, and the pass is not to blame.
+        """
+        try:
+            (result,), _ = apply_passes([each], self._build.network.sketch(), strict=False)
+        except PassError as error:
+            return PassTrial(self._build.name, each.name, None, None, {}, problem=error.problem)
+        trial = PassTrial(
+            self._build.name, result.name, result.count, result.expected, result.skipped
+        )
+        if not result.is_as_promised:
+            return replace(trial, problem=_explain_count(each, result))
+        return self._build_and_time(each, trial) if result.count else trial
+
+    def build_with(self, passes: Sequence[LayerPass]) -> tuple[float | None, TurnTimings | None]:
+        """Build with passes, all together, and prove and time that.
+
+        Returns:
+            The error, as in `PassTrial`, and the seconds without and with them, if measured.
+
+        Raises:
+            PassError: A pass does not fire as often as it should.
+            AccuracyError: The numbers change.
+            EngineError: The build fails.
+        """
+        built = replace(self._build, passes=tuple(passes)).open(None)
+        with built.session as session:
+            return built.relative_error, self._time(session) if self._measure else None
+
+    def _build_and_time(self, each: LayerPass, trial: PassTrial) -> PassTrial:
+        try:
+            error, timings = self.build_with([each])
+        except AccuracyError as failure:
+            return replace(trial, error=failure.relative_error, problem=failure.problem)
+        except Exception:
+            if guilty := find_guilty_pass(replace(self._build, passes=(each,))):
+                return replace(trial, problem=guilty.problem)
+            raise
+        return replace(trial, error=error, timings=timings)
+
+    def _time(self, session: Session) -> TurnTimings:
+        if self._plain is None:
+            self._plain = replace(self._build, passes=()).open(None).session
+        feeds = self._build.draw_feeds()
+        return time_in_turns(self._plain, session, feeds)
+
+
+def _explain_count(each: LayerPass, result: PassResult) -> str:
+    return f"the pass {each} rewrote {result.count} places of {result.expected}"
