@@ -79,7 +79,7 @@ def make_plan_key(
             "engine": "plan",
             "engines": [engine.name for engine in engines],
             "packages": {name: _find_version(name) for name in packages},
-            "device": _identify(device),
+            "device": _identify(device, None),
             "precision": "",
         }
     )
