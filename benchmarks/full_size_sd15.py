@@ -9,7 +9,6 @@ resident memory on the way. The picture is noise: what is measured is the machin
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from machine import read_cpu
 from safetensors.numpy import save_file
 
 COMPONENTS = ("text_encoder", "unet", "vae")
@@ -141,7 +141,7 @@ def measure(folder: Path, engine: str, steps: int) -> dict:
     timings = result.timings
     weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": read_cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "size": list(result.images[0].size),
         "steps": len(timings.steps),

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from machine import read_cpu
+
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.predictors.pass_tester import PassTester
@@ -69,14 +71,6 @@ def open_pipeline(model: str | None, engine: str) -> SDPipeline:
     if model is None:
         return SDPipeline(DiffusionConfig.from_preset("shapes", **choice))
     return SDPipeline(DiffusionConfig(model_path=model, **choice))
-
-
-def read_cpu() -> str:
-    """The CPU's model name."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
 
 
 if __name__ == "__main__":

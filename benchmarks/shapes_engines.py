@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from machine import read_cpu
 
 PROMPT, SEED, STEPS, GUIDANCE = "a large red star on a blue background", 7, 20, 4.0
 ENGINES = ("openvino", "onnxruntime", "paddle")
@@ -47,7 +48,11 @@ def main() -> None:
         "seconds": seconds,
     }
     for name, row in result["rows"].items():
-        print(name, *(f"{key} {value:.3g}" for key, value in row.items()), sep="  ")
+        print(
+            name,
+            *(f"{key} {value:.3g}" for key, value in row.items() if value is not None),
+            sep="  ",
+        )
     if options.result:
         options.result.parent.mkdir(parents=True, exist_ok=True)
         options.result.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -87,7 +92,7 @@ def load_diffusers() -> Callable[[], np.ndarray]:
 
 def summarise(
     name: str, seconds: dict[str, list[float]], pictures: dict[str, np.ndarray]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The figures of one row: seconds, ratios to diffusers turn by turn, and PSNR in dB."""
     ratios = [
         theirs / ours for theirs, ours in zip(seconds["diffusers"], seconds[name], strict=True)
@@ -98,16 +103,8 @@ def summarise(
         "times_diffusers_median": statistics.median(ratios),
         "times_diffusers_lowest": min(ratios),
         "times_diffusers_highest": max(ratios),
-        "psnr_db": -10 * np.log10(error) if error else float("inf"),
+        "psnr_db": -10 * np.log10(error) if error else None,
     }
-
-
-def read_cpu() -> str:
-    """The CPU's model name."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
 
 
 if __name__ == "__main__":
