@@ -20,6 +20,19 @@ app.add_typer(cache_app, name="cache")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+# What several commands have in common. `generate` says more of some.
+Model = Annotated[
+    str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
+]
+Pixels = Annotated[int | None, typer.Option(min=1, help="Pixels.")]
+EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
+DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
+Precision = Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")]
+Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
 def main() -> None:
@@ -64,17 +77,14 @@ def generate(
             "--config: the preset shapes.",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
-    ] = None,
+    config: ConfigFile = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="Weight of the prompt; 1 or less turns guidance off.")
     ] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    height: Pixels = None,
+    width: Pixels = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Picture i is drawn from SEED + i; drawn at random if left out."),
@@ -91,8 +101,8 @@ def generate(
             "which run here. A section of the configuration file still decides for its own network."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    device: DeviceName = None,
+    precision: Precision = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -155,20 +165,15 @@ def generate(
 
 @app.command()
 def build(
-    model: Annotated[
-        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
-    ] = None,
+    model: Model = None,
+    config: ConfigFile = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
+    engine: EngineName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -177,9 +182,7 @@ def build(
             "--engine tensorrt --device gpu.",
         ),
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
-    ] = None,
+    tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -201,13 +204,8 @@ def build(
 
 @app.command()
 def passes(
-    model: Annotated[
-        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
-    ] = None,
+    model: Model = None,
+    config: ConfigFile = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -219,12 +217,10 @@ def passes(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time each component with and without each pass.")
     ] = False,
-    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
-    ] = None,
+    engine: EngineName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
+    tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -256,19 +252,12 @@ def passes(
 
 @app.command()
 def tune(
-    model: Annotated[
-        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
-    ] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
-    ] = None,
+    model: Model = None,
+    config: ConfigFile = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    device: DeviceName = None,
+    tokenizer: Tokenizer = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 5,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -285,21 +274,14 @@ def tune(
 
 @app.command()
 def explain(
-    model: Annotated[
-        str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
-    ] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
-    engine: Annotated[str | None, typer.Option(help="As for `generate`.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")
-    ] = None,
+    model: Model = None,
+    config: ConfigFile = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    engine: EngineName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
+    tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.engines.tensorrt_builder import BATCHES
 from fastdeploy_diffusion.engines.tensorrt_cuda import call, use_device
 from fastdeploy_diffusion.engines.tensorrt_execution import ShapedExecution
 from fastdeploy_diffusion.engines.tensorrt_package import make_logger
-from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.errors import EngineError, RequestError
 from fastdeploy_diffusion.program import Program
 
 
@@ -71,9 +71,10 @@ class TensorRTSession(Session):
         call(runtime.cudaStreamDestroy, self._stream)
 
     def _check_batch(self, feeds: Mapping[str, np.ndarray]) -> None:
+        # Not the engine's failure, for which another would take its place.
         for name, array in feeds.items():
             if None in self.inputs[name].shape and len(array) > BATCHES[-1]:
-                raise EngineError(
+                raise RequestError(
                     f"{self._component}: input {name!r} has a batch of {len(array)}",
                     allowed=f"{BATCHES[0]} to {BATCHES[-1]}: what its TensorRT plan is built for "
                     "(guidance counts every picture twice)",

@@ -1,8 +1,12 @@
 """What every export asks of a layer."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.paddle_runtime import MODE_LOCK
 from fastdeploy_diffusion.program import Program
 
 
@@ -25,3 +29,24 @@ def require_eval_mode(program: Program) -> None:
             allowed="a layer in eval mode",
             fix="layer.eval()",
         )
+
+
+@contextmanager
+def explain_tracing(program: Program) -> Iterator[None]:
+    """Trace a layer in the body, while other exports and eager runs of this library wait.
+
+    Raises:
+        EngineError: The body fails.
+    """
+    with MODE_LOCK, warnings.catch_warnings():
+        # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot
+        # change.
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            raise EngineError(
+                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: {error}",
+                allowed="a forward(self, …) without *args, of which every input is used and every "
+                "output is a tensor",
+            ) from error

@@ -1,18 +1,17 @@
 """Export of a Paddle layer to a PIR program: ``program.json``, its weights, and a manifest."""
 
 import re
-import warnings
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.layer_checks import require_eval_mode
+from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
 from fastdeploy_diffusion.export.manifest import (
     MANIFEST_FILE,
     PROGRAM_FILE,
     WEIGHTS_FILE,
     write_manifest,
 )
-from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
+from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program
 
 # An operator in PIR's JSON: "1." is the dialect of Paddle's own.
@@ -71,17 +70,8 @@ def _trace(program: Program, path: Path) -> None:
     specs = [
         paddle.static.InputSpec(list(spec.shape), spec.dtype, spec.name) for spec in program.inputs
     ]
-    # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot change.
-    with MODE_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
-        except Exception as error:
-            raise EngineError(
-                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: {error}",
-                allowed="a forward(self, …) without *args, of which every input is used and every "
-                "output is a tensor",
-            ) from error
+    with explain_tracing(program):
+        paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
 
 
 def _check_operators(program: Program, path: Path) -> None:

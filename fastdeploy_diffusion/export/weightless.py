@@ -4,15 +4,13 @@ The graph is a few hundred kilobytes whatever the model weighs, no weight is cop
 an engine binds the weights when it loads.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.layer_checks import require_eval_mode
-from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
+from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
+from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program
 
 
@@ -37,16 +35,8 @@ def trace_without_weights(program: Program, path: Path) -> list[str]:
         EngineError: The layer is in training mode, or cannot be traced.
     """
     require_eval_mode(program)
-    with MODE_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Paddle's own habits, which users cannot change
-        try:
-            return _trace(program, path)
-        except Exception as error:
-            raise EngineError(
-                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: {error}",
-                allowed="a forward(self, …) without *args, of which every input is used and every "
-                "output is a tensor",
-            ) from error
+    with explain_tracing(program):
+        return _trace(program, path)
 
 
 def _trace(program: Program, path: Path) -> list[str]:

@@ -2,9 +2,10 @@
 
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.build import CacheWarning, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
@@ -141,7 +142,7 @@ class Component:
                 session = self._session = RecoveringSession(
                     Program(self.name, None, *signature),
                     self._build(signature),
-                    lambda error: self._recover(error, signature),
+                    lambda error, failed: self._recover(error, failed, signature),
                 )
             return session
 
@@ -182,20 +183,20 @@ class Component:
     def _place(self) -> None:
         """Choose engine and passes: what a plan found fastest, under ``auto``."""
         choice, device = self._choice, parse_device(self._choice.device)
-        plan = taken = None
-        if choice.engine == AUTO and self._cache is not None:
-            # A device that is not there has no plan, and says so below.
-            with suppress(CacheError):
-                plan = find_plan(self._cache, self._plan_key())
-            taken = plan and plan.choose(choice.precision, self._pass_names)
-        placement = select_engine(
-            taken.engine if taken else choice.engine,
-            device,
-            choice.precision,
+        select = partial(
+            select_engine,
+            device=device,
+            precision=choice.precision,
             cpu_fallback=self._cpu_fallback,
             threads=choice.threads,
             target=choice.target,
         )
+        placement = select(choice.engine)
+        # What is not there, and has a fallback, has no plan.
+        plan = self._find_plan() if choice.engine == AUTO and not placement.fallback else None
+        taken = plan and plan.choose(choice.precision, self._pass_names)
+        if taken:
+            placement = select(taken.engine)
         names = taken.passes if taken else self._pass_names
         self._placement = placement
         self._passes = tuple(choose_passes(names, placement.engine.name))
@@ -212,7 +213,17 @@ class Component:
             measured_seconds=taken.seconds if taken else None,
         )
 
-    def _recover(self, error: EngineError, signature: Signature) -> Session | None:
+    def _find_plan(self) -> ComponentPlan | None:
+        if self._cache is None:
+            return None
+        try:
+            return find_plan(self._cache, self._plan_key())
+        except CacheError as error:
+            message = f"{self.name}: nobody can tell whether it was tuned here: {error}"
+            warnings.warn(message, CacheWarning, stacklevel=2)
+            return None
+
+    def _recover(self, error: EngineError, failed: Session, signature: Signature) -> Session | None:
         """Build the fallback in place of an engine that failed, and say so."""
         with self._lock:
             # What is built for another machine has no place here that something could take.
@@ -221,6 +232,8 @@ class Component:
             placement = replace_engine(self._placement, error.problem)
             if placement is None:
                 return None
+            # Its memory first: it may be the lack of it that failed.
+            failed.close()
             self._placement, self._passes = placement, ()
             spec = placement.spec
             self.report = replace(
@@ -232,7 +245,11 @@ class Component:
                 tolerance=TOLERANCES[spec.precision],
                 measured_seconds=None,
             )
-            return self._build(signature)
+            try:
+                return self._build(signature)
+            except BaseException:
+                self._session = None  # the next request tries again
+                raise
 
     def _plan_key(self) -> CacheKey:
         device = parse_device(self._choice.device)

@@ -154,7 +154,8 @@ class DiffusionPredictor(ABC):
     ) -> list[ComponentPlan]:
         """Measure every way to run each component for pictures of a size, and keep what was found.
 
-        Later pipelines with ``engine="auto"`` take the fastest; so does this one from now on.
+        Pipelines with ``engine="auto"`` take the fastest from then on, this one included if it has
+        that engine.
 
         Args:
             height: In pixels; the model's own if left out.

@@ -25,6 +25,8 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
     Returns:
         What the first pass with a fault did, to be raised; ``None`` where none has one.
     """
+    if not build.passes:
+        return None
     try:
         _prove(build, ())
     except Exception:

@@ -17,14 +17,15 @@ class RecoveringSession(Session):
     Args:
         program: The signature.
         session: What runs as long as it can.
-        recover: Gives a session on the fallback for an error; ``None`` where there is none.
+        recover: Closes a session that failed with an error, and gives one on the fallback; leaves
+            it as it is and gives ``None`` where there is no fallback.
     """
 
     def __init__(
         self,
         program: Program,
         session: Session,
-        recover: Callable[[EngineError], Session | None],
+        recover: Callable[[EngineError, Session], Session | None],
     ) -> None:
         super().__init__(session.engine, program)
         self._session = session
@@ -51,9 +52,7 @@ class RecoveringSession(Session):
             return self._session.run(**feeds)
 
     def _replace(self, error: EngineError) -> None:
-        # Its memory first: it may be the lack of it that failed.
-        self._session.close()
-        instead = self._recover(error)
+        instead = self._recover(error, self._session)
         if instead is None:
             raise error
         self._session = instead

@@ -7,8 +7,9 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, keep_plan
-from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import pass_names
+from fastdeploy_diffusion.predictors.build import CacheWarning
 
 PLAN = ComponentPlan(
     "denoiser",
@@ -97,3 +98,13 @@ def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
 def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):
     with pytest.raises(ConfigError, match="cache is false"):
         open_pipeline(cache=False).tune()
+
+
+def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
+    def refuse(*_):
+        raise CacheError("nvidia-smi does not tell what gpu:0 is")
+
+    monkeypatch.setattr("fastdeploy_diffusion.predictors.component.make_plan_key", refuse)
+    with pytest.warns(CacheWarning, match="nobody can tell whether it was tuned here: nvidia-smi"):
+        report = open_pipeline().report
+    assert [each.measured_seconds for each in report.components] == [None] * 3
