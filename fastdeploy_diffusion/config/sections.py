@@ -20,7 +20,15 @@ ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
-PASSES = ("merge-qkv", "merge-kv", "phase-upsample", "hoist-invariants")
+PASSES = (
+    "merge-qkv",
+    "merge-kv",
+    "phase-upsample",
+    "winograd-4x4",
+    "winograd-2x2",
+    "channels-last",
+    "hoist-invariants",
+)
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.channels_last import ChannelsLast
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
@@ -14,11 +15,23 @@ from fastdeploy_diffusion.passes.user_passes import (
     load_user_pass,
     warn_of_taken_names,
 )
+from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # In the order in which they are applied.
 _PASSES: Mapping[str, type[LayerPass]] = MappingProxyType(
-    {each.name: each for each in (MergeQKV, MergeKV, PhaseUpsample, HoistInvariants)}
+    {
+        each.name: each
+        for each in (
+            MergeQKV,
+            MergeKV,
+            PhaseUpsample,
+            LargeTileWinograd,
+            SmallTileWinograd,
+            ChannelsLast,
+            HoistInvariants,
+        )
+    }
 )
 
 # Only what was measured to pay on an engine is its default: see docs/passes.md.

@@ -17,8 +17,16 @@ from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
 
-PASSES = (MergeQKV(), MergeKV(), PhaseUpsample(), HoistInvariants())
+PASSES = (
+    MergeQKV(),
+    MergeKV(),
+    PhaseUpsample(),
+    LargeTileWinograd(),
+    SmallTileWinograd(),
+    HoistInvariants(),
+)
 MAKERS = {
     "unet": lambda config: UNet2DConditionModel(UNet2DConditionConfig.from_dict(config)),
     "text_encoder": lambda config: TextConditioner(
@@ -30,7 +38,7 @@ MAKERS = {
 
 @pytest.mark.parametrize(
     ("component", "counts"),
-    [("unet", [16, 16, 3, 38]), ("text_encoder", [12, 0, 0, 0]), ("vae", [1, 0, 3, 0])],
+    [("unet", [16, 16, 3, 21, 26, 38]), ("text_encoder", [12, 0, 0, 0, 0, 0]), ("vae", [1, 0, 3, 31, 0, 0])],
 )
 def test_sd_1_5_has_the_promised_counts(component, counts):
     network = build_skeleton(lambda: MAKERS[component](SD_1_5[component]))

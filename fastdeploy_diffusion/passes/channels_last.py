@@ -1,0 +1,95 @@
+"""Residual blocks and upsamplers with channels last, where Winograd's convolutions want them so.
+
+Engines turn the pixels round between a GroupNorm, which they compute channel by channel, and a
+convolution, which they compute pixel by pixel. Written with channels last from the first norm to
+the last convolution, a block has nothing to turn round inside; between two such blocks the engine
+cancels what the first turns back and the second turns again. The numbers are the same sums.
+"""
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any, ClassVar
+
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
+
+
+class ChannelsLast(LayerPass):
+    """Blocks all of whose 3×3 convolutions are Winograd's; another pass makes them so, before."""
+
+    name: ClassVar[str] = "channels-last"
+
+    def match(self, layer: nn.Layer) -> bool:
+        """A residual block or an upsampler that a Winograd pass has rewritten."""
+        convolutions = _list_convolutions(layer)
+        return (
+            bool(convolutions)
+            and all(hasattr(each, "transformed") for each in convolutions)
+            and not hasattr(layer, "phases")
+            and not getattr(layer, "is_channels_last", False)
+        )
+
+    def check(self, layer: nn.Layer) -> str:
+        """All of them."""
+        return ""
+
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+        """Compute in another order of axes; the weights stay as they are."""
+        layer.is_channels_last = True
+        is_block = isinstance(layer, ResnetBlock2D)
+        layer.forward = MethodType(_run_block if is_block else _upsample, layer)
+        return {}
+
+    def expect(self, network: nn.Layer) -> int | None:
+        """Nothing is promised: it depends on the passes before."""
+        return None
+
+
+def _list_convolutions(layer: Any) -> list[Any]:
+    if isinstance(layer, ResnetBlock2D):
+        return [layer.conv1, layer.conv2]
+    return [layer.conv] if isinstance(layer, Upsample2D) else []
+
+
+def _run_block(self: Any, features: Tensor, time: Tensor | None = None) -> Tensor:
+    """`ResnetBlock2D.forward`."""
+    _, _, height, width = features.shape
+    if -1 in (height, width):
+        return ResnetBlock2D.forward(self, features, time)
+    features = features.transpose([2, 3, 0, 1])  # (H, W, B, C)
+    hidden = convolve_tiles(self.conv1, F.silu(_normalize(self.norm1, features)), height, width)
+    if time is not None:
+        hidden = hidden + self.project_time(time).unsqueeze([0, 1])
+    hidden = convolve_tiles(self.conv2, F.silu(_normalize(self.norm2, hidden)), height, width)
+    if self.conv_shortcut is not None:
+        features = features.matmul(self.conv_shortcut.weight.flatten(1), transpose_y=True)
+        features = features + self.conv_shortcut.bias
+    return (features + hidden).transpose([2, 3, 0, 1])
+
+
+def _upsample(self: Any, features: Tensor, height: int, width: int) -> Tensor:
+    """`Upsample2D.forward`: the tiles take each pixel as often as it stands in the larger picture."""
+    if -1 in features.shape[2:]:
+        return Upsample2D.forward(self, features, height, width)
+    turned = features.transpose([2, 3, 0, 1])
+    return convolve_tiles(self.conv, turned, height, width, repeat=2).transpose([2, 3, 0, 1])
+
+
+def _normalize(norm: Any, features: Tensor) -> Tensor:
+    """GroupNorm of (H, W, B, C)."""
+    groups, channels = norm._num_groups, features.shape[3]
+
+    def average(values: Tensor) -> Tensor:
+        """Average over each group, for each of its channels: (1, 1, B, C)."""
+        sums = values.flatten(0, 1).mean(axis=0)  # (B, C)
+        means = sums.reshape([-1, groups, channels // groups]).mean(axis=2, keepdim=True)
+        spread = means.expand([-1, -1, channels // groups])
+        return spread.reshape([1, 1, -1, channels])
+
+    distance = features - average(features)
+    scale = norm.weight / (average(distance * distance) + norm._epsilon).sqrt()
+    return distance * scale + norm.bias
