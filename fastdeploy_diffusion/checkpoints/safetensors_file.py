@@ -58,6 +58,7 @@ class SafetensorsFile:
         self.path = path
         try:
             self._identity = self._read_identity()
+            self.status = path.stat()
             with safe_open(path, framework="numpy"):
                 pass
             self.tensors = _read_header(path)

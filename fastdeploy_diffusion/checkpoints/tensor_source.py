@@ -1,6 +1,7 @@
 """The tensors of one component under their canonical names, whatever files they come from."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,8 +143,30 @@ class TensorSource:
             file.check_unchanged()
         return self._digest
 
+    def describe(self) -> dict[str, Any]:
+        """Say which files are used, as they were opened, and how: as long as it is the same, so is
+        ``digest``. JSON values; nothing is read.
+        """
+        return {
+            "files": {
+                str(file.path.resolve()): _identify(file.status)
+                for file in {view.file.path: view.file for view in self._views.values()}.values()
+            },
+            "views": {
+                name: [str(view.file.path.resolve()), view.stored_name, view.part, view.parts]
+                + [view.transposed, view.squeezed]
+                for name, view in sorted(self._views.items())
+            },
+        }
+
     def _view(self, name: str) -> TensorView:
         if name in self._views:
             return self._views[name]
         similar = ", ".join(get_close_matches(name, self._views, n=3))
         raise CheckpointError(f"{self.origin} has no tensor {name!r}", allowed=similar)
+
+
+def _identify(status: os.stat_result) -> list[int]:
+    """Size, inode and device, and the last change of the content, and of anything, in ns."""
+    place = status.st_size, status.st_ino, status.st_dev
+    return [*place, status.st_mtime_ns, status.st_ctime_ns]

@@ -1,6 +1,7 @@
 """OpenVINO on the exported ONNX graph: Intel's compiler for CPUs."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,12 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.openvino_compiled import (
+    Shapes,
+    export_compiled,
+    find_compiled,
+    import_compiled,
+)
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
@@ -68,14 +75,30 @@ class _OpenVINOSession(Session):
         import openvino
 
         self._core = openvino.Core()
-        self._model = _read_model(self._core, program, artifact)
         self._properties = {
             "INFERENCE_NUM_THREADS": spec.cpu_threads,
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "fp16": "f16"}.get(spec.precision, "bf16"),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
+        graph, names = (artifact / GRAPH_FILE).read_bytes(), check_manifest(program, artifact)
+        # Weights are read when something has to be compiled: what was kept has its own.
+        self._read_model = functools.cache(lambda: _read_model(self._core, program, graph, names))
+        self._compiled: dict[Shapes, Any] = {}
+        self._requests: dict[Shapes, Any] = {}
+        self._contents: list[Any] = []
+        for shapes, path in find_compiled(artifact):
+            compiled, content = import_compiled(self._core, path, self._properties)
+            self._compiled[shapes] = compiled
+            self._requests[shapes] = compiled.create_infer_request()
+            self._contents.append(content)
+
+    def keep(self, artifact: Path) -> None:
+        """Write compiled models into the build, each for the shapes of its inputs."""
+        with self._lock:
+            self._require_open()
+            for shapes, compiled in self._compiled.items():
+                export_compiled(compiled, shapes, artifact)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         request = self._compile(tuple(array.shape for array in feeds.values()))
@@ -84,26 +107,28 @@ class _OpenVINOSession(Session):
 
     def _close(self) -> None:
         self._requests.clear()
-        self._model = None
+        self._compiled.clear()
+        self._contents.clear()
+        self._read_model.cache_clear()
 
-    def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    def _compile(self, shapes: Shapes) -> Any:
         """Compile for static shapes, which run several times as fast as free ones; once each."""
         if shapes not in self._requests:
-            model = self._model.clone()  # the weights are shared
+            model = self._read_model().clone()  # the weights are shared
             model.reshape(dict(zip(self.inputs, shapes, strict=True)))
-            compiled = self._core.compile_model(model, "CPU", self._properties)
-            self._requests[shapes] = compiled.create_infer_request()
+            self._compiled[shapes] = self._core.compile_model(model, "CPU", self._properties)
+            self._requests[shapes] = self._compiled[shapes].create_infer_request()
         return self._requests[shapes]
 
 
-def _read_model(core: Any, program: Program, artifact: Path) -> Any:
+def _read_model(core: Any, program: Program, graph: bytes, names: Sequence[str]) -> Any:
     """Read the graph and put constants, on the layer's own memory, in the place of its weights."""
     import openvino
 
     from fastdeploy_diffusion.export.weights import read_weights
 
-    weights = read_weights(program, check_manifest(program, artifact))
-    model = core.read_model(artifact / GRAPH_FILE)
+    weights = read_weights(program, names)
+    model = core.read_model(graph)
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()
         if name in weights:

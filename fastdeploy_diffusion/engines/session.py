@@ -3,6 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 import numpy as np
@@ -69,6 +70,13 @@ class Session(ABC):
         """
         with self._lock:
             self._require_open()
+
+    def keep(self, artifact: Path) -> None:
+        """Add to a build what was compiled for the runs so far, where that makes loading quicker.
+
+        Args:
+            artifact: Folder that the session was loaded from.
+        """
 
     def run(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network once.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.program import Program, Signature, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
 PROGRAM_FILE = "program.json"
@@ -51,7 +51,7 @@ def check_manifest(program: Program, directory: Path) -> list[str]:
     Raises:
         EngineError: A file is missing or of another size, or the export has another signature.
     """
-    manifest = _read_manifest(program, directory)
+    manifest = _read_manifest(program.name, directory)
     for key, wanted in _describe_signature(program).items():
         if manifest.get(key) != wanted:
             raise EngineError(
@@ -73,20 +73,34 @@ def check_manifest(program: Program, directory: Path) -> list[str]:
     return weights
 
 
-def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
+def read_signature(directory: Path) -> Signature:
+    """Give the inputs and outputs of an export.
+
+    Raises:
+        EngineError: Its manifest cannot be read.
+    """
+    manifest = _read_manifest(directory.name, directory)
+    inputs, outputs = (
+        tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in manifest[kind])
+        for kind in ("inputs", "outputs")
+    )
+    return Signature(inputs, outputs)
+
+
+def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"{program.name}: {path} cannot be read ({error}): the export is unfinished or damaged",
+            f"{name}: {path} cannot be read ({error}): the export is unfinished or damaged",
             fix="build it again",
         ) from error
-    kinds = {"files": dict, "weights": list}
+    kinds = {"files": dict, "weights": list, "inputs": list, "outputs": list}
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), kind) for key, kind in kinds.items()
     ):
-        raise EngineError(f"{program.name}: {path} is no export manifest", fix="build it again")
+        raise EngineError(f"{name}: {path} is no export manifest", fix="build it again")
     return manifest
 
 

@@ -1,13 +1,15 @@
 """How a component gets its session: from a kept build, or made, proven and kept."""
 
+import functools
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastdeploy_diffusion.engines.accuracy import (
     TOLERANCES,
@@ -25,7 +27,7 @@ from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailab
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_session import SplitSession, split_program
+from fastdeploy_diffusion.predictors.split_session import SplitSession, find_parts, list_parts
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 _VERIFY_SEED = 20261120
@@ -103,7 +105,7 @@ class ComponentBuild:
         if cache is None or not self.placement.engine.keeps_builds:
             return self._make_for_now()
         try:
-            key = self._key()
+            key = self._key(cache.root)
             if kept := self._load(cache, key):
                 return kept
             with cache.lock(key):
@@ -120,14 +122,18 @@ class ComponentBuild:
         return Program(self.name, self.network.load(), self.inputs, self.outputs)
 
     def prove(self, reference: Program, session: Session) -> AccuracyReport:
-        """Compare a session with the layer, on one row of inputs; raises as `verify`."""
+        """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
+
+        The session runs what it will run, so that what it compiles for the check it has compiled
+        for the pictures; the layer, which is slow, runs one row.
+        """
         return verify(
             reference,
             session,
             seed=_VERIFY_SEED,
             tolerance=TOLERANCES[self.placement.spec.precision],
             generators=self.generators,
-            shapes=self._fill_shapes(rows=1),
+            shapes=self._fill_shapes(self.rows),
         )
 
     def draw_feeds(self) -> dict[str, np.ndarray]:
@@ -138,13 +144,13 @@ class ComponentBuild:
     def _fill_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
         return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
 
-    def _key(self) -> CacheKey:
+    def _key(self, root: Path) -> CacheKey:
         return make_cache_key(
             self.placement.engine,
             self.placement.spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**self.network.identify(), "passes": [each.identify() for each in self.passes]},
+            {**self.network.identify(root), "passes": [each.identify() for each in self.passes]},
         )
 
     def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
@@ -159,15 +165,11 @@ class ComponentBuild:
 
     def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
         program = Program(self.name, None, self.inputs, self.outputs)
-        layer, read = None, self.network.read
-        if self.passes:
-            # The names of rewritten weights come from the passes; no layer gets values.
-            rewritten = rewrite_network(self.network, self.passes)
-            layer, read = rewritten.layer, rewritten.read
         if self.placement.engine.binds_weights:
-            program = replace(program, read_weight=read)
+            program = replace(program, read_weight=self._read_lazily())
         obstacle = self._find_obstacle()
-        session = self._start(program, layer, entry.artifact, obstacle)
+        parts = find_parts(program, entry.artifact)
+        session = self._start(program, parts, obstacle)
         error, passes = entry.proof["relative_error"], entry.proof["passes"]
         if error is not None:
             return BuiltSession(session, error, passes, cached=True)
@@ -190,8 +192,10 @@ class ComponentBuild:
             cache.discard(key)
             raise
         try:
+            if not built.unchecked:
+                built.session.keep(staged)
             cache.publish(key, built.describe_proof())
-        except CacheError as error:
+        except (CacheError, OSError) as error:
             cache.discard(key)
             if built.unchecked:
                 raise
@@ -213,13 +217,21 @@ class ComponentBuild:
             counts = {each.name: each.count for each in rewritten.results}
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
             program = replace(reference, layer=layer, read_weight=rewritten.read)
-        for part, folder in _list_parts(program, program.layer, artifact):
+        parts = list_parts(program, artifact)
+        for part, folder in parts:
             engine.build(part, spec, folder)
-        session = self._start(program, program.layer, artifact, obstacle)
+        session = self._start(program, parts, obstacle)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
         proof = self.prove(reference, session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
+
+    def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:
+        """Give what reads rewritten weights: passes run when the first one is asked for."""
+        if not self.passes:
+            return self.network.read
+        rewrite = functools.cache(lambda: rewrite_network(self.network, self.passes))
+        return lambda name: rewrite().read(name)
 
     def _find_obstacle(self) -> str | None:
         """Say why a build for a named architecture does not run here; nothing if it does."""
@@ -231,14 +243,13 @@ class ComponentBuild:
             return error.problem
         return None
 
-    def _start(self, program: Program, layer: Any, artifact: Path, obstacle: str | None) -> Session:
+    def _start(
+        self, program: Program, parts: list[tuple[Program, Path]], obstacle: str | None
+    ) -> Session:
         engine, spec = self.placement.engine, self.placement.spec
         if obstacle is not None:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
-        sessions = [
-            engine.load(part, spec, folder)
-            for part, folder in _list_parts(program, layer, artifact)
-        ]
+        sessions = [engine.load(part, spec, folder) for part, folder in parts]
         return SplitSession(program, *sessions) if len(sessions) > 1 else sessions[0]
 
     def _leave_unchecked(self, built: BuiltSession) -> BuiltSession:
@@ -248,14 +259,6 @@ class ComponentBuild:
         )
         warnings.warn(message, UncheckedWarning, stacklevel=2)
         return built
-
-
-def _list_parts(program: Program, layer: Any, artifact: Path) -> list[tuple[Program, Path]]:
-    """The programs that a network is built as, and where each of them lies."""
-    parts = split_program(program, layer)
-    if parts is None:
-        return [(program, artifact)]
-    return [(part, artifact / part.name) for part in parts]
 
 
 def _warn(message: str) -> None:

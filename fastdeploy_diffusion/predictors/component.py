@@ -176,7 +176,7 @@ class Component:
                 cache=self._cache,
                 runs=runs,
             )
-            keep_plan(self._cache, self._plan_key(), plan)
+            keep_plan(self._cache, self._plan_key(self._cache), plan)
             self._place()
             return plan
 
@@ -217,7 +217,7 @@ class Component:
         if self._cache is None:
             return None
         try:
-            return find_plan(self._cache, self._plan_key())
+            return find_plan(self._cache, self._plan_key(self._cache))
         except CacheError as error:
             message = f"{self.name}: nobody can tell whether it was tuned here: {error}"
             warnings.warn(message, CacheWarning, stacklevel=2)
@@ -251,11 +251,11 @@ class Component:
                 self._session = None  # the next request tries again
                 raise
 
-    def _plan_key(self) -> CacheKey:
+    def _plan_key(self, cache: ArtifactCache) -> CacheKey:
         device = parse_device(self._choice.device)
         names = set(AUTO_ORDER[device.kind]) & set(engine_names())
         engines = [create_engine(name) for name in sorted(names)]
-        return make_plan_key(engines, device, self.name, self._network.identify())
+        return make_plan_key(engines, device, self.name, self._network.identify(cache.root))
 
     def _build(self, signature: Signature) -> Session:
         started = time.perf_counter()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import TensorSource, build_layer, build_skeleton
+from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,13 @@ class Network:
         layer.eval()
         return layer
 
-    def identify(self) -> dict[str, Any]:
-        """Say what the network is, for the key of its builds; reads all weights, once."""
-        return {"config": dict(self.config), "weights": self.source.digest()}
+    def identify(self, root: Path) -> dict[str, Any]:
+        """Say what the network is, for the key of its builds.
+
+        Args:
+            root: Where builds are kept, and the digests of weights, so that each is read once.
+        """
+        return {"config": dict(self.config), "weights": recall_digest(self.source, root)}
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one weight by its name in the loaded layer, float32, in PyTorch's layout."""

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.export.manifest import read_signature
 from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 FloatArray = npt.NDArray[np.float32]
+
+_PROLOGUE, _STEP = "prologue", "step"
+# Timesteps go through the prologue in batches of this size, so that engines which compile for each
+# shape compile for one, whatever the number of steps.
+_TIMESTEPS = 64
+
+
+def list_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
+    """The programs that a network is built as, and where each of them lies."""
+    parts = split_program(program, program.layer)
+    if parts is None:
+        return [(program, artifact)]
+    return [(part, artifact / part.name) for part in parts]
+
+
+def find_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
+    """The same of a finished build, by what it says itself: no layer is needed.
+
+    Raises:
+        EngineError: A part's manifest cannot be read.
+    """
+    folders = [artifact / f"{program.name}_{part}" for part in (_PROLOGUE, _STEP)]
+    if not folders[0].is_dir():
+        return [(program, artifact)]
+    prologue, step = (Program(each.name, None, *read_signature(each)) for each in folders)
+    read = program.read_weight
+    return [
+        (replace(prologue, read_weight=_below_prologue(read)), folders[0]),
+        (replace(step, read_weight=read), folders[1]),
+    ]
 
 
 def split_program(program: Program, layer: Any) -> tuple[Program, Program] | None:
@@ -41,19 +73,25 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
     read = program.read_weight
     return (
         Program(
-            f"{program.name}_prologue",
+            f"{program.name}_{_PROLOGUE}",
             prologue,
             (timestep, context),
             (time_features, context_features),
-            read_weight=read and (lambda name: read(f"prologue.{name}")),
+            read_weight=_below_prologue(read),
         ),
         replace(
             program,
-            name=f"{program.name}_step",
+            name=f"{program.name}_{_STEP}",
             layer=UNetStep(layer).eval(),
             inputs=(sample, time_features, context_features),
         ),
     )
+
+
+def _below_prologue(
+    read: Callable[[str], FloatArray] | None,
+) -> Callable[[str], FloatArray] | None:
+    return read and (lambda name: read(f"prologue.{name}"))
 
 
 class SplitSession(Session):
@@ -80,6 +118,11 @@ class SplitSession(Session):
             self._require_open()
             self._compute(inputs["timestep"], inputs["encoder_hidden_states"])
 
+    def keep(self, artifact: Path) -> None:
+        """Keep what both have compiled."""
+        for part, name in ((self._prologue, _PROLOGUE), (self._step, _STEP)):
+            part.keep(artifact / f"{self._component}_{name}")
+
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         sample, timesteps, context = feeds.values()
         is_known = all(float(each) in self._time_features for each in timesteps)
@@ -94,7 +137,8 @@ class SplitSession(Session):
 
     def _compute(self, timesteps: npt.NDArray[np.float32], context: FloatArray) -> None:
         distinct = np.unique(timesteps)
-        features = self._prologue.run(timestep=distinct, encoder_hidden_states=context)
+        padded = np.resize(distinct, -(-len(distinct) // _TIMESTEPS) * _TIMESTEPS)
+        features = self._prologue.run(timestep=padded, encoder_hidden_states=context)
         self._step.bind(context_features=features["context_features"])
-        self._time_features = dict(zip(distinct.tolist(), features["time_features"], strict=True))
+        self._time_features = dict(zip(distinct.tolist(), features["time_features"], strict=False))
         self._context = context.copy()

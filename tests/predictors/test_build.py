@@ -9,6 +9,7 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.config.sections import PASSES
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
@@ -18,11 +19,13 @@ from fastdeploy_diffusion.predictors.network import Network
 ENGINES = ("paddle", "openvino", "onnxruntime")
 
 
-def draw(model, cache_dir, engine="paddle", **options):
+def draw(model, cache_dir, engine="paddle", guidance_scale=7.5, **options):
     """Draw one small picture; also tell which components came from the cache."""
     config = DiffusionConfig(model_path=model, cache_dir=cache_dir, engine=engine, **options)
     pipeline = SDPipeline(config)
-    picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
+    picture = pipeline.text_to_image(
+        "a cat", seed=1, num_inference_steps=2, output_type="np", guidance_scale=guidance_scale
+    )
     components = pipeline.report.components
     pipeline.close()
     assert all(each.relative_error <= each.tolerance for each in components)
@@ -34,9 +37,12 @@ def model(tmp_path):
     return write_tiny_sd(tmp_path / "model")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_second_start_neither_builds_nor_checks(engine, model, tmp_path, monkeypatch):
-    first, cached = draw(model, tmp_path / "cache", engine)
+@pytest.mark.parametrize(
+    ("engine", "passes"),
+    [*((engine, []) for engine in ENGINES), ("openvino", ["merge-qkv", "hoist-invariants"])],
+)
+def test_the_second_start_neither_builds_nor_checks(engine, passes, model, tmp_path, monkeypatch):
+    first, cached = draw(model, tmp_path / "cache", engine, passes=passes)
     assert cached == [False] * 3
 
     def refuse(self):
@@ -44,9 +50,43 @@ def test_the_second_start_neither_builds_nor_checks(engine, model, tmp_path, mon
 
     monkeypatch.setattr(Network, "load", refuse)
     monkeypatch.setattr(Network, "sketch", refuse)
-    second, cached = draw(model, tmp_path / "cache", engine)
+    second, cached = draw(model, tmp_path / "cache", engine, passes=passes)
     assert cached == [True] * 3
     np.testing.assert_array_equal(first, second)
+
+
+def test_what_openvino_has_compiled_is_kept_and_serves_other_sizes_too(model, tmp_path):
+    cache = tmp_path / "cache"
+    draw(model, cache, "openvino")
+    kept = sorted(path.name for path in cache.glob("*/artifact/compiled-*.blob"))
+    assert len(kept) == 3
+    # Without guidance the batch is another: it is compiled from the weights, as ever.
+    alone, cached = draw(model, cache, "openvino", guidance_scale=1.0)
+    assert cached == [True] * 3
+    wanted, _ = draw(model, cache, "paddle", guidance_scale=1.0)
+    assert np.abs(alone - wanted).max() <= 1e-4
+
+
+def test_weights_are_hashed_once(model, tmp_path, monkeypatch):
+    config = DiffusionConfig(model_path=model, cache_dir=tmp_path / "cache", engine="openvino")
+    hashed = []
+    digest = TensorSource.digest
+    monkeypatch.setattr(
+        TensorSource, "digest", lambda self: (hashed.append(self.origin), digest(self))[1]
+    )
+    for path in model.rglob("*.safetensors"):
+        os.utime(path, (1, 1))
+    monkeypatch.setattr("fastdeploy_diffusion.predictors.digest_memo._SETTLED_NANOSECONDS", -1)
+    for _ in range(2):
+        SDPipeline(config).build()
+        assert len(hashed) == 3
+    weights = model / "vae" / "diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4] + bytes(4))
+    os.utime(weights, (1, 1))  # the same size and the same time of change: the inode's own tells
+    report = SDPipeline(config).build()
+    assert len(hashed) == 4
+    assert [each.cached for each in report.components] == [True, True, False]
 
 
 def test_other_weights_are_another_build(model, tmp_path):
@@ -111,10 +151,10 @@ def test_a_full_disk_is_a_warning_and_leaves_nothing(model, tmp_path, monkeypatc
     def fail(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fastdeploy_diffusion.engines.cache._hash", fail)
+    monkeypatch.setattr("fastdeploy_diffusion.engines.cache._measure", fail)
     with pytest.warns(CacheWarning, match="No space left on device"):
         draw(model, tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["locks"]
+    assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"locks", "digests"}
 
 
 def test_the_cache_can_be_turned_off(model, tmp_path):
@@ -134,7 +174,9 @@ def test_passes_rewrite_what_the_config_promises_and_keep_the_picture(engine, mo
     )
     for is_cached in (False, True):
         pipeline = SDPipeline(config)
-        picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
+        picture = pipeline.text_to_image(
+        "a cat", seed=1, num_inference_steps=2, output_type="np"
+    )
         components = pipeline.report.components
         pipeline.close()
         assert [each.cached for each in components] == [is_cached] * 3

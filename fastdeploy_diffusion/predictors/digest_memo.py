@@ -1,0 +1,42 @@
+"""Digests of weights, remembered: a checkpoint's gigabytes are hashed once, not at each start."""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fastdeploy_diffusion.checkpoints import TensorSource
+
+MEMO_FOLDER = "digests"
+# A file that was changed this short a time ago could change again and look the same.
+_SETTLED_NANOSECONDS = 2 * 10**9
+
+
+def recall_digest(source: TensorSource, root: Path) -> str:
+    """Give ``source.digest()``, from an earlier time if its files are still the same.
+
+    Args:
+        source: The weights.
+        root: Where builds are kept. If it cannot be written, the digest is computed each time.
+
+    Raises:
+        CheckpointError: A file changed after it was opened.
+    """
+    described = source.describe()
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    memo = root / MEMO_FOLDER / hashlib.sha256(text.encode()).hexdigest()
+    with suppress(OSError, ValueError):
+        kept = memo.read_text(encoding="ascii")
+        if len(kept) == hashlib.sha256().digest_size * 2:
+            return kept
+    digest = source.digest()
+    changed = max(max(identity[3:]) for identity in described["files"].values())
+    if time.time_ns() - changed > _SETTLED_NANOSECONDS:
+        with suppress(OSError):
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = memo.with_name(f"{memo.name}.{os.getpid()}")
+            unfinished.write_text(digest, encoding="ascii")
+            unfinished.replace(memo)
+    return digest
