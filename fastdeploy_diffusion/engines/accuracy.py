@@ -123,7 +123,7 @@ def _draw(
     generator: Generator | None,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> np.ndarray:
-    shape = shapes.get(spec.name) or tuple(size for size in spec.shape if size is not None)
+    shape = shapes.get(spec.name) or tuple(size for size in spec.shape if isinstance(size, int))
     if len(shape) != len(spec.shape):
         raise EngineError(
             f"{component}: input {spec.name!r} has free dimensions, and no shape was given",

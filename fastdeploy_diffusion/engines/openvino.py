@@ -9,7 +9,7 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
@@ -75,7 +75,7 @@ class _OpenVINOSession(Session):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._requests: dict[Shapes, Any] = {}
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         request = self._compile(tuple(array.shape for array in feeds.values()))
@@ -86,9 +86,12 @@ class _OpenVINOSession(Session):
         self._requests.clear()
         self._model = None
 
-    def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    def _compile(self, shapes: Shapes) -> Any:
         """Compile for static shapes, which run several times as fast as free ones; once each."""
         if shapes not in self._requests:
+            # Every compilation holds the weights in a layout of its own: one size at a time.
+            if not all(differ_in_batch_only(shapes, others) for others in self._requests):
+                self._requests.clear()
             model = self._model.clone()  # the weights are shared
             model.reshape(dict(zip(self.inputs, shapes, strict=True)))
             compiled = self._core.compile_model(model, "CPU", self._properties)

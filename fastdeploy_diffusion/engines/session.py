@@ -11,6 +11,13 @@ from typing_extensions import Self
 from fastdeploy_diffusion.errors import DiffusionError, EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def differ_in_batch_only(shapes: Shapes, others: Shapes) -> bool:
+    """Tell whether inputs of some shapes are pictures, or texts, of the same size as others."""
+    return [shape[1:] for shape in shapes] == [shape[1:] for shape in others]
+
 
 class Session(ABC):
     """A program loaded by an engine, safe to share between threads (runs take turns).

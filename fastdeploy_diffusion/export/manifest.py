@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.program import Program
 
 MANIFEST_FILE = "manifest.json"
 PROGRAM_FILE = "program.json"
@@ -93,10 +93,6 @@ def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
 def _describe_signature(program: Program) -> dict[str, Any]:
     return {
         "name": program.name,
-        "inputs": [_describe_spec(spec) for spec in program.inputs],
-        "outputs": [_describe_spec(spec) for spec in program.outputs],
+        "inputs": [spec.describe() for spec in program.inputs],
+        "outputs": [spec.describe() for spec in program.outputs],
     }
-
-
-def _describe_spec(spec: TensorSpec) -> list[Any]:
-    return [spec.name, list(spec.shape), spec.dtype]

@@ -42,6 +42,7 @@ EXPORTABLE = frozenset(
         "relu",
         "reshape",
         "scale",
+        "shape64",
         "sigmoid",
         "silu",
         "sin",

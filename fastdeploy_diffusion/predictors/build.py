@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.split_session import SplitSession, split_program
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.size_range import SizeRange, choose_size
 
 _VERIFY_SEED = 20261120
 
@@ -76,7 +77,8 @@ class ComponentBuild:
         passes: What rewrites the network for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
-        rows: How many rows of a batch one picture takes.
+        sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
+            those without a name.
     """
 
     name: str
@@ -86,7 +88,7 @@ class ComponentBuild:
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    rows: int = 1
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"batch": 1})
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
@@ -120,23 +122,44 @@ class ComponentBuild:
         return Program(self.name, self.network.load(), self.inputs, self.outputs)
 
     def prove(self, reference: Program, session: Session) -> AccuracyReport:
-        """Compare a session with the layer, on one row of inputs; raises as `verify`."""
-        return verify(
-            reference,
-            session,
-            seed=_VERIFY_SEED,
-            tolerance=TOLERANCES[self.placement.spec.precision],
-            generators=self.generators,
-            shapes=self._fill_shapes(rows=1),
-        )
+        """Compare a session with the layer, on one row of inputs; raises as `verify`.
+
+        With free sizes it does so a second time, with one of them at its smallest: a size that a
+        trace has taken for a constant cannot be right in both.
+
+        Returns:
+            The larger error.
+        """
+        usual = {"batch": 1}
+        smaller = [
+            {**usual, size.name: size.min}
+            for spec in self.inputs
+            for size in spec.shape[1:]
+            if isinstance(size, SizeRange) and size.min < size.opt
+        ]
+        reports = [
+            verify(
+                reference,
+                session,
+                seed=_VERIFY_SEED,
+                tolerance=TOLERANCES[self.placement.spec.precision],
+                generators=self.generators,
+                shapes=self._fill_shapes(sizes),
+            )
+            for sizes in (usual, *smaller[:1])
+        ]
+        return max(reports, key=lambda report: report.relative_error)
 
     def draw_feeds(self) -> dict[str, np.ndarray]:
         """Draw the inputs of one picture, the same ones each time."""
-        shapes = self._fill_shapes(self.rows)
+        shapes = self._fill_shapes(self.sizes)
         return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
 
-    def _fill_shapes(self, rows: int) -> dict[str, tuple[int, ...]]:
-        return {each.name: tuple(size or rows for size in each.shape) for each in self.inputs}
+    def _fill_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        return {
+            each.name: tuple(choose_size(size, sizes) for size in each.shape)
+            for each in self.inputs
+        }
 
     def _key(self) -> CacheKey:
         return make_cache_key(
@@ -185,7 +208,7 @@ class ComponentBuild:
     def _make_and_keep(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession:
         staged = cache.stage(key)
         try:
-            built = self._make(staged)
+            built = self._make(staged, notes=cache.root)
         except BaseException:
             cache.discard(key)
             raise
@@ -202,7 +225,7 @@ class ComponentBuild:
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
             return self._make(Path(folder) / self.name)
 
-    def _make(self, artifact: Path) -> BuiltSession:
+    def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
         engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
         # Only a comparison needs the layer as it was, with all its weights.
         layer = None if obstacle else self.network.load()
@@ -214,7 +237,7 @@ class ComponentBuild:
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
             program = replace(reference, layer=layer, read_weight=rewritten.read)
         for part, folder in _list_parts(program, program.layer, artifact):
-            engine.build(part, spec, folder)
+            engine.build(part, replace(spec, notes=notes), folder)
         session = self._start(program, program.layer, artifact, obstacle)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))

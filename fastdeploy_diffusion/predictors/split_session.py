@@ -12,8 +12,12 @@ import numpy.typing as npt
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.size_range import SizeRange
 
 FloatArray = npt.NDArray[np.float32]
+
+# Of a request: they are no batch, whatever the batch of the whole is.
+TIMESTEPS = SizeRange("timesteps", 1, 50, 1000)
 
 
 def split_program(program: Program, layer: Any) -> tuple[Program, Program] | None:
@@ -30,9 +34,8 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
     if prologue is None:
         return None
     sample, timestep, context = program.inputs
-    time_features = TensorSpec(
-        "time_features", (None, prologue.time_projections.weight.shape[1]), "float32"
-    )
+    width = prologue.time_projections.weight.shape[1]
+    time_features = TensorSpec("time_features", (*timestep.shape, width), "float32")
     context_features = TensorSpec(
         "context_features",
         (*context.shape[:2], prologue.context_projections.weight.shape[1]),
@@ -43,8 +46,8 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
         Program(
             f"{program.name}_prologue",
             prologue,
-            (timestep, context),
-            (time_features, context_features),
+            (replace(timestep, shape=(TIMESTEPS,)), context),
+            (replace(time_features, shape=(TIMESTEPS, width)), context_features),
             read_weight=read and (lambda name: read(f"prologue.{name}")),
         ),
         replace(
@@ -94,7 +97,11 @@ class SplitSession(Session):
 
     def _compute(self, timesteps: npt.NDArray[np.float32], context: FloatArray) -> None:
         distinct = np.unique(timesteps)
-        features = self._prologue.run(timestep=distinct, encoder_hidden_states=context)
+        self._time_features = {}
+        for start in range(0, len(distinct), TIMESTEPS.max):
+            part = distinct[start : start + TIMESTEPS.max]
+            features = self._prologue.run(timestep=part, encoder_hidden_states=context)
+            rows = zip(part.tolist(), features["time_features"], strict=True)
+            self._time_features.update(rows)
         self._step.bind(context_features=features["context_features"])
-        self._time_features = dict(zip(distinct.tolist(), features["time_features"], strict=True))
         self._context = context.copy()
