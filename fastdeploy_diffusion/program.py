@@ -1,12 +1,13 @@
 """A network ready for engines: its layer, and the names, shapes and types of its tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.size_range import Size, SizeRange, fits
 from fastdeploy_diffusion.suggest import did_you_mean
 
 
@@ -16,26 +17,42 @@ class TensorSpec:
 
     Args:
         name: Name by which the tensor is fed or returned.
-        shape: Dimensions; ``None`` is a free one, of any size from 1.
+        shape: Dimensions; a `SizeRange` is free within bounds, ``None`` of any size from 1.
         dtype: Numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"`` …
     """
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Size, ...]
     dtype: str
+
+    @property
+    def open_shape(self) -> tuple[int | None, ...]:
+        """The shape as traces want it: ``None`` for all that is free."""
+        return tuple(size if isinstance(size, int) else None for size in self.shape)
+
+    def describe(self) -> list[Any]:
+        """Give name, shape and type as JSON values."""
+        sizes = [
+            list(astuple(size)) if isinstance(size, SizeRange) else size for size in self.shape
+        ]
+        return [self.name, sizes, self.dtype]
+
+    @classmethod
+    def parse(cls, description: list[Any]) -> "TensorSpec":
+        """Give the spec that `describe` has described."""
+        name, sizes, dtype = description
+        shape = [SizeRange(*size) if isinstance(size, list) else size for size in sizes]
+        return cls(name, tuple(shape), dtype)
 
     def accepts(self, array: np.ndarray) -> bool:
         """Tell whether an array has this type, this rank and these sizes."""
         return array.dtype == np.dtype(self.dtype) and self._fits(array.shape)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
-        return len(shape) == len(self.shape) and all(
-            given == size if size is not None else given >= 1
-            for given, size in zip(shape, self.shape, strict=True)
-        )
+        return len(shape) == len(self.shape) and all(map(fits, shape, self.shape))
 
     def __str__(self) -> str:
-        return describe(self.dtype, ["any" if size is None else size for size in self.shape])
+        return describe(self.dtype, ["any" if size is None else str(size) for size in self.shape])
 
 
 class Signature(NamedTuple):

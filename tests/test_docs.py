@@ -134,7 +134,6 @@ def test_python_blocks_run(page, folder, capsys):
     names = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
-        warnings.filterwarnings("ignore", message="enable_dynamic_shape has no effect")
         for block in blocks:
             # Only this very folder: the other paths below /models are never opened.
             code = block.code.replace(f'"{READERS_FOLDER}"', repr(model))

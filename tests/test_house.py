@@ -39,7 +39,7 @@ FORBIDDEN = {
 # Distribution → where it may be imported: a folder, or a file without its suffix ("*" at the end
 # stands for more letters).
 RUNTIMES = {
-    "openvino": ("engines/openvino",),
+    "openvino": ("engines/openvino*",),
     "onnxruntime": ("engines/onnxruntime",),
     "tensorrt": ("engines/tensorrt*",),
     "tensorrt_rtx": ("engines/tensorrt*",),

@@ -54,6 +54,10 @@ class TensorView:
     def _stored(self) -> StoredTensor:
         return self.file.tensors[self.stored_name]
 
+    def describe(self) -> list[Any]:
+        """Give all but the file as JSON values."""
+        return [self.stored_name, self.part, self.parts, self.transposed, self.squeezed]
+
     def read_stored(self) -> npt.NDArray[Any]:
         """Map the tensor in the canonical layout, still in its stored dtype."""
         array = self.file.read_stored(self.stored_name)
@@ -144,8 +148,10 @@ class TensorSource:
         return self._digest
 
     def describe(self) -> dict[str, Any]:
-        """Say which files are used, as they were opened, and how: as long as it is the same, so is
-        ``digest``. JSON values; nothing is read.
+        """Say which files are used and how; as long as that is the same, so is ``digest``.
+
+        Returns:
+            JSON values. No tensor is read for them.
         """
         return {
             "files": {
@@ -153,8 +159,7 @@ class TensorSource:
                 for file in {view.file.path: view.file for view in self._views.values()}.values()
             },
             "views": {
-                name: [str(view.file.path.resolve()), view.stored_name, view.part, view.parts]
-                + [view.transposed, view.squeezed]
+                name: [str(view.file.path.resolve()), *view.describe()]
                 for name, view in sorted(self._views.items())
             },
         }

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.engine_options import TensorRTConfig
 from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
@@ -37,6 +38,7 @@ from fastdeploy_diffusion.config.sections import (
     SchedulerName,
     TargetName,
 )
+from fastdeploy_diffusion.config.shapes import ShapesConfig
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
@@ -49,6 +51,8 @@ def _read_path(value: Any) -> Any:
 FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.expanduser)]
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
 Component = Annotated[ComponentConfig, MayBeEmpty]
+Shapes = Annotated[ShapesConfig, MayBeEmpty]
+TensorRT = Annotated[TensorRTConfig, MayBeEmpty]
 
 COMPONENTS = ("text_encoder", "denoiser", "vae")
 
@@ -57,7 +61,8 @@ COMPONENTS = ("text_encoder", "denoiser", "vae")
 class EngineChoice:
     """What one sub-predictor runs on: the pipeline's choice with its own section applied.
 
-    A target is for sub-predictors on a GPU; the others have none.
+    A target is for sub-predictors on a GPU; the others have none. The options of each engine that
+    has any are those that were given, by its name.
     """
 
     engine: str
@@ -65,6 +70,7 @@ class EngineChoice:
     precision: str
     threads: int | None
     target: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class DiffusionConfig(ConfigSection):
@@ -106,7 +112,8 @@ class DiffusionConfig(ConfigSection):
         "on the device asked for",
     )
     enable_dynamic_shape: bool = Field(
-        default=False, description="true or false: whether one build serves pictures of any size"
+        default=False,
+        description="true or false: whether one build serves pictures of every size in a range",
     )
     passes: PassNames | None = Field(default=None, description=PASSES_HELP)
     cache: bool = Field(
@@ -123,6 +130,12 @@ class DiffusionConfig(ConfigSection):
     )
     defaults: Defaults = Field(
         default=RequestDefaults(), description="a section of request defaults"
+    )
+    shapes: Shapes = Field(
+        default=ShapesConfig(), description="a section with batch, height, width: ranges of sizes"
+    )
+    tensorrt: TensorRT = Field(
+        default=TensorRTConfig(), description="a section with optimization_level, workspace_gib"
     )
     text_encoder: Component = Field(
         default=ComponentConfig(), description="a section with engine, device, precision"
@@ -207,18 +220,43 @@ class DiffusionConfig(ConfigSection):
             )
         own: ComponentConfig = getattr(self, name)
         device = own.device or self.device
+        given = self.tensorrt.model_dump(exclude_none=True)
         return EngineChoice(
             engine=own.engine or self.engine,
             device=device,
             precision=own.precision or self.precision,
             threads=self.threads,
             target=self.target if parse_device(device).kind == "gpu" else None,
+            options={"tensorrt": given} if given else {},
         )
 
     def digest(self) -> str:
         """Identify this configuration: sha256 (hex) of its canonical JSON."""
         text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _check_shapes_have_effect(self) -> Self:
+        if self.shapes != ShapesConfig() and not self.enable_dynamic_shape:
+            raise refuse(
+                "shapes are given, and enable_dynamic_shape is false",
+                allowed="ranges of sizes with enable_dynamic_shape=True",
+                fix="add enable_dynamic_shape=True, or remove shapes",
+                option="shapes",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine_options_have_effect(self) -> Self:
+        engines = {self.component(name).engine for name in COMPONENTS}
+        if self.tensorrt != TensorRTConfig() and not engines & {"tensorrt", "auto"}:
+            raise refuse(
+                "tensorrt has options, and nothing is to run on it",
+                allowed="options of engines that are asked for",
+                fix="add engine='tensorrt', or remove the section",
+                option="tensorrt",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_target_has_effect(self) -> Self:

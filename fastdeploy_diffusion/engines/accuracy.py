@@ -131,7 +131,7 @@ def _draw(
     generator: Generator | None,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> np.ndarray:
-    shape = shapes.get(spec.name) or tuple(size for size in spec.shape if size is not None)
+    shape = shapes.get(spec.name) or tuple(size for size in spec.shape if isinstance(size, int))
     if len(shape) != len(spec.shape):
         raise EngineError(
             f"{component}: input {spec.name!r} has free dimensions, and no shape was given",
@@ -155,7 +155,8 @@ def _draw(
 
 def _take_last(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
     """Give the last row of the batch, the first free dimension; all where there is none."""
-    return array if None not in spec.shape else array.take([-1], spec.shape.index(None))
+    free = [axis for axis, size in enumerate(spec.open_shape) if size is None]
+    return array.take([-1], free[0]) if free else array
 
 
 def _relative_error(given: np.ndarray, wanted: np.ndarray) -> float:

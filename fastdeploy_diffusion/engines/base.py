@@ -2,11 +2,11 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.session import Session
@@ -30,6 +30,10 @@ class BuildSpec:
         threads: CPU threads of one run; ``None`` for every core that the process may use.
         target: The GPU architecture to build for, ``"sm86"``, where that need not be a GPU of this
             machine; ``None`` for the device itself.
+        options: What the engine lets users choose, by name, as JSON values; its own defaults where
+            left out.
+        notes: Folder where an engine may leave what makes its later builds faster; it decides
+            nothing of a build, and ``None`` is for no such folder.
 
     Raises:
         ConfigError: ``threads`` is less than 1.
@@ -39,6 +43,8 @@ class BuildSpec:
     precision: str = "fp32"
     threads: int | None = None
     target: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

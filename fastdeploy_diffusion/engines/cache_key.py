@@ -16,7 +16,7 @@ from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.program import TensorSpec
 
 # The code that decides what is built, beside the versions of other packages.
-_CODE = ("models", "export", "passes", "engines", "program.py")
+_CODE = ("models", "export", "passes", "engines", "program.py", "size_range.py")
 
 
 def make_cache_key(
@@ -42,8 +42,7 @@ def make_cache_key(
         {
             "component": component,
             "signature": {
-                kind: [[each.name, list(each.shape), each.dtype] for each in specs]
-                for kind, specs in signature.items()
+                kind: [each.describe() for each in specs] for kind, specs in signature.items()
             },
             "network": dict(network),
             "code": _digest_code(),
@@ -51,6 +50,7 @@ def make_cache_key(
             "packages": {name: _find_version(name) for name in engine.packages},
             "device": _identify(spec.device, spec.target),
             "precision": spec.precision,
+            "options": dict(spec.options),
         }
     )
 

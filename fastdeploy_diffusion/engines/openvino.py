@@ -11,12 +11,11 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_compiled import (
-    Shapes,
     export_compiled,
     find_compiled,
     import_compiled,
 )
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
@@ -106,14 +105,20 @@ class _OpenVINOSession(Session):
         return {name: results[index] for index, name in enumerate(self.outputs)}
 
     def _close(self) -> None:
+        self._forget()
+        self._read_model.cache_clear()
+
+    def _forget(self) -> None:
         self._requests.clear()
         self._compiled.clear()
         self._contents.clear()
-        self._read_model.cache_clear()
 
     def _compile(self, shapes: Shapes) -> Any:
         """Compile for static shapes, which run several times as fast as free ones; once each."""
         if shapes not in self._requests:
+            # Every compilation holds the weights in a layout of its own: one size at a time.
+            if not all(differ_in_batch_only(shapes, others) for others in self._requests):
+                self._forget()
             model = self._read_model().clone()  # the weights are shared
             model.reshape(dict(zip(self.inputs, shapes, strict=True)))
             self._compiled[shapes] = self._core.compile_model(model, "CPU", self._properties)

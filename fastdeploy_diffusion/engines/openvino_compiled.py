@@ -1,13 +1,14 @@
-"""OpenVINO's compiled models as files: the next start maps them into memory instead of compiling."""
+"""OpenVINO's compiled models as files, which the next start maps instead of compiling again."""
 
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-Shapes = tuple[tuple[int, ...], ...]
+from fastdeploy_diffusion.engines.session import Shapes
 
 _PREFIX, _SUFFIX = "compiled-", ".blob"
 # Linux: give the pages back, keep the mapping. Python has no name for it before 3.13.
@@ -45,9 +46,8 @@ def import_compiled(core: Any, path: Path, properties: dict[str, Any]) -> tuple[
     content = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
     compiled = core.import_model(content, "CPU", properties)
     if hasattr(mapped, "madvise"):
-        try:
-            # Its own packed copy is what runs; the file's pages need not stay in memory.
+        # Its own packed copy is what runs; the file's pages need not stay in memory. An older Linux
+        # does not know that, and takes them back when it needs them.
+        with suppress(OSError):
             mapped.madvise(_MADV_PAGEOUT)
-        except OSError:  # an older Linux: the system takes them back when it needs them
-            pass
     return compiled, content

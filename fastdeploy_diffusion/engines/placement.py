@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
@@ -48,6 +50,7 @@ def select_engine(
     cpu_fallback: bool,
     threads: int | None = None,
     target: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Placement:
     """Choose what was asked for if it can run here, and otherwise Paddle on the CPU in float32.
 
@@ -58,6 +61,7 @@ def select_engine(
         cpu_fallback: Whether the CPU may take the place of what cannot run.
         threads: CPU threads of one run; ``None`` for all.
         target: The GPU architecture to build for; nothing takes the place of an engine that cannot.
+        options: Those of each engine, by its name.
 
     Returns:
         The engine and spec; where they are the fallback, a `FallbackWarning` has been issued.
@@ -69,7 +73,10 @@ def select_engine(
     """
     asked = BuildSpec(device, precision, threads, target)
     try:
-        return _choose(asked) if name == AUTO else Placement(_require_engine(name, asked), asked)
+        if name == AUTO:
+            return _choose(asked, options)
+        asked = replace(asked, options=options.get(name, {}))
+        return Placement(_require_engine(name, asked), asked)
     except EngineUnavailableError as error:
         unavailable = error
     if target is not None:
@@ -78,7 +85,8 @@ def select_engine(
             allowed=unavailable.allowed,
             fix=unavailable.fix,
         )
-    instead = BuildSpec(Device("cpu"), "fp32", threads)
+    own = options.get(FALLBACK_ENGINE, {})
+    instead = BuildSpec(Device("cpu"), "fp32", threads, options=own)
     if not cpu_fallback:
         raise EngineUnavailableError(
             f"{name} on {asked} cannot run here: {unavailable.problem}",
@@ -121,15 +129,16 @@ def replace_engine(failed: Placement, problem: str) -> Placement | None:
     return Placement(engine, instead, why)
 
 
-def _choose(spec: BuildSpec) -> Placement:
+def _choose(asked: BuildSpec, options: Mapping[str, Mapping[str, Any]]) -> Placement:
     passed_over: dict[str, str] = {}
-    for name in AUTO_ORDER[spec.device.kind]:
+    for name in AUTO_ORDER[asked.device.kind]:
+        spec = replace(asked, options=options.get(name, {}))
         try:
             return Placement(_require_engine(name, spec), spec, passed_over=passed_over)
         except EngineUnavailableError as error:
             passed_over[name] = error.problem
     reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
-    raise EngineUnavailableError(f"no engine runs {spec} ({reasons})")
+    raise EngineUnavailableError(f"no engine runs {asked} ({reasons})")
 
 
 def _require_engine(name: str, spec: BuildSpec) -> Engine:

@@ -12,6 +12,13 @@ from typing_extensions import Self
 from fastdeploy_diffusion.errors import DiffusionError, EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def differ_in_batch_only(shapes: Shapes, others: Shapes) -> bool:
+    """Tell whether inputs of some shapes are pictures, or texts, of the same size as others."""
+    return [shape[1:] for shape in shapes] == [shape[1:] for shape in others]
+
 
 class Session(ABC):
     """A program loaded by an engine, safe to share between threads (runs take turns).
@@ -76,7 +83,13 @@ class Session(ABC):
 
         Args:
             artifact: Folder that the session was loaded from.
+
+        Raises:
+            EngineError: The session is closed.
+            OSError: The folder cannot be written.
         """
+        with self._lock:
+            self._require_open()
 
     def run(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network once.

@@ -9,13 +9,14 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, S
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.engines.tensorrt_builder import build_plan, require_free_batch_only
+from fastdeploy_diffusion.engines.tensorrt_builder import bound_batch, build_plan
 from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
 from fastdeploy_diffusion.engines.tensorrt_package import (
     INSTALL,
     import_tensorrt,
     require_architecture,
 )
+from fastdeploy_diffusion.engines.tensorrt_timings import find_timings
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest, write_manifest
 from fastdeploy_diffusion.program import Program
@@ -77,15 +78,16 @@ class TensorRTEngine(Engine):
         from fastdeploy_diffusion.export.onnx import export_onnx
         from fastdeploy_diffusion.export.weights import read_weights
 
-        require_free_batch_only(program)
+        bounded = bound_batch(program)
         trt = import_tensorrt(spec.target)
         if spec.target is None:
             use_device(spec.device.index)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            # All free dimensions are the batch; that they are equal halves the plan.
-            graph = export_onnx(program, Path(folder), as_initializers=True, free_name="batch")
-            weights = read_weights(program, check_manifest(program, Path(folder)))
-            plan = build_plan(trt, program, graph.read_bytes(), weights, spec.target)
+            graph = export_onnx(bounded, Path(folder), as_initializers=True)
+            weights = read_weights(bounded, check_manifest(bounded, Path(folder)))
+            gpu = spec.target or list_gpus()[spec.device.index]
+            timings = find_timings(trt, spec.notes, gpu)
+            plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)
         (out / PLAN_FILE).write_bytes(plan)
         write_manifest(program, out, [PLAN_FILE])
 

@@ -1,32 +1,42 @@
 """From an ONNX graph and its weights to TensorRT's plan."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.tensorrt_package import make_logger
+from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.size_range import Size, SizeRange
 
-BATCHES = (1, 2, 8)
-"""Smallest batch, the one that TensorRT tunes for (one guided picture), and the largest."""
+BATCH = SizeRange("batch", 1, 2, 8)
+"""What a free batch without bounds is built for: tuned for 2, one guided picture."""
 
 
-def require_free_batch_only(program: Program) -> None:
-    """Refuse free dimensions other than the batch: a plan has one profile, static in all sizes.
+def bound_batch(program: Program) -> Program:
+    """Give bounds to a free batch, for a plan is built within bounds.
 
     Raises:
-        EngineError: An input has another free dimension; it is named.
+        EngineError: An input has another free dimension without bounds; it is named.
     """
     for spec in program.inputs:
         if None in spec.shape[1:]:
             raise EngineError(
                 f"{program.name}: input {spec.name!r} is {spec}, and a TensorRT plan is built for "
-                "fixed sizes",
-                allowed=f"a free batch, from {BATCHES[0]} to {BATCHES[-1]}, as the first dimension",
-                fix="give every other size",
+                "fixed sizes, or within bounds",
+                allowed=f"a free batch, from {BATCH}, as the first dimension",
+                fix="give every other size, or a SizeRange",
             )
+    # All such dimensions are the batch; that they are equal halves the plan.
+    return replace(
+        program,
+        inputs=tuple(_bound(spec) for spec in program.inputs),
+        outputs=tuple(_bound(spec) for spec in program.outputs),
+    )
 
 
 def build_plan(
@@ -34,7 +44,8 @@ def build_plan(
     program: Program,
     graph: bytes,
     weights: Mapping[str, np.ndarray],
-    target: str | None,
+    spec: BuildSpec,
+    timings: TimingCache | None = None,
 ) -> Any:
     """Compile a graph, in the types that its tensors have.
 
@@ -42,11 +53,13 @@ def build_plan(
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        program: What the graph is of.
+        program: What the graph is of, with bounds for all that is free.
         graph: The ONNX model, whose weights are external initializers.
         weights: Their values, float32, by name.
-        target: The GPU architecture, which `require_architecture` has accepted; ``None`` for the
-            current GPU of this machine.
+        spec: The GPU architecture, which `require_architecture` has accepted, or none for the
+            current GPU of this machine; and the options, ``optimization_level`` and
+            ``workspace_gib``.
+        timings: What is known of the speed of kernels; what is measured is added.
 
     Returns:
         The plan, a buffer of bytes.
@@ -71,17 +84,30 @@ def build_plan(
         # TensorRT-RTX would allocate while it runs, which a CUDA graph cannot capture.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if hasattr(trt, "ComputeCapability"):  # TensorRT itself builds for the current GPU only
-        name = "CURRENT" if target is None else target.upper()
+        name = "CURRENT" if spec.target is None else spec.target.upper()
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.__members__[name], 0)
-    _add_profile(builder, config, network)
+    _apply_options(trt, config, spec.options)
+    _add_profile(builder, config, program)
+    if timings is not None:
+        timings.attach(config)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"{program.name}: TensorRT cannot build the plan: {_summarize(logger.errors)}",
             fix="run it on another engine, and report this",
         )
+    if timings is not None:
+        timings.keep(config)
     return plan
+
+
+def _apply_options(trt: Any, config: Any, options: Mapping[str, Any]) -> None:
+    if "optimization_level" in options:
+        config.builder_optimization_level = options["optimization_level"]
+    if "workspace_gib" in options:
+        size = int(options["workspace_gib"] * 2**30)
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
 
 
 def _parse(parser: Any, program: Program, graph: bytes, weights: Mapping[str, np.ndarray]) -> None:
@@ -122,15 +148,30 @@ def _check_outputs(trt: Any, program: Program, network: Any) -> None:
             )
 
 
-def _add_profile(builder: Any, config: Any, network: Any) -> None:
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    shapes = {each.name: tuple(each.shape) for each in inputs if -1 in tuple(each.shape)}
-    if not shapes:
+def _add_profile(builder: Any, config: Any, program: Program) -> None:
+    if not (shapes := list_profile_shapes(program)):
         return
     profile = builder.create_optimization_profile()
-    for name, shape in shapes.items():
-        profile.set_shape(name, *((batch, *shape[1:]) for batch in BATCHES))
+    for name, bounds in shapes.items():
+        profile.set_shape(name, *bounds)
     config.add_optimization_profile(profile)
+
+
+def list_profile_shapes(program: Program) -> dict[str, list[tuple[Any, ...]]]:
+    """Give the smallest shape, the one to tune for and the largest of inputs with free sizes."""
+    return {
+        spec.name: list(zip(*map(_list_bounds, spec.shape), strict=True))
+        for spec in program.inputs
+        if spec.open_shape != spec.shape
+    }
+
+
+def _list_bounds(size: Size) -> tuple[Any, ...]:
+    return (size.min, size.opt, size.max) if isinstance(size, SizeRange) else (size,) * 3
+
+
+def _bound(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, shape=tuple(BATCH if size is None else size for size in spec.shape))
 
 
 def _summarize(messages: list[str]) -> str:

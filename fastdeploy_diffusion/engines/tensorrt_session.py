@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.engines.tensorrt_builder import BATCHES
+from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
+from fastdeploy_diffusion.engines.tensorrt_builder import BATCH
 from fastdeploy_diffusion.engines.tensorrt_cuda import call, use_device
 from fastdeploy_diffusion.engines.tensorrt_execution import ShapedExecution
 from fastdeploy_diffusion.engines.tensorrt_package import make_logger
@@ -35,7 +35,7 @@ class TensorRTSession(Session):
 
         self._trt = trt
         self._device = device
-        self._executions: dict[tuple[tuple[int, ...], ...], ShapedExecution] = {}
+        self._executions: dict[Shapes, ShapedExecution] = {}
         use_device(device)
         self._logger = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
@@ -53,6 +53,9 @@ class TensorRTSession(Session):
         key = tuple(array.shape for array in feeds.values())
         if key not in self._executions:
             self._check_batch(feeds)
+            # Each holds memory of its own on the device: one size at a time.
+            if not all(differ_in_batch_only(key, others) for others in self._executions):
+                self._drop_executions()
             types = {spec.name: np.dtype(spec.dtype) for spec in self.outputs.values()}
             self._executions[key] = ShapedExecution(
                 self._trt, self._plan, self._stream, feeds, types
@@ -64,19 +67,22 @@ class TensorRTSession(Session):
         from cuda.bindings import runtime
 
         use_device(self._device)
+        self._drop_executions()
+        self._plan = self._runtime = None
+        call(runtime.cudaStreamDestroy, self._stream)
+
+    def _drop_executions(self) -> None:
         for execution in self._executions.values():
             execution.close()
         self._executions.clear()
-        self._plan = self._runtime = None
-        call(runtime.cudaStreamDestroy, self._stream)
 
     def _check_batch(self, feeds: Mapping[str, np.ndarray]) -> None:
         # Not the engine's failure, for which another would take its place.
         for name, array in feeds.items():
-            if None in self.inputs[name].shape and len(array) > BATCHES[-1]:
+            if None in self.inputs[name].shape and len(array) > BATCH.max:
                 raise RequestError(
                     f"{self._component}: input {name!r} has a batch of {len(array)}",
-                    allowed=f"{BATCHES[0]} to {BATCHES[-1]}: what its TensorRT plan is built for "
+                    allowed=f"{BATCH}: what its TensorRT plan is built for "
                     "(guidance counts every picture twice)",
-                    fix="ask for fewer pictures at once",
+                    fix="ask for fewer pictures at once, or give shapes.batch",
                 )

@@ -81,8 +81,7 @@ def read_signature(directory: Path) -> Signature:
     """
     manifest = _read_manifest(directory.name, directory)
     inputs, outputs = (
-        tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in manifest[kind])
-        for kind in ("inputs", "outputs")
+        tuple(TensorSpec.parse(each) for each in manifest[kind]) for kind in ("inputs", "outputs")
     )
     return Signature(inputs, outputs)
 
@@ -107,10 +106,6 @@ def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
 def _describe_signature(program: Program) -> dict[str, Any]:
     return {
         "name": program.name,
-        "inputs": [_describe_spec(spec) for spec in program.inputs],
-        "outputs": [_describe_spec(spec) for spec in program.outputs],
+        "inputs": [spec.describe() for spec in program.inputs],
+        "outputs": [spec.describe() for spec in program.outputs],
     }
-
-
-def _describe_spec(spec: TensorSpec) -> list[Any]:
-    return [spec.name, list(spec.shape), spec.dtype]

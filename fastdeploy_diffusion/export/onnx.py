@@ -13,6 +13,7 @@ from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, writ
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
@@ -29,7 +30,6 @@ def export_onnx(
     directory: Path,
     *,
     as_initializers: bool = False,
-    free_name: str | None = None,
 ) -> Path:
     """Trace a layer and convert its graph.
 
@@ -38,8 +38,6 @@ def export_onnx(
         directory: Where the files go; made if missing, an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
-        free_name: One name for all free dimensions, which says that they are equal; ``None`` for a
-            name for each.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
@@ -64,14 +62,12 @@ def export_onnx(
         weights = trace_without_weights(program, traced)
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
-        _convert(program, traced, output, weights if as_initializers else [], free_name)
+        _convert(program, traced, output, weights if as_initializers else [])
     write_manifest(program, directory, [GRAPH_FILE], weights)
     return output
 
 
-def _convert(
-    program: Program, traced: Path, output: Path, initializers: list[str], free_name: str | None
-) -> None:
+def _convert(program: Program, traced: Path, output: Path, initializers: list[str]) -> None:
     job = traced.with_name("job.json")
     job.write_text(
         json.dumps(
@@ -81,8 +77,12 @@ def _convert(
                 "opset": OPSET,
                 "outputs": [spec.name for spec in program.outputs],
                 "initializers": initializers,
-                "free_name": free_name,
-                "shapes": {spec.name: spec.shape for spec in (*program.inputs, *program.outputs)},
+                "shapes": {
+                    spec.name: [
+                        size.name if isinstance(size, SizeRange) else size for size in spec.shape
+                    ]
+                    for spec in (*program.inputs, *program.outputs)
+                },
             }
         ),
         encoding="utf-8",

@@ -2,9 +2,8 @@
 
 Paddle2ONNX may kill its process, and it may say "saved" over an empty file. The job is a JSON
 object with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``, ``outputs`` (names),
-``shapes`` (of inputs and outputs by name, ``null`` standing for a free dimension),
-``free_name`` (of all free dimensions; ``null`` for a name for each) and ``initializers`` (names of
-the inputs to turn into external initializers).
+``shapes`` (of inputs and outputs by name: numbers, names of free dimensions, and ``null`` for one
+without a name) and ``initializers`` (names of the inputs to turn into external initializers).
 """
 
 import json
@@ -32,7 +31,7 @@ def main() -> None:
     )
     model = onnx.load(str(output))
     _name_outputs(model.graph, job["outputs"])
-    _set_shapes([*model.graph.input, *model.graph.output], job["shapes"], job["free_name"])
+    _set_shapes([*model.graph.input, *model.graph.output], job["shapes"])
     _make_initializers(model.graph, set(job["initializers"]))
     del model.graph.value_info[:]  # shapes under the names that have changed
     if not job["initializers"]:  # the checker wants their file, which there is not
@@ -55,10 +54,8 @@ def _name_outputs(graph: Any, names: list[str]) -> None:
         output.name = name
 
 
-def _set_shapes(
-    values: list[Any], shapes: dict[str, list[int | None]], free_name: str | None
-) -> None:
-    """Write the specs' sizes; free dimensions get the name, or one of their own."""
+def _set_shapes(values: list[Any], shapes: dict[str, list[int | str | None]]) -> None:
+    """Write the specs' sizes; a free dimension without a name gets one of its own."""
     for value in values:
         if value.name not in shapes:
             continue
@@ -66,10 +63,10 @@ def _set_shapes(
         del dimensions.dim[:]
         for index, size in enumerate(shapes[value.name]):
             dimension = dimensions.dim.add()
-            if size is None:
-                dimension.dim_param = free_name or f"{value.name}.{index}"
-            else:
+            if isinstance(size, int):
                 dimension.dim_value = size
+            else:
+                dimension.dim_param = size or f"{value.name}.{index}"
 
 
 def _make_initializers(graph: Any, names: set[str]) -> None:

@@ -46,6 +46,7 @@ EXPORTABLE = frozenset(
         "relu",
         "reshape",
         "scale",
+        "shape64",
         "sigmoid",
         "silu",
         "sin",

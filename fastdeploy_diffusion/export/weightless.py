@@ -48,7 +48,7 @@ def _trace(program: Program, path: Path) -> list[str]:
     try:
         with paddle.static.program_guard(graph, start):
             inputs = [
-                paddle.static.data(spec.name, list(spec.shape), spec.dtype)
+                paddle.static.data(spec.name, list(spec.open_shape), spec.dtype)
                 for spec in program.inputs
             ]
             with _stand_ins(layer, buffers) as weights:

@@ -5,6 +5,8 @@ from typing import Any
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.models.sizes import read_sizes
+
 
 class Attention(nn.Layer):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
@@ -120,7 +122,7 @@ class Transformer2DModel(nn.Layer):
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Map ``features`` (B, C, H, W), conditioned on ``context`` (B, M, context_dim)."""
-        _, channels, height, width = features.shape
+        _, channels, height, width = read_sizes(features)
         hidden = self.norm(features)
         if self.linear_projection:
             tokens = self.proj_in(_to_tokens(hidden))

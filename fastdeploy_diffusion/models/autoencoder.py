@@ -11,6 +11,7 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.model_config import read_config
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from fastdeploy_diffusion.models.sizes import read_sizes
 
 _EPS = 1e-6
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -176,8 +177,7 @@ class UpDecoderBlock2D(nn.Layer):
         for resnet in self.resnets:
             hidden = resnet(hidden)
         for upsampler in self.upsamplers:
-            _, _, height, width = hidden.shape
-            hidden = upsampler(hidden, 2 * height, 2 * width)
+            hidden = upsampler(hidden)
         return hidden
 
 
@@ -209,7 +209,7 @@ class SpatialAttention(Attention):
 
     def forward(self, features: Tensor, context: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        _, channels, height, width = features.shape
+        _, channels, height, width = read_sizes(features)
         tokens = self.group_norm(features).flatten(2).transpose([0, 2, 1])  # (B, H·W, C)
         attended = super().forward(tokens, context).transpose([0, 2, 1])
         return features + attended.reshape([0, channels, height, width])

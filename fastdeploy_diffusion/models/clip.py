@@ -11,6 +11,7 @@ from paddle.nn import functional as F
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.attention import split_heads
 from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.sizes import read_sizes
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("clip_text_model",),
@@ -123,7 +124,9 @@ class CLIPTextModel(nn.Layer):
             position = input_ids.argmax(axis=-1)
         else:
             position = (input_ids == self.config.eos_token_id).astype("int64").argmax(axis=-1)
-        chosen = F.one_hot(position, input_ids.shape[1]).unsqueeze(1)  # (B, 1, T)
+        _, length = read_sizes(input_ids)
+        positions = F.one_hot(position, self.config.max_position_embeddings)
+        chosen = positions[:, :length].unsqueeze(1)  # (B, 1, T)
         return paddle.matmul(chosen, last).squeeze(1)
 
 
@@ -150,7 +153,8 @@ class CLIPTextEmbeddings(nn.Layer):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map (B, T) int64 to (B, T, D)."""
-        positions = self.position_embedding.weight[: input_ids.shape[1]]
+        _, length = read_sizes(input_ids)
+        positions = self.position_embedding.weight[:length]
         return self.token_embedding(input_ids) + positions
 
 

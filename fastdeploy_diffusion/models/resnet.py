@@ -1,7 +1,11 @@
 """Residual convolution blocks and the changes of resolution between them."""
 
+from typing import Any
+
 from paddle import Tensor, nn
 from paddle.nn import functional as F
+
+from fastdeploy_diffusion.models.sizes import read_sizes
 
 
 class ResnetBlock2D(nn.Layer):
@@ -70,9 +74,13 @@ class Upsample2D(nn.Layer):
         super().__init__()
         self.conv = nn.Conv2D(channels, channels, 3, padding=1)
 
-    def forward(self, features: Tensor, height: int, width: int) -> Tensor:
-        """Map (B, C, H, W) to (B, C, height, width), each twice the input or one pixel less."""
-        return self.conv(repeat_pixels(features)[:, :, :height, :width])
+    def forward(self, features: Tensor, size: tuple[Any, Any] | None = None) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W), or to a size that is up to one pixel less."""
+        repeated = repeat_pixels(features)
+        if size is not None:
+            height, width = size
+            repeated = repeated[:, :, :height, :width]
+        return self.conv(repeated)
 
 
 def repeat_pixels(features: Tensor) -> Tensor:
@@ -80,6 +88,7 @@ def repeat_pixels(features: Tensor) -> Tensor:
 
     Written with broadcasting: Paddle's ``interpolate`` fails under oneDNN and in the ONNX export.
     """
-    _, channels, height, width = features.shape
+    _, channels, height, width = read_sizes(features)
     spread = features.unsqueeze([3, 5]).expand([-1, -1, -1, 2, -1, 2])
-    return spread.reshape([0, channels, 2 * height, 2 * width])
+    # Sums: a computed size that is multiplied becomes a floating-point number on the way.
+    return spread.reshape([0, channels, height + height, width + width])

@@ -8,6 +8,7 @@ from paddle import Tensor, nn
 
 from fastdeploy_diffusion.models.attention import Transformer2DModel
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from fastdeploy_diffusion.models.sizes import read_sizes
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,6 @@ class UpBlock(nn.Layer):
                 hidden = self.attentions[index](hidden, context)
         if self.upsamplers is not None:
             # An odd size was rounded up on the way down: return to the size of the next skip.
-            _, _, height, width = skips[-1].shape
-            hidden = self.upsamplers[0](hidden, height, width)
+            _, _, height, width = read_sizes(skips[-1])
+            hidden = self.upsamplers[0](hidden, (height, width))
         return hidden

@@ -14,6 +14,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
+from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 
@@ -57,8 +58,8 @@ def _list_convolutions(layer: Any) -> list[Any]:
 
 def _run_block(self: Any, features: Tensor, time: Tensor | None = None) -> Tensor:
     """`ResnetBlock2D.forward`."""
-    _, _, height, width = features.shape
-    if -1 in (height, width):
+    _, _, height, width = read_sizes(features)
+    if not are_known(height, width):
         return ResnetBlock2D.forward(self, features, time)
     features = features.transpose([2, 3, 0, 1])  # (H, W, B, C)
     hidden = convolve_tiles(self.conv1, F.silu(_normalize(self.norm1, features)), height, width)
@@ -71,10 +72,12 @@ def _run_block(self: Any, features: Tensor, time: Tensor | None = None) -> Tenso
     return (features + hidden).transpose([2, 3, 0, 1])
 
 
-def _upsample(self: Any, features: Tensor, height: int, width: int) -> Tensor:
-    """`Upsample2D.forward`: the tiles take each pixel as often as it stands in the larger picture."""
-    if -1 in features.shape[2:]:
-        return Upsample2D.forward(self, features, height, width)
+def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) -> Tensor:
+    """`Upsample2D.forward`: tiles take each pixel as often as it stands in the larger picture."""
+    _, _, rows, columns = read_sizes(features)
+    if not are_known(rows, columns, *(size or ())):
+        return Upsample2D.forward(self, features, size)
+    height, width = size or (2 * rows, 2 * columns)
     turned = features.transpose([2, 3, 0, 1])
     return convolve_tiles(self.conv, turned, height, width, repeat=2).transpose([2, 3, 0, 1])
 

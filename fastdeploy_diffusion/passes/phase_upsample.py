@@ -6,6 +6,7 @@ and odd rows and columns) take 16 multiplications where there were 36; the sums 
 """
 
 from collections.abc import Mapping
+from itertools import product
 from types import MethodType
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import paddle
 from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.models.resnet import Upsample2D
+from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
 from fastdeploy_diffusion.passes.expectations import count_upsamplers
 
@@ -70,17 +72,19 @@ def _repeat(bias: FloatArray) -> FloatArray:
     return np.tile(bias, 4)
 
 
-def _upsample(self: Any, features: Tensor, height: int, width: int) -> Tensor:
-    rows, columns = features.shape[2:]
-    if (height, width) != (2 * rows, 2 * columns):
-        return Upsample2D.forward(self, features, height, width)
+def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) -> Tensor:
+    _, _, rows, columns = read_sizes(features)
+    # A size that a trace leaves open may be odd, at which the phases are wrong at the border.
+    if size is not None and not (are_known(*size) and size == (2 * rows, 2 * columns)):
+        return Upsample2D.forward(self, features, size)
     outputs = self.conv.weight.shape[0]
     # (B, 4 · O, rows + 1, columns + 1): an odd phase starts one window later.
     phases = self.phases(features).split(4, axis=1)
+    first, second = slice(None, -1), slice(1, None)
     windows = [
-        phase[:, :, row : row + rows, column : column + columns]
-        for phase, (row, column) in zip(phases, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+        phase[:, :, row, column]
+        for phase, (row, column) in zip(phases, product((first, second), repeat=2), strict=True)
     ]
     even = paddle.stack(windows[:2], axis=4)  # (B, O, rows, columns, 2)
     odd = paddle.stack(windows[2:], axis=4)
-    return paddle.stack([even, odd], axis=3).reshape([0, outputs, height, width])
+    return paddle.stack([even, odd], axis=3).reshape([0, outputs, rows + rows, columns + columns])

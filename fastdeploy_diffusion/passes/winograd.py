@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from paddle import LazyGuard, Tensor, nn
 
+from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
 from fastdeploy_diffusion.passes.expectations import count_convolutions
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
@@ -96,8 +97,8 @@ def transform_weights(kernel: FloatArray, *, tile: int) -> FloatArray:
 
 def _convolve(self: Any, features: Tensor) -> Tensor:
     """Map (B, I, H, W) to (B, O, H, W)."""
-    height, width = features.shape[2:]
-    if -1 in (height, width):
+    _, _, height, width = read_sizes(features)
+    if not are_known(height, width):
         return nn.Conv2D.forward(self, features)
     result = convolve_tiles(self, features.transpose([2, 3, 0, 1]), height, width)
     return result.transpose([2, 3, 0, 1])

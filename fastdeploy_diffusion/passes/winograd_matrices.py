@@ -7,7 +7,6 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -65,7 +64,12 @@ TRANSFORMS: Mapping[int, Transforms] = MappingProxyType(
             )
             / 24,
             result=np.array(
-                [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1.0]]
+                [
+                    [1, 1, 1, 1, 1, 0],
+                    [0, 1, -1, 2, -2, 0],
+                    [0, 1, 1, 4, 4, 0],
+                    [0, 1, -1, 8, -8, 1.0],
+                ]
             ),
         ),
     }

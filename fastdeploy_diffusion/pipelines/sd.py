@@ -26,11 +26,22 @@ from fastdeploy_diffusion.predictors.request import (
     plan_generation,
 )
 from fastdeploy_diffusion.predictors.result import PipelineReport
+from fastdeploy_diffusion.predictors.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
+
+_FOR_KNOWN_SIZES = {
+    "phase-upsample": "leaves the denoiser's upsamplers the plain way, for its latents may be "
+    "of an odd size; it works on the VAE decoder",
+    "winograd-4x4": "changes nothing: its tiles are laid out for sizes that are known",
+    "winograd-2x2": "changes nothing: its tiles are laid out for sizes that are known",
+    "channels-last": "changes nothing: the tiles that it is for are laid out for sizes that are "
+    "known",
+}
+"""What passes do less of where sizes are open."""
 
 
 class SDPipeline(DiffusionPredictor):
@@ -60,19 +71,12 @@ class SDPipeline(DiffusionPredictor):
                 f"{checkpoint.path} is a Stable Diffusion XL checkpoint",
                 allowed="Stable Diffusion 1.x and 2.x; this version has no SDXL pipeline yet",
             )
-        if config.enable_dynamic_shape:
-            warnings.warn(
-                "enable_dynamic_shape has no effect on Paddle's engines: the batch is always free, "
-                "and a new picture size is built when it is first asked for",
-                UserWarning,
-                stacklevel=2,
-            )
         self._checkpoint = checkpoint
         self._digest: str | None = None
         self._text_encoder = TextEncoder(checkpoint, config, _load_tokenizer(checkpoint, config))
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = VAEDecoder(checkpoint, config)
-        self._limits = _read_limits(self._denoiser, self._vae)
+        self._limits = _read_limits(config, self._denoiser, self._vae)
         self._scheduler_config = checkpoint.config("scheduler")
         if config.prediction_type is not None:
             self._scheduler_config["prediction_type"] = config.prediction_type
@@ -110,11 +114,22 @@ class SDPipeline(DiffusionPredictor):
     def _list_parts(self, plan: GenerationPlan) -> list[Part]:
         _, height, width = plan.latent_shape
         tokens = self._text_encoder.tokenizer.max_length
-        return [
-            Part(self._text_encoder.component, self._text_encoder.signature()),
-            Part(self._denoiser.component, self._denoiser.signature(height, width, tokens)),
-            Part(self._vae.component, self._vae.signature(height, width)),
-        ]
+        ranges = self._limits.ranges
+        if ranges is None:
+            signatures = (
+                self._text_encoder.signature(),
+                self._denoiser.signature(height, width, tokens),
+                self._vae.signature(height, width),
+            )
+        else:
+            signatures = (
+                self._text_encoder.signature(ranges.texts),
+                self._denoiser.signature(ranges.height, ranges.width, tokens, ranges.batch),
+                self._vae.signature(ranges.height, ranges.width, 1),
+            )
+        components = (self._text_encoder.component, self._denoiser.component, self._vae.component)
+        sizes = {"height": height, "width": width}
+        return [Part(*each, sizes) for each in zip(components, signatures, strict=True)]
 
     def _prepare(self, plan: GenerationPlan) -> Networks:
         return Networks(
@@ -199,7 +214,7 @@ def _load_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> CLIPToke
     return CLIPTokenizer.from_folder(folder)
 
 
-def _read_limits(denoiser: Denoiser, vae: VAEDecoder) -> ModelLimits:
+def _read_limits(config: DiffusionConfig, denoiser: Denoiser, vae: VAEDecoder) -> ModelLimits:
     unet, scale = denoiser.config, vae.config.downscale
     if unet.in_channels != vae.config.latent_channels:
         raise UnsupportedModelError(
@@ -208,5 +223,12 @@ def _read_limits(denoiser: Denoiser, vae: VAEDecoder) -> ModelLimits:
             allowed="text-to-image models",
         )
     size = unet.sample_size if unet.sample_size is not None else 64
-    height, width = size if isinstance(size, tuple) else (size, size)
-    return ModelLimits(height * scale, width * scale, scale, vae.config.latent_channels)
+    height, width = (scale * each for each in (size if isinstance(size, tuple) else (size, size)))
+    ranges = resolve_ranges(config, height, width, scale)
+    if ranges is not None:
+        for name in config.passes or ():
+            if name in _FOR_KNOWN_SIZES:
+                message = f"with enable_dynamic_shape, the pass {name} {_FOR_KNOWN_SIZES[name]}"
+                warnings.warn(message, UserWarning, stacklevel=3)
+        height, width = scale * ranges.height.opt, scale * ranges.width.opt
+    return ModelLimits(height, width, scale, vae.config.latent_channels, ranges)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -74,7 +75,8 @@ class ComponentReport:
 class Component:
     """A network that builds itself for the sizes that it is asked to run, and proves each build.
 
-    The batch is always free; another height or width is another build, which replaces the last.
+    Another signature is another build, which replaces the last. The batch is always free; height
+    and width are if the signature gives ranges.
 
     Args:
         name: Name for errors and reports.
@@ -114,8 +116,16 @@ class Component:
         self._session: Session | None = None
         self._place()
 
-    def plan(self, signature: Signature) -> ComponentBuild:
-        """Say what is built for a signature, without building it."""
+    def plan(
+        self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
+    ) -> ComponentBuild:
+        """Say what is built for a signature, without building it.
+
+        Args:
+            signature: Inputs and outputs.
+            sizes: Of a picture, for the ranges of the signature, by their names; those that an
+                engine tunes for where left out.
+        """
         return ComponentBuild(
             self.name,
             self._placement,
@@ -123,7 +133,7 @@ class Component:
             self._passes,
             self._generators,
             *signature,
-            rows=self._rows,
+            sizes={"batch": self._rows, **sizes},
         )
 
     def prepare(self, signature: Signature) -> Session:
@@ -154,12 +164,13 @@ class Component:
         if session is not None:
             session.close()
 
-    def tune(self, signature: Signature, *, runs: int) -> ComponentPlan:
+    def tune(self, signature: Signature, *, runs: int, sizes: Mapping[str, int]) -> ComponentPlan:
         """Measure every way to run this component, keep what was found, and go by it.
 
         Args:
             signature: What it is measured for.
             runs: How many runs are timed.
+            sizes: As for `plan`.
 
         Raises:
             ConfigError: There is no cache to keep the plan in.
@@ -170,7 +181,7 @@ class Component:
         self.close()  # frees the memory for the builds to come
         with self._lock:
             plan = tune_component(
-                self.plan(signature),
+                self.plan(signature, sizes),
                 parse_device(self._choice.device),
                 passes=self._pass_names,
                 cache=self._cache,
@@ -190,6 +201,7 @@ class Component:
             cpu_fallback=self._cpu_fallback,
             threads=choice.threads,
             target=choice.target,
+            options=choice.options,
         )
         placement = select(choice.engine)
         # What is not there, and has a fallback, has no plan.

@@ -12,6 +12,7 @@ from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.size_range import Size
 
 
 class Denoiser:
@@ -43,18 +44,18 @@ class Denoiser:
             rows=2,  # with guidance
         )
 
-    def signature(self, height: int, width: int, tokens: int) -> Signature:
-        """For latents of this size and texts of this length."""
+    def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:
+        """For latents of this size, texts of this length, and this many rows."""
         config = self.config
         return Signature(
             (
-                TensorSpec("sample", (None, config.in_channels, height, width), "float32"),
-                TensorSpec("timestep", (None,), "float32"),
+                TensorSpec("sample", (batch, config.in_channels, height, width), "float32"),
+                TensorSpec("timestep", (batch,), "float32"),
                 TensorSpec(
-                    "encoder_hidden_states", (None, tokens, config.context_dims[0]), "float32"
+                    "encoder_hidden_states", (batch, tokens, config.context_dims[0]), "float32"
                 ),
             ),
-            (TensorSpec("prediction", (None, config.out_channels, height, width), "float32"),),
+            (TensorSpec("prediction", (batch, config.out_channels, height, width), "float32"),),
         )
 
     def precompute(

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -64,10 +64,14 @@ class Networks:
 
 
 class Part(NamedTuple):
-    """A component, and the signature that a plan asks for."""
+    """A component, the signature that a plan asks for, and the sizes of that plan.
+
+    The sizes are those of free dimensions, by name.
+    """
 
     component: Component
     signature: Signature
+    sizes: Mapping[str, int]
 
 
 class DiffusionPredictor(ABC):
@@ -170,7 +174,10 @@ class DiffusionPredictor(ABC):
             CacheError: The plan cannot be kept.
         """
         plan = self._plan(GenerationRequest(prompt="", height=height, width=width))
-        return [part.component.tune(part.signature, runs=runs) for part in self._list_parts(plan)]
+        return [
+            part.component.tune(part.signature, runs=runs, sizes=part.sizes)
+            for part in self._list_parts(plan)
+        ]
 
     def cancel(self) -> None:
         """Stop what is running, before its next step; it raises `CancelledError`."""

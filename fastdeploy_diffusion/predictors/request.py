@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import TorchGenerator, new_seed
+from fastdeploy_diffusion.predictors.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.suggest import did_you_mean
 
 OutputType = Literal["pil", "np", "latent"]
@@ -65,16 +66,19 @@ class ModelLimits:
     """What a model's configs say about requests.
 
     Args:
-        height: The size it was trained at, in pixels.
-        width: The size it was trained at, in pixels.
+        height: Where nobody asks for another: the size it was trained at, in pixels, or the one
+            that the ranges are tuned for.
+        width: The same.
         multiple: Both sizes must be multiples of it.
         latent_channels: Channels of the latents.
+        ranges: What one build serves; ``None`` if every size has a build of its own.
     """
 
     height: int
     width: int
     multiple: int
     latent_channels: int
+    ranges: ShapeRanges | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def plan_generation(
     pictures = count * len(prompts)
     latent_shape = (limits.latent_channels, height // limits.multiple, width // limits.multiple)
     _check_latents(request.latents, (pictures, *latent_shape))
-    return GenerationPlan(
+    plan = GenerationPlan(
         request=request,
         prompts=tuple(text for text in prompts for _ in range(count)),
         negative_prompts=tuple(text for text in negatives for _ in range(count)),
@@ -159,6 +163,11 @@ def plan_generation(
             "guidance_scale", _first(request.guidance_scale, defaults.guidance_scale, 7.5)
         ),
     )
+    if limits.ranges is not None:
+        _, rows, columns = latent_shape
+        batch = pictures * (2 if plan.is_guided else 1)
+        limits.ranges.check(rows=batch, height=rows, width=columns)
+    return plan
 
 
 def _first(*values: Any) -> Any:

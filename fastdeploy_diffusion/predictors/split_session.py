@@ -18,9 +18,9 @@ from fastdeploy_diffusion.program import Program, TensorSpec
 FloatArray = npt.NDArray[np.float32]
 
 _PROLOGUE, _STEP = "prologue", "step"
-# Timesteps go through the prologue in batches of this size, so that engines which compile for each
-# shape compile for one, whatever the number of steps.
-_TIMESTEPS = 64
+# Timesteps that go through the prologue at once: always as many, so that engines which compile for
+# each shape compile for one, whatever the number of steps.
+TIMESTEPS = 64
 
 
 def list_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
@@ -62,9 +62,8 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
     if prologue is None:
         return None
     sample, timestep, context = program.inputs
-    time_features = TensorSpec(
-        "time_features", (None, prologue.time_projections.weight.shape[1]), "float32"
-    )
+    width = prologue.time_projections.weight.shape[1]
+    time_features = TensorSpec("time_features", (*timestep.shape, width), "float32")
     context_features = TensorSpec(
         "context_features",
         (*context.shape[:2], prologue.context_projections.weight.shape[1]),
@@ -75,8 +74,8 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
         Program(
             f"{program.name}_{_PROLOGUE}",
             prologue,
-            (timestep, context),
-            (time_features, context_features),
+            (replace(timestep, shape=(TIMESTEPS,)), context),
+            (replace(time_features, shape=(TIMESTEPS, width)), context_features),
             read_weight=_below_prologue(read),
         ),
         replace(
@@ -137,8 +136,12 @@ class SplitSession(Session):
 
     def _compute(self, timesteps: npt.NDArray[np.float32], context: FloatArray) -> None:
         distinct = np.unique(timesteps)
-        padded = np.resize(distinct, -(-len(distinct) // _TIMESTEPS) * _TIMESTEPS)
-        features = self._prologue.run(timestep=padded, encoder_hidden_states=context)
+        self._time_features = {}
+        for start in range(0, len(distinct), TIMESTEPS):
+            part = distinct[start : start + TIMESTEPS]
+            padded = np.resize(part, TIMESTEPS)
+            features = self._prologue.run(timestep=padded, encoder_hidden_states=context)
+            rows = zip(part.tolist(), features["time_features"], strict=False)
+            self._time_features.update(rows)
         self._step.bind(context_features=features["context_features"])
-        self._time_features = dict(zip(distinct.tolist(), features["time_features"], strict=False))
         self._context = context.copy()

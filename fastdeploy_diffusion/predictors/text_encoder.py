@@ -17,6 +17,7 @@ from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.size_range import Size
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 
@@ -69,15 +70,15 @@ class TextEncoder:
             generators={"input_ids": integers(0, self.config.vocab_size)},
         )
 
-    def signature(self) -> Signature:
-        """Texts of the tokenizer's length."""
+    def signature(self, batch: Size = None) -> Signature:
+        """For this many texts of the tokenizer's length."""
         tokens, width = self.tokenizer.max_length, self.config.hidden_size
         layers = self.config.num_hidden_layers + 1
         return Signature(
-            (TensorSpec("input_ids", (None, tokens), "int64"),),
+            (TensorSpec("input_ids", (batch, tokens), "int64"),),
             (
-                TensorSpec("hidden_states", (layers, None, tokens, width), "float32"),
-                TensorSpec("pooled", (None, width), "float32"),
+                TensorSpec("hidden_states", (layers, batch, tokens, width), "float32"),
+                TensorSpec("pooled", (batch, width), "float32"),
             ),
         )
 

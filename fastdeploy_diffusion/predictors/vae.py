@@ -12,6 +12,7 @@ from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.size_range import Size, multiply
 
 
 class VAEDecoder:
@@ -43,18 +44,13 @@ class VAEDecoder:
             generators={},
         )
 
-    def signature(self, height: int, width: int) -> Signature:
-        """For latents of this size."""
-        scale = self.config.downscale
+    def signature(self, height: Size, width: Size, batch: Size = None) -> Signature:
+        """For latents of this size, and this many pictures."""
+        latents = (batch, self.config.latent_channels, height, width)
+        pixels = (multiply(size, self.config.downscale) for size in (height, width))
+        images = (batch, self.config.out_channels, *pixels)
         return Signature(
-            (TensorSpec("latents", (None, self.config.latent_channels, height, width), "float32"),),
-            (
-                TensorSpec(
-                    "images",
-                    (None, self.config.out_channels, scale * height, scale * width),
-                    "float32",
-                ),
-            ),
+            (TensorSpec("latents", latents, "float32"),), (TensorSpec("images", images, "float32"),)
         )
 
     def decode(self, session: Session, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

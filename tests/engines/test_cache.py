@@ -239,13 +239,13 @@ def test_a_target_stands_for_the_gpu_and_its_driver(monkeypatch):
 
 
 def test_the_code_digest_sees_every_file(tmp_path, monkeypatch):
-    for name in ("engines/cache_key.py", "models/unet.py", "program.py"):
+    for name in ("engines/cache_key.py", "models/unet.py", "program.py", "size_range.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     monkeypatch.setattr(cache_key, "__file__", str(tmp_path / "engines" / "cache_key.py"))
     digest = cache_key._digest_code.__wrapped__
     before = digest()
-    for name in ("models/unet.py", "program.py"):
+    for name in ("models/unet.py", "program.py", "size_range.py"):
         (tmp_path / name).write_text(f"second {name}")
         assert digest() != before
         before = digest()

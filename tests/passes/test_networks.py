@@ -38,7 +38,11 @@ MAKERS = {
 
 @pytest.mark.parametrize(
     ("component", "counts"),
-    [("unet", [16, 16, 3, 21, 26, 38]), ("text_encoder", [12, 0, 0, 0, 0, 0]), ("vae", [1, 0, 3, 31, 0, 0])],
+    [
+        ("unet", [16, 16, 3, 21, 26, 38]),
+        ("text_encoder", [12, 0, 0, 0, 0, 0]),
+        ("vae", [1, 0, 3, 31, 0, 0]),
+    ],
 )
 def test_sd_1_5_has_the_promised_counts(component, counts):
     network = build_skeleton(lambda: MAKERS[component](SD_1_5[component]))

@@ -16,8 +16,8 @@ def test_the_numbers_stay(channels, batch, rows, columns):
     phases, (result,) = rewrite(lambda: Upsample2D(channels), layer, PhaseUpsample())
     assert (result.count, result.skipped) == (1, {})
     features = paddle.randn([batch, channels, rows, columns])
-    wanted = layer(features, 2 * rows, 2 * columns)
-    given = phases(features, 2 * rows, 2 * columns)
+    wanted = layer(features, (2 * rows, 2 * columns))
+    given = phases(features, (2 * rows, 2 * columns))
     assert given.shape == wanted.shape
     assert relative_error(given, wanted) <= 1e-5
 
@@ -26,7 +26,7 @@ def test_an_odd_size_keeps_the_plain_way():
     layer = Upsample2D(4)
     phases, _ = rewrite(lambda: Upsample2D(4), layer, PhaseUpsample())
     features = paddle.randn([2, 4, 3, 5])
-    assert relative_error(phases(features, 5, 10), layer(features, 5, 10)) == 0
+    assert relative_error(phases(features, (5, 10)), layer(features, (5, 10))) == 0
 
 
 def test_the_nearest_miss_is_left_alone():

@@ -103,8 +103,8 @@ def test_an_upsampler_with_channels_last_keeps_its_numbers(rows, columns, height
     rewritten, results = rewrite(build, layer, LargeTileWinograd(), ChannelsLast())
     assert [result.count for result in results] == [1, 1]
     features = paddle.randn([2, 128, rows, columns])
-    wanted = layer(features, height, width)
-    assert relative_error(rewritten(features, height, width), wanted) <= LARGE_TILE_ERROR
+    wanted = layer(features, (height, width))
+    assert relative_error(rewritten(features, (height, width)), wanted) <= LARGE_TILE_ERROR
 
 
 def test_channels_last_waits_for_winograd():

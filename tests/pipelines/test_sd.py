@@ -232,11 +232,6 @@ def test_gpu_falls_back_loudly_or_not_at_all(folder):
         SDPipeline(DiffusionConfig(**options, cpu_fallback=False))
 
 
-def test_dynamic_shapes_are_not_ignored_in_silence(folder):
-    with pytest.warns(UserWarning, match="enable_dynamic_shape"):
-        SDPipeline(DiffusionConfig(model_path=folder, enable_dynamic_shape=True))
-
-
 def test_a_missing_model_is_a_typed_error(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         SDPipeline(DiffusionConfig(model_path=tmp_path / "nothing"))

@@ -174,9 +174,7 @@ def test_passes_rewrite_what_the_config_promises_and_keep_the_picture(engine, mo
     )
     for is_cached in (False, True):
         pipeline = SDPipeline(config)
-        picture = pipeline.text_to_image(
-        "a cat", seed=1, num_inference_steps=2, output_type="np"
-    )
+        picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
         components = pipeline.report.components
         pipeline.close()
         assert [each.cached for each in components] == [is_cached] * 3

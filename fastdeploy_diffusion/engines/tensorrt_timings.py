@@ -1,0 +1,57 @@
+"""What TensorRT has measured of its kernels, kept so that a later build need not measure again."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+TIMINGS_FOLDER = "tensorrt-timings"
+
+
+class TimingCache:
+    """A file of kernel times, of one version of TensorRT on one kind of GPU.
+
+    It changes how long a build takes and, within the noise of such measurements, which kernels it
+    chooses; so it is no part of a build's key, and a file that cannot be read or written is none.
+
+    Args:
+        path: The file; made with its folder by the first build.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def attach(self, config: Any) -> None:
+        """Give a builder's configuration what is known."""
+        try:
+            known = self.path.read_bytes()
+        except OSError:
+            known = b""
+        # Refused where it is of another version or GPU: then the builder begins anew.
+        if not config.set_timing_cache(config.create_timing_cache(known), False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def keep(self, config: Any) -> None:
+        """Write what is known after a build; of several processes the last one wins."""
+        found = memoryview(config.get_timing_cache().serialize())
+        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(found)
+            unfinished.replace(self.path)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink()
+
+
+def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:
+    """Give the timing cache of a GPU; none for TensorRT-RTX, which times no kernels.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        notes: Where it lies; ``None`` to keep none.
+        gpu: Its architecture, ``"sm86"``.
+    """
+    if notes is None or trt.__name__ == "tensorrt_rtx":
+        return None
+    return TimingCache(notes / TIMINGS_FOLDER / f"{trt.__version__}-{gpu}")

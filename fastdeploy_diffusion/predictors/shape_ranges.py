@@ -1,0 +1,106 @@
+"""The sizes that one build serves, where a configuration asks for more than one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.size_range import SizeRange, fits, multiply
+
+
+@dataclass(frozen=True)
+class ShapeRanges:
+    """What one build serves.
+
+    Args:
+        batch: Rows of the denoiser; guidance counts every picture twice.
+        height: Of the latents.
+        width: Of the latents.
+        scale: Pixels of the picture per pixel of the latents.
+    """
+
+    batch: SizeRange
+    height: SizeRange
+    width: SizeRange
+    scale: int
+
+    @property
+    def texts(self) -> SizeRange:
+        """How many texts are encoded at once."""
+        return SizeRange("batch", 1, 1, self.batch.max)
+
+    def check(self, *, rows: int, height: int, width: int) -> None:
+        """Refuse what no build serves.
+
+        Args:
+            rows: Of the denoiser.
+            height: Of the latents.
+            width: Of the latents.
+
+        Raises:
+            RequestError: Says what is allowed.
+        """
+        for sizes, size in ((self.height, height), (self.width, width)):
+            if not fits(size, sizes):
+                raise RequestError(
+                    f"{sizes.name} is {size * self.scale}",
+                    allowed=f"{multiply(sizes, self.scale)}, which enable_dynamic_shape builds for",
+                    fix=f"give another range as shapes.{sizes.name}",
+                )
+        if not fits(rows, self.batch):
+            raise RequestError(
+                f"the pictures of this request are {rows} rows of the denoiser",
+                allowed=f"{self.batch}, which enable_dynamic_shape builds for (guidance counts "
+                "every picture twice)",
+                fix="ask for another number of pictures at once, or give another range as "
+                "shapes.batch",
+            )
+
+
+def resolve_ranges(
+    config: DiffusionConfig, height: int, width: int, scale: int
+) -> ShapeRanges | None:
+    """Fill in what a configuration leaves to the model.
+
+    Args:
+        config: What was asked for.
+        height: The model's own, in pixels.
+        width: The model's own, in pixels.
+        scale: Pixels of the picture per pixel of the latents.
+
+    Returns:
+        The ranges, by default from half to one and a half times the model's own size; ``None`` if
+        every size has a build of its own.
+
+    Raises:
+        ConfigError: A size is no multiple of the scale.
+    """
+    if not config.enable_dynamic_shape:
+        return None
+    shapes = config.shapes
+    return ShapeRanges(
+        SizeRange("batch", *_spread(shapes.batch)),
+        _resolve("height", shapes.height, height, scale),
+        _resolve("width", shapes.width, width, scale),
+        scale,
+    )
+
+
+def _resolve(name: str, given: Any, own: int, scale: int) -> SizeRange:
+    if given is None:
+        latents = own // scale
+        return SizeRange(name, max(latents // 2, 1), latents, latents + latents // 2)
+    sizes = _spread(given)
+    for size in sizes:
+        if size % scale:
+            raise ConfigError(
+                f"shapes.{name} has {size}",
+                allowed=f"multiples of {scale}",
+                fix=f"{size - size % scale or scale} or {size - size % scale + scale}",
+            )
+    return SizeRange(name, *(size // scale for size in sizes))
+
+
+def _spread(given: Any) -> tuple[int, int, int]:
+    smallest, usual, largest = given if isinstance(given, tuple) else (given,) * 3
+    return smallest, usual, largest

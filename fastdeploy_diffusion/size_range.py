@@ -1,0 +1,57 @@
+"""A dimension that one build leaves open, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SizeRange:
+    """The sizes that a dimension may have.
+
+    Args:
+        name: What it counts; dimensions of one name are equal in all tensors of a program.
+        min: The smallest.
+        opt: The one that an engine tunes for.
+        max: The largest.
+    """
+
+    name: str
+    min: int
+    opt: int
+    max: int
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}"
+
+
+Size = int | SizeRange | None
+"""A number; a range; or ``None`` for any size from 1."""
+
+
+def fits(given: int, size: Size) -> bool:
+    """Tell whether a number is one of those that a size stands for."""
+    if isinstance(size, SizeRange):
+        return size.min <= given <= size.max
+    return given >= 1 if size is None else given == size
+
+
+def choose_size(size: Size, wanted: Mapping[str, int]) -> int:
+    """Give one of the numbers that a size stands for.
+
+    Args:
+        size: The size; a free one without bounds counts the batch.
+        wanted: Numbers by name; a range gives what is nearest, or the one to tune for.
+    """
+    if isinstance(size, SizeRange):
+        return min(max(wanted.get(size.name, size.opt), size.min), size.max)
+    return wanted["batch"] if size is None else size
+
+
+def multiply(size: Size, factor: int) -> Size:
+    """Give the size of what is a whole number of times as large."""
+    if isinstance(size, SizeRange):
+        name = f"{size.name}_x{factor}"
+        return SizeRange(name, size.min * factor, size.opt * factor, size.max * factor)
+    return None if size is None else size * factor
