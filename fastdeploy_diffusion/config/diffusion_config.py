@@ -57,7 +57,8 @@ COMPONENTS = ("text_encoder", "denoiser", "vae")
 class EngineChoice:
     """What one sub-predictor runs on: the pipeline's choice with its own section applied.
 
-    A target is for sub-predictors on a GPU; the others have none.
+    A target is for sub-predictors on a GPU; the others have none. ``pinned_by`` names the option of
+    the sub-predictor's own section that gives the precision: then no safer one takes its place.
     """
 
     engine: str
@@ -65,6 +66,7 @@ class EngineChoice:
     precision: str
     threads: int | None
     target: str | None = None
+    pinned_by: str | None = None
 
 
 class DiffusionConfig(ConfigSection):
@@ -211,6 +213,7 @@ class DiffusionConfig(ConfigSection):
             engine=own.engine or self.engine,
             device=device,
             precision=own.precision or self.precision,
+            pinned_by=None if own.precision in (None, "auto") else f"{name}.precision",
             threads=self.threads,
             target=self.target if parse_device(device).kind == "gpu" else None,
         )

@@ -44,7 +44,7 @@ def build_plan(
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         program: What the graph is of.
         graph: The ONNX model, whose weights are external initializers.
-        weights: Their values, float32, by name.
+        weights: Their values by name, of the types that the graph gives them.
         target: The GPU architecture, which `require_architecture` has accepted; ``None`` for the
             current GPU of this machine.
 

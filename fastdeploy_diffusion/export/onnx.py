@@ -16,7 +16,7 @@ from fastdeploy_diffusion.program import Program
 
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
-NEEDED = ("paddle2onnx", "onnx")
+NEEDED = ("paddle2onnx", "onnx", "onnx_ir")
 
 
 def missing_packages() -> list[str]:
@@ -30,6 +30,8 @@ def export_onnx(
     *,
     as_initializers: bool = False,
     free_name: str | None = None,
+    precision: str = "fp32",
+    float32_kernels: bool = False,
 ) -> Path:
     """Trace a layer and convert its graph.
 
@@ -40,6 +42,9 @@ def export_onnx(
             time, and not as inputs.
         free_name: One name for all free dimensions, which says that they are equal; ``None`` for a
             name for each.
+        precision: What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
+            keep the types of their specs.
+        float32_kernels: In half precision, round between operators that compute in float32.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
@@ -65,7 +70,12 @@ def export_onnx(
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
         _convert(program, traced, output, weights if as_initializers else [], free_name)
-    write_manifest(program, directory, [GRAPH_FILE], weights)
+    types = dict.fromkeys(weights, "float32")
+    if precision != "fp32":
+        from fastdeploy_diffusion.export.half_precision import convert_to_half
+
+        types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
+    write_manifest(program, directory, [GRAPH_FILE], types)
     return output
 
 
