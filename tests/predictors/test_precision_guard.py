@@ -109,3 +109,16 @@ def test_a_build_that_overflows_is_made_in_a_safer_precision(tmp_path, cache):
         assert len(said) == 1
         assert report.precision == "bf16"
         assert report.relative_error <= report.tolerance == TOLERANCES["bf16"]
+
+
+@pytest.mark.slow
+def test_the_model_in_the_box_draws_the_same_picture_in_fp16():
+    def draw(precision):
+        config = DiffusionConfig.from_preset("shapes", engine="onnxruntime", precision=precision)
+        pipeline = SDPipeline(config)
+        caption = "a large red star on a blue background"
+        picture = pipeline.text_to_image(caption, seed=7, num_inference_steps=8, output_type="np")
+        assert [each.precision for each in pipeline.report.components] == [precision] * 3
+        return picture
+
+    assert psnr(draw("fp16"), draw("fp32")) >= 60
