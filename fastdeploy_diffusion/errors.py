@@ -59,6 +59,10 @@ class EngineUnavailableError(EngineError):
     """The engine or device asked for cannot run on this machine."""
 
 
+class NonFiniteError(EngineError):
+    """An engine returned NaN or infinity."""
+
+
 class AccuracyError(EngineError):
     """An engine's output differs from the Paddle layer by more than the tolerance.
 

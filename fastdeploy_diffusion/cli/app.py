@@ -31,7 +31,7 @@ ConfigFile = Annotated[
 Pixels = Annotated[int | None, typer.Option(min=1, help="Pixels.")]
 EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
-Precision = Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16, bf16 or int8.")]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 

@@ -62,7 +62,8 @@ class EngineChoice:
     """What one sub-predictor runs on: the pipeline's choice with its own section applied.
 
     A target is for sub-predictors on a GPU; the others have none. The options of each engine that
-    has any are those that were given, by its name.
+    has any are those that were given, by its name. ``pinned_by`` names the option of the
+    sub-predictor's own section that gives the precision: then no safer one takes its place.
     """
 
     engine: str
@@ -71,6 +72,7 @@ class EngineChoice:
     threads: int | None
     target: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pinned_by: str | None = None
 
 
 class DiffusionConfig(ConfigSection):
@@ -225,6 +227,7 @@ class DiffusionConfig(ConfigSection):
             engine=own.engine or self.engine,
             device=device,
             precision=own.precision or self.precision,
+            pinned_by=None if own.precision in (None, "auto") else f"{name}.precision",
             threads=self.threads,
             target=self.target if parse_device(device).kind == "gpu" else None,
             options={"tensorrt": given} if given else {},

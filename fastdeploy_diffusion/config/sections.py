@@ -18,6 +18,7 @@ from fastdeploy_diffusion.suggest import did_you_mean
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
 ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISION_CHOICES = ("auto", *PRECISIONS)
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
 PASSES = (
@@ -33,7 +34,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
-PRECISION_HELP = f"one of {', '.join(PRECISIONS)}"
+PRECISION_HELP = f"one of {', '.join(PRECISION_CHOICES)}"
 PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
@@ -99,7 +100,7 @@ def _read_empty_section(value: Any) -> Any:
 
 EngineName = Annotated[str, AfterValidator(partial(_check_choice, ENGINE_CHOICES))]
 DeviceName = Annotated[str, AfterValidator(_check_device)]
-PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISIONS))]
+PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISION_CHOICES))]
 TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]

@@ -1,4 +1,10 @@
-"""ONNX Runtime on the exported ONNX graph: CPUs, and NVIDIA GPUs with its GPU wheel."""
+"""ONNX Runtime on the exported ONNX graph: CPUs, and NVIDIA GPUs with its GPU wheel.
+
+Few of its CPU kernels compute in half precision. Given a half-precision graph, it runs the others
+in float32 and leaves out the rounding in between, so that nothing overflows that would on a GPU,
+and folds the weights to float32. So on CPUs the rounding is part of the graph, and the weights stay
+as they are bound.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +24,19 @@ INSTALL_GPU = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
+# By device. The convolutions of the opset that Paddle2ONNX writes take no bf16.
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("fp32", "fp16", "bf16"),
+    "gpu": ("fp32", "fp16"),
+}
+# ONNX's number of the type.
+BFLOAT16 = 16
+# On CPUs these would turn weights in half precision into constants in float32.
+WEIGHT_WIDENERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer")
+
+
 class ONNXRuntimeEngine(Engine):
-    """ONNX Runtime in float32. Its CUDA side follows its documentation: not run on a GPU yet."""
+    """ONNX Runtime. Its CUDA side follows its documentation: not run on a GPU yet."""
 
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
@@ -29,6 +46,7 @@ class ONNXRuntimeEngine(Engine):
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddle2onnx",
+        "onnx-ir",
     )
 
     def probe(self, device: Device) -> Availability:
@@ -47,15 +65,23 @@ class ONNXRuntimeEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Float32 only."""
-        if spec.precision != "fp32":
-            return Support(False, f"onnxruntime runs fp32, not {spec.precision}")
-        return Support(True)
+        """Float32; fp16; on CPUs bf16."""
+        precisions = PRECISIONS[spec.device.kind]
+        if spec.precision in precisions:
+            return Support(True)
+        runs = f"onnxruntime runs {', '.join(precisions)} on {spec.device.kind}"
+        return Support(False, f"{runs}, not {spec.precision}")
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         from fastdeploy_diffusion.export.onnx import export_onnx
 
-        export_onnx(program, out, as_initializers=True)
+        export_onnx(
+            program,
+            out,
+            as_initializers=True,
+            precision=spec.precision,
+            float32_kernels=spec.device.kind == "cpu",
+        )
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _ONNXRuntimeSession(self.name, program, spec, artifact)
@@ -84,7 +110,7 @@ def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     weights = {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
+        name: _wrap(value)
         for name, value in read_weights(program, check_manifest(program, artifact)).items()
     }
     options.add_external_initializers(list(weights), list(weights.values()))
@@ -92,8 +118,23 @@ def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
     if spec.device.kind == "gpu":
         provider = (provider, {"device_id": spec.device.index})
     graph = str(artifact / GRAPH_FILE)
-    session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+    rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
+    session = onnxruntime.InferenceSession(
+        graph,
+        options,
+        providers=[provider],
+        disabled_optimizers=WEIGHT_WIDENERS if rounds else (),
+    )
     # A GPU that fails to start leaves the session on the CPU, with nothing but a log line.
     if session.get_providers()[0] != PROVIDERS[spec.device.kind]:
         raise RuntimeError(f"it fell back to {session.get_providers()[0]}")
     return session
+
+
+def _wrap(array: np.ndarray) -> Any:
+    import onnxruntime
+
+    if array.dtype.name != "bfloat16":
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    wrap = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+    return wrap(array.view(np.uint16), BFLOAT16)

@@ -1,7 +1,7 @@
 """OpenVINO on the exported ONNX graph: Intel's compiler for CPUs."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,9 +80,9 @@ class _OpenVINOSession(Session):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        graph, names = (artifact / GRAPH_FILE).read_bytes(), check_manifest(program, artifact)
+        graph, types = (artifact / GRAPH_FILE).read_bytes(), check_manifest(program, artifact)
         # Weights are read when something has to be compiled: what was kept has its own.
-        self._read_model = functools.cache(lambda: _read_model(self._core, program, graph, names))
+        self._read_model = functools.cache(lambda: _read_model(self._core, program, graph, types))
         self._compiled: dict[Shapes, Any] = {}
         self._requests: dict[Shapes, Any] = {}
         self._contents: list[Any] = []
@@ -126,13 +126,13 @@ class _OpenVINOSession(Session):
         return self._requests[shapes]
 
 
-def _read_model(core: Any, program: Program, graph: bytes, names: Sequence[str]) -> Any:
+def _read_model(core: Any, program: Program, graph: bytes, types: Mapping[str, str]) -> Any:
     """Read the graph and put constants, on the layer's own memory, in the place of its weights."""
     import openvino
 
     from fastdeploy_diffusion.export.weights import read_weights
 
-    weights = read_weights(program, names)
+    weights = read_weights(program, types)
     model = core.read_model(graph)
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()

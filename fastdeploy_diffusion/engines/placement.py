@@ -21,6 +21,11 @@ AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# What takes the place of a precision in which a component fails, the next safer one first: bf16
+# has the range of float32.
+SAFER_PRECISIONS: Mapping[str, tuple[str, ...]] = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",)}
+
+
 class FallbackWarning(UserWarning):
     """What was asked for cannot run here; the message says why, and what runs instead."""
 
@@ -127,6 +132,31 @@ def replace_engine(failed: Placement, problem: str) -> Placement | None:
     )
     warnings.warn(why, FallbackWarning, stacklevel=2)
     return Placement(engine, instead, why)
+
+
+def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
+    """Give the same engine in the next safer precision that it has; ``None`` if it has none.
+
+    A `FallbackWarning` is issued.
+
+    Args:
+        failed: What gave wrong numbers, or none.
+        problem: What went wrong.
+    """
+    for precision in SAFER_PRECISIONS.get(failed.spec.precision, ()):
+        instead = replace(failed.spec, precision=precision)
+        try:
+            engine = _require_engine(failed.engine.name, instead)
+        except EngineUnavailableError:
+            continue
+        why = (
+            f"{engine.name} on {failed.spec} was asked for and is not safe: {problem}. "
+            f"{engine.name} on {instead} runs instead"
+        )
+        warnings.warn(why, FallbackWarning, stacklevel=2)
+        reasons = ". ".join(filter(None, (failed.fallback, why)))
+        return replace(failed, engine=engine, spec=instead, fallback=reasons)
+    return None
 
 
 def _choose(asked: BuildSpec, options: Mapping[str, Mapping[str, Any]]) -> Placement:

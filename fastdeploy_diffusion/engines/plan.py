@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.placement import AUTO
 
 
 @dataclass(frozen=True)
@@ -36,43 +37,81 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class UnsafePrecision:
+    """A precision in which an engine gave a component's outputs wrong.
+
+    Args:
+        engine: Name of the engine.
+        precision: The precision.
+        reason: What happened.
+    """
+
+    engine: str
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ComponentPlan:
-    """What ``tune`` found for a component.
+    """What ``tune`` found for a component, and what its runs have shown since.
 
     Args:
         component: Its name.
         shapes: Of the inputs that were fed, by name.
         candidates: Every way that was tried.
+        unsafe: What is not used any more, however fast it is.
     """
 
     component: str
     shapes: Mapping[str, tuple[int, ...]]
     candidates: tuple[Candidate, ...]
+    unsafe: tuple[UnsafePrecision, ...] = ()
 
-    def choose(self, precision: str, passes: Sequence[str] | None) -> Candidate | None:
-        """Give the fastest way in a precision; ``None`` if nothing was measured.
+    def find_unsafe(self, engine: str, precision: str) -> str:
+        """Say what happened to an engine in a precision; nothing if it has not failed."""
+        reasons = (
+            each.reason
+            for each in self.unsafe
+            if (each.engine, each.precision) == (engine, precision)
+        )
+        return next(reasons, "")
+
+    def choose(
+        self, precision: str, passes: Sequence[str] | None, *, engine: str = AUTO
+    ) -> Candidate | None:
+        """Give the fastest way that is safe; ``None`` if nothing was measured.
 
         Args:
-            precision: What was asked for.
+            precision: What was asked for; ``auto`` for any.
             passes: Names of the passes that were asked for; ``None`` for any.
+            engine: The engine that was asked for; ``auto`` for any.
         """
         measured = [
             each
             for each in self.candidates
             if each.seconds is not None
-            and each.precision == precision
+            and precision in (AUTO, each.precision)
+            and engine in (AUTO, each.engine)
             and passes in (None, each.passes)
+            and not self.find_unsafe(each.engine, each.precision)
         ]
         return min(measured, key=lambda each: each.seconds or 0.0, default=None)
 
-    def explain(self, chosen: Candidate) -> dict[str, str]:
-        """Say of every other way in the same precision why it was not taken."""
+    def explain(self, chosen: Candidate, precision: str = "") -> dict[str, str]:
+        """Say of every other way why it was not taken.
+
+        Args:
+            chosen: What was taken.
+            precision: What was asked for, of which alone it is said; ``auto`` for any, and what was
+                taken if left out.
+        """
         return {
             str(each): each.refusal
+            or self.find_unsafe(each.engine, each.precision)
             or f"{each.seconds:.4g} s, {(each.seconds or 0) / (chosen.seconds or 1):.2f} times "
             f"the {chosen.seconds:.4g} s of {chosen}"
             for each in self.candidates
-            if each != chosen and each.precision == chosen.precision
+            if each != chosen and (precision or chosen.precision) in (AUTO, each.precision)
         }
 
 
@@ -85,6 +124,21 @@ def keep_plan(cache: ArtifactCache, key: CacheKey, plan: ComponentPlan) -> None:
     with cache.lock(key):
         cache.stage(key)
         cache.publish(key, asdict(plan))
+
+
+def remember_unsafe(
+    cache: ArtifactCache, key: CacheKey, component: str, unsafe: UnsafePrecision
+) -> None:
+    """Note in a component's plan, which is made if there is none, what is not safe.
+
+    Raises:
+        CacheError: The cache cannot be written.
+    """
+    with cache.lock(key):
+        plan = find_plan(cache, key) or ComponentPlan(component, {}, ())
+        if unsafe not in plan.unsafe:
+            cache.stage(key)
+            cache.publish(key, asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))))
 
 
 def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:
@@ -100,4 +154,5 @@ def _read(kept: Mapping[str, Any]) -> ComponentPlan:
         tuple(
             Candidate(**{**each, "passes": tuple(each["passes"])}) for each in kept["candidates"]
         ),
+        tuple(UnsafePrecision(**each) for each in kept["unsafe"]),
     )

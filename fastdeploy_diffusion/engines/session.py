@@ -9,7 +9,7 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 from typing_extensions import Self
 
-from fastdeploy_diffusion.errors import DiffusionError, EngineError
+from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteError
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -102,8 +102,8 @@ class Session(ABC):
 
         Raises:
             EngineError: A feed is missing, unknown, bound already, or of a wrong type or shape; the
-                engine failed; an output holds NaN or infinity, or is not what its spec says; the
-                session is closed.
+                engine failed; an output is not what its spec says; the session is closed.
+            NonFiniteError: An output holds NaN or infinity.
         """
         with self._lock:
             self._require_open()
@@ -169,7 +169,7 @@ class Session(ABC):
             finite = np.isfinite(array)
             if not finite.all():
                 bad = array.size - np.count_nonzero(finite)
-                raise EngineError(
+                raise NonFiniteError(
                     f"{what} holds NaN or infinity in {bad} of {array.size} values",
                     fix="look for them in the inputs; in half precision, use a higher one",
                 )

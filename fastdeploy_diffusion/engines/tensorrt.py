@@ -22,10 +22,11 @@ from fastdeploy_diffusion.export.manifest import check_manifest, write_manifest
 from fastdeploy_diffusion.program import Program
 
 PLAN_FILE = "engine.plan"
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 class TensorRTEngine(Engine):
-    """TensorRT in float32. Its plans are really built, and have not been run on a GPU yet."""
+    """TensorRT. Its plans are really built, and have not been run on a GPU yet."""
 
     name: ClassVar[str] = "tensorrt"
     binds_weights: ClassVar[bool] = True
@@ -33,7 +34,7 @@ class TensorRTEngine(Engine):
     packages: ClassVar[tuple[str, ...]] = (
         *("tensorrt", "tensorrt_cu12_bindings", "tensorrt_cu13_bindings"),
         *("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
-        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx"),
+        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx-ir"),
     )
 
     def probe(self, device: Device) -> Availability:
@@ -56,7 +57,7 @@ class TensorRTEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Float32; a plan for a named architecture on a GPU of just that."""
+        """Float32, fp16 and bf16; a plan for a named architecture on a GPU of just that."""
         if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
             return Support(False, f"{spec.device} is {here}, not {spec.target}")
         return _support_precision(spec)
@@ -83,7 +84,9 @@ class TensorRTEngine(Engine):
         if spec.target is None:
             use_device(spec.device.index)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            graph = export_onnx(bounded, Path(folder), as_initializers=True)
+            graph = export_onnx(
+                bounded, Path(folder), as_initializers=True, precision=spec.precision
+            )
             weights = read_weights(bounded, check_manifest(bounded, Path(folder)))
             gpu = spec.target or list_gpus()[spec.device.index]
             timings = find_timings(trt, spec.notes, gpu)
@@ -100,10 +103,10 @@ class TensorRTEngine(Engine):
 
 
 def _support_precision(spec: BuildSpec) -> Support:
-    if spec.precision == "fp32":
+    if spec.precision in PRECISIONS:
         return Support(True)
     return Support(
         False,
-        f"tensorrt runs fp32, not {spec.precision}: a plan computes in the types of its graph, and "
-        "the export writes float32",
+        f"tensorrt runs {', '.join(PRECISIONS)}, not {spec.precision}: a plan computes in the "
+        "types of its graph, and the export writes no others",
     )

@@ -55,7 +55,7 @@ def build_plan(
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         program: What the graph is of, with bounds for all that is free.
         graph: The ONNX model, whose weights are external initializers.
-        weights: Their values, float32, by name.
+        weights: Their values by name, of the types that the graph gives them.
         spec: The GPU architecture, which `require_architecture` has accepted, or none for the
             current GPU of this machine; and the options, ``optimization_level`` and
             ``workspace_gib``.

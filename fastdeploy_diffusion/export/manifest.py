@@ -5,8 +5,9 @@ with whatever lies in memory. So the note is written last, and checked before ev
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
@@ -19,7 +20,10 @@ GRAPH_FILE = "graph.onnx"
 
 
 def write_manifest(
-    program: Program, directory: Path, files: Sequence[str], weights: Sequence[str] = ()
+    program: Program,
+    directory: Path,
+    files: Sequence[str],
+    weights: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Record a finished export.
 
@@ -27,18 +31,19 @@ def write_manifest(
         program: What was exported.
         directory: Where its files lie.
         files: Their names.
-        weights: Names of the layer's parameters that are not in the files and are wanted on load.
+        weights: The layer's parameters that are not in the files and are wanted on load: numpy's
+            name of the type that they are wanted in, by name.
     """
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
-        "weights": list(weights),
+        "weights": dict(weights),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def check_manifest(program: Program, directory: Path) -> list[str]:
+def check_manifest(program: Program, directory: Path) -> dict[str, str]:
     """Make sure that an export is whole, and that it is this program's.
 
     Args:
@@ -46,7 +51,7 @@ def check_manifest(program: Program, directory: Path) -> list[str]:
         directory: Where its files should lie.
 
     Returns:
-        Names of the parameters that the export takes from the layer on load.
+        The parameters that the export takes from the layer on load: their types, by name.
 
     Raises:
         EngineError: A file is missing or of another size, or the export has another signature.
@@ -69,7 +74,7 @@ def check_manifest(program: Program, directory: Path) -> list[str]:
                 allowed=f"{size} bytes, as when it was exported",
                 fix="build it again",
             )
-    weights: list[str] = manifest["weights"]
+    weights: dict[str, str] = manifest["weights"]
     return weights
 
 
@@ -95,7 +100,7 @@ def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
             f"{name}: {path} cannot be read ({error}): the export is unfinished or damaged",
             fix="build it again",
         ) from error
-    kinds = {"files": dict, "weights": list, "inputs": list, "outputs": list}
+    kinds = {"files": dict, "weights": dict, "inputs": list, "outputs": list}
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), kind) for key, kind in kinds.items()
     ):

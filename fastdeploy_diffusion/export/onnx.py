@@ -17,7 +17,7 @@ from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
-NEEDED = ("paddle2onnx", "onnx")
+NEEDED = ("paddle2onnx", "onnx", "onnx_ir")
 
 
 def missing_packages() -> list[str]:
@@ -30,6 +30,8 @@ def export_onnx(
     directory: Path,
     *,
     as_initializers: bool = False,
+    precision: str = "fp32",
+    float32_kernels: bool = False,
 ) -> Path:
     """Trace a layer and convert its graph.
 
@@ -38,6 +40,9 @@ def export_onnx(
         directory: Where the files go; made if missing, an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
+        precision: What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
+            keep the types of their specs.
+        float32_kernels: In half precision, round between operators that compute in float32.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
@@ -63,7 +68,12 @@ def export_onnx(
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
         _convert(program, traced, output, weights if as_initializers else [])
-    write_manifest(program, directory, [GRAPH_FILE], weights)
+    types = dict.fromkeys(weights, "float32")
+    if precision != "fp32":
+        from fastdeploy_diffusion.export.half_precision import convert_to_half
+
+        types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
+    write_manifest(program, directory, [GRAPH_FILE], types)
     return output
 
 

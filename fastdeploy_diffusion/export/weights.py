@@ -1,6 +1,6 @@
 """The weights of a program, as engines bind them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,22 +8,26 @@ import numpy as np
 from fastdeploy_diffusion.program import Program
 
 
-def read_weights(program: Program, names: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """Give parameters by name, in PyTorch's layout, copied only where the layout asks for it.
+def read_weights(program: Program, types: Mapping[str, str]) -> Mapping[str, np.ndarray]:
+    """Give parameters by name, in PyTorch's layout, copied only for another layout or type.
 
     Args:
         program: The network.
-        names: Which of them.
+        types: Which of them, and by name numpy's type: ``float32``, ``float16`` or ``bfloat16``,
+            which is that of ml_dtypes.
 
     Returns:
-        Contiguous float32 arrays, to be read only: they may lie on a mapped file, or on the layer's
-        own memory.
+        Contiguous arrays, to be read only: they may lie on a mapped file, or on the layer's own
+        memory. What is beyond float16 is infinite in it.
 
     Raises:
         CheckpointError: One cannot be read.
     """
     read = program.read_weight or _reader(program.layer)
-    return {name: np.asarray(read(name), order="C") for name in names}
+    if "bfloat16" in types.values():
+        import ml_dtypes  # noqa: F401  # numpy knows the type by its name from here on
+    with np.errstate(over="ignore"):  # the check of outputs finds infinities, and names them
+        return {name: np.asarray(read(name), dtype, order="C") for name, dtype in types.items()}
 
 
 def _reader(layer: Any) -> Callable[[str], np.ndarray]:

@@ -18,6 +18,7 @@ from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
     AUTO,
     AUTO_ORDER,
+    Placement,
     replace_engine,
     select_engine,
 )
@@ -26,9 +27,10 @@ from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import CacheWarning, ComponentBuild
+from fastdeploy_diffusion.predictors.build import BuiltSession, CacheWarning, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS, PrecisionGuard
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Program, Signature
@@ -112,6 +114,7 @@ class Component:
         self._choice = choice
         self._cpu_fallback = cpu_fallback
         self._pass_names = passes
+        self._guard = PrecisionGuard(name, choice.pinned_by, cache, self._plan_key)
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._place()
@@ -187,28 +190,37 @@ class Component:
                 cache=self._cache,
                 runs=runs,
             )
+            # What real requests have shown is not forgotten.
+            earlier = self._find_plan()
+            plan = replace(plan, unsafe=earlier.unsafe if earlier else ())
             keep_plan(self._cache, self._plan_key(self._cache), plan)
             self._place()
             return plan
 
     def _place(self) -> None:
-        """Choose engine and passes: what a plan found fastest, under ``auto``."""
+        """Choose engine, precision and passes: under ``auto``, what a plan found fastest."""
         choice, device = self._choice, parse_device(self._choice.device)
         select = partial(
             select_engine,
             device=device,
-            precision=choice.precision,
             cpu_fallback=self._cpu_fallback,
             threads=choice.threads,
             target=choice.target,
             options=choice.options,
         )
-        placement = select(choice.engine)
+        # Nothing is known to be right in half precision before it was measured.
+        unmeasured = "fp32" if choice.precision == AUTO else choice.precision
+        placement = select(choice.engine, precision=unmeasured)
+        is_open = AUTO in (choice.engine, choice.precision)
         # What is not there, and has a fallback, has no plan.
-        plan = self._find_plan() if choice.engine == AUTO and not placement.fallback else None
-        taken = plan and plan.choose(choice.precision, self._pass_names)
+        is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
+        plan = self._find_plan() if is_planned else None
+        taken = None
+        if plan and is_open:
+            taken = plan.choose(choice.precision, self._pass_names, engine=choice.engine)
         if taken:
-            placement = select(taken.engine)
+            placement = select(taken.engine, precision=taken.precision)
+        placement = self._guard.avoid(placement, plan)
         names = taken.passes if taken else self._pass_names
         self._placement = placement
         self._passes = tuple(choose_passes(names, placement.engine.name))
@@ -221,7 +233,9 @@ class Component:
             placement.fallback,
             TOLERANCES[spec.precision],
             target=spec.target,
-            passed_over=plan.explain(taken) if plan and taken else placement.passed_over,
+            passed_over=plan.explain(taken, choice.precision)
+            if plan and taken
+            else placement.passed_over,
             measured_seconds=taken.seconds if taken else None,
         )
 
@@ -236,32 +250,37 @@ class Component:
             return None
 
     def _recover(self, error: EngineError, failed: Session, signature: Signature) -> Session | None:
-        """Build the fallback in place of an engine that failed, and say so."""
+        """Build what takes the place of an engine that failed, and say so."""
         with self._lock:
+            placement = self._guard.retreat(self._placement, error)
             # What is built for another machine has no place here that something could take.
-            if not self._cpu_fallback or self._placement.spec.target is not None:
-                return None
-            placement = replace_engine(self._placement, error.problem)
+            if placement is None and self._cpu_fallback and self._placement.spec.target is None:
+                placement = replace_engine(self._placement, error.problem)
+                if placement is not None:
+                    self._passes = ()
             if placement is None:
                 return None
             # Its memory first: it may be the lack of it that failed.
             failed.close()
-            self._placement, self._passes = placement, ()
-            spec = placement.spec
-            self.report = replace(
-                self.report,
-                engine=placement.engine.name,
-                device=str(spec.device),
-                precision=spec.precision,
-                fallback=placement.fallback,
-                tolerance=TOLERANCES[spec.precision],
-                measured_seconds=None,
-            )
+            self._move(placement)
             try:
                 return self._build(signature)
             except BaseException:
                 self._session = None  # the next request tries again
                 raise
+
+    def _move(self, placement: Placement) -> None:
+        """Go on with another placement than the one that was chosen."""
+        self._placement, spec = placement, placement.spec
+        self.report = replace(
+            self.report,
+            engine=placement.engine.name,
+            device=str(spec.device),
+            precision=spec.precision,
+            fallback=placement.fallback,
+            tolerance=TOLERANCES[spec.precision],
+            measured_seconds=None,
+        )
 
     def _plan_key(self, cache: ArtifactCache) -> CacheKey:
         device = parse_device(self._choice.device)
@@ -271,15 +290,7 @@ class Component:
 
     def _build(self, signature: Signature) -> Session:
         started = time.perf_counter()
-        build = self.plan(signature)
-        try:
-            built = build.open(self._cache)
-        except (PassError, MemoryError):
-            raise
-        except Exception as error:
-            if guilty := find_guilty_pass(build):
-                raise guilty from error
-            raise
+        built = self._open(signature)
         self.report = replace(
             self.report,
             relative_error=built.relative_error,
@@ -289,6 +300,24 @@ class Component:
             passes=built.passes,
         )
         return built.session
+
+    def _open(self, signature: Signature) -> BuiltSession:
+        """Build in the precision that was chosen, or in the first safer one that is right."""
+        build = self.plan(signature)
+        try:
+            return build.open(self._cache)
+        except (PassError, MemoryError):
+            raise
+        except Exception as error:
+            safer = None
+            if isinstance(error, PRECISION_ERRORS):
+                safer = self._guard.retreat(self._placement, error)
+            if safer is None:
+                if guilty := find_guilty_pass(build):
+                    raise guilty from error
+                raise
+        self._move(safer)
+        return self._open(signature)
 
 
 def spread(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

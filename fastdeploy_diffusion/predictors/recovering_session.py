@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,15 +11,17 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program
 
+T = TypeVar("T")
+
 
 class RecoveringSession(Session):
-    """Repeats a run that failed on what ``recover`` gives, from the same inputs.
+    """Repeats a run that failed on what ``recover`` gives, from the same inputs, until one runs.
 
     Args:
         program: The signature.
         session: What runs as long as it can.
-        recover: Closes a session that failed with an error, and gives one on the fallback; leaves
-            it as it is and gives ``None`` where there is no fallback.
+        recover: Closes a session that failed with an error, and gives one in a safer precision or
+            on the fallback; leaves it as it is and gives ``None`` where there is neither.
     """
 
     def __init__(
@@ -35,21 +38,20 @@ class RecoveringSession(Session):
         """Let the session compute ahead; raises as ``run``."""
         with self._lock:
             self._require_open()
-            try:
-                self._session.precompute(**inputs)
-            except EngineError as error:
-                self._replace(error)
-                self._session.precompute(**inputs)
+            self._repeat(lambda session: session.precompute(**inputs), inputs)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        try:
-            return self._session.run(**feeds)
-        except EngineError as error:
-            # No engine makes numbers of what is none.
-            if not all(np.isfinite(array).all() for array in feeds.values()):
-                raise
-            self._replace(error)
-            return self._session.run(**feeds)
+        return self._repeat(lambda session: session.run(**feeds), feeds)
+
+    def _repeat(self, task: Callable[[Session], T], feeds: Mapping[str, np.ndarray]) -> T:
+        while True:
+            try:
+                return task(self._session)
+            except EngineError as error:
+                # No engine makes numbers of what is none.
+                if not all(np.isfinite(array).all() for array in feeds.values()):
+                    raise
+                self._replace(error)
 
     def _replace(self, error: EngineError) -> None:
         instead = self._recover(error, self._session)

@@ -195,7 +195,9 @@ def test_components_override_the_pipeline() -> None:
         text_encoder=ComponentConfig(engine="paddle-eager", device="cpu"),
     )
     assert config.component("denoiser") == EngineChoice("paddle", "gpu:1", "fp16", 2)
-    assert config.component("vae") == EngineChoice("paddle", "gpu:1", "fp32", 2)
+    assert config.component("vae") == EngineChoice(
+        "paddle", "gpu:1", "fp32", 2, pinned_by="vae.precision"
+    )
     assert config.component("text_encoder") == EngineChoice("paddle-eager", "cpu", "fp16", 2)
     with pytest.raises(ConfigError, match=r"'unet'\n.*\n.*did you mean 'denoiser'"):
         config.component("unet")

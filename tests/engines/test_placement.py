@@ -6,7 +6,11 @@ import pytest
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.placement import FallbackWarning, select_engine
+from fastdeploy_diffusion.engines.placement import (
+    FallbackWarning,
+    select_engine,
+    take_safer_precision,
+)
 from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 
 CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
@@ -16,7 +20,7 @@ UNAVAILABLE = [
     ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
     ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),
     ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
-    ("onnxruntime", CPU, "fp16", "onnxruntime runs fp32, not fp16"),
+    ("onnxruntime", CPU, "int8", "onnxruntime runs fp32, fp16, bf16 on cpu, not int8"),
     ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
     ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
@@ -85,3 +89,26 @@ def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():
     for name in ("paddle", "openvino", "auto"):
         with pytest.raises(EngineUnavailableError, match=r"for sm20 cannot be built here: .*sm20"):
             select_engine(name, Device("gpu"), "fp32", cpu_fallback=True, target="sm20")
+
+
+def test_the_next_safer_precision_is_bf16_then_fp32():
+    asked = select_engine("onnxruntime", CPU, "fp16", cpu_fallback=False, threads=2)
+    with pytest.warns(
+        FallbackWarning, match=r"cpu in fp16 was .* NaN\. .* cpu in bf16 runs instead"
+    ):
+        brain = take_safer_precision(asked, "NaN")
+    assert brain.spec == BuildSpec(CPU, "bf16", 2)
+    with pytest.warns(FallbackWarning, match=r"cpu in bf16 .* cpu in fp32 runs instead"):
+        full = take_safer_precision(brain, "too far")
+    assert full.spec == BuildSpec(CPU, "fp32", 2)
+    # Both reasons are told.
+    assert full.fallback.startswith(f"{brain.fallback}. onnxruntime on cpu in bf16")
+    assert take_safer_precision(full, "NaN") is None
+
+
+def test_a_precision_that_the_engine_does_not_have_is_left_out(monkeypatch):
+    name = "fastdeploy_diffusion.engines.onnxruntime.PRECISIONS"
+    asked = select_engine("onnxruntime", CPU, "fp16", cpu_fallback=False)
+    monkeypatch.setattr(name, {"cpu": ("fp32", "fp16")})
+    with pytest.warns(FallbackWarning, match="cpu in fp32 runs instead"):
+        assert take_safer_precision(asked, "NaN").spec == BuildSpec(CPU)

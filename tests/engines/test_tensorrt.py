@@ -42,14 +42,16 @@ def engine():
 def build(engine, program, folder, spec=SM86):
     """Build, and give the plan's bytes."""
     engine.build(program, spec, folder)
-    assert check_manifest(program, folder) == []  # nothing is asked of the checkpoint on load
+    assert check_manifest(program, folder) == {}  # nothing is asked of the checkpoint on load
     assert sorted(file.name for file in folder.iterdir()) == [PLAN_FILE, "manifest.json"]
     return (folder / PLAN_FILE).read_bytes()
 
 
 def assert_holds(plan, program):
     """The weights are in the plan: those that TensorRT has no reason to rearrange, to the bit."""
-    weights = read_weights(program, [name for name, _ in program.layer.named_parameters()])
+    weights = read_weights(
+        program, {name: "float32" for name, _ in program.layer.named_parameters()}
+    )
     assert len(plan) > sum(array.nbytes for array in weights.values())
     plain = {name: array for name, array in weights.items() if array.ndim == 1 and array.any()}
     assert len(plain) > 3
@@ -73,6 +75,29 @@ def vary(program):
 def test_a_component_is_built_for_a_target(engine, name, tmp_path):
     program = vary(COMPONENTS[name].program(name.replace(" ", "_")))
     assert_holds(build(engine, program, tmp_path), program)
+
+
+@needs_rtx
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_a_component_is_built_in_half_precision(engine, precision, dtype, tmp_path):
+    program = vary(COMPONENTS["sd1 text encoder"].program("text_encoder"))
+    plan = build(engine, program, tmp_path, BuildSpec(GPU, precision, target="sm86"))
+    vectors = [name for name, each in program.layer.named_parameters() if len(each.shape) == 1]
+    # The norms' stay as they are; biases are in the plan in half precision, and not otherwise.
+    for name in vectors:
+        is_kept = "norm" in name
+        for kind, is_held in (("float32", is_kept), (dtype, not is_kept)):
+            held = read_weights(program, {name: kind})[name].tobytes() in plan
+            assert held == is_held, (name, kind)
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", ["sd1 unet", "sdxl unet", "vae decoder"])
+def test_every_kind_of_component_is_built_in_half_precision(engine, name, precision, tmp_path):
+    program = COMPONENTS[name].program(name.replace(" ", "_"))
+    build(engine, program, tmp_path, BuildSpec(GPU, precision, target="sm86"))
 
 
 @needs_rtx
@@ -160,7 +185,10 @@ def test_an_unknown_target_is_explained(engine, tmp_path):
     ("spec", "reason"),
     [
         (BuildSpec(Device("cpu"), target="sm86"), "tensorrt runs on gpu, not on cpu"),
-        (BuildSpec(GPU, "fp16", target="sm86"), "tensorrt runs fp32, not fp16: .* export writes"),
+        (
+            BuildSpec(GPU, "int8", target="sm86"),
+            "tensorrt runs fp32, fp16, bf16, not int8: .* export",
+        ),
     ],
 )
 def test_what_it_does_not_do_is_refused(engine, spec, reason):

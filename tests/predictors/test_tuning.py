@@ -6,7 +6,15 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, keep_plan
+from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.engines.plan import (
+    Candidate,
+    ComponentPlan,
+    UnsafePrecision,
+    find_plan,
+    keep_plan,
+    remember_unsafe,
+)
 from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import pass_names
 from fastdeploy_diffusion.predictors.build import CacheWarning
@@ -93,6 +101,65 @@ def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
     other = write_tiny_sd(tmp_path / "other", seed=1)
     config = DiffusionConfig(model_path=other, engine="auto", cache_dir=tmp_path)
     assert SDPipeline(config).report.components[1].measured_seconds is None
+
+
+HALVES = replace(
+    PLAN,
+    candidates=(
+        Candidate("onnxruntime", "fp32", (), 0.5, 1e-6),
+        Candidate("onnxruntime", "fp16", (), 0.2, 1e-3),
+        Candidate("onnxruntime", "bf16", (), 0.3, 1e-2),
+        Candidate("paddle", "fp32", (), 0.4, 1e-6),
+    ),
+)
+
+
+def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline):
+    component = open_pipeline()._denoiser.component
+    keep_plan(component._cache, component._plan_key(), HALVES)
+
+    def choose(**options):
+        report = open_pipeline(**options).report.components[1]
+        return report.engine, report.precision, report.measured_seconds
+
+    assert choose() == ("paddle", "fp32", 0.4)
+    assert choose(precision="bf16") == ("onnxruntime", "bf16", 0.3)
+    assert choose(precision="auto") == ("onnxruntime", "fp16", 0.2)
+    assert choose(precision="auto", engine="paddle") == ("paddle", "fp32", 0.4)
+    assert choose(precision="auto", engine="openvino") == ("openvino", "fp32", None)
+    report = open_pipeline(precision="auto").report
+    assert report.components[1].passed_over["paddle in fp32"].startswith("0.4 s, 2.00 times")
+    # The others have no plan: nothing is known to be right in half precision.
+    assert [each.precision for each in report.components] == ["fp32", "fp16", "fp32"]
+
+
+def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
+    component = open_pipeline()._denoiser.component
+    cache, key = component._cache, component._plan_key()
+    unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
+    remember_unsafe(cache, key, "denoiser", unsafe)
+    keep_plan(cache, key, replace(HALVES, unsafe=find_plan(cache, key).unsafe))
+    report = open_pipeline(precision="auto").report.components[1]
+    assert (report.precision, report.fallback) == ("bf16", None)
+    assert report.passed_over["onnxruntime in fp16"] == "denoiser: NaN"
+    with pytest.warns(FallbackWarning, match="earlier: denoiser: NaN. .* in bf16 runs instead"):
+        report = open_pipeline(engine="onnxruntime", precision="fp16").report.components[1]
+    assert report.precision == "bf16"
+    # Who pins it gets it.
+    pinned = open_pipeline(engine="onnxruntime", denoiser={"precision": "fp16"}).report
+    assert pinned.components[1].precision == "fp16"
+
+
+def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
+    component = open_pipeline()._denoiser.component
+    unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
+    remember_unsafe(component._cache, component._plan_key(), "denoiser", unsafe)
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.predictors.component.tune_component", lambda *_, **__: HALVES
+    )
+    (_, plan, _) = open_pipeline().tune(runs=1)
+    assert plan == replace(HALVES, unsafe=(unsafe,))
+    assert find_plan(component._cache, component._plan_key()) == plan
 
 
 def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):

@@ -1,0 +1,118 @@
+"""Which operators of an exported graph run in half precision, and which stay in float32.
+
+An operator runs in half precision if it is known to bear it; whatever is not stays, and these are
+the reasons:
+
+* Norms (InstanceNormalization, of which group norms are made, and LayerNormalization): a mean of
+  thousands of values, and squares, which overflow fp16 from 256 on.
+* What a norm's result goes through on its way to the next product: its scale and shift, and SiLU.
+  Each rounding in between costs bf16 a part of its 8 bits, and no product gains by it.
+* Angles: whatever leads to a sine or cosine. Around timestep 999, numbers are 0.5 apart in fp16,
+  and 4 in bf16.
+* Exp, Pow, Sqrt and sums over axes: they overflow fp16, or add up what rounding left.
+* Everything that no one has thought about yet.
+
+Softmax is no such island. Its numbers fit: the largest is subtracted before the exponential, and a
+sum over tokens is at most their number. ONNX Runtime's CUDA kernel sums in float32; for TensorRT's,
+which does not say, the proof on its own machine decides. Integers and truth values, and with them
+shapes, are not touched.
+"""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+# They only move values: what was rounded before is rounded after.
+MOVES = frozenset(
+    {
+        *("Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
+        *("Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"),
+    }
+)
+HALF_OPERATORS = MOVES | {
+    *("Add", "Conv", "Div", "Erf", "Gelu", "Gemm", "MatMul", "Max", "Min", "Mul", "Neg", "Relu"),
+    *("Sigmoid", "Softmax", "Sub", "Tanh", "Where"),
+}
+PRODUCTS = frozenset({"Conv", "MatMul"})
+NORMS = frozenset({"InstanceNormalization", "LayerNormalization"})
+NORM_FOLLOWERS = MOVES | {"Add", "Mul", "Sigmoid"}
+ANGLE_READERS = frozenset({"Cos", "Sin"})
+# The type of what all others return is that of their first input, or of the one named here.
+_TYPE_GIVERS: Mapping[str, int] = {"OneHot": 2, "Where": 1}
+_NEVER_FLOAT = frozenset(
+    {
+        *("And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN"),
+        *("Less", "LessOrEqual", "NonZero", "Not", "Or", "Shape", "Size"),
+    }
+)
+
+
+def find_half_nodes(
+    nodes: list[ir.Node], floats: set[ir.Value], computed: set[ir.Value]
+) -> set[ir.Node]:
+    """The operators that run in half precision.
+
+    Args:
+        nodes: All operators, in order.
+        floats: What `find_floats` gives.
+        computed: What `find_computed` gives.
+    """
+    islands = _find_angles(nodes) | _find_norms(nodes, computed & floats)
+    return {
+        node
+        for node in nodes
+        if node.op_type in HALF_OPERATORS
+        and node not in islands
+        and any(value in floats for value in node.outputs)
+    }
+
+
+def find_floats(graph: ir.Graph) -> set[ir.Value]:
+    """The values of type float32, derived anew: exports leave out what lies between operators."""
+    given = [*graph.inputs, *graph.initializers.values()]
+    floats = {value for value in given if value.dtype == ir.DataType.FLOAT}
+    for node in graph:
+        if node.op_type == "Constant":
+            is_float = node.attributes["value"].as_tensor().dtype == ir.DataType.FLOAT
+        elif node.op_type == "Cast":
+            is_float = node.attributes["to"].as_int() == ir.DataType.FLOAT.value
+        elif node.op_type in _NEVER_FLOAT:
+            is_float = False
+        else:
+            is_float = node.inputs[_TYPE_GIVERS.get(node.op_type, 0)] in floats
+        if is_float:
+            floats.update(node.outputs)
+    return floats
+
+
+def find_computed(graph: ir.Graph, weights: frozenset[str]) -> set[ir.Value]:
+    """The values that depend on the inputs; all others are made of weights and constants."""
+    computed = {value for value in graph.inputs if value.name not in weights}
+    for node in graph:
+        if any(value in computed for value in node.inputs):
+            computed.update(node.outputs)
+    return computed
+
+
+def _find_norms(nodes: list[ir.Node], computed: set[ir.Value]) -> set[ir.Node]:
+    """The norms, and what reads nothing but their results and weights."""
+    normed: set[ir.Value] = set()
+    found: set[ir.Node] = set()
+    for node in nodes:
+        read = {value for value in node.inputs if value in computed}
+        if node.op_type in NORMS or (node.op_type in NORM_FOLLOWERS and read and read <= normed):
+            found.add(node)
+            normed.update(node.outputs)
+    return found
+
+
+def _find_angles(nodes: list[ir.Node]) -> set[ir.Node]:
+    """The operators that lead to a sine or cosine."""
+    found: set[ir.Node] = set()
+    wanted = [node for node in nodes if node.op_type in ANGLE_READERS]
+    while wanted:
+        node = wanted.pop()
+        if node not in found:
+            found.add(node)
+            wanted.extend(node.predecessors())
+    return found

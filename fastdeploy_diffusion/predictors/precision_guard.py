@@ -1,0 +1,108 @@
+"""Half precision that failed: what takes its place, and that it is remembered."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.placement import (
+    SAFER_PRECISIONS,
+    Placement,
+    take_safer_precision,
+)
+from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
+from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
+from fastdeploy_diffusion.predictors.build import CacheWarning
+
+# What half precision does to a network, beside what fails in any precision.
+PRECISION_ERRORS = (AccuracyError, NonFiniteError)
+
+
+@dataclass(frozen=True)
+class PrecisionGuard:
+    """Keeps a component out of precisions in which it gave NaN, infinity or wrong numbers.
+
+    Args:
+        component: Its name.
+        pinned_by: The option that makes its precision the user's own decision, whose place no other
+            takes; ``None`` if it is not.
+        cache: Where decisions are kept; ``None`` for nowhere.
+        make_key: Makes the key of the component's plan.
+    """
+
+    component: str
+    pinned_by: str | None
+    cache: ArtifactCache | None
+    make_key: Callable[[ArtifactCache], CacheKey]
+
+    def is_needed(self, placement: Placement) -> bool:
+        """Tell whether there is a safer precision than the one of a placement."""
+        return placement.spec.precision in SAFER_PRECISIONS
+
+    def avoid(self, placement: Placement, plan: ComponentPlan | None) -> Placement:
+        """Take the first precision that has not failed before, as far as a plan knows.
+
+        A `FallbackWarning` is issued if that is another.
+        """
+        while plan is not None and self.pinned_by is None:
+            engine, precision = placement.engine.name, placement.spec.precision
+            reason = plan.find_unsafe(engine, precision)
+            safer = take_safer_precision(placement, f"earlier: {reason}") if reason else None
+            if safer is None:
+                break
+            placement = safer
+        return placement
+
+    def retreat(self, placement: Placement, error: EngineError) -> Placement | None:
+        """Give the same engine in the next safer precision, and remember why.
+
+        A `FallbackWarning` is issued.
+
+        Args:
+            placement: What failed.
+            error: How.
+
+        Returns:
+            What takes its place; ``None`` if precision is not to blame, or none is safer.
+
+        Raises:
+            AccuracyError: The precision is pinned, and its numbers are too far off.
+            NonFiniteError: The precision is pinned, and its outputs are not all numbers.
+        """
+        if not isinstance(error, PRECISION_ERRORS) or not self.is_needed(placement):
+            return None
+        if self.pinned_by is not None:
+            raise self._explain(placement, error) from error
+        safer = take_safer_precision(placement, error.problem)
+        if safer is not None:
+            self._remember(placement, error.problem)
+        return safer
+
+    def _explain(
+        self, placement: Placement, error: AccuracyError | NonFiniteError
+    ) -> AccuracyError | NonFiniteError:
+        precision = placement.spec.precision
+        problem = f"{error.problem}; {self.pinned_by} asks for just {precision}"
+        safer = " or ".join(SAFER_PRECISIONS[precision])
+        allowed = "a precision that its numbers fit into"
+        fix = (
+            f"set {self.pinned_by} to {safer}; or leave it out, and set the pipeline's precision "
+            f"to {precision}, which takes a safer one where it must"
+        )
+        if isinstance(error, AccuracyError):
+            return AccuracyError(
+                problem, relative_error=error.relative_error, allowed=error.allowed, fix=fix
+            )
+        return NonFiniteError(problem, allowed=allowed, fix=fix)
+
+    def _remember(self, placement: Placement, reason: str) -> None:
+        if self.cache is None:
+            return
+        unsafe = UnsafePrecision(placement.engine.name, placement.spec.precision, reason)
+        try:
+            remember_unsafe(self.cache, self.make_key(self.cache), self.component, unsafe)
+        except CacheError as error:
+            message = (
+                f"{self.component}: it is not kept that {unsafe.precision} is not safe: {error}"
+            )
+            warnings.warn(message, CacheWarning, stacklevel=2)

@@ -1,0 +1,72 @@
+"""ONNX Runtime in half precision: what it makes of the graph on a CPU, where it has few kernels."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from component_programs import COMPONENTS
+from engine_programs import draw_feeds
+from onnx import TensorProto
+
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.registry import create_engine
+
+CASE = COMPONENTS["vae decoder"]
+FLOAT = TensorProto.FLOAT
+CPU, GPU = Device("cpu"), Device("gpu")
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Build and load the decoder; also give the graph that the runtime made of it."""
+
+    def load_(precision):
+        final = tmp_path / "final.onnx"
+        open_session = onnxruntime.InferenceSession
+
+        def open_and_keep(graph, options, **rest):
+            options.optimized_model_filepath = str(final)
+            return open_session(graph, options, **rest)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", open_and_keep)
+        program = CASE.program("vae_decoder")
+        engine, spec = create_engine("onnxruntime"), BuildSpec(CPU, precision)
+        engine.build(program, spec, tmp_path)
+        return program, engine.load(program, spec, tmp_path), onnx.load(str(final)).graph
+
+    return load_
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "least"),
+    [("fp16", TensorProto.FLOAT16, 2**-13), ("bf16", TensorProto.BFLOAT16, 2**-10)],
+)
+def test_numbers_are_half_between_operators_and_weights_in_memory(precision, dtype, least, load):
+    program, session, graph = load(precision)
+    feeds = draw_feeds(CASE, 0, free=2)
+    given, wanted = session.run(**feeds)["images"], run_layer(program, feeds)["images"]
+    error = np.abs(given - wanted).max() / np.abs(wanted).max()
+    assert least <= error <= TOLERANCES[precision]  # rounded, and not too much
+    roundings = [
+        node
+        for node in graph.node
+        if node.op_type == "Cast" and any(each.i == dtype for each in node.attribute)
+    ]
+    assert len(roundings) >= sum(node.op_type == "Conv" for node in graph.node)
+    held = {each.name: each.data_type for each in graph.initializer}
+    weights = [name for name, _ in program.layer.named_parameters() if name in held]
+    assert len(weights) > 50
+    # The norms' scales and shifts stay.
+    assert {held[name] for name in weights if "norm" not in name} == {dtype}
+    constants = sum(np.prod(each.dims) for each in graph.initializer if each.data_type == FLOAT)
+    assert constants * 10 <= sum(each.size for each in program.layer.parameters())
+
+
+def test_bf16_is_for_cpus_only():
+    engine = create_engine("onnxruntime")
+    assert engine.supports(BuildSpec(GPU, "fp16")).ok
+    support = engine.supports(BuildSpec(GPU, "bf16"))
+    assert (support.ok, support.reason) == (False, "onnxruntime runs fp32, fp16 on gpu, not bf16")
