@@ -8,16 +8,14 @@ Every build has passed its proof; the largest difference from the Paddle layer i
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from machine import read_cpu
-
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.machine import describe_machine
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.predictors.pass_tester import PassTester
 
@@ -35,8 +33,7 @@ def main() -> None:
         print(*(f"{key} {value}" for key, value in row.items() if key != "seconds"), sep="  ")
     if options.result:
         result = {
-            "machine": read_cpu(),
-            "cores": len(os.sched_getaffinity(0)),
+            "machine": describe_machine(),
             "engine": options.engine,
             "packages": {name: version(name) for name in ("paddlepaddle", options.engine)},
             "rows": rows,

@@ -1,0 +1,38 @@
+"""A result as Markdown."""
+
+from collections.abc import Sequence
+
+from fastdeploy_diffusion.benchmark.report.facts import list_facts
+from fastdeploy_diffusion.benchmark.report.table import (
+    HEADINGS,
+    describe_comparison,
+    list_cells,
+    list_gaps,
+    list_unsteady,
+    list_works,
+)
+from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+
+
+def format_markdown(result: BenchmarkResult) -> str:
+    """Write the tables, and what they were measured on."""
+    lines = [f"# Benchmark of {result.model.name}", ""]
+    for work in list_works(result):
+        rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
+        lines += [f"## {work}", "", *_tabulate(HEADINGS, rows), ""]
+    for title, remarks in (
+        ("In turns", [describe_comparison(each) for each in result.comparisons]),
+        ("Unsteady", list_unsteady(result)),
+        ("Not measured", list_gaps(result)),
+        ("Notes", result.notes),
+    ):
+        if remarks:
+            lines += [f"## {title}", "", *(f"* {each}" for each in remarks), ""]
+    lines += ["## Measured with", "", *_tabulate(("", ""), list_facts(result))]
+    return "\n".join(lines) + "\n"
+
+
+def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]
