@@ -25,10 +25,6 @@ class EnergyMeter:
             return "this machine has no energy counters (RAPL)"
         return "" if self._started else "the energy counters (RAPL) need root to be read"
 
-    def restart(self) -> None:
-        """Count from now."""
-        self._started = self._read()
-
     def read_joules(self) -> float | None:
         """Joules since the start; ``None`` if nothing can be counted."""
         now = self._read()

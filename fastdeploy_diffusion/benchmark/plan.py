@@ -32,6 +32,7 @@ class BenchmarkPlan:
         missing: What cannot be, and why.
         peers: Who else draws.
         runs: Timed requests of each case.
+        ablation: Whether to try each pass.
         time_limit: Seconds that a process may take.
         is_shapes: Whether the judge of the model in the box can judge.
     """
@@ -42,6 +43,7 @@ class BenchmarkPlan:
     missing: tuple[Missing, ...]
     peers: tuple[Peer, ...]
     runs: int
+    ablation: bool
     time_limit: float
     is_shapes: bool
 

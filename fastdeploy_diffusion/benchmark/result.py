@@ -131,6 +131,31 @@ class Comparison(Frozen):
         return tuple(theirs / ours for theirs, ours in pairs)
 
 
+class Ablation(Frozen):
+    """A component with a pass, and without: built both ways, proven, timed in turns.
+
+    Args:
+        case: On what it ran.
+        component: The component.
+        passes: The pass, or ``"all"`` of them together.
+        relative_error: With it, from the Paddle float32 layer.
+        before: Seconds of one run without it, turn by turn.
+        after: Seconds of one run with it, turn by turn.
+    """
+
+    case: Case
+    component: str
+    passes: str
+    relative_error: float | None
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """How many times as fast it became, turn by turn."""
+        return tuple(old / new for old, new in zip(self.before, self.after, strict=True))
+
+
 class BenchmarkResult(Frozen):
     """One run.
 
@@ -147,6 +172,7 @@ class BenchmarkResult(Frozen):
         runs: How many requests were to be timed for each case.
         rows: What was measured.
         comparisons: What was measured in turns.
+        ablations: What each pass does to each component.
         missing: What was not measured, and why.
         notes: What a reader has to know.
     """
@@ -163,6 +189,7 @@ class BenchmarkResult(Frozen):
     runs: int
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from fastdeploy_diffusion.benchmark.ablate import ablate, choose_ablations
 from fastdeploy_diffusion.benchmark.case import Case, Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.energy import EnergyMeter
@@ -25,6 +26,7 @@ from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.result import (
     INTERRUPTED,
+    Ablation,
     BenchmarkResult,
     Comparison,
     Missing,
@@ -35,8 +37,11 @@ from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns
 
 @dataclass
 class _Findings:
+    """What is known so far."""
+
     rows: list[Row] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    ablations: list[Ablation] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
     def add(self, found: Row | Comparison | Missing) -> str:
@@ -67,8 +72,9 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         place = Workplace(
             plan, Path(folder), lambda what: show(what, len(findings.rows), len(plan.cases))
         )
-        if not _measure_rows(place, findings):
-            _compare(place, findings)
+        for part in (_measure_rows, _compare, _ablate):
+            if part(place, findings):
+                break
     return BenchmarkResult(
         started=started.isoformat(timespec="seconds"),
         machine=describe_benchmark_machine(),
@@ -81,6 +87,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         runs=plan.runs,
         rows=tuple(findings.rows),
         comparisons=tuple(findings.comparisons),
+        ablations=tuple(findings.ablations),
         missing=tuple(findings.missing),
         notes=_write_notes(plan),
     )
@@ -116,10 +123,21 @@ def _try_reference(place: Workplace, case: Case) -> Pictures | str:
         return INTERRUPTED
 
 
-def _compare(place: Workplace, findings: _Findings) -> None:
+def _compare(place: Workplace, findings: _Findings) -> bool:
     for ours, theirs in choose_pairs(findings.rows):
         if findings.add(take_turns(place, ours, theirs)) == INTERRUPTED:
-            return
+            return True
+    return False
+
+
+def _ablate(place: Workplace, findings: _Findings) -> bool:
+    for case in choose_ablations(findings.rows) if place.plan.ablation else ():
+        found = ablate(place, case)
+        if not isinstance(found, Missing):
+            findings.ablations += found
+        elif findings.add(found) == INTERRUPTED:
+            return True
+    return False
 
 
 def _write_notes(plan: BenchmarkPlan) -> tuple[str, ...]:

@@ -49,6 +49,9 @@ def bench(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 7,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Try each pass, too, on our fastest case.")
+    ] = False,
     peers: Annotated[
         str | None,
         typer.Option(metavar=f"NAME{_LIST}", help="Whom to compare with, in turns: diffusers."),
@@ -83,7 +86,6 @@ def bench(
         from fastdeploy_diffusion.cli.bench_plan import BenchOptions, make_plan, split_names
         from fastdeploy_diffusion.cli.progress import show_progress
 
-        folder = choose_folder(output)
         plan = make_plan(
             BenchOptions(
                 config=config,
@@ -97,11 +99,13 @@ def bench(
                 steps=steps,
                 threads=threads,
                 runs=runs,
+                ablation=ablation,
                 peers=split_names(peers),
                 peer_pythons=peer_python or [],
                 time_limit=time_limit,
             )
         )
+        folder = choose_folder(output)
         with show_progress("starting") as show:
             result = run_benchmark(plan, show)
         print(format_terminal(result))

@@ -37,6 +37,7 @@ class BenchOptions:
     steps: int | None
     threads: int | None
     runs: int
+    ablation: bool
     peers: Sequence[str]
     peer_pythons: Sequence[str]
     time_limit: float
@@ -75,6 +76,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
         missing=tuple(missing),
         peers=tuple(peers),
         runs=options.runs,
+        ablation=options.ablation,
         time_limit=options.time_limit,
         is_shapes=is_shapes(config),
     )

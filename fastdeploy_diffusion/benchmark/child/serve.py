@@ -28,7 +28,7 @@ import numpy as np
 
 
 class Server:
-    """Answers commands: ``open``, ``draw``, ``describe``.
+    """Answers commands: ``open``, ``draw``, ``describe`` and, of those that can, ``ablate``.
 
     Args:
         adapter: Path of the adapter.
@@ -44,6 +44,7 @@ class Server:
             "open": self._open,
             "describe": self._describe,
             "draw": self._draw,
+            "ablate": self._ablate,
         }
         return known[command.pop("do")](**command)
 
@@ -64,6 +65,9 @@ class Server:
 
     def _describe(self) -> dict[str, Any]:
         return {"described": self._painter.describe()}
+
+    def _ablate(self) -> dict[str, Any]:
+        return {"trials": self._painter.ablate()}
 
     def _draw(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, save: str | None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from fastdeploy_diffusion.benchmark.report.charts.ablation import draw_ablation
 from fastdeploy_diffusion.benchmark.report.charts.latencies import draw_latencies
 from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_speed_and_quality
 from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_bars
@@ -19,7 +20,7 @@ from fastdeploy_diffusion.benchmark.report.table import (
     list_unsteady,
     list_works,
 )
-from fastdeploy_diffusion.benchmark.result import BenchmarkResult, Comparison, Row
+from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison, Row
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -36,7 +37,9 @@ def format_html(result: BenchmarkResult) -> str:
     for work in list_works(result):
         rows = [row for row in result.rows if str(row.case.work) == work]
         pairs = [each for each in result.comparisons if str(each.ours.work) == work]
-        body += [f"<section><h2>{escape(work)}</h2>", *_show_work(rows, pairs), "</section>"]
+        ablations = [each for each in result.ablations if str(each.case.work) == work]
+        content = _show_work(rows, pairs, ablations)
+        body += [f"<section><h2>{escape(work)}</h2>", *content, "</section>"]
     for name, lines in (
         ("Unsteady (~)", list_unsteady(result)),
         ("Not measured (*)", list_gaps(result)),
@@ -57,13 +60,16 @@ def format_html(result: BenchmarkResult) -> str:
     )
 
 
-def _show_work(rows: Sequence[Row], pairs: Sequence[Comparison]) -> list[str]:
+def _show_work(
+    rows: Sequence[Row], pairs: Sequence[Comparison], ablations: Sequence[Ablation]
+) -> list[str]:
     figures = [
         draw_stage_bars(rows),
         draw_latencies(rows),
         draw_speed_and_quality(rows),
         draw_starts(rows),
         draw_turns(pairs),
+        draw_ablation(ablations),
     ]
     return [
         _tabulate(HEADINGS, [list_cells(row) for row in rows], "figures"),

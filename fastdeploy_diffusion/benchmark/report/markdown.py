@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
+    describe_ablation,
     describe_comparison,
     list_cells,
     list_gaps,
@@ -22,6 +23,7 @@ def format_markdown(result: BenchmarkResult) -> str:
         lines += [f"## {work}", "", *_tabulate(HEADINGS, rows), ""]
     for title, remarks in (
         ("In turns", [describe_comparison(each) for each in result.comparisons]),
+        ("Passes", [describe_ablation(each) for each in result.ablations]),
         ("Unsteady", list_unsteady(result)),
         ("Not measured", list_gaps(result)),
         ("Notes", result.notes),

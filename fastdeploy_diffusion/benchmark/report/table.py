@@ -1,6 +1,12 @@
 """The rows as cells, the same for terminal, Markdown and HTML."""
 
-from fastdeploy_diffusion.benchmark.result import BenchmarkResult, Comparison, Quality, Row
+from fastdeploy_diffusion.benchmark.result import (
+    Ablation,
+    BenchmarkResult,
+    Comparison,
+    Quality,
+    Row,
+)
 from fastdeploy_diffusion.benchmark.summary import Summary, summarise
 
 HEADINGS = (
@@ -62,6 +68,17 @@ def describe_comparison(comparison: Comparison) -> str:
     )
 
 
+def describe_ablation(ablation: Ablation) -> str:
+    """Say what a pass is worth, and whether that can be relied on."""
+    ratios = summarise(ablation.ratios)
+    return (
+        f"{ablation.component} with {ablation.passes} is {ratios.p50:.3f} times as fast on "
+        f"{ablation.case.name} ({ratios.count} pairs, half of them within {ratios.p25:.3f} to "
+        f"{ratios.p75:.3f}; relative error {ablation.relative_error or 0:.1e}): "
+        f"{judge_ratios(ratios)}"
+    )
+
+
 def judge_ratios(ratios: Summary) -> str:
     """Say what pairs show: who is faster, or that they do not agree."""
     if ratios.is_unsteady:
@@ -78,7 +95,7 @@ def list_unsteady(result: BenchmarkResult) -> list[str]:
         summary = summarise(row.samples.pictures) if row.samples.pictures else None
         if summary and summary.is_unsteady:
             found.append(
-                f"{row.case}: unsteady, half of its pictures lie within {summary.spread:.0%} "
+                f"{row.case}: unsteady, the middle half of its pictures spans {summary.spread:.0%} "
                 "of the median"
             )
     return found

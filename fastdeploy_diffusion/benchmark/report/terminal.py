@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
+    describe_ablation,
     describe_comparison,
     list_cells,
     list_gaps,
@@ -24,6 +25,7 @@ def format_terminal(result: BenchmarkResult) -> str:
         rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
         lines += ["", work, *_align([list(HEADINGS), *rows])]
     lines += _head("in turns", [describe_comparison(each) for each in result.comparisons])
+    lines += _head("passes", [describe_ablation(each) for each in result.ablations])
     lines += _head("unsteady (~)", list_unsteady(result))
     lines += _head("not measured", list_gaps(result))
     return "\n".join([*lines, "", *result.notes])
