@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.case import Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError
-from fastdeploy_diffusion.benchmark.measure import Workplace
-from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Ablation, Missing, Row
+from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Ablation, Missing
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.summary import summarise
+from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 
 def choose_ablations(rows: Sequence[Row]) -> list[Case]:

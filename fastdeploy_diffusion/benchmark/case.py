@@ -79,16 +79,14 @@ class Case(Frozen):
 
 
 class Model(Frozen):
-    """The checkpoint that everyone draws with.
+    """The checkpoint that everyone draws with; a result can be shown to others, so no path.
 
     Args:
-        path: Its folder or file.
-        name: The last part of the path.
+        name: Of its folder or file.
         digest: The sha256 of all weights.
         random_weights: How its weights were drawn; ``None`` if they were trained.
     """
 
-    path: str
     name: str
     digest: str
     random_weights: str | None = None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from fastdeploy_diffusion.benchmark.bootstrap import Interval, estimate_ratio
 from fastdeploy_diffusion.benchmark.report.table import format_seconds
-from fastdeploy_diffusion.benchmark.result import STAGES, BenchmarkResult, Row
+from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+from fastdeploy_diffusion.benchmark.row import STAGES, Row
 from fastdeploy_diffusion.benchmark.summary import summarise
 from fastdeploy_diffusion.errors import ConfigError
 
@@ -134,6 +135,7 @@ def _list_differences(before: BenchmarkResult, after: BenchmarkResult) -> list[s
     found += [
         f"{name} is {before.config.get(name)!r}, and {after.config.get(name)!r}"
         for name in sorted(before.config.keys() | after.config.keys())
+        # The model's digest says more than its name.
         if name != "model_path" and before.config.get(name) != after.config.get(name)
     ]
     return found

@@ -1,117 +1,19 @@
 """Measures one case: in processes of its own, first with an empty cache, then with a full one."""
 
-import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.benchmark.case import OWN, Case, Task
+from fastdeploy_diffusion.benchmark.case import Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.energy import EnergyMeter
 from fastdeploy_diffusion.benchmark.environment import read_device_memory
-from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.benchmark.quality import Pictures, measure_psnr, measure_ssim
-from fastdeploy_diffusion.benchmark.result import (
-    INTERRUPTED,
-    Judgement,
-    Missing,
-    Quality,
-    Row,
-    Samples,
-)
+from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Missing
+from fastdeploy_diffusion.benchmark.row import Judgement, Quality, Row, Samples
 from fastdeploy_diffusion.benchmark.shapes_score import STEPS, choose_captions, judge_pictures
-from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
-from fastdeploy_diffusion.schedulers import SCHEDULERS
-
-REFERENCE_ENGINE = "paddle-eager"  # the layers themselves, without passes
-_OWN_ADAPTER = Path(__file__).parent / "child" / "own.py"
-_SOURCE = Path(__file__).parents[2]
-
-Show = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where the cases of a run work.
-
-    Args:
-        plan: The run.
-        folder: For builds and pictures; the run removes it.
-        show: Shows what is being done.
-    """
-
-    plan: BenchmarkPlan
-    folder: Path
-    show: Show
-
-    def start(self, case: Case) -> ChildProcess:
-        """Start the process that draws a case; nothing is loaded yet.
-
-        Raises:
-            ChildError: It does not start.
-        """
-        environment = dict(os.environ)
-        python, adapter = sys.executable, _OWN_ADAPTER
-        paths = [str(_SOURCE), environment.pop("PYTHONPATH", "")]
-        if case.is_own:
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        else:
-            peer = next(each for each in self.plan.peers if each.name == case.painter)
-            python, adapter = peer.python, peer.adapter
-        return ChildProcess(python, adapter, environment, self.plan.time_limit)
-
-    def describe_task(self, case: Case) -> dict[str, Any]:
-        """Say what the process of a case needs to know."""
-        config, work = self.plan.config, case.work
-        own = {
-            **config.model_dump(exclude_unset=True),
-            "engine": case.engine,
-            "precision": case.precision,
-            "threads": work.threads,
-            "cpu_fallback": False,
-            "cache_dir": str(self.cache_folder(case)),
-        }
-        scheduler = config.scheduler and SCHEDULERS[config.scheduler].diffusers_name
-        task = Task(
-            config=own if case.is_own else {},
-            model_path=self.plan.model.path,
-            scheduler=scheduler,
-            precision=case.precision,
-            device=case.device,
-            width=work.width,
-            height=work.height,
-            guidance_scale=work.guidance_scale,
-            threads=work.threads,
-        )
-        return task.model_dump(mode="json")
-
-    def cache_folder(self, case: Case) -> Path:
-        """The case's own cache of builds."""
-        work = case.work
-        return (
-            self.folder / f"{case.engine}-{case.precision}-{work.width}x{work.height}-{work.batch}"
-        )
-
-
-def draw_reference(place: Workplace, case: Case) -> Pictures:
-    """Draw a case's work with the Paddle layers in float32.
-
-    Raises:
-        ChildError: It failed.
-    """
-    update = {"engine": REFERENCE_ENGINE, "precision": "fp32", "device": "cpu"}
-    reference = case.model_copy(update={**update, "painter": OWN})
-    task = place.describe_task(reference)
-    task["config"] |= {"passes": [], "cache": False, "device": "cpu", "target": None}
-    for component in COMPONENTS:  # whose own choice of an engine is no reference
-        task["config"].pop(component, None)
-    with place.start(reference) as child:
-        child.open(task)
-        return _draw(child, case, place.folder / "reference.npy")
+from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 
 def measure_case(place: Workplace, case: Case, reference: Pictures | str) -> Row | Missing:
@@ -229,10 +131,3 @@ class _Measurement:
             relative_errors=errors,
             judgement=self._judgement,
         )
-
-
-def _draw(child: ChildProcess, case: Case, file: Path) -> Pictures:
-    work = case.work
-    child.draw([work.prompt] * work.batch, work.seeds, work.steps, file)
-    pictures: Pictures = np.load(file)
-    return pictures

@@ -60,10 +60,8 @@ def describe_model(config: DiffusionConfig, random_weights: str | None) -> Model
         CheckpointError: It is missing, damaged or incomplete.
     """
     checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    path = checkpoint.path.absolute()
-    return Model(
-        path=str(path), name=path.name, digest=checkpoint.digest(), random_weights=random_weights
-    )
+    name = checkpoint.path.absolute().name
+    return Model(name=name, digest=checkpoint.digest(), random_weights=random_weights)
 
 
 def plan_works(

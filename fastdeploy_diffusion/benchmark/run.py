@@ -1,11 +1,14 @@
 """A whole run: the reference, every case, the comparisons; whatever happens, what is known."""
 
+import hashlib
+import json
 import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from fastdeploy_diffusion.benchmark.ablate import ablate, choose_ablations
 from fastdeploy_diffusion.benchmark.case import Case, Work
@@ -16,23 +19,21 @@ from fastdeploy_diffusion.benchmark.environment import (
     list_packages,
     read_git_revision,
 )
-from fastdeploy_diffusion.benchmark.measure import (
-    REFERENCE_ENGINE,
-    Workplace,
-    draw_reference,
-    measure_case,
-)
+from fastdeploy_diffusion.benchmark.measure import measure_case
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.benchmark.quality import Pictures
+from fastdeploy_diffusion.benchmark.reference import REFERENCE_ENGINE, draw_reference
 from fastdeploy_diffusion.benchmark.result import (
     INTERRUPTED,
     Ablation,
     BenchmarkResult,
     Comparison,
     Missing,
-    Row,
 )
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns
+from fastdeploy_diffusion.benchmark.workplace import Workplace
+from fastdeploy_diffusion.config import DiffusionConfig
 
 
 @dataclass
@@ -75,6 +76,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         for part in (_measure_rows, _compare, _ablate):
             if part(place, findings):
                 break
+    config = _describe_config(plan.config)
     return BenchmarkResult(
         started=started.isoformat(timespec="seconds"),
         machine=describe_benchmark_machine(),
@@ -82,8 +84,8 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         python=platform.python_version(),
         git_revision=read_git_revision(),
         model=plan.model,
-        config=plan.config.model_dump(mode="json"),
-        config_digest=plan.config.digest(),
+        config=config,
+        config_digest=_digest(config),
         runs=plan.runs,
         rows=tuple(findings.rows),
         comparisons=tuple(findings.comparisons),
@@ -91,6 +93,18 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         missing=tuple(findings.missing),
         notes=_write_notes(plan),
     )
+
+
+def _describe_config(config: DiffusionConfig) -> dict[str, Any]:
+    """Say what it holds without the paths of this machine: a result can be shown to others."""
+    content = config.model_dump(mode="json", exclude={"cache_dir"})
+    for option in ("model_path", "tokenizer_path"):
+        content[option] = content[option] and Path(content[option]).name
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _measure_rows(place: Workplace, findings: _Findings) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from fastdeploy_diffusion.benchmark.quality import Pictures
-from fastdeploy_diffusion.benchmark.result import Judgement
+from fastdeploy_diffusion.benchmark.row import Judgement
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
 
 STEPS = 20  # as the test of the model in the box

@@ -2,9 +2,10 @@
 
 from fastdeploy_diffusion.benchmark.case import Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError
-from fastdeploy_diffusion.benchmark.measure import Workplace
-from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Comparison, Missing, Row
+from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Comparison, Missing
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.summary import summarise
+from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 
 def choose_pairs(rows: list[Row]) -> list[tuple[Case, Case]]:

@@ -9,12 +9,14 @@ from benchmark.adapters import write_adapter
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark import run as run_module
 from fastdeploy_diffusion.benchmark.case import Case, Model, Work
-from fastdeploy_diffusion.benchmark.measure import Workplace, measure_case
+from fastdeploy_diffusion.benchmark.measure import measure_case
 from fastdeploy_diffusion.benchmark.peers import Peer
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
-from fastdeploy_diffusion.benchmark.result import Missing, Row
+from fastdeploy_diffusion.benchmark.result import Missing
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.run import run_benchmark
 from fastdeploy_diffusion.benchmark.take_turns import take_turns
+from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 WORK = Work(
     prompt="a star", seed=3, width=24, height=16, batch=2, steps=2, guidance_scale=4, threads=1
@@ -29,7 +31,7 @@ def make_case(painter="painted", precision="fp32"):
 def make_plan(adapter, cases=(), runs=3, time_limit=60):
     return BenchmarkPlan(
         config=DiffusionConfig(model_path="nowhere"),
-        model=Model(path="nowhere", name="nowhere", digest="0"),
+        model=Model(name="nowhere", digest="0"),
         cases=tuple(cases),
         missing=(),
         peers=(Peer("painted", adapter, sys.executable),),

@@ -1,6 +1,5 @@
 """The adapter of this library's own pipeline."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,10 +36,11 @@ class Painter:
         entries = self._cache.entries() if self._cache else []
         digests = {str(each.ingredients.get("component")): each.digest for each in entries}
         report = asdict(self.pipeline.report)
+        del report["model"]  # where it lies is nobody's business
         components = [
             {**each, "artifact": digests.get(each["name"])} for each in report.pop("components")
         ]
-        return {**report, "components": components, "process": os.getpid()}
+        return {**report, "components": components}
 
     def ablate(self) -> list[dict[str, Any]]:
         """Try each pass alone and all together on each component, in turns with none at all."""

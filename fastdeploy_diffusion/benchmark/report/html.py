@@ -11,6 +11,7 @@ from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_b
 from fastdeploy_diffusion.benchmark.report.charts.starts import draw_starts
 from fastdeploy_diffusion.benchmark.report.charts.turns import draw_turns
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
+from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.svg import Figure
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
@@ -20,7 +21,8 @@ from fastdeploy_diffusion.benchmark.report.table import (
     list_unsteady,
     list_works,
 )
-from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison, Row
+from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
+from fastdeploy_diffusion.benchmark.row import Row
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -34,6 +36,7 @@ def format_html(result: BenchmarkResult) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(where)}</p>",
     ]
+    body += _list("A peer is faster", list_losses(result))
     for work in list_works(result):
         rows = [row for row in result.rows if str(row.case.work) == work]
         pairs = [each for each in result.comparisons if str(each.ours.work) == work]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
+from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
@@ -18,6 +19,7 @@ from fastdeploy_diffusion.benchmark.result import BenchmarkResult
 def format_markdown(result: BenchmarkResult) -> str:
     """Write the tables, and what they were measured on."""
     lines = [f"# Benchmark of {result.model.name}", ""]
+    lines += _list("A peer is faster", list_losses(result))
     for work in list_works(result):
         rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
         lines += [f"## {work}", "", *_tabulate(HEADINGS, rows), ""]
@@ -28,10 +30,13 @@ def format_markdown(result: BenchmarkResult) -> str:
         ("Not measured", list_gaps(result)),
         ("Notes", result.notes),
     ):
-        if remarks:
-            lines += [f"## {title}", "", *(f"* {each}" for each in remarks), ""]
+        lines += _list(title, remarks)
     lines += ["## Measured with", "", *_tabulate(("", ""), list_facts(result))]
     return "\n".join(lines) + "\n"
+
+
+def _list(title: str, remarks: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"* {each}" for each in remarks), ""] if remarks else []
 
 
 def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

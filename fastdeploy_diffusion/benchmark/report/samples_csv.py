@@ -3,7 +3,8 @@
 import csv
 import io
 
-from fastdeploy_diffusion.benchmark.result import BenchmarkResult, Row
+from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+from fastdeploy_diffusion.benchmark.row import Row
 
 HEADER = (
     *("painter", "engine", "device", "precision", "width", "height", "batch", "steps", "threads"),

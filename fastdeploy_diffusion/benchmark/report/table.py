@@ -1,12 +1,7 @@
 """The rows as cells, the same for terminal, Markdown and HTML."""
 
-from fastdeploy_diffusion.benchmark.result import (
-    Ablation,
-    BenchmarkResult,
-    Comparison,
-    Quality,
-    Row,
-)
+from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
+from fastdeploy_diffusion.benchmark.row import Quality, Row
 from fastdeploy_diffusion.benchmark.summary import Summary, summarise
 
 HEADINGS = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
@@ -21,6 +22,7 @@ def format_terminal(result: BenchmarkResult) -> str:
         f"{result.model.name} on {machine['cpu'] or 'an unknown CPU'}, "
         f"{machine['usable_cores']} cores"
     ]
+    lines += _head("a peer is faster", list_losses(result))
     for work in list_works(result):
         rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
         lines += ["", work, *_align([list(HEADINGS), *rows])]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.svg import WIDTH, Drawing, Figure, Scale, draw_axis
 from fastdeploy_diffusion.benchmark.report.table import format_psnr, format_seconds
-from fastdeploy_diffusion.benchmark.result import Row
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.summary import summarise
 
 _TOP, _BOTTOM, _LINE = 16, 236, 13
@@ -25,23 +25,33 @@ def draw_speed_and_quality(rows: Sequence[Row]) -> Figure | None:
     across = Scale(0.8 * min(seconds), 1.25 * max(seconds), 60, WIDTH - 14, is_log=True)
     low, high = 10 * (min(known) // 10), 10 * (max(known) // 10 + 2)
     up = Scale(low, high, _BOTTOM, _TOP)
-    drawing = Drawing("Seconds of a picture, and its PSNR", _BOTTOM + 36)
+    places = [
+        (across.place(x), up.place(high if y is None else y))
+        for x, y in zip(seconds, psnr, strict=True)
+    ]
+    lines = _spread_names([y + 16 for _, y in places])
+    drawing = Drawing("Seconds of a picture, and its PSNR", max(_BOTTOM + 20, *lines))
     draw_axis(drawing, across, _TOP, _BOTTOM, [format_seconds(tick) for tick in across.ticks()])
     for tick in up.ticks():
         y = up.place(tick)
         drawing.line(across.start, y, across.end, y, "grid")
         label = "identical" if tick == up.ticks()[-1] else f"{tick:.0f} dB"
         drawing.text(across.start - 6, y + 4, label, "small", "end")
-    taken: list[float] = []
-    for row, x_value, y_value in zip(rows, seconds, psnr, strict=True):
-        name = row.case.name
-        x, y = across.place(x_value), up.place(high if y_value is None else y_value)
-        says = f"{name}: {format_seconds(x_value)}, {format_psnr(row.quality)}"
-        data = {"case": name, "seconds": f"{x_value:.6g}", "psnr": format_psnr(row.quality)}
+    for row, (x, y), line in zip(rows, places, lines, strict=True):
+        name, took = row.case.name, summarise(row.samples.pictures).p50
+        says = f"{name}: {format_seconds(took)}, {format_psnr(row.quality)}"
+        data = {"case": name, "seconds": f"{took:.6g}", "psnr": format_psnr(row.quality)}
         drawing.dot(x, y, 5, "c2", says, **data)
-        line = y + 16
-        while any(abs(line - other) < _LINE for other in taken):
-            line += _LINE  # names must not lie on each other
-        taken.append(line)
         drawing.text(x, line, name, "small", "end" if x > WIDTH / 2 else "start")
     return Figure("quality", "Speed against quality", drawing.render(), caption=_CAPTION)
+
+
+def _spread_names(lines: Sequence[float]) -> list[float]:
+    """Move names down that would lie on others."""
+    spread: list[float] = []
+    for line in lines:
+        place = line
+        while any(abs(place - other) < _LINE for other in spread):
+            place += _LINE
+        spread.append(place)
+    return spread

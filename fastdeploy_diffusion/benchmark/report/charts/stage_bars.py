@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.svg import Drawing, Figure, Scale, draw_axis
 from fastdeploy_diffusion.benchmark.report.table import format_seconds
-from fastdeploy_diffusion.benchmark.result import STAGES, Row
+from fastdeploy_diffusion.benchmark.row import STAGES, Row
 from fastdeploy_diffusion.benchmark.summary import summarise
 
 _NAMES = dict(
