@@ -12,7 +12,7 @@ from fastdeploy_diffusion.benchmark.environment import read_device_memory
 from fastdeploy_diffusion.benchmark.quality import Pictures, measure_psnr, measure_ssim
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Missing
 from fastdeploy_diffusion.benchmark.row import Judgement, Quality, Row, Samples
-from fastdeploy_diffusion.benchmark.shapes_score import STEPS, choose_captions, judge_pictures
+from fastdeploy_diffusion.benchmark.shapes_score import SIDE, STEPS, choose_captions, judge_pictures
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 
@@ -47,7 +47,8 @@ class _Measurement:
             with self._place.start(self._case) as child:
                 self._load(child)
                 self._draw_all(child)
-                if self._place.plan.is_shapes:
+                is_own_size = {self._case.work.width, self._case.work.height} == {SIDE}
+                if self._place.plan.is_shapes and is_own_size:
                     self._judge(child)
         except ChildError as error:
             return str(error)

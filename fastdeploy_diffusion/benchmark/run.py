@@ -31,6 +31,7 @@ from fastdeploy_diffusion.benchmark.result import (
     Missing,
 )
 from fastdeploy_diffusion.benchmark.row import Row
+from fastdeploy_diffusion.benchmark.shapes_score import CAPTIONS, STEPS
 from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -160,6 +161,10 @@ def _write_notes(plan: BenchmarkPlan) -> tuple[str, ...]:
         "in the system's memory already.",
         "Peak memory is that of the warm process, loading included.",
     ]
+    if plan.is_shapes:
+        notes.append(
+            f"The judge looks at {CAPTIONS} captions, drawn in {STEPS} steps whatever is timed."
+        )
     if plan.model.random_weights:
         notes.append(
             f"The weights are random ({plan.model.random_weights}): the pictures are noise, and "

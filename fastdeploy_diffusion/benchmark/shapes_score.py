@@ -7,10 +7,10 @@ from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.row import Judgement
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
 
-STEPS = 20  # as the test of the model in the box
+STEPS, SIDE = 20, 128  # as the test of the model in the box; it was trained at this size
+CAPTIONS = 8
 _SHAPES = ("circle", "square", "triangle", "star", "ring")
 _SIZES = ("small", "large")
-_CAPTIONS = 8
 _SEED = 20261121
 
 
@@ -18,7 +18,7 @@ def choose_captions() -> dict[str, Verdict]:
     """Captions, each with what a picture of it shows; always the same ones."""
     random = np.random.default_rng(_SEED)
     chosen: dict[str, Verdict] = {}
-    while len(chosen) < _CAPTIONS:
+    while len(chosen) < CAPTIONS:
         background, colour = random.permutation(list(COLOURS))[:2]
         shape, size = random.choice(_SHAPES), random.choice(_SIZES)
         caption = f"a {size} {colour} {shape} on a {background} background"

@@ -9,12 +9,17 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fastdeploy_diffusion.benchmark.report.details import (
+    LATENCY_HEADINGS,
+    list_latencies,
+    list_resources,
+)
 from fastdeploy_diffusion.benchmark.report.files import write_report
 from fastdeploy_diffusion.benchmark.report.html import format_html
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
 from fastdeploy_diffusion.benchmark.report.svg import Scale
-from fastdeploy_diffusion.benchmark.report.table import UNKNOWN, list_cells
+from fastdeploy_diffusion.benchmark.report.table import UNKNOWN, format_seconds, list_cells
 from fastdeploy_diffusion.benchmark.report.terminal import format_terminal
 from fastdeploy_diffusion.benchmark.result import Missing, read_result
 from fastdeploy_diffusion.benchmark.row import STAGES
@@ -125,6 +130,19 @@ def test_text_reports_have_every_row_and_reason(result):
         assert "times as fast as diffusers fp32" in text
         assert "denoiser with merge-kv is" in text
     assert "there is no GPU &lt;here&gt;" in format_html(result)
+
+
+def test_every_percentile_is_there(result):
+    row = result.rows[0]
+    every = [list_latencies([row])[0], *list_latencies(result.rows)]
+    assert every[0][:3] == [row.case.name, "picture", str(len(row.samples.pictures))]
+    assert every[0][3] == format_seconds(min(row.samples.pictures))
+    assert len(every[0]) == len(LATENCY_HEADINGS)
+    figures = {(line[0], line[1]) for line in every}
+    assert (row.case.name, "vae decoder") in figures
+    for text in (format_markdown(result), format_html(result)):
+        assert all(cell in text for line in every for cell in line)
+        assert all(cell in text for line in list_resources(result.rows) for cell in line)
 
 
 def test_what_is_missing_shows_as_such(result):

@@ -10,6 +10,12 @@ from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_
 from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_bars
 from fastdeploy_diffusion.benchmark.report.charts.starts import draw_starts
 from fastdeploy_diffusion.benchmark.report.charts.turns import draw_turns
+from fastdeploy_diffusion.benchmark.report.details import (
+    LATENCY_HEADINGS,
+    RESOURCE_HEADINGS,
+    list_latencies,
+    list_resources,
+)
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.svg import Figure
@@ -80,6 +86,10 @@ def _show_work(
         '<div class="charts">',
         *(_frame(figure) for figure in figures if figure),
         "</div>",
+        "<details><summary>Every figure</summary>",
+        _tabulate(LATENCY_HEADINGS, list_latencies(rows), "figures"),
+        _tabulate(RESOURCE_HEADINGS, list_resources(rows), "figures"),
+        "</details>",
     ]
 
 

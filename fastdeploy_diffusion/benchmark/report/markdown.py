@@ -1,7 +1,13 @@
 """A result as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from fastdeploy_diffusion.benchmark.report.details import (
+    LATENCY_HEADINGS,
+    RESOURCE_HEADINGS,
+    list_latencies,
+    list_resources,
+)
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.table import (
@@ -21,8 +27,10 @@ def format_markdown(result: BenchmarkResult) -> str:
     lines = [f"# Benchmark of {result.model.name}", ""]
     lines += _list("A peer is faster", list_losses(result))
     for work in list_works(result):
-        rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
-        lines += [f"## {work}", "", *_tabulate(HEADINGS, rows), ""]
+        rows = [row for row in result.rows if str(row.case.work) == work]
+        lines += [f"## {work}", "", *_tabulate(HEADINGS, map(list_cells, rows)), ""]
+        lines += [*_tabulate(LATENCY_HEADINGS, list_latencies(rows)), ""]
+        lines += [*_tabulate(RESOURCE_HEADINGS, list_resources(rows)), ""]
     for title, remarks in (
         ("In turns", [describe_comparison(each) for each in result.comparisons]),
         ("Passes", [describe_ablation(each) for each in result.ablations]),
@@ -39,7 +47,7 @@ def _list(title: str, remarks: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *(f"* {each}" for each in remarks), ""] if remarks else []
 
 
-def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     rule = ["---", *["---:"] * (len(head) - 1)]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *rows)]
     return [f"| {' | '.join(row)} |" for row in cells]

@@ -28,7 +28,10 @@ def draw_latencies(rows: Sequence[Row]) -> Figure | None:
     scale = Scale(min(-0.02, *every), max(0.02, *every), 14, 426)
     bottom = _ROW * len(rows) + 4
     drawing = Drawing("Every picture's time, as a share of the median", bottom + 20)
-    draw_axis(drawing, scale, 0, bottom, [f"{tick:+.0%}" for tick in scale.ticks()])
+    percents = [100 * tick for tick in scale.ticks()]
+    draw_axis(
+        drawing, scale, 0, bottom, [f"{tick:+.2g} %".replace("+0 %", "median") for tick in percents]
+    )
     for number, row in enumerate(rows):
         name, top = row.case.name, _ROW * number
         summary = summaries[name]
