@@ -48,7 +48,7 @@ def bench(
     ] = "1",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 7,
+    runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 5,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Try each pass, too, on our fastest case.")
     ] = False,

@@ -121,6 +121,35 @@ def test_everything_lies_within_its_chart(result):
             assert -0.01 <= y <= bottom <= height + 1, (name, place)
 
 
+def test_labels_do_not_lie_on_each_other(result):
+    for name, chart in find_charts(format_html(result)).items():
+        lines = {}
+        for text in chart.iter("{http://www.w3.org/2000/svg}text"):
+            if text.attrib["class"] == "small" and text.attrib["text-anchor"] == "start":
+                left = float(text.attrib["x"])
+                lines.setdefault(text.attrib["y"], []).append((left, left + 6 * len(text.text)))
+        for line in lines.values():
+            for (_, right), (left, _) in zip(sorted(line), sorted(line)[1:], strict=False):
+                assert right < left, name
+            assert max(right for _, right in line) <= 441, name
+
+
+def test_identical_pictures_lie_on_their_own_line(result):
+    rows = [
+        row.model_copy(update={"quality": row.quality.model_copy(update={"psnr": None})})
+        for row in result.rows
+    ]
+    some = result.model_copy(update={"rows": (*rows[:1], *result.rows[1:])})
+    for changed in (some, result.model_copy(update={"rows": tuple(rows)})):
+        chart = find_charts(format_html(changed))["quality"]
+        marks = [each.attrib for each in chart.iter() if each.attrib.get("data-psnr")]
+        identical = {each["cy"] for each in marks if each["data-psnr"] == "identical"}
+        others = {each["cy"] for each in marks if each["data-psnr"] != "identical"}
+        (label,) = [each for each in chart.iter() if each.text == "identical"]
+        assert identical == {f"{float(label.attrib['y']) - 4:g}"}
+        assert not others & identical
+
+
 def test_text_reports_have_every_row_and_reason(result):
     gap = Missing(case="tensorrt fp16, 128 x 128", reason="there is no GPU <here>")
     result = result.model_copy(update={"missing": (gap,)})

@@ -1,12 +1,20 @@
 """``bench``: what it refuses, and one whole run."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from fastdeploy_diffusion.benchmark.result import read_result
 from fastdeploy_diffusion.cli import app
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*words, code=0):
@@ -42,6 +50,33 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
     assert "holds something already" in run("--output", tmp_path, code=2).stderr
     assert "cannot be made" in run("--output", tmp_path / "notes", code=2).stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
+    folder = tmp_path / "report"
+    code = (
+        # A test run in the background is started with this signal ignored, and so is its child.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from fastdeploy_diffusion.cli import main; main()"
+    )
+    words = ("bench", "--engine", "paddle-eager", "--steps", "900", "--output", str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not folder.exists():  # it is made when the options are checked, before the first case
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate()
+    assert process.returncode == 130
+    assert "paddle-eager fp32, 128 x 128, 900 steps: interrupted" in printed
+    result = read_result(folder)
+    assert result.is_interrupted
+    assert result.rows == ()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from html import escape
 
 WIDTH = 440  # user units; about the pixels of a column on a desktop, scaled down on a phone
 _MARGIN = 8
+_LETTER = 6.5  # width of a small one, about
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,15 @@ class Scale:
 def draw_axis(
     drawing: Drawing, scale: Scale, top: float, bottom: float, labels: Sequence[str]
 ) -> None:
-    """Draw a grid of upright lines at a scale's ticks, with a label below each."""
+    """Draw upright lines at a scale's ticks, with a label below each that has the room."""
+    taken = -math.inf
     for tick, label in zip(scale.ticks(), labels, strict=True):
-        x = scale.place(tick)
+        x, width = scale.place(tick), _LETTER * len(label)
         drawing.line(x, top, x, bottom, "grid")
-        near_end = "end" if x > scale.end - 20 else "start" if x < scale.start + 20 else "middle"
-        drawing.text(x, bottom + 14, label, "small", near_end)
+        left = min(max(x - width / 2, 0), WIDTH - width)
+        if left > taken:
+            drawing.text(left, bottom + 14, label, "small")
+            taken = left + width + _LETTER
 
 
 def _write(value: object) -> str:

@@ -28,9 +28,9 @@ def draw_latencies(rows: Sequence[Row]) -> Figure | None:
     scale = Scale(min(-0.02, *every), max(0.02, *every), 14, 426)
     bottom = _ROW * len(rows) + 4
     drawing = Drawing("Every picture's time, as a share of the median", bottom + 20)
-    percents = [100 * tick for tick in scale.ticks()]
+    percents = [round(100 * tick, 6) for tick in scale.ticks()]
     draw_axis(
-        drawing, scale, 0, bottom, [f"{tick:+.2g} %".replace("+0 %", "median") for tick in percents]
+        drawing, scale, 0, bottom, [f"{tick:+g} %" if tick else "median" for tick in percents]
     )
     for number, row in enumerate(rows):
         name, top = row.case.name, _ROW * number

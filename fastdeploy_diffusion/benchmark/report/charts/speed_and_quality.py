@@ -32,10 +32,10 @@ def draw_speed_and_quality(rows: Sequence[Row]) -> Figure | None:
     lines = _spread_names([y + 16 for _, y in places])
     drawing = Drawing("Seconds of a picture, and its PSNR", max(_BOTTOM + 20, *lines))
     draw_axis(drawing, across, _TOP, _BOTTOM, [format_seconds(tick) for tick in across.ticks()])
-    for tick in up.ticks():
+    labels = {tick: f"{tick:.0f} dB" for tick in up.ticks() if tick < high - 5}
+    for tick, label in {**labels, high: "identical"}.items():
         y = up.place(tick)
         drawing.line(across.start, y, across.end, y, "grid")
-        label = "identical" if tick == up.ticks()[-1] else f"{tick:.0f} dB"
         drawing.text(across.start - 6, y + 4, label, "small", "end")
     for row, (x, y), line in zip(rows, places, lines, strict=True):
         name, took = row.case.name, summarise(row.samples.pictures).p50
