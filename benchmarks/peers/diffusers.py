@@ -24,8 +24,11 @@ class Painter:
         torch.set_num_threads(task["threads"])
         self._task = task
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            task["model_path"], torch_dtype=TYPES[task["precision"]], safety_checker=None
+            task["model_path"], dtype=TYPES[task["precision"]], safety_checker=None
         )
+        if pipeline.dtype != TYPES[task["precision"]]:
+            # Older versions pass over the name that newer ones want.
+            raise ValueError(f"diffusers loaded {pipeline.dtype}: a newer version is needed")
         if task["scheduler"]:
             scheduler = getattr(diffusers, task["scheduler"])
             pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)

@@ -92,7 +92,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         comparisons=tuple(findings.comparisons),
         ablations=tuple(findings.ablations),
         missing=tuple(findings.missing),
-        notes=_write_notes(plan),
+        notes=_write_notes(plan, findings),
     )
 
 
@@ -155,13 +155,13 @@ def _ablate(place: Workplace, findings: _Findings) -> bool:
     return False
 
 
-def _write_notes(plan: BenchmarkPlan) -> tuple[str, ...]:
+def _write_notes(plan: BenchmarkPlan, findings: _Findings) -> tuple[str, ...]:
     notes = [
         "Cold means an empty cache of builds; the files of the checkpoint and of Python may lie "
         "in the system's memory already.",
         "Peak memory is that of the warm process, loading included.",
     ]
-    if plan.is_shapes:
+    if any(row.quality.judgement for row in findings.rows):
         notes.append(
             f"The judge looks at {CAPTIONS} captions, drawn in {STEPS} steps whatever is timed."
         )

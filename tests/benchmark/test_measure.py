@@ -93,6 +93,15 @@ def test_speed_without_quality_is_no_row(tmp_path):
     assert "compared with" in missing.reason
 
 
+def test_a_peer_that_is_not_installed_is_listed_with_its_error(tmp_path):
+    adapter = write_adapter(tmp_path)
+    adapter.write_text(f"import a_peer_that_is_not_there\n{adapter.read_text()}")
+    place = Workplace(make_plan(adapter), tmp_path, lambda what: None)
+    missing = measure_case(place, make_case(), PICTURES)
+    assert isinstance(missing, Missing)
+    assert missing.reason == "ModuleNotFoundError: No module named 'a_peer_that_is_not_there'"
+
+
 def test_turns_are_taken_in_pairs(tmp_path):
     plan = make_plan(write_adapter(tmp_path), runs=4)
     place = Workplace(plan, tmp_path, lambda what: None)
