@@ -1,45 +1,18 @@
 """Cases are measured by real processes; only what they draw is made up."""
 
-import sys
-
 import numpy as np
 import pytest
-from benchmark.adapters import write_adapter
+from benchmark.painted_peer import make_case, make_plan, write_adapter
 
-from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark import run as run_module
-from fastdeploy_diffusion.benchmark.case import Case, Model, Work
 from fastdeploy_diffusion.benchmark.measure import measure_case
-from fastdeploy_diffusion.benchmark.peers import Peer
-from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.run import run_benchmark
 from fastdeploy_diffusion.benchmark.take_turns import take_turns
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 
-WORK = Work(
-    prompt="a star", seed=3, width=24, height=16, batch=2, steps=2, guidance_scale=4, threads=1
-)
 PICTURES = np.random.default_rng(3).integers(0, 256, (2, 16, 24, 3), np.uint8)
-
-
-def make_case(painter="painted", precision="fp32"):
-    return Case(painter=painter, engine=painter, device="cpu", precision=precision, work=WORK)
-
-
-def make_plan(adapter, cases=(), runs=3, time_limit=60):
-    return BenchmarkPlan(
-        config=DiffusionConfig(model_path="nowhere"),
-        model=Model(name="nowhere", digest="0"),
-        cases=tuple(cases),
-        missing=(),
-        peers=(Peer("painted", adapter, sys.executable),),
-        runs=runs,
-        ablation=False,
-        time_limit=time_limit,
-        is_shapes=False,
-    )
 
 
 def measure(tmp_path, reference=PICTURES, *, draw="pass", time_limit=60):

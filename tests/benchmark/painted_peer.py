@@ -1,6 +1,16 @@
-"""Adapters of a few lines, as peers bring them: real processes that draw almost nothing."""
+"""A peer of a few lines, as others bring them: a real process that draws almost nothing."""
 
+import sys
 from pathlib import Path
+
+from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.benchmark.case import Case, Model, Work
+from fastdeploy_diffusion.benchmark.peers import Peer
+from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
+
+WORK = Work(
+    prompt="a star", seed=3, width=24, height=16, batch=2, steps=2, guidance_scale=4, threads=1
+)
 
 PAINTER = """
 import os, signal, sys, time
@@ -33,3 +43,21 @@ def write_adapter(folder: Path, *, load: str = "pass", draw: str = "pass") -> Pa
     file = folder / "adapter.py"
     file.write_text(PAINTER.format(load=load, draw=draw))
     return file
+
+
+def make_case(painter="painted", precision="fp32"):
+    return Case(painter=painter, engine=painter, device="cpu", precision=precision, work=WORK)
+
+
+def make_plan(adapter, cases=(), runs=3, time_limit=60):
+    return BenchmarkPlan(
+        config=DiffusionConfig(model_path="nowhere"),
+        model=Model(name="nowhere", digest="0"),
+        cases=tuple(cases),
+        missing=(),
+        peers=(Peer("painted", adapter, sys.executable),),
+        runs=runs,
+        ablation=False,
+        time_limit=time_limit,
+        is_shapes=False,
+    )
