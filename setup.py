@@ -52,6 +52,7 @@ setup(
     package_data={
         "fastdeploy_diffusion": [
             "py.typed",
+            "benchmark/report/style.css",
             "configs/*.yaml",
             "configs/shapes/*",
             "configs/shapes/*/*",

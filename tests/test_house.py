@@ -14,6 +14,7 @@ MAX_LINES = 500
 
 # From top to bottom: a room may import what stands below it, and itself.
 FLOORS = (
+    {"benchmark"},
     {"pipelines"},
     {"predictors"},
     {"schedulers", "tokenizers", "noise", "images", "checkpoints"},

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from shapes_judge import COLOURS, Verdict, judge
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from shapes.world import Scene, all_scenes

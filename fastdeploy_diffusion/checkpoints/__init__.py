@@ -4,6 +4,7 @@ from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.layer_weights import (
     build_layer,
     build_skeleton,
+    list_shapes,
     load_weights,
     set_parameters,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "TensorSource",
     "build_layer",
     "build_skeleton",
+    "list_shapes",
     "load_weights",
     "open_checkpoint",
     "set_parameters",

@@ -67,12 +67,7 @@ def load_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
         CheckpointError: Tensors are missing, unexpected or of another shape; the layer is then
             unchanged. Or a tensor cannot be read.
     """
-    linear_weights = _find_linear_weights(layer)
-    shapes = {
-        name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
-        for name, parameter in layer.state_dict().items()
-    }
-    _check_names_and_shapes(layer, shapes, source)
+    _check_names_and_shapes(layer, list_shapes(layer), source)
     set_parameters(layer, source.read)
 
 
@@ -91,6 +86,15 @@ def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) ->
         parameters[name].set_value(
             np.ascontiguousarray(value.T if name in linear_weights else value)
         )
+
+
+def list_shapes(layer: paddle.nn.Layer) -> dict[str, tuple[int, ...]]:
+    """List every parameter and persistent buffer of a layer with its shape in PyTorch's layout."""
+    linear_weights = _find_linear_weights(layer)
+    return {
+        name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
+        for name, parameter in layer.state_dict().items()
+    }
 
 
 def _find_linear_weights(layer: paddle.nn.Layer) -> set[str]:

@@ -124,6 +124,14 @@ class TensorSource:
         """
         return self._view(name).read()
 
+    def read_stored(self, name: str) -> npt.NDArray[Any]:
+        """Map one tensor in its stored dtype, in PyTorch's layout.
+
+        Raises:
+            CheckpointError: No such tensor, or a changed file.
+        """
+        return self._view(name).read_stored()
+
     def digest(self) -> str:
         """The sha256 of every name, dtype, shape and value, as hexadecimal digits.
 

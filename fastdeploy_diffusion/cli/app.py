@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastdeploy_diffusion.cli.bench import bench_app
 from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app, name="cache")
+app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,6 +1,5 @@
 """What ``info`` shows: the machine, its software, and which engines can run here."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.machine import describe_machine
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
 PACKAGES = (
@@ -36,19 +36,13 @@ PACKAGES = (
     "tensorrt_rtx_cu13",
     "cuda-python",
 )
-# The instruction sets that convolutions and matrix products gain from; x86, then Arm.
-CPU_FLAGS = (
-    *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_bf16", "amx_int8"),
-    *("asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
-)
 
 
 def collect_info() -> dict[str, Any]:
     """Look at this machine; what cannot be found out is None. JSON values only."""
     return {
         "version": __version__,
-        "machine": _describe_machine(),
+        "machine": describe_machine(),
         "python": platform.python_version(),
         "packages": {name: _find_version(name) for name in PACKAGES},
         "engines": {name: _probe_engine(name) for name in ENGINES},
@@ -87,43 +81,6 @@ def format_info(info: dict[str, Any]) -> str:
             *align(presets),
         ]
     )
-
-
-def _describe_machine() -> dict[str, Any]:
-    cpu = _read_fields("/proc/cpuinfo")
-    memory = _read_fields("/proc/meminfo")
-    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
-    return {
-        "system": platform.platform(),
-        "architecture": platform.machine(),
-        "cpu": cpu.get("model name") or platform.processor() or None,
-        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags] if flags else None,
-        "cores": os.cpu_count(),
-        "usable_cores": BuildSpec(Device("cpu")).cpu_threads,
-        "memory": {
-            "total": _read_kilobytes(memory["MemTotal"]),
-            "available": _read_kilobytes(memory["MemAvailable"]),
-        }
-        if {"MemTotal", "MemAvailable"} <= set(memory)
-        else None,
-    }
-
-
-def _read_fields(file: str) -> dict[str, str]:
-    """The first value of each field of a file of Linux's /proc; nothing on other systems."""
-    fields: dict[str, str] = {}
-    try:
-        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return fields
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    return fields
-
-
-def _read_kilobytes(text: str) -> int:
-    return int(text.split()[0]) * 1024
 
 
 def _find_version(package: str) -> str | None:

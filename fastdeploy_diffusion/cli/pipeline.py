@@ -21,7 +21,16 @@ def open_pipeline(config: DiffusionConfig) -> SDPipeline:
             what was asked for cannot run here.
         DiffusionError: As `SDPipeline`.
     """
-    create_engine("paddle").require(BuildSpec(Device("cpu")))
+    require_paddle()
     from fastdeploy_diffusion.pipelines.sd import SDPipeline
 
     return SDPipeline(config)
+
+
+def require_paddle() -> None:
+    """Refuse to go on without Paddle, in which every network is defined.
+
+    Raises:
+        EngineUnavailableError: It is not installed; the message says what installs it.
+    """
+    create_engine("paddle").require(BuildSpec(Device("cpu")))

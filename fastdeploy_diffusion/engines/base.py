@@ -1,6 +1,5 @@
 """The contract of an engine: say whether you can, build once, load often."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from fastdeploy_diffusion.errors import (
     EngineError,
     EngineUnavailableError,
 )
+from fastdeploy_diffusion.machine import count_usable_cores
 from fastdeploy_diffusion.program import Program
 
 
@@ -53,7 +53,7 @@ class BuildSpec:
     @property
     def cpu_threads(self) -> int:
         """The number of CPU threads, with the default filled in."""
-        return self.threads or _count_usable_cores()
+        return self.threads or count_usable_cores()
 
     def __str__(self) -> str:
         built_for = f" for {self.target}" if self.target else ""
@@ -175,9 +175,3 @@ class Engine(ABC):
             raise
         except Exception as error:
             raise EngineError(f"{self.name} could not {task}: {error}") from error
-
-
-def _count_usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -145,12 +145,20 @@ class DiffusionPredictor(ABC):
         self._prepare(self._plan(GenerationRequest(prompt="", height=height, width=width)))
         return self.report
 
-    def plan_builds(self) -> list[ComponentBuild]:
-        """Say what is built for pictures of the size that requests get without asking.
+    def plan_builds(
+        self, height: int | None = None, width: int | None = None
+    ) -> list[ComponentBuild]:
+        """Say what is built for pictures of a size; nothing is, but passes can be tried on it.
 
-        Nothing is built; passes can be tried on what is given.
+        Args:
+            height: In pixels; the model's own if left out.
+            width: In pixels; the model's own if left out.
+
+        Raises:
+            RequestError: The model does not draw this size.
         """
-        parts = self._list_parts(self._plan(GenerationRequest(prompt="")))
+        request = GenerationRequest(prompt="", height=height, width=width)
+        parts = self._list_parts(self._plan(request))
         return [part.component.plan(part.signature) for part in parts]
 
     def tune(

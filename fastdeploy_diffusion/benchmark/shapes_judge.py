@@ -5,6 +5,7 @@ training or its latents.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,8 @@ def _outline_waves(filled: NDArray[np.bool_]) -> NDArray[np.float64]:
     is_there = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     is_inside = filled[rows.clip(0, height - 1), columns.clip(0, width - 1)] & is_there
     spectrum = np.abs(np.fft.rfft(is_inside.sum(axis=1)))
-    return 2 * spectrum[1:9] / spectrum[0]
+    amplitudes: NDArray[np.float64] = 2 * spectrum[1:9] / spectrum[0]
+    return amplitudes
 
 
 def _name_size(mask: NDArray[np.bool_]) -> str:
@@ -153,7 +155,7 @@ def _erode(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask
 
 
-def _shift(array: NDArray, step: int, axis: int) -> NDArray:
+def _shift(array: NDArray[Any], step: int, axis: int) -> NDArray[Any]:
     """Move by one pixel; what comes in from outside is zero."""
     moved = np.roll(array, step, axis)
     moved[(0 if step == 1 else -1,) if axis == 0 else (slice(None), 0 if step == 1 else -1)] = 0

@@ -1,0 +1,1 @@
+"""The benchmark kit: speed measured in processes of their own, never without quality beside it."""

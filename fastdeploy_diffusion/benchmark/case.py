@@ -1,0 +1,118 @@
+"""What is measured: a piece of work, and who does it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+OWN = "fastdeploy-diffusion"
+
+
+class Frozen(BaseModel):
+    """Base of everything that a result file holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Work(Frozen):
+    """What is drawn; the same for everyone who draws it.
+
+    Args:
+        prompt: The prompt of every picture.
+        seed: Of the first picture; the next one's is one more.
+        width: In pixels.
+        height: In pixels.
+        batch: Pictures drawn at once.
+        steps: Denoising steps.
+        guidance_scale: Weight of the prompt.
+        threads: CPU threads.
+    """
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    batch: int
+    steps: int
+    guidance_scale: float
+    threads: int
+
+    def __str__(self) -> str:
+        pictures = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{self.width} x {self.height}{pictures}, {self.steps} steps"
+
+    @property
+    def seeds(self) -> list[int]:
+        """One for each picture."""
+        return [self.seed + index for index in range(self.batch)]
+
+
+class Case(Frozen):
+    """One row: who draws, on what.
+
+    Args:
+        painter: ``fastdeploy-diffusion``, or the name of a peer.
+        engine: What runs the networks; for a peer, its own name.
+        device: Where.
+        precision: In what.
+        work: What.
+    """
+
+    painter: str
+    engine: str
+    device: str
+    precision: str
+    work: Work
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this library draws."""
+        return self.painter == OWN
+
+    @property
+    def name(self) -> str:
+        """Short, for tables: ``openvino fp32``."""
+        where = "" if self.device == "cpu" else f" {self.device}"
+        return f"{self.engine} {self.precision}{where}"
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.work}"
+
+
+class Model(Frozen):
+    """The checkpoint that everyone draws with; a result can be shown to others, so no path.
+
+    Args:
+        name: Of its folder or file.
+        digest: The sha256 of all weights.
+        random_weights: How its weights were drawn; ``None`` if they were trained.
+    """
+
+    name: str
+    digest: str
+    random_weights: str | None = None
+
+
+class Task(Frozen):
+    """What a child is told when it opens.
+
+    Args:
+        config: A `DiffusionConfig`, for this library's own pipeline.
+        model_path: The checkpoint, for peers.
+        scheduler: Name of its class in diffusers; ``None`` for the checkpoint's own.
+        precision: ``"fp32"``, ``"bf16"`` …
+        device: ``"cpu"`` …
+        width: In pixels.
+        height: In pixels.
+        guidance_scale: Weight of the prompt.
+        threads: CPU threads.
+    """
+
+    config: dict[str, Any]
+    model_path: str
+    scheduler: str | None
+    precision: str
+    device: str
+    width: int
+    height: int
+    guidance_scale: float
+    threads: int

@@ -1,0 +1,83 @@
+"""The adapter of this library's own pipeline."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
+from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
+from fastdeploy_diffusion.pipelines.sd import SDPipeline
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.pass_tester import PassTester
+from fastdeploy_diffusion.predictors.request import GenerationRequest
+
+
+class Painter:
+    """Draws with `SDPipeline`.
+
+    Args:
+        task: A `Task` as JSON.
+    """
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        config = DiffusionConfig(**task["config"])
+        self.pipeline = SDPipeline(config)
+        report = self.pipeline.build(task["height"], task["width"])
+        self._cache = open_cache(config)
+        # A cold load has built everything; kept or not, only the engine's own rule counts here.
+        self.keeps_builds = bool(self._cache and self._cache.entries())
+        self._report = report
+
+    def describe(self) -> dict[str, Any]:
+        """Say what runs, how well it is proven, and which kept builds it runs on."""
+        entries = self._cache.entries() if self._cache else []
+        digests = {str(each.ingredients.get("component")): each.digest for each in entries}
+        report = asdict(self.pipeline.report)
+        del report["model"]  # where it lies is nobody's business
+        components = [
+            {**each, "artifact": digests.get(each["name"])} for each in report.pop("components")
+        ]
+        return {**report, "components": components}
+
+    def ablate(self) -> list[dict[str, Any]]:
+        """Try each pass alone and all together on each component, in turns with none at all."""
+        engine = self.pipeline.config.engine
+        sets = {**{name: (name,) for name in pass_names()}, "all": pass_names()}
+        trials: list[dict[str, Any]] = []
+        for build in self.pipeline.plan_builds(self._task["height"], self._task["width"]):
+            with PassTester(build, measure=True) as tester:
+                for name, names in sets.items():
+                    passes = choose_passes(names, engine)
+                    if not _count_matches(build, passes):
+                        continue
+                    error, timings = tester.build_with(passes)
+                    seconds = asdict(timings) if timings else {}
+                    about = {"component": build.name, "passes": name, "error": error}
+                    trials.append({**about, **seconds})
+        return trials
+
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], steps: int
+    ) -> tuple[Any, dict[str, Any]]:
+        """Draw a picture of each prompt."""
+        request = GenerationRequest(
+            prompt=list(prompts),
+            seed=list(seeds),
+            height=self._task["height"],
+            width=self._task["width"],
+            num_inference_steps=steps,
+            guidance_scale=self._task["guidance_scale"],
+        )
+        result = self.pipeline.generate(request)
+        stages = asdict(result.timings)
+        stages["step"] = stages.pop("steps")
+        del stages["prepare"]
+        return result.images, stages
+
+
+def _count_matches(build: ComponentBuild, passes: Sequence[LayerPass]) -> int:
+    results, _ = apply_passes(list(passes), build.network.sketch(), strict=False)
+    return sum(result.count for result in results)

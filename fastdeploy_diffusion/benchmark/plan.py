@@ -1,0 +1,168 @@
+"""Which cases a run measures, and which it cannot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastdeploy_diffusion.benchmark.case import OWN, Case, Model, Work
+from fastdeploy_diffusion.benchmark.peers import Peer
+from fastdeploy_diffusion.benchmark.result import Missing
+from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config.layers import preset_layer
+from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.engines.registry import create_engine, engine_names
+from fastdeploy_diffusion.errors import EngineUnavailableError
+
+PROMPT, SEED = "a large red star on a blue background", 7
+STEPS, GUIDANCE_SCALE = 20, 7.5  # where neither the options nor the configuration say it
+
+Size = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """Everything that a run does.
+
+    Args:
+        config: What all own cases share.
+        model: The checkpoint.
+        cases: What is measured, in order.
+        missing: What cannot be, and why.
+        peers: Who else draws.
+        runs: Timed requests of each case.
+        ablation: Whether to try each pass.
+        time_limit: Seconds that a process may take.
+        is_shapes: Whether the judge of the model in the box can judge.
+    """
+
+    config: DiffusionConfig
+    model: Model
+    cases: tuple[Case, ...]
+    missing: tuple[Missing, ...]
+    peers: tuple[Peer, ...]
+    runs: int
+    ablation: bool
+    time_limit: float
+    is_shapes: bool
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """Every piece of work, once."""
+        return tuple(dict.fromkeys(case.work for case in self.cases))
+
+
+def describe_model(config: DiffusionConfig, random_weights: str | None) -> Model:
+    """Identify a checkpoint; reads all weights once.
+
+    Raises:
+        CheckpointError: It is missing, damaged or incomplete.
+    """
+    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    name = checkpoint.path.absolute().name
+    return Model(name=name, digest=checkpoint.digest(), random_weights=random_weights)
+
+
+def plan_works(
+    config: DiffusionConfig, sizes: Sequence[Size], batches: Sequence[int], steps: int | None
+) -> list[Work]:
+    """Fill in what options leave open: the configuration's own values, then the model's."""
+    defaults = config.defaults
+    own = _read_own_size(config)
+    return [
+        Work(
+            prompt=PROMPT,
+            seed=SEED,
+            width=width or defaults.width or own[0],
+            height=height or defaults.height or own[1],
+            batch=batch,
+            steps=steps or defaults.num_inference_steps or STEPS,
+            guidance_scale=(
+                GUIDANCE_SCALE if defaults.guidance_scale is None else defaults.guidance_scale
+            ),
+            threads=BuildSpec(parse_device("cpu"), threads=config.threads).cpu_threads,
+        )
+        for width, height in sizes
+        for batch in batches
+    ]
+
+
+def plan_cases(
+    config: DiffusionConfig,
+    works: Sequence[Work],
+    engines: Sequence[str],
+    precisions: Sequence[str],
+    peers: Sequence[Peer],
+) -> tuple[list[Case], list[Missing]]:
+    """Combine everything with everything.
+
+    Args:
+        config: Says on which device.
+        works: What is drawn.
+        engines: Engines asked for; all that run here if empty.
+        precisions: What they run in.
+        peers: Who else draws.
+
+    Returns:
+        The cases, and what this machine cannot do.
+
+    Raises:
+        EngineUnavailableError: An engine that was asked for does not run here at all.
+        ConfigError: There is no such engine.
+    """
+    cases: list[Case] = []
+    missing: list[Missing] = []
+    device = config.device
+    for engine in engines or engine_names():
+        refusals = {each: _find_refusal(engine, device, each) for each in precisions}
+        if engines and all(refusals.values()):
+            error = next(filter(None, refusals.values()))
+            raise _name_engine(engine, error)
+        for precision, refusal in refusals.items():
+            for work in works:
+                case = Case(
+                    painter=OWN, engine=engine, device=device, precision=precision, work=work
+                )
+                if refusal is None:
+                    cases.append(case)
+                else:
+                    missing.append(Missing(case=str(case), reason=refusal.problem))
+    for peer in peers:
+        cases += [
+            Case(painter=peer.name, engine=peer.name, device=device, precision=each, work=work)
+            for each in precisions
+            for work in works
+        ]
+    # All of one work together: they are compared with each other.
+    return sorted(cases, key=lambda case: list(works).index(case.work)), missing
+
+
+def _name_engine(engine: str, error: EngineUnavailableError) -> EngineUnavailableError:
+    """Say which engine an error is about."""
+    return EngineUnavailableError(
+        f"--engine {engine}: {error.problem}", allowed=error.allowed, fix=error.fix
+    )
+
+
+def is_shapes(config: DiffusionConfig) -> bool:
+    """Tell whether a configuration means the model in the box."""
+    return bool(config.model_path == preset_layer("shapes").values["model_path"])
+
+
+def _find_refusal(engine: str, device: str, precision: str) -> EngineUnavailableError | None:
+    if engine == AUTO:
+        return None
+    try:
+        create_engine(engine).require(BuildSpec(parse_device(device), precision))
+    except EngineUnavailableError as error:
+        return error
+    return None
+
+
+def _read_own_size(config: DiffusionConfig) -> tuple[int, int]:
+    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    sample, channels = checkpoint.config("unet").get("sample_size"), checkpoint.config("vae")
+    scale = 2 ** (len(channels["block_out_channels"]) - 1)
+    height, width = sample if isinstance(sample, list | tuple) else (sample or 64, sample or 64)
+    return width * scale, height * scale

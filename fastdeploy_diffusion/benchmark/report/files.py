@@ -1,0 +1,51 @@
+"""The report's folder."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from fastdeploy_diffusion.benchmark.report.html import format_html
+from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
+from fastdeploy_diffusion.benchmark.report.samples_csv import format_csv
+from fastdeploy_diffusion.benchmark.result import RESULT_FILE, BenchmarkResult
+from fastdeploy_diffusion.errors import ConfigError
+
+
+def choose_folder(output: str | None) -> Path:
+    """Make the folder of a report, before the work, so that the work is not in vain.
+
+    Args:
+        output: Where; a name with the time in the working directory if left out.
+
+    Raises:
+        ConfigError: It holds something already, or cannot be made.
+    """
+    name = output or f"benchmark-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(os.path.expanduser(name))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--output {name} cannot be made: {error.strerror}") from None
+    if not is_empty:
+        raise ConfigError(
+            f"--output {name} holds something already", allowed="a new or an empty folder"
+        )
+    return folder
+
+
+def write_report(result: BenchmarkResult, folder: Path) -> Path:
+    """Write ``result.json``, ``report.html``, ``report.md`` and ``samples.csv``.
+
+    Returns:
+        The page to look at.
+    """
+    page = folder / "report.html"
+    for name, text in {
+        RESULT_FILE: result.model_dump_json(indent=2) + "\n",
+        "report.md": format_markdown(result),
+        "samples.csv": format_csv(result),
+        page.name: format_html(result),
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return page

@@ -1,0 +1,131 @@
+"""A result as one page that needs nothing from outside."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from fastdeploy_diffusion.benchmark.report.charts.ablation import draw_ablation
+from fastdeploy_diffusion.benchmark.report.charts.latencies import draw_latencies
+from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_speed_and_quality
+from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_bars
+from fastdeploy_diffusion.benchmark.report.charts.starts import draw_starts
+from fastdeploy_diffusion.benchmark.report.charts.turns import draw_turns
+from fastdeploy_diffusion.benchmark.report.details import (
+    LATENCY_HEADINGS,
+    RESOURCE_HEADINGS,
+    list_latencies,
+    list_resources,
+)
+from fastdeploy_diffusion.benchmark.report.facts import list_facts
+from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.svg import Figure
+from fastdeploy_diffusion.benchmark.report.table import (
+    HEADINGS,
+    describe_comparison,
+    list_cells,
+    list_gaps,
+    list_unsteady,
+    list_works,
+)
+from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
+from fastdeploy_diffusion.benchmark.row import Row
+
+_STYLE = Path(__file__).with_name("style.css")
+
+
+def format_html(result: BenchmarkResult) -> str:
+    """Write the page: tables, charts of each piece of work, and what was measured with what."""
+    title = f"Benchmark of {result.model.name}"
+    cpu = result.machine.get("cpu") or "an unknown CPU"
+    where = f"{cpu}, {result.machine.get('usable_cores')} cores, {result.started}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{escape(where)}</p>",
+    ]
+    body += _list("A peer is faster", list_losses(result))
+    for work in list_works(result):
+        rows = [row for row in result.rows if str(row.case.work) == work]
+        pairs = [each for each in result.comparisons if str(each.ours.work) == work]
+        ablations = [each for each in result.ablations if str(each.case.work) == work]
+        content = _show_work(rows, pairs, ablations)
+        body += [f"<section><h2>{escape(work)}</h2>", *content, "</section>"]
+    for name, lines in (
+        ("Unsteady (~)", list_unsteady(result)),
+        ("Not measured (*)", list_gaps(result)),
+        ("Notes", result.notes),
+    ):
+        body += _list(name, lines)
+    body += ["<h2>Measured with</h2>", _tabulate((), list_facts(result), "facts")]
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>",
+            "</head>\n<body>\n<main>",
+            *body,
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _show_work(
+    rows: Sequence[Row], pairs: Sequence[Comparison], ablations: Sequence[Ablation]
+) -> list[str]:
+    figures = [
+        draw_stage_bars(rows),
+        draw_latencies(rows),
+        draw_speed_and_quality(rows),
+        draw_starts(rows),
+        draw_turns(pairs),
+        draw_ablation(ablations),
+    ]
+    return [
+        _tabulate(HEADINGS, [list_cells(row) for row in rows], "figures"),
+        *_list("", [describe_comparison(each) for each in pairs]),
+        '<div class="charts">',
+        *(_frame(figure) for figure in figures if figure),
+        "</div>",
+        "<details><summary>Every figure</summary>",
+        _tabulate(LATENCY_HEADINGS, list_latencies(rows), "figures"),
+        _tabulate(RESOURCE_HEADINGS, list_resources(rows), "figures"),
+        "</details>",
+    ]
+
+
+def _frame(figure: Figure) -> str:
+    legend = "".join(
+        f'<li><span class="key {style}"></span>{escape(words)}</li>'
+        for style, words in figure.legend.items()
+    )
+    return "".join(
+        [
+            f'<figure data-chart="{figure.name}"><figcaption>{escape(figure.title)}</figcaption>',
+            f'<ul class="legend">{legend}</ul>' if legend else "",
+            figure.svg,
+            f'<p class="how">{escape(figure.caption)}</p>' if figure.caption else "",
+            "</figure>",
+        ]
+    )
+
+
+def _list(title: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return [*([f"<h2>{escape(title)}</h2>"] if title else []), f"<ul>{items}</ul>"]
+
+
+def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> str:
+    first = "".join(f'<th scope="col">{escape(each)}</th>' for each in head)
+    lines = [
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
+    ]
+    head_row = f"<thead><tr>{first}</tr></thead>" if first else ""
+    return (
+        f'<div class="wide"><table class="{style}">{head_row}'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )

@@ -1,0 +1,53 @@
+"""A result as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from fastdeploy_diffusion.benchmark.report.details import (
+    LATENCY_HEADINGS,
+    RESOURCE_HEADINGS,
+    list_latencies,
+    list_resources,
+)
+from fastdeploy_diffusion.benchmark.report.facts import list_facts
+from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.table import (
+    HEADINGS,
+    describe_ablation,
+    describe_comparison,
+    list_cells,
+    list_gaps,
+    list_unsteady,
+    list_works,
+)
+from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+
+
+def format_markdown(result: BenchmarkResult) -> str:
+    """Write the tables, and what they were measured on."""
+    lines = [f"# Benchmark of {result.model.name}", ""]
+    lines += _list("A peer is faster", list_losses(result))
+    for work in list_works(result):
+        rows = [row for row in result.rows if str(row.case.work) == work]
+        lines += [f"## {work}", "", *_tabulate(HEADINGS, map(list_cells, rows)), ""]
+        lines += [*_tabulate(LATENCY_HEADINGS, list_latencies(rows)), ""]
+        lines += [*_tabulate(RESOURCE_HEADINGS, list_resources(rows)), ""]
+    for title, remarks in (
+        ("In turns", [describe_comparison(each) for each in result.comparisons]),
+        ("Passes", [describe_ablation(each) for each in result.ablations]),
+        ("Unsteady", list_unsteady(result)),
+        ("Not measured", list_gaps(result)),
+        ("Notes", result.notes),
+    ):
+        lines += _list(title, remarks)
+    lines += ["## Measured with", "", *_tabulate(("", ""), list_facts(result))]
+    return "\n".join(lines) + "\n"
+
+
+def _list(title: str, remarks: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"* {each}" for each in remarks), ""] if remarks else []
+
+
+def _tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]

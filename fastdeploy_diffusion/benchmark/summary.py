@@ -1,0 +1,59 @@
+"""What many samples say: percentiles, and how far they spread."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Half of the samples further apart than this share of the median: too unsteady to rely on.
+WIDEST_SPREAD = 0.10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of samples in seconds, or of ratios. Percentiles are interpolated: few samples say little.
+
+    Args:
+        count: How many samples.
+        minimum: The smallest.
+        p25: A quarter is smaller.
+        p50: The median.
+        p75: A quarter is larger.
+        p90: A tenth is larger.
+        p95: One of 20 is larger.
+        p99: One of 100 is larger.
+        mean: The average.
+    """
+
+    count: int
+    minimum: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+
+    @property
+    def spread(self) -> float:
+        """How far apart the middle half lies, as a share of the median."""
+        return (self.p75 - self.p25) / self.p50 if self.p50 else 0.0
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether the spread is too wide to rely on."""
+        return self.spread > WIDEST_SPREAD
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Sum up one sample or more.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not samples:
+        raise ValueError("there are no samples")
+    points = np.percentile(np.array(samples, np.float64), (0, 25, 50, 75, 90, 95, 99))
+    least, p25, p50, p75, p90, p95, p99 = points.tolist()
+    return Summary(len(samples), least, p25, p50, p75, p90, p95, p99, float(np.mean(samples)))

@@ -1,0 +1,122 @@
+"""What the options of ``bench`` mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastdeploy_diffusion.benchmark.peers import find_peers
+from fastdeploy_diffusion.benchmark.plan import (
+    BenchmarkPlan,
+    describe_model,
+    is_shapes,
+    plan_cases,
+    plan_works,
+)
+from fastdeploy_diffusion.benchmark.random_checkpoint import DESCRIPTION, make_random_checkpoint
+from fastdeploy_diffusion.cli.build import parse_sizes
+from fastdeploy_diffusion.cli.model import load_config
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config.layers import preset_names
+from fastdeploy_diffusion.config.sections import PRECISIONS
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options as they were given; see ``bench --help``."""
+
+    config: str | None
+    model: str | None
+    random_weights: str | None
+    engines: Sequence[str]
+    device: str | None
+    precisions: Sequence[str]
+    size: str | None
+    batch: str
+    steps: int | None
+    threads: int | None
+    runs: int
+    ablation: bool
+    peers: Sequence[str]
+    peer_pythons: Sequence[str]
+    time_limit: float
+
+
+def split_names(text: str | None) -> list[str]:
+    """Read ``a,b`` as names; none if nothing was given."""
+    return [] if text is None else [name.strip() for name in text.split(",")]
+
+
+def make_plan(options: BenchOptions) -> BenchmarkPlan:
+    """Check the options and say what is measured.
+
+    Raises:
+        ConfigError: An option is refused.
+        CheckpointError: The checkpoint cannot be used.
+        EngineUnavailableError: An engine that was asked for does not run here.
+    """
+    sizes, batches = parse_sizes(options.size), _parse_batches(options.batch)
+    peers = find_peers(options.peers, options.peer_pythons)
+    _check_precisions(options.precisions)
+    config = _load(options)
+    given = config.model_fields_set
+    works = plan_works(config, sizes, batches, options.steps)
+    cases, missing = plan_cases(
+        config,
+        works,
+        options.engines or ([config.engine] if "engine" in given else []),
+        options.precisions or [config.precision],
+        peers,
+    )
+    return BenchmarkPlan(
+        config=config,
+        model=describe_model(config, DESCRIPTION if options.random_weights else None),
+        cases=tuple(cases),
+        missing=tuple(missing),
+        peers=tuple(peers),
+        runs=options.runs,
+        ablation=options.ablation,
+        time_limit=options.time_limit,
+        is_shapes=is_shapes(config),
+    )
+
+
+def _load(options: BenchOptions) -> DiffusionConfig:
+    model, file = options.model, options.config
+    if file in preset_names():
+        if model is not None:
+            raise ConfigError(
+                f"--config {file} and --model {model}",
+                allowed="--config FILE.yaml with --model, or a preset alone",
+                fix=f"for a model with the settings of a preset: a file with 'preset: {file}'",
+            )
+        model, file = file, None
+    if options.random_weights is not None:
+        if model is not None:
+            raise ConfigError(
+                f"--model {model} and --random-weights {options.random_weights}",
+                allowed="one of both",
+            )
+        model = str(make_random_checkpoint(options.random_weights))
+    settings: dict[str, Any] = {"device": options.device, "threads": options.threads}
+    return load_config(model, file, settings)
+
+
+def _parse_batches(text: str) -> list[int]:
+    numbers = [each.strip() for each in text.split(",")]
+    if not all(each.isdecimal() and int(each) for each in numbers):
+        raise ConfigError(
+            f"--batch {text}", allowed="whole numbers of 1 or more, with commas between"
+        )
+    return [int(each) for each in numbers]
+
+
+def _check_precisions(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in PRECISIONS:
+            raise ConfigError(
+                f"--precision {name}",
+                allowed=", ".join(PRECISIONS),
+                fix=did_you_mean(name, PRECISIONS),
+            )

@@ -1,0 +1,58 @@
+"""What this machine is: its processor, its memory, and how much of them this process may use."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+# The instruction sets that convolutions and matrix products gain from; x86, then Arm.
+CPU_FLAGS = (
+    *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_bf16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
+)
+
+
+def count_usable_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, Any]:
+    """Look at this machine; what cannot be found out is None. JSON values only."""
+    cpu = _read_fields("/proc/cpuinfo")
+    memory = _read_fields("/proc/meminfo")
+    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
+    return {
+        "system": platform.platform(),
+        "architecture": platform.machine(),
+        "cpu": cpu.get("model name") or platform.processor() or None,
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags] if flags else None,
+        "cores": os.cpu_count(),
+        "usable_cores": count_usable_cores(),
+        "memory": {
+            "total": _read_kilobytes(memory["MemTotal"]),
+            "available": _read_kilobytes(memory["MemAvailable"]),
+        }
+        if {"MemTotal", "MemAvailable"} <= set(memory)
+        else None,
+    }
+
+
+def _read_fields(file: str) -> dict[str, str]:
+    """The first value of each field of a file of Linux's /proc; nothing on other systems."""
+    fields: dict[str, str] = {}
+    try:
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return fields
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def _read_kilobytes(text: str) -> int:
+    return int(text.split()[0]) * 1024

@@ -1,0 +1,80 @@
+"""A measured process answers, refuses, crashes or hangs: each is told from the others."""
+
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+from benchmark.painted_peer import write_adapter
+
+from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
+
+TASK = {"threads": 1, "height": 16, "width": 24}
+
+
+def start(adapter, time_limit=60):
+    return ChildProcess(sys.executable, adapter, os.environ, time_limit)
+
+
+def test_it_opens_draws_and_describes(tmp_path):
+    file = tmp_path / "pictures.npy"
+    with start(write_adapter(tmp_path)) as child:
+        opened = child.open(TASK)
+        assert opened["import_seconds"] > 0
+        assert not opened["keeps_builds"]
+        drawn = child.draw(["a star"] * 2, [1, 2], 3, file)
+        assert drawn["seconds"] >= 0.006
+        assert drawn["stages"]["step"] == [0.002] * 3
+        assert child.ask("describe")["described"]["threads"] == 1
+    assert np.load(file).shape == (2, 16, 24, 3)
+    if sys.platform == "linux":
+        assert 1e6 < drawn["resident_bytes"] <= drawn["peak_bytes"] < 1e9
+
+
+def test_what_it_refuses_is_told_and_it_goes_on(tmp_path):
+    adapter = write_adapter(tmp_path, draw="if steps > 4: raise ValueError('too many steps')")
+    with start(adapter) as child:
+        child.open(TASK)
+        with pytest.raises(ChildError, match=r"^ValueError: too many steps$"):
+            child.draw(["x"], [1], 5)
+        assert child.draw(["x"], [1], 4)["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("os._exit(3)", r"exit code 3, at 'open'"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", r"SIGKILL \(out of memory\?\), at 'open'"),
+        ("sys.exit('no such model')", r"exit code 1, at 'open': .*no such model"),
+    ],
+)
+def test_how_it_crashed_is_told(tmp_path, how, said):
+    with (
+        start(write_adapter(tmp_path, load=how)) as child,
+        pytest.raises(ChildError, match=said),
+    ):
+        child.open(TASK)
+
+
+def test_one_that_hangs_is_ended(tmp_path):
+    started = time.monotonic()
+    with start(write_adapter(tmp_path, draw="time.sleep(600)"), time_limit=3) as child:
+        child.open(TASK)
+        with pytest.raises(ChildError, match="took more than 3 s, at 'draw'"):
+            child.draw(["x"], [1], 1)
+        with pytest.raises(ProcessLookupError):
+            os.kill(child.pid, 0)
+    assert time.monotonic() - started < 60
+
+
+def test_an_interpreter_that_is_none(tmp_path):
+    with pytest.raises(ChildError, match="does not start"):
+        ChildProcess(str(tmp_path / "python"), write_adapter(tmp_path), os.environ, 1)
+
+
+def test_a_dead_one_that_is_asked_again_is_still_told(tmp_path):
+    with start(write_adapter(tmp_path, load="os._exit(3)")) as child:
+        for _ in range(2):
+            with pytest.raises(ChildError, match="exit code 3"):
+                child.open(TASK)

@@ -1,0 +1,111 @@
+"""Cases are measured by real processes; only what they draw is made up."""
+
+import numpy as np
+import pytest
+from benchmark.painted_peer import make_case, make_plan, write_adapter
+
+from fastdeploy_diffusion.benchmark import run as run_module
+from fastdeploy_diffusion.benchmark.measure import measure_case
+from fastdeploy_diffusion.benchmark.result import Missing
+from fastdeploy_diffusion.benchmark.row import Row
+from fastdeploy_diffusion.benchmark.run import run_benchmark
+from fastdeploy_diffusion.benchmark.take_turns import take_turns
+from fastdeploy_diffusion.benchmark.workplace import Workplace
+
+PICTURES = np.random.default_rng(3).integers(0, 256, (2, 16, 24, 3), np.uint8)
+
+
+def measure(tmp_path, reference=PICTURES, *, draw="pass", time_limit=60):
+    plan = make_plan(write_adapter(tmp_path, draw=draw), time_limit=time_limit)
+    return measure_case(Workplace(plan, tmp_path, lambda what: None), make_case(), reference)
+
+
+def test_a_row_has_everything(tmp_path):
+    row = measure(tmp_path)
+    assert isinstance(row, Row)
+    samples = row.samples
+    assert row.missing == ""
+    assert len(samples.pictures) == 3
+    assert min(samples.pictures) >= 0.004
+    assert samples.stages["step"] == (0.002,) * 6
+    assert samples.stage_per_picture("step") == pytest.approx([0.004] * 3)
+    assert samples.load_cold_seconds is None
+    assert samples.first_picture_seconds > 0
+    assert row.quality.psnr is None
+    assert row.quality.ssim == pytest.approx(1)
+    assert row.settings["version"] == "1.0"
+
+
+def test_other_pictures_are_told(tmp_path):
+    row = measure(tmp_path, 255 - PICTURES)
+    assert row.quality.psnr < 10
+    assert row.quality.ssim < 0.1
+
+
+@pytest.mark.parametrize(
+    ("draw", "time_limit", "reason"),
+    [
+        ("if self.drawn == 3: os.kill(os.getpid(), signal.SIGKILL)", 60, "SIGKILL"),
+        ("if self.drawn == 3: time.sleep(600)", 3, "took more than 3 s"),
+        ("if self.drawn == 3: raise MemoryError('no room')", 60, "MemoryError: no room"),
+    ],
+)
+def test_what_was_measured_before_a_failure_is_kept(tmp_path, draw, time_limit, reason):
+    row = measure(tmp_path, draw=draw, time_limit=time_limit)
+    assert isinstance(row, Row)
+    assert reason in row.missing
+    assert len(row.samples.pictures) == 1
+
+
+def test_speed_without_quality_is_no_row(tmp_path):
+    missing = measure(tmp_path, "the reference ran out of memory")
+    assert isinstance(missing, Missing)
+    assert "the reference ran out of memory" in missing.reason
+    assert len(missing.samples.pictures) == 3
+    missing = measure(tmp_path, PICTURES[:, :12])
+    assert "compared with" in missing.reason
+
+
+def test_a_peer_that_is_not_installed_is_listed_with_its_error(tmp_path):
+    adapter = write_adapter(tmp_path)
+    adapter.write_text(f"import a_peer_that_is_not_there\n{adapter.read_text()}")
+    place = Workplace(make_plan(adapter), tmp_path, lambda what: None)
+    missing = measure_case(place, make_case(), PICTURES)
+    assert isinstance(missing, Missing)
+    assert missing.reason == "ModuleNotFoundError: No module named 'a_peer_that_is_not_there'"
+
+
+def test_turns_are_taken_in_pairs(tmp_path):
+    plan = make_plan(write_adapter(tmp_path), runs=4)
+    place = Workplace(plan, tmp_path, lambda what: None)
+    comparison = take_turns(place, make_case(), make_case(precision="bf16"))
+    assert len(comparison.ratios) == 4
+    assert comparison.ratios[0] == pytest.approx(
+        comparison.theirs_seconds[0] / comparison.ours_seconds[0]
+    )
+    ended = make_plan(write_adapter(tmp_path, draw="if self.drawn == 3: os._exit(1)"), runs=4)
+    place = Workplace(ended, tmp_path, lambda what: None)
+    comparison = take_turns(place, make_case(), make_case(precision="bf16"))
+    assert len(comparison.ratios) == 1
+    assert "exit code 1" in comparison.missing
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
+    # The parent is interrupted while the second case draws; its pictures so far stay.
+    monkeypatch.setattr(run_module, "draw_reference", lambda place, case: PICTURES)
+    draw = (
+        "if self.task['precision'] == 'bf16' and self.drawn == 3: "
+        "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
+    )
+    cases = [make_case(precision=each) for each in ("fp32", "bf16", "fp16")]
+    plan = make_plan(write_adapter(tmp_path, draw=draw), cases)
+    seen = []
+    result = run_benchmark(plan, lambda what, done, total: seen.append((what, done, total)))
+    assert result.is_interrupted
+    assert [row.case.precision for row in result.rows] == ["fp32", "bf16"]
+    assert [len(row.samples.pictures) for row in result.rows] == [3, 1]
+    assert [(each.case, each.reason) for each in result.missing] == [
+        ("painted fp16, 24 x 16, batch 2, 2 steps", "interrupted")
+    ]
+    assert seen[-1][1:] == (1, 3)
+    assert result.machine["usable_cores"] >= 1

@@ -1,0 +1,92 @@
+import sys
+
+import pytest
+
+from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.benchmark.peers import Peer, find_peers
+from fastdeploy_diffusion.benchmark.plan import (
+    describe_model,
+    is_shapes,
+    plan_cases,
+    plan_works,
+)
+from fastdeploy_diffusion.engines.registry import engine_names
+from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
+
+SHAPES = DiffusionConfig.from_preset("shapes", threads=2)
+
+
+def plan(engines=(), precisions=("fp32",), peers=(), sizes=((None, None),), batches=(1,)):
+    works = plan_works(SHAPES, sizes, batches, 2)
+    return plan_cases(SHAPES, works, engines, precisions, peers)
+
+
+def test_without_options_every_engine_runs_or_is_missing_with_its_reason():
+    cases, missing = plan()
+    assert {case.engine for case in cases} >= {"paddle", "paddle-eager"}
+    assert len(cases) + len(missing) == len(engine_names())
+    assert all(each.reason for each in missing)
+
+
+def test_everything_is_combined():
+    peer = Peer("diffusers", find_peers(["diffusers"], [])[0].adapter, sys.executable)
+    sizes, batches = [(128, 128), (256, 64)], [1, 4]
+    cases, missing = plan(["paddle"], ["fp32", "bf16"], [peer], sizes, batches)
+    assert len(cases) == 4 * (1 + 2)
+    assert [each.case for each in missing] == [
+        "paddle bf16, 128 x 128, 2 steps",
+        "paddle bf16, 128 x 128, batch 4, 2 steps",
+        "paddle bf16, 256 x 64, 2 steps",
+        "paddle bf16, 256 x 64, batch 4, 2 steps",
+    ]
+    assert [str(case) for case in cases[:3]] == [
+        "paddle fp32, 128 x 128, 2 steps",
+        "diffusers fp32, 128 x 128, 2 steps",
+        "diffusers bf16, 128 x 128, 2 steps",
+    ]
+
+
+def test_what_is_left_open_comes_from_the_configuration_and_the_model():
+    (work,) = plan_works(SHAPES, [(None, None)], [1], None)
+    assert (work.width, work.height, work.steps, work.guidance_scale) == (128, 128, 20, 4)
+    assert work.threads == 2
+    bare = DiffusionConfig(model_path=SHAPES.model_path)
+    (work,) = plan_works(bare, [(None, 64)], [3], None)
+    assert (work.width, work.height, work.guidance_scale) == (128, 64, 7.5)
+    assert work.seeds == [7, 8, 9]
+
+
+def test_the_model_in_the_box_is_known():
+    assert is_shapes(SHAPES)
+    assert not is_shapes(DiffusionConfig(model_path="elsewhere"))
+    model = describe_model(SHAPES, None)
+    assert model.name == "shapes"
+    assert len(model.digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("engines", "error", "message"),
+    [
+        (["tensorrt"], EngineUnavailableError, "--engine tensorrt: "),
+        (["cinn"], EngineUnavailableError, "--engine cinn: .*cinn engine"),
+        (["openvin"], ConfigError, "did you mean 'openvino'"),
+    ],
+)
+def test_an_engine_that_was_asked_for_and_is_missing(engines, error, message):
+    with pytest.raises(error, match=message):
+        plan(engines)
+
+
+def test_peers_have_adapters_and_pythons():
+    (peer,) = find_peers(["diffusers"], [f"diffusers={sys.executable}"])
+    assert peer.adapter.name == "diffusers.py"
+    assert peer.python == sys.executable
+    for names, pythons, message in (
+        (["difusers"], [], "did you mean 'diffusers'"),
+        (["nobody-at-all"], [], r"write benchmarks/peers/nobody_at_all.py"),
+        (["diffusers"], ["diffusers=/no/such/python"], "/no/such/python is no program"),
+        (["diffusers"], ["python"], "NAME=/path/python"),
+        (["diffusers"], ["diffuser=python"], "did you mean 'diffusers'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            find_peers(names, pythons)

@@ -1,0 +1,71 @@
+"""What a child is told is the configuration that was asked for, and nothing else."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from benchmark.painted_peer import WORK, make_plan
+
+from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.benchmark.case import OWN, Case
+from fastdeploy_diffusion.benchmark.workplace import Workplace
+
+OPTIONS = {
+    "passes": ["merge-qkv"],
+    "scheduler": "euler",
+    "denoiser": {"engine": "paddle-eager"},
+    "cache_limit_gib": 3,
+}
+
+
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_the_configuration_survives_the_way(tmp_path, engine):
+    config = DiffusionConfig.from_preset("shapes", **OPTIONS)
+    plan = replace(make_plan(tmp_path / "adapter.py"), config=config)
+    case = Case(painter=OWN, engine=engine, device="cpu", precision="fp32", work=WORK)
+    task = json.loads(json.dumps(Workplace(plan, tmp_path, print).describe_task(case)))
+    told = DiffusionConfig(**task["config"])
+    changes = {
+        "engine": engine,
+        "precision": "fp32",
+        "threads": 1,
+        "cpu_fallback": False,
+        "cache_dir": told.cache_dir,
+    }
+    assert told.model_dump() == {**config.model_dump(), **changes}
+    assert told.cache_dir.startswith(str(tmp_path))
+    assert task["scheduler"] == "EulerDiscreteScheduler"
+    assert task["model_path"] == config.model_path
+
+
+def test_every_case_has_a_cache_of_its_own(tmp_path):
+    place = Workplace(make_plan(tmp_path / "adapter.py"), tmp_path, print)
+    cases = [
+        Case(
+            painter=OWN,
+            engine=engine,
+            device="cpu",
+            precision=precision,
+            work=WORK.model_copy(update=update),
+        )
+        for engine in ("openvino", "paddle")
+        for precision in ("fp32", "bf16")
+        for update in ({}, {"width": 32}, {"height": 32}, {"batch": 1})
+    ]
+    assert len({place.cache_folder(case) for case in cases}) == len(cases)
+
+
+def test_a_peer_is_not_told_of_our_environment(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.benchmark.workplace.ChildProcess",
+        lambda python, adapter, environment, limit: seen.update(environment),
+    )
+    place = Workplace(make_plan(tmp_path / "adapter.py"), tmp_path, print)
+    place.start(
+        Case(painter="painted", engine="painted", device="cpu", precision="fp32", work=WORK)
+    )
+    assert "PYTHONPATH" not in seen
+    place.start(Case(painter=OWN, engine="paddle", device="cpu", precision="fp32", work=WORK))
+    assert seen["PYTHONPATH"].endswith("/ours")

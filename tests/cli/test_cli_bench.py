@@ -1,0 +1,110 @@
+"""``bench``: what it refuses, and one whole run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fastdeploy_diffusion.benchmark.result import read_result
+from fastdeploy_diffusion.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(app, ["bench", *map(str, words)])
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "fp31"], "did you mean 'fp32'"),
+        (["--batch", "1,0"], "whole numbers of 1 or more"),
+        (["--size", "512"], "WIDTHxHEIGHT"),
+        (["--peers", "nobody"], "there is no adapter for it"),
+        (["--config", "shapes", "--model", "x"], "--config FILE.yaml with --model"),
+        (["--model", "no/such"], "no/such does not exist"),
+        (["--model", "shapes", "--random-weights", "sd15"], "one of both"),
+        (["--random-weights", "sd-15"], "did you mean 'sd15'"),
+        (["--engine", "openvin"], "did you mean 'openvino'"),
+    ],
+)
+def test_wrong_options_are_explained(tmp_path, words, message):
+    assert message in run(*words, "--output", tmp_path / "new", code=2).stderr
+
+
+def test_a_missing_engine_is_explained(tmp_path):
+    words = ("--engine", "tensorrt", "--output", tmp_path / "new")
+    assert "--engine tensorrt: " in run(*words, code=1).stderr
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    assert "holds something already" in run("--output", tmp_path, code=2).stderr
+    assert "cannot be made" in run("--output", tmp_path / "notes", code=2).stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
+    folder = tmp_path / "report"
+    code = (
+        # A test run in the background is started with this signal ignored, and so is its child.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from fastdeploy_diffusion.cli import main; main()"
+    )
+    words = ("bench", "--engine", "paddle-eager", "--steps", "900", "--output", str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not folder.exists():  # it is made when the options are checked, before the first case
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate()
+    assert process.returncode == 130
+    assert "paddle-eager fp32, 128 x 128, 900 steps: interrupted" in printed
+    result = read_result(folder)
+    assert result.is_interrupted
+    assert result.rows == ()
+
+
+@pytest.mark.slow
+def test_a_whole_run(tmp_path):
+    folder = tmp_path / "report"
+    words = ("--engine", "paddle", "--steps", 2, "--runs", 2, "--output", folder)
+    printed = run(*words).stdout
+    assert "paddle fp32" in printed
+    assert str(folder / "report.html") in printed
+    (row,) = read_result(folder).rows
+    samples = row.samples
+    assert len(samples.pictures) == 2
+    assert len(samples.stages["step"]) == 4
+    for name in ("text_encoder", "prologue", "vae_decoder", "post_processing"):
+        assert len(samples.stages[name]) == 2
+    whole = [sum(samples.stage_per_picture(name)[run] for name in samples.stages) for run in (0, 1)]
+    for stages, picture in zip(whole, samples.pictures, strict=True):
+        assert 0.5 * picture < stages <= picture
+    assert samples.load_cold_seconds > 0
+    assert samples.load_warm_seconds > 0
+    assert row.quality.psnr is None or row.quality.psnr > 60
+    assert set(row.quality.relative_errors) == {"text_encoder", "denoiser", "vae_decoder"}
+    assert max(row.quality.relative_errors.values()) < 1e-3
+    assert row.quality.judgement.right >= 6
+    components = row.settings["components"]
+    assert all(len(each["artifact"]) == 64 for each in components)
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html", "report.md", "result.json", "samples.csv",
+    }  # fmt: skip
+    assert run("show", folder).stdout.splitlines()[:4] == printed.splitlines()[:4]
+    assert json.loads((folder / "result.json").read_text())["schema_version"] == 1
