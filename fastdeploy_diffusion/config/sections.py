@@ -20,7 +20,11 @@ ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
-PASSES = ("merge-qkv", "merge-kv", "phase-upsample", "hoist-invariants")
+PASSES = (
+    *("merge-qkv", "merge-kv", "phase-upsample", "hoist-invariants"),
+    *("fuse-attention", "fuse-group-norm-silu", "fuse-group-norm"),
+    *("split-geglu", "fuse-gelu", "fuse-silu"),
+)
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"

@@ -8,9 +8,10 @@ import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
-from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
@@ -23,12 +24,14 @@ class ONNXRuntimeEngine(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
+    dialect: ClassVar[Dialect] = Dialect.MICROSOFT
     packages: ClassVar[tuple[str, ...]] = (
         "onnxruntime",
         "onnxruntime-gpu",
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddle2onnx",
+        *GRAPH_PACKAGES,
     )
 
     def probe(self, device: Device) -> Availability:
@@ -55,7 +58,7 @@ class ONNXRuntimeEngine(Engine):
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         from fastdeploy_diffusion.export.onnx import export_onnx
 
-        export_onnx(program, out, as_initializers=True)
+        export_onnx(program, out, as_initializers=True, dialect=self.dialect)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _ONNXRuntimeSession(self.name, program, spec, artifact)

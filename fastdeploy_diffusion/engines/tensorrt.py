@@ -7,7 +7,7 @@ from typing import ClassVar
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
-from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.engines.tensorrt_builder import build_plan, require_free_batch_only
 from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
@@ -17,7 +17,12 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
     require_architecture,
 )
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest, write_manifest
+from fastdeploy_diffusion.export.manifest import (
+    check_manifest,
+    read_graph_passes,
+    write_manifest,
+)
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 PLAN_FILE = "engine.plan"
@@ -28,11 +33,12 @@ class TensorRTEngine(Engine):
 
     name: ClassVar[str] = "tensorrt"
     binds_weights: ClassVar[bool] = True
+    dialect: ClassVar[Dialect] = Dialect.STANDARD
     # The wheels' own names too: some are installed without the package that names them all.
     packages: ClassVar[tuple[str, ...]] = (
         *("tensorrt", "tensorrt_cu12_bindings", "tensorrt_cu13_bindings"),
         *("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
-        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx"),
+        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", *GRAPH_PACKAGES),
     )
 
     def probe(self, device: Device) -> Availability:
@@ -83,11 +89,18 @@ class TensorRTEngine(Engine):
             use_device(spec.device.index)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
             # All free dimensions are the batch; that they are equal halves the plan.
-            graph = export_onnx(program, Path(folder), as_initializers=True, free_name="batch")
+            graph = export_onnx(
+                program,
+                Path(folder),
+                as_initializers=True,
+                free_name="batch",
+                dialect=self.dialect,
+            )
             weights = read_weights(program, check_manifest(program, Path(folder)))
             plan = build_plan(trt, program, graph.read_bytes(), weights, spec.target)
+            results = read_graph_passes(program, Path(folder))
         (out / PLAN_FILE).write_bytes(plan)
-        write_manifest(program, out, [PLAN_FILE])
+        write_manifest(program, out, [PLAN_FILE], graph_passes=results)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         from fastdeploy_diffusion.engines.tensorrt_session import TensorRTSession

@@ -6,10 +6,12 @@ with whatever lies in memory. So the note is written last, and checked before ev
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
@@ -19,7 +21,11 @@ GRAPH_FILE = "graph.onnx"
 
 
 def write_manifest(
-    program: Program, directory: Path, files: Sequence[str], weights: Sequence[str] = ()
+    program: Program,
+    directory: Path,
+    files: Sequence[str],
+    weights: Sequence[str] = (),
+    graph_passes: Sequence[PassResult] = (),
 ) -> None:
     """Record a finished export.
 
@@ -28,11 +34,13 @@ def write_manifest(
         directory: Where its files lie.
         files: Their names.
         weights: Names of the layer's parameters that are not in the files and are wanted on load.
+        graph_passes: What each graph pass did.
     """
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
         "weights": list(weights),
+        "graph_passes": [asdict(result) for result in graph_passes],
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
@@ -73,6 +81,11 @@ def check_manifest(program: Program, directory: Path) -> list[str]:
     return weights
 
 
+def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
+    """Tell what each graph pass did to an export; raises as `check_manifest`."""
+    return [PassResult(**each) for each in _read_manifest(program, directory)["graph_passes"]]
+
+
 def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST_FILE
     try:
@@ -82,7 +95,7 @@ def _read_manifest(program: Program, directory: Path) -> dict[str, Any]:
             f"{program.name}: {path} cannot be read ({error}): the export is unfinished or damaged",
             fix="build it again",
         ) from error
-    kinds = {"files": dict, "weights": list}
+    kinds = {"files": dict, "weights": list, "graph_passes": list}
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), kind) for key, kind in kinds.items()
     ):

@@ -9,14 +9,16 @@ import tempfile
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
+from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
-NEEDED = ("paddle2onnx", "onnx")
+NEEDED = ("paddle2onnx", "onnx", "onnx_ir", "onnxscript")
 
 
 def missing_packages() -> list[str]:
@@ -30,8 +32,9 @@ def export_onnx(
     *,
     as_initializers: bool = False,
     free_name: str | None = None,
+    dialect: Dialect = Dialect.STANDARD,
 ) -> Path:
-    """Trace a layer and convert its graph.
+    """Trace a layer, convert its graph, and apply the graph passes that the program asks for.
 
     Args:
         program: The layer, in eval mode, and its signature.
@@ -40,15 +43,17 @@ def export_onnx(
             time, and not as inputs.
         free_name: One name for all free dimensions, which says that they are equal; ``None`` for a
             name for each.
+        dialect: The operators that graph passes may use.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
         uses, by their names in the layer, which the manifest lists; its outputs are named as the
-        program's.
+        program's. What graph passes did is in the manifest, too.
 
     Raises:
         EngineUnavailableError: Paddle2ONNX is not installed.
         EngineError: The layer cannot be traced, or has operators that cannot be converted.
+        PassError: A graph pass failed.
     """
     if missing := missing_packages():
         raise EngineUnavailableError(
@@ -64,14 +69,20 @@ def export_onnx(
         weights = trace_without_weights(program, traced)
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
-        _convert(program, traced, output, weights if as_initializers else [], free_name)
-    write_manifest(program, directory, [GRAPH_FILE], weights)
+        converted = traced.with_suffix(".onnx")
+        _convert(program, traced, converted, free_name)
+        results = finish_graph(
+            converted,
+            output,
+            program.graph_passes,
+            dialect,
+            initializers=weights if as_initializers else [],
+        )
+    write_manifest(program, directory, [GRAPH_FILE], weights, results)
     return output
 
 
-def _convert(
-    program: Program, traced: Path, output: Path, initializers: list[str], free_name: str | None
-) -> None:
+def _convert(program: Program, traced: Path, output: Path, free_name: str | None) -> None:
     job = traced.with_name("job.json")
     job.write_text(
         json.dumps(
@@ -80,7 +91,6 @@ def _convert(
                 "output": str(output),
                 "opset": OPSET,
                 "outputs": [spec.name for spec in program.outputs],
-                "initializers": initializers,
                 "free_name": free_name,
                 "shapes": {spec.name: spec.shape for spec in (*program.inputs, *program.outputs)},
             }
@@ -98,7 +108,6 @@ def _convert(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if done.returncode != 0:
-        output.unlink(missing_ok=True)
         said = [line for line in done.stderr.strip().splitlines() if line.strip()]
         raise EngineError(
             f"{program.name}: Paddle2ONNX ended with code {done.returncode}: "

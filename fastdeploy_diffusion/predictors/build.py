@@ -23,6 +23,9 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailableError
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.contract import Pass, require_promise
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.split_session import SplitSession, split_program
@@ -73,7 +76,7 @@ class ComponentBuild:
         placement: Engine and what to build for.
         network: The network and its weights.
         generators: How to draw the inputs of the check that are not standard normal.
-        passes: What rewrites the network for the engine.
+        passes: What rewrites the network, and its graph, for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
         rows: How many rows of a batch one picture takes.
@@ -82,7 +85,7 @@ class ComponentBuild:
     name: str
     placement: Placement
     network: Network
-    passes: tuple[LayerPass, ...]
+    passes: tuple[Pass, ...]
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -114,6 +117,16 @@ class ComponentBuild:
                 raise  # Made for now it would be made for nothing.
             _warn(f"{self.name}: this build is not kept: {error}")
             return self._make_for_now()
+
+    @property
+    def layer_passes(self) -> tuple[LayerPass, ...]:
+        """Those that rewrite the layer."""
+        return tuple(each for each in self.passes if isinstance(each, LayerPass))
+
+    @property
+    def graph_passes(self) -> tuple[GraphPass, ...]:
+        """Those that rewrite the exported graph."""
+        return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
     def load_reference(self) -> Program:
         """Give the Paddle layer as it is without passes, with its weights."""
@@ -160,9 +173,9 @@ class ComponentBuild:
     def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
         program = Program(self.name, None, self.inputs, self.outputs)
         layer, read = None, self.network.read
-        if self.passes:
+        if self.layer_passes:
             # The names of rewritten weights come from the passes; no layer gets values.
-            rewritten = rewrite_network(self.network, self.passes)
+            rewritten = rewrite_network(self.network, self.layer_passes)
             layer, read = rewritten.layer, rewritten.read
         if self.placement.engine.binds_weights:
             program = replace(program, read_weight=read)
@@ -207,14 +220,19 @@ class ComponentBuild:
         # Only a comparison needs the layer as it was, with all its weights.
         layer = None if obstacle else self.network.load()
         reference = Program(self.name, layer, self.inputs, self.outputs)
-        program, counts = reference, {}
-        if engine.binds_weights or self.passes:
-            rewritten = rewrite_network(self.network, self.passes)
-            counts = {each.name: each.count for each in rewritten.results}
+        program, results = replace(reference, graph_passes=self.graph_passes), []
+        if engine.binds_weights or self.layer_passes:
+            rewritten = rewrite_network(self.network, self.layer_passes)
+            results = rewritten.results
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
-            program = replace(reference, layer=layer, read_weight=rewritten.read)
-        for part, folder in _list_parts(program, program.layer, artifact):
+            program = replace(program, layer=layer, read_weight=rewritten.read)
+        parts = _list_parts(program, program.layer, artifact)
+        for part, folder in parts:
             engine.build(part, spec, folder)
+        rewrites = collect_graph_results(self.graph_passes, program.layer, engine, parts)
+        for each, result in zip(self.graph_passes, rewrites, strict=True):
+            require_promise(each, result, self.name)
+        counts = {each.name: each.count for each in (*results, *rewrites)}
         session = self._start(program, program.layer, artifact, obstacle)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))

@@ -46,6 +46,7 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
             (timestep, context),
             (time_features, context_features),
             read_weight=read and (lambda name: read(f"prologue.{name}")),
+            graph_passes=program.graph_passes,
         ),
         replace(
             program,
