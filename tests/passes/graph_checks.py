@@ -51,11 +51,11 @@ def draw_feeds(model, seed, batch=3):
         if kind.elem_type == onnx.TensorProto.INT64:
             feeds[value.name] = random.integers(0, 90, shape)
         elif value.name == "timestep":
-            feeds[value.name] = random.uniform(0, 999, shape).astype(np.float32)
+            feeds[value.name] = np.asarray(random.uniform(0, 999, shape), np.float32)
         else:
             # The fan-in is kept in check, or attention would only ever see one token.
             scale = 1 / np.sqrt(np.prod(shape[1:])) if "weight" in value.name else 1
-            feeds[value.name] = (scale * random.standard_normal(shape)).astype(np.float32)
+            feeds[value.name] = np.asarray(scale * random.standard_normal(shape), np.float32)
     return feeds
 
 
