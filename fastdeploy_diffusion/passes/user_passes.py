@@ -18,7 +18,7 @@ from fastdeploy_diffusion.passes.graph_pass import GraphPass
 
 
 class PassWarning(UserWarning):
-    """A pass from another distribution cannot be used; the message says which, and why."""
+    """A pass cannot be used, or does nothing here; the message says which, and why."""
 
 
 def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> Pass:
