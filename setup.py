@@ -12,8 +12,8 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
-# Paddle2ONNX makes the graph that the engine then compiles; it wants an old onnx.
-ONNX_EXPORT = ["onnx>=1.16,<1.18", "onnx-ir>=0.1.16", "paddle2onnx==2.1.0"]
+# Paddle2ONNX makes the graph that passes rewrite and the engine compiles; it wants an old onnx.
+ONNX_EXPORT = ["onnx>=1.16,<1.18", "paddle2onnx==2.1.0", "onnx-ir>=1.1", "onnxscript>=0.7.2"]
 
 # The tests build with it. For Macs, on which they run as well, there is none.
 TENSORRT_RTX = [

@@ -76,6 +76,8 @@ class Program:
         read_weight: Gives a parameter by its name in the layer, float32, in PyTorch's layout (the
             weight of a linear layer is [out, in]); ``None`` where the layer itself holds them. With
             it, the layer may be one without values.
+        graph_passes: What rewrites the graph that the layer is exported as, in order
+            (``passes.graph_pass.GraphPass``); engines that read no ONNX leave them be.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     read_weight: Callable[[str], np.ndarray] | None = None
+    graph_passes: tuple[Any, ...] = ()
 
 
 def check_feeds(

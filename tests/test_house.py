@@ -55,6 +55,10 @@ RUNTIMES = {
     ),
     # The package's own quiet way to Paddle is as good as Paddle.
     "paddle_runtime": ("models/", "passes/", "export/", "checkpoints/", "engines/paddle*"),
+    "onnx": ("export/",),
+    "onnx_ir": ("export/", "passes/"),
+    "onnxscript": ("export/", "passes/"),
+    "paddle2onnx": ("export/",),
     "torch": (),
     "diffusers": (),
     "transformers": (),

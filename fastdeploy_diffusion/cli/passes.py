@@ -14,7 +14,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.passes.base import LayerPass
+    from fastdeploy_diffusion.passes.contract import Pass
     from fastdeploy_diffusion.predictors.pass_tester import PassTrial
     from fastdeploy_diffusion.predictors.result import PipelineReport
     from fastdeploy_diffusion.predictors.turns import TurnTimings
@@ -81,7 +81,7 @@ def format_table(report: PipelineReport, trials: Sequence[PassTrial]) -> str:
     return "\n".join(lines)
 
 
-def _choose(config: DiffusionConfig) -> list[LayerPass]:
+def _choose(config: DiffusionConfig) -> list[Pass]:
     from fastdeploy_diffusion.passes.registry import choose_passes, make_all_passes
 
     if config.passes is None:

@@ -16,6 +16,7 @@ from fastdeploy_diffusion.errors import (
     EngineUnavailableError,
 )
 from fastdeploy_diffusion.machine import count_usable_cores
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 
@@ -83,6 +84,8 @@ class Engine(ABC):
     name: ClassVar[str]
     # Whether weights come from the program, so that its layer may be one without values.
     binds_weights: ClassVar[bool] = False
+    # The operators of the ONNX graphs that it reads; ``None`` if it reads none.
+    dialect: ClassVar[Dialect | None] = None
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
     # The packages whose versions a build depends on.

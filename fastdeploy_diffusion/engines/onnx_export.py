@@ -4,6 +4,9 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 
+GRAPH_PACKAGES = ("onnx-ir", "onnxscript")
+"""What graph passes are applied with."""
+
 
 def probe_onnx_export() -> Availability:
     """Tell whether Paddle, which makes the graph, and its converter are there; never raises."""

@@ -14,9 +14,10 @@ import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
-from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
@@ -40,13 +41,14 @@ class ONNXRuntimeEngine(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
+    dialect: ClassVar[Dialect] = Dialect.MICROSOFT
     packages: ClassVar[tuple[str, ...]] = (
         "onnxruntime",
         "onnxruntime-gpu",
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddle2onnx",
-        "onnx-ir",
+        *GRAPH_PACKAGES,
     )
 
     def probe(self, device: Device) -> Availability:
@@ -79,6 +81,7 @@ class ONNXRuntimeEngine(Engine):
             program,
             out,
             as_initializers=True,
+            dialect=self.dialect,
             precision=spec.precision,
             float32_kernels=spec.device.kind == "cpu",
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
-from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_compiled import (
     export_compiled,
     find_compiled,
@@ -17,6 +17,7 @@ from fastdeploy_diffusion.engines.openvino_compiled import (
 )
 from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
@@ -29,11 +30,13 @@ class OpenVINOEngine(Engine):
 
     name: ClassVar[str] = "openvino"
     binds_weights: ClassVar[bool] = True
+    dialect: ClassVar[Dialect] = Dialect.STANDARD
     packages: ClassVar[tuple[str, ...]] = (
         "openvino",
         "paddlepaddle",
         "paddlepaddle-gpu",
         "paddle2onnx",
+        *GRAPH_PACKAGES,
     )
 
     def probe(self, device: Device) -> Availability:
@@ -62,7 +65,7 @@ class OpenVINOEngine(Engine):
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         from fastdeploy_diffusion.export.onnx import export_onnx
 
-        export_onnx(program, out)
+        export_onnx(program, out, dialect=self.dialect)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _OpenVINOSession(self.name, program, spec, artifact)

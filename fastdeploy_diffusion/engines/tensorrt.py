@@ -7,7 +7,7 @@ from typing import ClassVar
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
-from fastdeploy_diffusion.engines.onnx_export import probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.engines.tensorrt_builder import bound_batch, build_plan
 from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
@@ -18,7 +18,12 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
 )
 from fastdeploy_diffusion.engines.tensorrt_timings import find_timings
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest, write_manifest
+from fastdeploy_diffusion.export.manifest import (
+    check_manifest,
+    read_graph_passes,
+    write_manifest,
+)
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 PLAN_FILE = "engine.plan"
@@ -30,11 +35,12 @@ class TensorRTEngine(Engine):
 
     name: ClassVar[str] = "tensorrt"
     binds_weights: ClassVar[bool] = True
+    dialect: ClassVar[Dialect] = Dialect.STANDARD
     # The wheels' own names too: some are installed without the package that names them all.
     packages: ClassVar[tuple[str, ...]] = (
         *("tensorrt", "tensorrt_cu12_bindings", "tensorrt_cu13_bindings"),
         *("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
-        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx-ir"),
+        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", *GRAPH_PACKAGES),
     )
 
     def probe(self, device: Device) -> Availability:
@@ -85,14 +91,19 @@ class TensorRTEngine(Engine):
             use_device(spec.device.index)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
             graph = export_onnx(
-                bounded, Path(folder), as_initializers=True, precision=spec.precision
+                bounded,
+                Path(folder),
+                as_initializers=True,
+                dialect=self.dialect,
+                precision=spec.precision,
             )
             weights = read_weights(bounded, check_manifest(bounded, Path(folder)))
             gpu = spec.target or list_gpus()[spec.device.index]
             timings = find_timings(trt, spec.notes, gpu)
             plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)
+            results = read_graph_passes(bounded, Path(folder))
         (out / PLAN_FILE).write_bytes(plan)
-        write_manifest(program, out, [PLAN_FILE])
+        write_manifest(program, out, [PLAN_FILE], graph_passes=results)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         from fastdeploy_diffusion.engines.tensorrt_session import TensorRTSession

@@ -76,6 +76,7 @@ def build_plan(
     # The parser's memory is the network's: it lives until the plan is built.
     parser = trt.OnnxParser(network, logger)
     _parse(parser, program, graph, weights)
+    _let_attention_be_decomposed(trt, network)
     _check_outputs(trt, program, network)
     config = builder.create_builder_config()
     # On by default, it rounds the factors of every product to 10 bits: that is not float32.
@@ -129,6 +130,18 @@ def _parse(parser: Any, program: Program, graph: bytes, weights: Mapping[str, np
         + _summarize([each.desc() for each in errors]),
         fix="run it on another engine, and report this",
     )
+
+
+def _let_attention_be_decomposed(trt: Any, network: Any) -> None:
+    """Build attention of other operators where there is no kernel for it: in float32 there is none.
+
+    Otherwise, TensorRT refuses the whole network.
+    """
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type.name == "ATTENTION_INPUT":
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
 
 
 def _check_outputs(trt: Any, program: Program, network: Any) -> None:

@@ -6,11 +6,13 @@ with whatever lies in memory. So the note is written last, and checked before ev
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
@@ -24,6 +26,7 @@ def write_manifest(
     directory: Path,
     files: Sequence[str],
     weights: Mapping[str, str] = MappingProxyType({}),
+    graph_passes: Sequence[PassResult] = (),
 ) -> None:
     """Record a finished export.
 
@@ -33,11 +36,13 @@ def write_manifest(
         files: Their names.
         weights: The layer's parameters that are not in the files and are wanted on load: numpy's
             name of the type that they are wanted in, by name.
+        graph_passes: What each graph pass did.
     """
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
         "weights": dict(weights),
+        "graph_passes": [asdict(result) for result in graph_passes],
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
@@ -91,6 +96,12 @@ def read_signature(directory: Path) -> Signature:
     return Signature(inputs, outputs)
 
 
+def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
+    """Tell what each graph pass did to an export; raises as `check_manifest`."""
+    manifest = _read_manifest(program.name, directory)
+    return [PassResult(**each) for each in manifest["graph_passes"]]
+
+
 def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST_FILE
     try:
@@ -100,7 +111,7 @@ def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
             f"{name}: {path} cannot be read ({error}): the export is unfinished or damaged",
             fix="build it again",
         ) from error
-    kinds = {"files": dict, "weights": dict, "inputs": list, "outputs": list}
+    kinds = {"files": dict, "weights": dict, "inputs": list, "outputs": list, "graph_passes": list}
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), kind) for key, kind in kinds.items()
     ):

@@ -9,15 +9,17 @@ import tempfile
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
+from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
-NEEDED = ("paddle2onnx", "onnx", "onnx_ir")
+NEEDED = ("paddle2onnx", "onnx", "onnx_ir", "onnxscript")
 
 
 def missing_packages() -> list[str]:
@@ -30,16 +32,18 @@ def export_onnx(
     directory: Path,
     *,
     as_initializers: bool = False,
+    dialect: Dialect = Dialect.STANDARD,
     precision: str = "fp32",
     float32_kernels: bool = False,
 ) -> Path:
-    """Trace a layer and convert its graph.
+    """Trace a layer, convert its graph, and apply the graph passes that the program asks for.
 
     Args:
         program: The layer, in eval mode, and its signature.
         directory: Where the files go; made if missing, an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
+        dialect: The operators that graph passes may use.
         precision: What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
             keep the types of their specs.
         float32_kernels: In half precision, round between operators that compute in float32.
@@ -47,11 +51,12 @@ def export_onnx(
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
         uses, by their names in the layer, which the manifest lists; its outputs are named as the
-        program's.
+        program's. What graph passes did is in the manifest, too.
 
     Raises:
         EngineUnavailableError: Paddle2ONNX is not installed.
         EngineError: The layer cannot be traced, or has operators that cannot be converted.
+        PassError: A graph pass failed.
     """
     if missing := missing_packages():
         raise EngineUnavailableError(
@@ -67,17 +72,25 @@ def export_onnx(
         weights = trace_without_weights(program, traced)
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
-        _convert(program, traced, output, weights if as_initializers else [])
+        converted = traced.with_suffix(".onnx")
+        _convert(program, traced, converted)
+        results = finish_graph(
+            converted,
+            output,
+            program.graph_passes,
+            dialect,
+            initializers=weights if as_initializers else [],
+        )
     types = dict.fromkeys(weights, "float32")
     if precision != "fp32":
         from fastdeploy_diffusion.export.half_precision import convert_to_half
 
         types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
-    write_manifest(program, directory, [GRAPH_FILE], types)
+    write_manifest(program, directory, [GRAPH_FILE], types, results)
     return output
 
 
-def _convert(program: Program, traced: Path, output: Path, initializers: list[str]) -> None:
+def _convert(program: Program, traced: Path, output: Path) -> None:
     job = traced.with_name("job.json")
     job.write_text(
         json.dumps(
@@ -86,7 +99,6 @@ def _convert(program: Program, traced: Path, output: Path, initializers: list[st
                 "output": str(output),
                 "opset": OPSET,
                 "outputs": [spec.name for spec in program.outputs],
-                "initializers": initializers,
                 "shapes": {
                     spec.name: [
                         size.name if isinstance(size, SizeRange) else size for size in spec.shape
@@ -108,7 +120,6 @@ def _convert(program: Program, traced: Path, output: Path, initializers: list[st
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if done.returncode != 0:
-        output.unlink(missing_ok=True)
         said = [line for line in done.stderr.strip().splitlines() if line.strip()]
         raise EngineError(
             f"{program.name}: Paddle2ONNX ended with code {done.returncode}: "

@@ -2,8 +2,8 @@
 
 Paddle2ONNX may kill its process, and it may say "saved" over an empty file. The job is a JSON
 object with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``, ``outputs`` (names),
-``shapes`` (of inputs and outputs by name: numbers, names of free dimensions, and ``null`` for one
-without a name) and ``initializers`` (names of the inputs to turn into external initializers).
+and ``shapes`` (of inputs and outputs by name: numbers, names of free dimensions, and ``null`` for
+one without a name).
 """
 
 import json
@@ -32,10 +32,8 @@ def main() -> None:
     model = onnx.load(str(output))
     _name_outputs(model.graph, job["outputs"])
     _set_shapes([*model.graph.input, *model.graph.output], job["shapes"])
-    _make_initializers(model.graph, set(job["initializers"]))
     del model.graph.value_info[:]  # shapes under the names that have changed
-    if not job["initializers"]:  # the checker wants their file, which there is not
-        onnx.checker.check_model(model)
+    onnx.checker.check_model(model)
     onnx.save(model, str(output))
 
 
@@ -67,19 +65,6 @@ def _set_shapes(values: list[Any], shapes: dict[str, list[int | str | None]]) ->
                 dimension.dim_value = size
             else:
                 dimension.dim_param = size or f"{value.name}.{index}"
-
-
-def _make_initializers(graph: Any, names: set[str]) -> None:
-    """Make constants, for the runtime to fold and pack, of inputs whose values come on load."""
-    for value in [each for each in graph.input if each.name in names]:
-        graph.input.remove(value)
-        tensor = graph.initializer.add()
-        tensor.name = value.name
-        tensor.data_type = value.type.tensor_type.elem_type
-        tensor.dims.extend(size.dim_value for size in value.type.tensor_type.shape.dim)
-        tensor.data_location = tensor.EXTERNAL
-        # There is no such file; the format wants a name.
-        tensor.external_data.add(key="location", value="bound-when-loaded")
 
 
 if __name__ == "__main__":

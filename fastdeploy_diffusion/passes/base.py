@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.derivation_checks import check_derivations
 
 if TYPE_CHECKING:
@@ -37,65 +38,11 @@ class Derivation:
         return self.combine(*(read(name) for name in self.sources))
 
 
-@dataclass(frozen=True)
-class PassResult:
-    """What a pass did to one network.
-
-    Args:
-        name: The pass.
-        count: How many places it rewrote.
-        expected: How many the model's config promises; ``None`` where nothing is promised.
-        skipped: Why it left places alone that looked right, by their names.
-    """
-
-    name: str
-    count: int
-    expected: int | None
-    skipped: Mapping[str, str]
-
-    @property
-    def is_as_promised(self) -> bool:
-        """Whether the count is the expected one; ``True`` where nothing is promised."""
-        return self.expected in (None, self.count)
-
-
-@dataclass(frozen=True)
-class PassOrigin:
-    """Where a pass from outside comes from.
-
-    Args:
-        distribution: The name of what was installed.
-        version: Its version.
-        code: The sha256 of its code, as hexadecimal digits.
-    """
-
-    distribution: str
-    version: str
-    code: str
-
-
-class LayerPass(ABC):
+class LayerPass(Pass):
     """A rewrite of Paddle layers, made before the export so that every engine gains.
 
-    It works on a layer without values, and says of each new weight what it is made of. It is made
-    without arguments.
+    It works on a layer without values, and says of each new weight what it is made of.
     """
-
-    name: ClassVar[str]
-    # This library's own passes have none.
-    origin: PassOrigin | None = None
-
-    def __str__(self) -> str:
-        if self.origin is None:
-            return self.name
-        return f"{self.name} of {self.origin.distribution} {self.origin.version}"
-
-    def identify(self) -> str | dict[str, str]:
-        """Say what the pass is, for the key of builds; as JSON.
-
-        The code of this library's own passes is in every key already.
-        """
-        return self.name if self.origin is None else {"name": self.name, **asdict(self.origin)}
 
     @abstractmethod
     def match(self, layer: paddle.nn.Layer) -> bool:
@@ -116,10 +63,6 @@ class LayerPass(ABC):
         Returns:
             Its new weights, and their sources, by names within the sublayer.
         """
-
-    @abstractmethod
-    def expect(self, network: paddle.nn.Layer) -> int | None:
-        """Count from a network's config, not from its layers, what there is to rewrite."""
 
     def apply(self, network: paddle.nn.Layer) -> tuple[PassResult, dict[str, Derivation]]:
         """Rewrite a whole network in place.
@@ -180,14 +123,8 @@ def apply_passes(
         check_derivations(str(each), network, derived, originals, derivations.keys())
         results.append(result)
         derivations |= {name: _rebase(given, derivations) for name, given in derived.items()}
-        if strict and not result.is_as_promised:
-            reasons = "; ".join(f"{path}: {why}" for path, why in result.skipped.items())
-            raise PassError(
-                f"the pass {each} rewrote {result.count} places of "
-                f"{type(network).__name__}{f' ({reasons})' if reasons else ''}",
-                allowed=f"{result.expected}, which the model's config promises",
-                fix="leave the pass out, and report this",
-            )
+        if strict:
+            require_promise(each, result, type(network).__name__)
     network.eval()  # new parts begin in training mode
     return results, derivations
 

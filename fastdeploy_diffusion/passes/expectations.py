@@ -1,6 +1,6 @@
 """What a model's config promises, counted without looking at its layers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from paddle import nn
@@ -54,9 +54,74 @@ def count_invariants(network: nn.Layer) -> int | None:
     config = network.config
     if config.addition_embed_type is not None:
         return 0
-    # The middle has two residual blocks; the way up has one more a level than the way down.
-    resnets = 2 + sum(2 * layers + 1 for layers in config.layers)
-    return resnets + _count_transformer_blocks(config)
+    return _count_resnets(config) + _count_transformer_blocks(config)
+
+
+@dataclass(frozen=True)
+class FeedForwardCounts:
+    """How many feed-forwards of a network have which activation."""
+
+    geglu: int = 0
+    gelu: int = 0
+    quick_gelu: int = 0
+
+
+def count_feed_forwards(network: nn.Layer) -> FeedForwardCounts | None:
+    """Count by the config of a component; ``None`` for a network of another kind."""
+    if isinstance(network, UNet2DConditionModel):
+        return FeedForwardCounts(geglu=_count_transformer_blocks(network.config))
+    if isinstance(network, TextConditioner):
+        config = network.encoder.config
+        return FeedForwardCounts(**{config.hidden_act: config.num_hidden_layers})
+    if isinstance(network, LatentDecoder):
+        return FeedForwardCounts()
+    return None
+
+
+@dataclass(frozen=True)
+class GroupNormCounts:
+    """How many GroupNorms stand before SiLU, and how many before attention."""
+
+    before_silu: int
+    before_attention: int
+
+
+def count_group_norms(network: nn.Layer) -> GroupNormCounts | None:
+    """Count by the config of a component; ``None`` for a network of another kind."""
+    if isinstance(network, UNet2DConditionModel):
+        return GroupNormCounts(
+            2 * _count_resnets(network.config) + 1, _count_transformers(network.config)
+        )
+    if isinstance(network, TextConditioner):
+        return GroupNormCounts(0, 0)
+    if isinstance(network, LatentDecoder):
+        config = network.config
+        resnets = 2 + len(config.block_out_channels) * (config.layers_per_block + 1)
+        return GroupNormCounts(2 * resnets + 1, int(config.mid_block_add_attention))
+    return None
+
+
+def count_silus(network: nn.Layer) -> int | None:
+    """Count SiLUs and quick GELUs of a component; ``None`` for a network of another kind."""
+    norms, feed_forwards = count_group_norms(network), count_feed_forwards(network)
+    if norms is None or feed_forwards is None:
+        return None
+    if not isinstance(network, UNet2DConditionModel):
+        return norms.before_silu + feed_forwards.quick_gelu
+    # One in every embedding; the embedded timestep goes through one in every residual block, or
+    # once for all of them in a prologue.
+    embeddings = 1 if network.config.addition_embed_type is None else 2
+    is_hoisted = hasattr(network, "prologue")
+    return norms.before_silu + embeddings + (1 if is_hoisted else _count_resnets(network.config))
+
+
+def _count_resnets(config: UNet2DConditionConfig) -> int:
+    # The middle has two; the way up has one more a level than the way down.
+    return 2 + sum(2 * layers + 1 for layers in config.layers)
+
+
+def _count_transformers(config: UNet2DConditionConfig) -> int:
+    return _count_by_level(config, [1] * config.blocks)
 
 
 def count_convolutions(network: nn.Layer, fits: Callable[[int, int], bool]) -> int | None:
@@ -109,14 +174,19 @@ def _list_decoder_convolutions(config: AutoencoderKLConfig) -> Iterator[tuple[in
 
 
 def _count_transformer_blocks(config: UNet2DConditionConfig) -> int:
+    return _count_by_level(config, config.depths)
+
+
+def _count_by_level(config: UNet2DConditionConfig, each: Sequence[int]) -> int:
+    """Count what each transformer of a level has so many of."""
     down = sum(
-        config.layers[level] * config.depths[level]
+        config.layers[level] * each[level]
         for level, kind in enumerate(config.down_block_types)
         if kind.startswith("CrossAttn")
     )
     up = sum(
-        (config.layers[level] + 1) * config.depths[level]
+        (config.layers[level] + 1) * each[level]
         for level, kind in zip(range(config.blocks - 1, -1, -1), config.up_block_types, strict=True)
         if kind.startswith("CrossAttn")
     )
-    return down + config.depths[-1] + up
+    return down + each[-1] + up

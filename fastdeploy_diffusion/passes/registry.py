@@ -1,12 +1,17 @@
-"""The layer passes by name, and which of them an engine gets where nobody chooses."""
+"""The passes by name, and which of them an engine gets where nobody chooses."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
-from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.channels_last import ChannelsLast
+from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.graph.fuse_attention import FuseAttention
+from fastdeploy_diffusion.passes.graph.fuse_gelu import FuseGELU
+from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNorm, FuseGroupNormSiLU
+from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
+from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
@@ -19,19 +24,25 @@ from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWin
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # In the order in which they are applied.
-_PASSES: Mapping[str, type[LayerPass]] = MappingProxyType(
-    {
-        each.name: each
-        for each in (
-            MergeQKV,
-            MergeKV,
-            PhaseUpsample,
-            LargeTileWinograd,
-            SmallTileWinograd,
-            ChannelsLast,
-            HoistInvariants,
-        )
-    }
+_LAYER_PASSES = (
+    MergeQKV,
+    MergeKV,
+    PhaseUpsample,
+    LargeTileWinograd,
+    SmallTileWinograd,
+    ChannelsLast,
+    HoistInvariants,
+)
+_GRAPH_PASSES = (
+    FuseAttention,
+    FuseGroupNormSiLU,
+    FuseGroupNorm,
+    SplitGEGLU,
+    FuseGELU,
+    FuseSiLU,
+)
+_PASSES: Mapping[str, type[Pass]] = MappingProxyType(
+    {each.name: each for each in (*_LAYER_PASSES, *_GRAPH_PASSES)}
 )
 
 # Only what was measured to pay on an engine is its default: see docs/passes.md.
@@ -39,11 +50,11 @@ _DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def pass_names() -> tuple[str, ...]:
-    """Name the layer passes that this version has, without those of other distributions."""
+    """Name the passes that this version has, without those of other distributions."""
     return tuple(_PASSES)
 
 
-def make_all_passes() -> list[LayerPass]:
+def make_all_passes() -> list[Pass]:
     """Make the passes of this version, and those of other distributions that load.
 
     A `PassWarning` says of each of the others why it does not.
@@ -51,11 +62,11 @@ def make_all_passes() -> list[LayerPass]:
     return [*(make() for make in _PASSES.values()), *load_all_user_passes(pass_names())]
 
 
-def choose_passes(names: Sequence[str] | None, engine: str) -> list[LayerPass]:
+def choose_passes(names: Sequence[str] | None, engine: str) -> list[Pass]:
     """Make passes, in the order in which they are applied.
 
     This library's own come first, in their own order; then those of other distributions, in the
-    order of ``names``.
+    order of ``names``. Layer passes are all applied before graph passes, which see what they made.
 
     Args:
         names: Which; ``None`` for those that pay on the engine.

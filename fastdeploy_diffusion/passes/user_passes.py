@@ -12,14 +12,16 @@ from pathlib import Path
 
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.pass_entry_points import describe_distribution, find_pass_entry_points
-from fastdeploy_diffusion.passes.base import LayerPass, PassOrigin
+from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.contract import Pass, PassOrigin
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
 
 
 class PassWarning(UserWarning):
-    """A pass from another distribution cannot be used; the message says which, and why."""
+    """A pass cannot be used, or does nothing here; the message says which, and why."""
 
 
-def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> LayerPass:
+def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> Pass:
     """Import a pass and make it.
 
     Args:
@@ -51,14 +53,14 @@ def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> LayerPass
     return made
 
 
-def load_all_user_passes(taken: tuple[str, ...]) -> list[LayerPass]:
+def load_all_user_passes(taken: tuple[str, ...]) -> list[Pass]:
     """Make every pass that other distributions register; what is broken is a warning.
 
     Args:
         taken: Names that are this library's own.
     """
     warn_of_taken_names(taken)
-    passes = []
+    passes: list[Pass] = []
     for name, entry_points in find_pass_entry_points().items():
         if name in taken:
             continue
@@ -83,17 +85,20 @@ def warn_of_taken_names(names: tuple[str, ...]) -> None:
             )
 
 
-def _make(entry_point: EntryPoint) -> LayerPass:
+def _make(entry_point: EntryPoint) -> Pass:
     loaded = entry_point.load()
     fix = "correct the distribution's entry point, or the class"
-    if not (inspect.isclass(loaded) and issubclass(loaded, LayerPass)):
-        allowed = "a class derived from fastdeploy_diffusion.passes.base.LayerPass"
+    if not (inspect.isclass(loaded) and issubclass(loaded, LayerPass | GraphPass)):
+        allowed = (
+            "a class derived from fastdeploy_diffusion.passes.base.LayerPass or from "
+            "fastdeploy_diffusion.passes.graph_pass.GraphPass"
+        )
         raise PassError(f"is {entry_point.value}, which is no pass", allowed=allowed, fix=fix)
     name = getattr(loaded, "name", None)
     if name != entry_point.name:
         # Reports and keys go by the class's name, and choices by the registered one.
         raise PassError(f"calls itself {name!r}", allowed=f"name = {entry_point.name!r}", fix=fix)
-    made = loaded()
+    made: Pass = loaded()
     distribution = entry_point.dist
     made.origin = PassOrigin(
         distribution.name if distribution else "",

@@ -25,6 +25,9 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailableError
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.contract import Pass, require_promise
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.split_session import SplitSession, find_parts, list_parts
@@ -76,7 +79,7 @@ class ComponentBuild:
         placement: Engine and what to build for.
         network: The network and its weights.
         generators: How to draw the inputs of the check that are not standard normal.
-        passes: What rewrites the network for the engine.
+        passes: What rewrites the network, and its graph, for the engine.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
         sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
@@ -86,7 +89,7 @@ class ComponentBuild:
     name: str
     placement: Placement
     network: Network
-    passes: tuple[LayerPass, ...]
+    passes: tuple[Pass, ...]
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -118,6 +121,16 @@ class ComponentBuild:
                 raise  # Made for now it would be made for nothing.
             _warn(f"{self.name}: this build is not kept: {error}")
             return self._make_for_now()
+
+    @property
+    def layer_passes(self) -> tuple[LayerPass, ...]:
+        """Those that rewrite the layer."""
+        return tuple(each for each in self.passes if isinstance(each, LayerPass))
+
+    @property
+    def graph_passes(self) -> tuple[GraphPass, ...]:
+        """Those that rewrite the exported graph."""
+        return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
     def load_reference(self) -> Program:
         """Give the Paddle layer as it is without passes, with its weights."""
@@ -232,15 +245,19 @@ class ComponentBuild:
         # Only a comparison needs the layer as it was, with all its weights.
         layer = None if obstacle else self.network.load()
         reference = Program(self.name, layer, self.inputs, self.outputs)
-        program, counts = reference, {}
-        if engine.binds_weights or self.passes:
-            rewritten = rewrite_network(self.network, self.passes)
-            counts = {each.name: each.count for each in rewritten.results}
+        program, results = replace(reference, graph_passes=self.graph_passes), []
+        if engine.binds_weights or self.layer_passes:
+            rewritten = rewrite_network(self.network, self.layer_passes)
+            results = rewritten.results
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
-            program = replace(reference, layer=layer, read_weight=rewritten.read)
+            program = replace(program, layer=layer, read_weight=rewritten.read)
         parts = list_parts(program, artifact)
         for part, folder in parts:
             engine.build(part, replace(spec, notes=notes), folder)
+        rewrites = collect_graph_results(self.graph_passes, program.layer, engine, parts)
+        for each, result in zip(self.graph_passes, rewrites, strict=True):
+            require_promise(each, result, self.name)
+        counts = {each.name: each.count for each in (*results, *rewrites)}
         session = self._start(program, parts, obstacle)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
@@ -249,9 +266,9 @@ class ComponentBuild:
 
     def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:
         """Give what reads rewritten weights: passes run when the first one is asked for."""
-        if not self.passes:
+        if not self.layer_passes:
             return self.network.read
-        rewrite = functools.cache(lambda: rewrite_network(self.network, self.passes))
+        rewrite = functools.cache(lambda: rewrite_network(self.network, self.layer_passes))
         return lambda name: rewrite().read(name)
 
     def _find_obstacle(self) -> str | None:

@@ -26,7 +26,9 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_pla
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.predictors.build import BuiltSession, CacheWarning, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
@@ -224,6 +226,8 @@ class Component:
         names = taken.passes if taken else self._pass_names
         self._placement = placement
         self._passes = tuple(choose_passes(names, placement.engine.name))
+        if self._pass_names is not None:
+            self._warn_of_idle_passes()
         spec = placement.spec
         self.report = ComponentReport(
             self.name,
@@ -238,6 +242,16 @@ class Component:
             else placement.passed_over,
             measured_seconds=taken.seconds if taken else None,
         )
+
+    def _warn_of_idle_passes(self) -> None:
+        """Say so where passes that somebody asked for have nothing to work on."""
+        engine = self._placement.engine
+        idle = [each.name for each in self._passes if isinstance(each, GraphPass)]
+        if idle and engine.dialect is None:
+            message = (
+                f"{self.name}: {engine.name} reads no ONNX graph to apply {', '.join(idle)} to"
+            )
+            warnings.warn(message, PassWarning, stacklevel=2)
 
     def _find_plan(self) -> ComponentPlan | None:
         if self._cache is None:

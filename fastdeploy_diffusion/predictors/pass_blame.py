@@ -10,14 +10,16 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import DiffusionError, PassError
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 
 
 def find_guilty_pass(build: ComponentBuild) -> PassError | None:
-    """Apply each pass alone, and run the Paddle layer that results beside the original.
+    """Apply each pass alone, and compare what results with the original.
 
-    No engine takes part, so what differs or fails here is the pass's doing.
+    Of a layer pass, the Paddle layer is run. No engine takes part, so what differs or fails here is
+    the pass's doing. A graph pass is judged on the engine, if that is right without it.
 
     Args:
         build: A build that failed.
@@ -33,7 +35,10 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
         return None  # the network fails without any pass
     for each in build.passes:
         try:
-            _prove(build, (each,))
+            if isinstance(each, LayerPass):
+                _prove(build, (each,))
+            elif isinstance(each, GraphPass):
+                _prove_on_engine(build, each)
         except PassError as error:
             return error
         except MemoryError:
@@ -47,6 +52,14 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
                 fix="leave the pass out, and report this",
             )
     return None
+
+
+def _prove_on_engine(build: ComponentBuild, each: GraphPass) -> None:
+    try:
+        replace(build, passes=()).open(None).session.close()
+    except Exception:
+        return  # the engine fails without any pass
+    replace(build, passes=(each,)).open(None).session.close()
 
 
 def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:

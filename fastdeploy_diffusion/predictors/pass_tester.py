@@ -1,16 +1,27 @@
 """What each pass alone does to a component: how often it fires, its error, and its speed."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from typing_extensions import Self
 
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import AccuracyError, PassError
-from fastdeploy_diffusion.passes.base import LayerPass, PassResult, apply_passes
+from fastdeploy_diffusion.export.graph_file import finish_graph
+from fastdeploy_diffusion.export.manifest import GRAPH_FILE
+from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
+from fastdeploy_diffusion.passes.contract import Pass, PassResult
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.graph_results import refuse_graph_pass, sum_results
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.turns import TurnTimings, time_in_turns
+from fastdeploy_diffusion.program import Program
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class PassTester:
         self._build = build
         self._measure = measure
         self._plain: Session | None = None
+        self._graph: bytes | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -66,14 +78,14 @@ class PassTester:
             self._plain.close()
             self._plain = None
 
-    def try_pass(self, each: LayerPass) -> PassTrial:
+    def try_pass(self, each: Pass) -> PassTrial:
         """Apply a pass alone; if it fires as often as it should, build, prove and time it.
 
         Raises:
             EngineError: The engine fails, and the pass is not to blame.
         """
         try:
-            (result,), _ = apply_passes([each], self._build.network.sketch(), strict=False)
+            result = self._count(each)
         except PassError as error:
             return PassTrial(self._build.name, each.name, None, None, {}, problem=error.problem)
         trial = PassTrial(
@@ -83,7 +95,7 @@ class PassTester:
             return replace(trial, problem=_explain_count(each, result))
         return self._build_and_time(each, trial) if result.count else trial
 
-    def build_with(self, passes: Sequence[LayerPass]) -> tuple[float | None, TurnTimings | None]:
+    def build_with(self, passes: Sequence[Pass]) -> tuple[float | None, TurnTimings | None]:
         """Build with passes, all together, and prove and time that.
 
         Returns:
@@ -98,7 +110,7 @@ class PassTester:
         with built.session as session:
             return built.relative_error, self._time(session) if self._measure else None
 
-    def _build_and_time(self, each: LayerPass, trial: PassTrial) -> PassTrial:
+    def _build_and_time(self, each: Pass, trial: PassTrial) -> PassTrial:
         try:
             error, timings = self.build_with([each])
         except AccuracyError as failure:
@@ -109,6 +121,28 @@ class PassTester:
             raise
         return replace(trial, error=error, timings=timings)
 
+    def _count(self, each: Pass) -> PassResult:
+        """Apply a pass alone to the layer, or to the graph that the engine would get."""
+        layer = self._build.network.sketch()
+        if isinstance(each, LayerPass):
+            (result,), _ = apply_passes([each], layer, strict=False)
+            return result
+        assert isinstance(each, GraphPass)
+        engine = self._build.placement.engine
+        if engine.dialect is None:
+            return refuse_graph_pass(each, engine)
+        return sum_results(each, layer, engine, self._rewrite_graph(each, layer, engine.dialect))
+
+    def _rewrite_graph(self, each: GraphPass, layer: Any, dialect: Dialect) -> list[PassResult]:
+        build = self._build
+        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+            graph = Path(folder) / GRAPH_FILE
+            if self._graph is None:
+                program = Program(build.name, layer, build.inputs, build.outputs)
+                self._graph = export_onnx(program, Path(folder)).read_bytes()
+            graph.write_bytes(self._graph)
+            return finish_graph(graph, graph, [each], dialect)
+
     def _time(self, session: Session) -> TurnTimings:
         if self._plain is None:
             self._plain = replace(self._build, passes=()).open(None).session
@@ -116,5 +150,5 @@ class PassTester:
         return time_in_turns(self._plain, session, feeds)
 
 
-def _explain_count(each: LayerPass, result: PassResult) -> str:
+def _explain_count(each: Pass, result: PassResult) -> str:
     return f"the pass {each} rewrote {result.count} places of {result.expected}"

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import set_parameters
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass, PassResult, apply_passes
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, apply_passes
+from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.predictors.network import Network
 
 

@@ -77,6 +77,7 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
             (replace(timestep, shape=(TIMESTEPS,)), context),
             (replace(time_features, shape=(TIMESTEPS, width)), context_features),
             read_weight=_below_prologue(read),
+            graph_passes=program.graph_passes,
         ),
         replace(
             program,

@@ -17,11 +17,13 @@ from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE
 from fastdeploy_diffusion.engines.tensorrt_builder import BATCH
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest
+from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.registry import make_all_passes
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 GPU = Device("gpu")
@@ -98,6 +100,20 @@ def test_a_component_is_built_in_half_precision(engine, precision, dtype, tmp_pa
 def test_every_kind_of_component_is_built_in_half_precision(engine, name, precision, tmp_path):
     program = COMPONENTS[name].program(name.replace(" ", "_"))
     build(engine, program, tmp_path, BuildSpec(GPU, precision, target="sm86"))
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sd2 unet", "sd1 text encoder", "vae decoder"])
+def test_what_graph_passes_make_is_built(engine, name, tmp_path):
+    passes = tuple(each for each in make_all_passes() if isinstance(each, GraphPass))
+    case = COMPONENTS[name]
+    program = replace(case.program(name.replace(" ", "_")), graph_passes=passes)
+    weights = read_weights(program, [name for name, _ in program.layer.named_parameters()])
+    # Not all to the bit: the scale of an attention goes into the biases of its queries and keys.
+    assert len(build(engine, program, tmp_path)) > sum(each.nbytes for each in weights.values())
+    for each, result in zip(passes, read_graph_passes(program, tmp_path), strict=True):
+        assert each.expect(program.layer) in (None, result.count)
 
 
 @needs_rtx

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.pipelines.sd import SDPipeline
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.pass_tester import PassTester
 from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.predictors.turns import TurnTimings
 
 
 class Painter:
@@ -44,19 +44,17 @@ class Painter:
 
     def ablate(self) -> list[dict[str, Any]]:
         """Try each pass alone and all together on each component, in turns with none at all."""
-        engine = self.pipeline.config.engine
-        sets = {**{name: (name,) for name in pass_names()}, "all": pass_names()}
         trials: list[dict[str, Any]] = []
+        passes = choose_passes(pass_names(), self.pipeline.config.engine)
         for build in self.pipeline.plan_builds(self._task["height"], self._task["width"]):
             with PassTester(build, measure=True) as tester:
-                for name, names in sets.items():
-                    passes = choose_passes(names, engine)
-                    if not _count_matches(build, passes):
-                        continue
-                    error, timings = tester.build_with(passes)
-                    seconds = asdict(timings) if timings else {}
-                    about = {"component": build.name, "passes": name, "error": error}
-                    trials.append({**about, **seconds})
+                for each in passes:
+                    trial = tester.try_pass(each)
+                    if trial.timings:
+                        trials.append(_describe(build, each.name, trial.error, trial.timings))
+                error, timings = tester.build_with(passes)
+                if timings:
+                    trials.append(_describe(build, "all", error, timings))
         return trials
 
     def draw(
@@ -78,6 +76,7 @@ class Painter:
         return result.images, stages
 
 
-def _count_matches(build: ComponentBuild, passes: Sequence[LayerPass]) -> int:
-    results, _ = apply_passes(list(passes), build.network.sketch(), strict=False)
-    return sum(result.count for result in results)
+def _describe(
+    build: ComponentBuild, passes: str, error: float | None, timings: TurnTimings
+) -> dict[str, Any]:
+    return {"component": build.name, "passes": passes, "error": error, **asdict(timings)}

@@ -1,0 +1,92 @@
+"""From the converted graph to the file that an engine reads: graph passes, then initializers."""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.contract import PassResult
+from fastdeploy_diffusion.passes.graph_pass import GraphPass, apply_graph_passes
+
+
+def finish_graph(
+    converted: Path,
+    output: Path,
+    passes: Sequence[GraphPass],
+    dialect: Dialect,
+    *,
+    initializers: Collection[str] = (),
+) -> list[PassResult]:
+    """Write the graph as an engine reads it; names of inputs and outputs stay.
+
+    Args:
+        converted: The ONNX file, in which every weight is an input.
+        output: The file to write.
+        passes: What rewrites the graph, in order.
+        dialect: The operators that they may use.
+        initializers: Names of the weights to declare as external initializers.
+
+    Returns:
+        A result for each pass.
+
+    Raises:
+        PassError: A pass failed.
+    """
+    import onnx
+
+    model = onnx.load(str(converted))
+    results: list[PassResult] = []
+    if passes:
+        model, results = _rewrite(model, passes, dialect)
+    _make_initializers(model.graph, initializers)
+    onnx.save(model, str(output))
+    return results
+
+
+def _rewrite(
+    proto: Any, passes: Sequence[GraphPass], dialect: Dialect
+) -> tuple[Any, list[PassResult]]:
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    # Paddle has the whole process log what is only informative.
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+    logging.getLogger("onnxscript").setLevel(logging.WARNING)
+    model = onnx_ir.from_proto(proto)
+    _straighten(model)
+    # Rules ask for sizes; free dimensions stay free.
+    inferred = onnx.shape_inference.infer_shapes(onnx_ir.to_proto(model), data_prop=True)
+    model = onnx_ir.from_proto(inferred)
+    results = apply_graph_passes(passes, model, dialect)
+    RemoveUnusedNodesPass()(model)
+    rewritten = onnx_ir.to_proto(model)
+    del rewritten.graph.value_info[:]  # what engines infer themselves
+    return rewritten, results
+
+
+def _straighten(model: Any) -> None:
+    """Take out what Paddle2ONNX puts between operators, so that patterns need not allow for it."""
+    from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
+    from onnxscript.rewriter import RewriteRule, RewriteRuleSet
+
+    # Paddle's ``scale`` has a summand, which is zero most often.
+    without_zero = RewriteRule(lambda op, x: op.Add(x, 0.0), lambda op, x: op.Identity(x))
+    RewriteRuleSet([without_zero]).apply_to_model(model)
+    IdentityEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+
+
+def _make_initializers(graph: Any, names: Collection[str]) -> None:
+    """Make constants, for the runtime to fold and pack, of inputs whose values come on load."""
+    wanted = set(names)
+    for value in [each for each in graph.input if each.name in wanted]:
+        graph.input.remove(value)
+        tensor = graph.initializer.add()
+        tensor.name = value.name
+        tensor.data_type = value.type.tensor_type.elem_type
+        tensor.dims.extend(size.dim_value for size in value.type.tensor_type.shape.dim)
+        tensor.data_location = tensor.EXTERNAL
+        # There is no such file; the format wants a name.
+        tensor.external_data.add(key="location", value="bound-when-loaded")

@@ -1,0 +1,99 @@
+"""What all passes have in common: a name, an origin, a promise, and a result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fastdeploy_diffusion.errors import PassError
+
+if TYPE_CHECKING:
+    import paddle
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did to one network.
+
+    Args:
+        name: The pass.
+        count: How many places it rewrote.
+        expected: How many the model's config promises; ``None`` where nothing is promised.
+        skipped: Why it left places alone that looked right, by their names.
+    """
+
+    name: str
+    count: int
+    expected: int | None
+    skipped: Mapping[str, str]
+
+    @property
+    def is_as_promised(self) -> bool:
+        """Whether the count is the expected one; ``True`` where nothing is promised."""
+        return self.expected in (None, self.count)
+
+
+@dataclass(frozen=True)
+class PassOrigin:
+    """Where a pass from outside comes from.
+
+    Args:
+        distribution: The name of what was installed.
+        version: Its version.
+        code: The sha256 of its code, as hexadecimal digits.
+    """
+
+    distribution: str
+    version: str
+    code: str
+
+
+class Pass(ABC):
+    """A rewrite of a network: of its layers, or of the graph that they are exported as.
+
+    It is made without arguments.
+    """
+
+    name: ClassVar[str]
+    # This library's own passes have none.
+    origin: PassOrigin | None = None
+
+    def __str__(self) -> str:
+        if self.origin is None:
+            return self.name
+        return f"{self.name} of {self.origin.distribution} {self.origin.version}"
+
+    def identify(self) -> str | dict[str, str]:
+        """Say what the pass is, for the key of builds; as JSON.
+
+        The code of this library's own passes is in every key already.
+        """
+        return self.name if self.origin is None else {"name": self.name, **asdict(self.origin)}
+
+    @abstractmethod
+    def expect(self, network: paddle.nn.Layer) -> int | None:
+        """Count from a network's config, not from its layers, what there is to rewrite."""
+
+
+def require_promise(each: Pass, result: PassResult, network: str) -> None:
+    """Refuse a result that is not what the model's config promises.
+
+    Args:
+        each: The pass.
+        result: What it did.
+        network: Name of what it was applied to, for the message.
+
+    Raises:
+        PassError: It rewrote another number of places.
+    """
+    if result.is_as_promised:
+        return
+    reasons = "; ".join(f"{path}: {why}" for path, why in result.skipped.items())
+    raise PassError(
+        f"the pass {each} rewrote {result.count} places of {network}"
+        f"{f' ({reasons})' if reasons else ''}",
+        allowed=f"{result.expected}, which the model's config promises",
+        fix="leave the pass out, and report this",
+    )

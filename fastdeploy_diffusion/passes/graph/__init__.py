@@ -1,0 +1,1 @@
+"""Rewrites of exported ONNX graphs, one a file."""

@@ -1,0 +1,29 @@
+"""What is known of values before a graph runs."""
+
+from typing import Any
+
+
+def read_scalar(value: Any) -> float | None:
+    """Give the number that a value of one element is; ``None`` if it is none, or not known."""
+    tensor = value.const_value
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
+
+def read_list(value: Any) -> list[float] | None:
+    """Give the numbers of a value of one dimension; ``None`` if they are not known."""
+    tensor = value.const_value
+    if tensor is None or len(tensor.shape) != 1:
+        return None
+    numbers: list[float] = tensor.numpy().tolist()
+    return numbers
+
+
+def read_size(value: Any, axis: int) -> int | None:
+    """Give the size of a dimension; ``None`` if it is free, or nothing is known of the shape."""
+    size = value.shape[axis] if value.shape is not None else None
+    return size if isinstance(size, int) else None
+
+
+def name_consumers(value: Any) -> set[str]:
+    """Name the operators that take a value."""
+    return {each.op_type for each in value.consumers()}

@@ -1,0 +1,88 @@
+"""GroupNorm as one operator, where Paddle2ONNX writes five around InstanceNormalization.
+
+Nothing that reads ONNX has one operator for GroupNorm and the SiLU after it: an engine that is
+given the first as one can see for itself that the second follows.
+"""
+
+from typing import Any, ClassVar
+
+from paddle import nn
+
+from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.expectations import count_group_norms
+from fastdeploy_diffusion.passes.graph.constants import name_consumers, read_list
+from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
+
+
+class _FuseGroupNorms(GraphPass):
+    before_silu: ClassVar[bool]
+
+    def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
+        """One form, as Paddle2ONNX writes it."""
+        return (_GroupNorm(self.before_silu),)
+
+    def refuse(self, dialect: Dialect) -> str:
+        """Not where the operator would only be expanded again, into slower ones."""
+        if dialect is Dialect.MICROSOFT:
+            return "ONNX Runtime has no kernel for GroupNormalization"
+        return ""
+
+
+class FuseGroupNormSiLU(_FuseGroupNorms):
+    """``GroupNormalization`` of opset 21, before SiLU."""
+
+    name: ClassVar[str] = "fuse-group-norm-silu"
+    before_silu = True
+
+    def expect(self, network: nn.Layer) -> int | None:
+        """Two in every residual block of the config, and the one before the last convolution."""
+        counts = count_group_norms(network)
+        return None if counts is None else counts.before_silu
+
+
+class FuseGroupNorm(_FuseGroupNorms):
+    """``GroupNormalization`` of opset 21, before attention."""
+
+    name: ClassVar[str] = "fuse-group-norm"
+    before_silu = False
+
+    def expect(self, network: nn.Layer) -> int | None:
+        """One before every transformer of the config, or before the autoencoder's attention."""
+        counts = count_group_norms(network)
+        return None if counts is None else counts.before_attention
+
+
+class _GroupNorm(GraphRule):
+    opset = 21
+
+    def __init__(self, before_silu: bool) -> None:
+        self.before_silu = before_silu
+
+    def pattern(
+        self, op: Any, x: Any, sizes: Any, ones: Any, zeros: Any, gain: Any, shift: Any
+    ) -> Any:
+        normed = op.InstanceNormalization(op.Reshape(x, sizes), ones, zeros, _outputs=["normed"])
+        scaled = op.Mul(op.Reshape(normed, op.Shape(x)), op.Unsqueeze(gain, [1, 2]))
+        return op.Add(scaled, op.Unsqueeze(shift, [1, 2]))
+
+    def match(self, place: Any, **_: Any) -> bool:
+        consumers = name_consumers(place.output_values[0])
+        is_silu = consumers == {"Sigmoid", "Mul"} or consumers == {"Swish"}
+        return is_silu == self.before_silu
+
+    def check(self, place: Any, *, sizes: Any, ones: Any, zeros: Any, **_: Any) -> str:
+        groups = read_list(sizes) or []
+        if len(groups) != 3 or groups[0] != 0 or groups[1] < 1 or groups[2] != -1:
+            return "its groups are not known"
+        if set(read_list(ones) or ()) != {1.0} or set(read_list(zeros) or ()) != {0.0}:
+            return "its groups have a gain or a shift of their own"
+        return ""
+
+    def rewrite(
+        self, op: Any, x: Any, sizes: Any, gain: Any, shift: Any, normed: Any, **_: Any
+    ) -> Any:
+        groups = read_list(sizes)
+        epsilon = normed.producer().attributes.get_float("epsilon", 1e-5)
+        return op.GroupNormalization(
+            x, gain, shift, num_groups=int(groups[1]) if groups else 0, epsilon=epsilon
+        )

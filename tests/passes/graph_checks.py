@@ -1,0 +1,83 @@
+"""What every graph pass is tested with."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+
+from fastdeploy_diffusion.export.graph_file import finish_graph
+from fastdeploy_diffusion.export.onnx import export_onnx
+
+
+def export(program):
+    """Export a program, every weight of which becomes an input."""
+    with tempfile.TemporaryDirectory() as folder:
+        return onnx.load(str(export_onnx(program, Path(folder))))
+
+
+def rewrite(model, passes, dialect):
+    """Apply graph passes; give the new model and the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        onnx.save(model, str(path))
+        results = finish_graph(path, path, passes, dialect)
+        return onnx.load(str(path)), results
+
+
+def parse(text, opset=17):
+    """Read a graph in ONNX's own notation."""
+    return onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {text}')
+
+
+def list_operators(model):
+    return [f"{node.domain}:{node.op_type}".lstrip(":") for node in model.graph.node]
+
+
+def list_interface(model):
+    """Names, types and shapes of inputs and outputs."""
+    return [(value.name, str(value.type)) for value in (*model.graph.input, *model.graph.output)]
+
+
+def draw_feeds(model, seed, batch=3):
+    """Draw every input and every weight; free dimensions get the size ``batch``."""
+    random = np.random.default_rng(seed)
+    feeds = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        shape = [size.dim_value or batch for size in kind.shape.dim]
+        if kind.elem_type == onnx.TensorProto.INT64:
+            feeds[value.name] = random.integers(0, 90, shape)
+        elif value.name == "timestep":
+            feeds[value.name] = np.asarray(random.uniform(0, 999, shape), np.float32)
+        else:
+            # The fan-in is kept in check, or attention would only ever see one token.
+            scale = 1 / np.sqrt(np.prod(shape[1:])) if "weight" in value.name else 1
+            feeds[value.name] = np.asarray(scale * random.standard_normal(shape), np.float32)
+    return feeds
+
+
+def run_onnxruntime(model, feeds):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
+
+
+def run_openvino(model, feeds):
+    core = openvino.Core()
+    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", properties)
+    results = compiled(feeds)
+    return [results[index] for index in range(len(compiled.outputs))]
+
+
+def relative_error(ours, reference):
+    """The largest difference over all outputs, relative to the largest number of each."""
+    return max(
+        np.abs(each - wanted).max() / np.abs(wanted).max()
+        for each, wanted in zip(ours, reference, strict=True)
+    )

@@ -1,0 +1,90 @@
+"""Graph passes on exported components: counts of the config, the same numbers, and only once."""
+
+import functools
+
+import pytest
+from component_programs import COMPONENTS
+from engine_programs import CASES
+from graph_checks import (
+    draw_feeds,
+    export,
+    list_interface,
+    list_operators,
+    relative_error,
+    rewrite,
+    run_onnxruntime,
+    run_openvino,
+)
+
+from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.registry import make_all_passes
+
+PASSES = [each for each in make_all_passes() if isinstance(each, GraphPass)]
+# By component, in the order of PASSES: attention, GroupNorm with and without SiLU, GEGLU, GELU,
+# SiLU.
+COUNTS = {
+    "sd2 unet": [14, 23, 7, 7, 7, 35],
+    "sd1 text encoder": [2, 0, 0, 0, 0, 2],
+    "sdxl text encoder": [2, 0, 0, 0, 2, 0],
+    "vae decoder": [1, 17, 1, 0, 0, 17],
+}
+REFUSED = {Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm")}
+GONE = {
+    Dialect.STANDARD: {"Softmax", "InstanceNormalization", "Erf", "Sigmoid", "Split"},
+    Dialect.MICROSOFT: {"Softmax", "Erf", "Sigmoid", "Split"},
+}
+
+
+@functools.cache
+def export_component(name):
+    return export(COMPONENTS[name].program(name))
+
+
+@functools.cache
+def export_block():
+    return export(CASES["attention"].program("block"))
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    "component",
+    [pytest.param(each, marks=[pytest.mark.slow] * ("unet" in each)) for each in COUNTS],
+)
+def test_all_together_fire_as_often_as_the_config_says(component, dialect):
+    graph = export_component(component)
+    rewritten, results = rewrite(graph, PASSES, dialect)
+    refused = REFUSED.get(dialect, ())
+    for each, result, count in zip(PASSES, results, COUNTS[component], strict=True):
+        assert each.expect(COMPONENTS[component].make()) == count
+        assert bool(each.refuse(dialect)) == (each.name in refused)
+        assert result.count == (0 if each.name in refused else count)
+        assert len(result.skipped) == count - result.count
+    assert list_interface(rewritten) == list_interface(graph)
+    assert not rewritten.graph.initializer
+    assert not GONE[dialect] & set(list_operators(rewritten))
+
+    feeds = draw_feeds(graph, seed=sum(COUNTS[component]))
+    wanted = run_onnxruntime(graph, feeds)
+    assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5
+    if dialect is Dialect.STANDARD:
+        assert relative_error(run_openvino(rewritten, feeds), wanted) <= 1e-5
+
+    again, results = rewrite(rewritten, PASSES, dialect)
+    assert [result.count for result in results] == [0] * len(PASSES)
+    assert sorted(list_operators(again)) == sorted(list_operators(rewritten))
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("each", PASSES, ids=str)
+def test_each_alone_fires_as_often_and_keeps_the_numbers(each, dialect):
+    graph = export_component("vae decoder")
+    expected = each.expect(COMPONENTS["vae decoder"].make())
+    if not expected:
+        # A transformer block; nothing is known of its config.
+        graph, expected = export_block(), 1
+    rewritten, (result,) = rewrite(graph, [each], dialect)
+    assert result.count == (0 if each.refuse(dialect) else expected)
+    feeds = draw_feeds(graph, seed=1, batch=1)
+    wanted = run_onnxruntime(graph, feeds)
+    assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5
