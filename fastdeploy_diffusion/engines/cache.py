@@ -34,6 +34,10 @@ _STAGED = ".staged"
 _LOCKS = "locks"
 
 
+class CacheWarning(UserWarning):
+    """Builds cannot be kept, or a kept one cannot be used; the message says why."""
+
+
 @dataclass(frozen=True)
 class CacheKey:
     """Everything that a build depends on; another value of any ingredient is another build.

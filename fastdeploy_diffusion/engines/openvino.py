@@ -1,6 +1,5 @@
 """OpenVINO on the exported ONNX graph: Intel's compiler for CPUs."""
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +9,8 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.engines.openvino_compiled import (
-    export_compiled,
-    find_compiled,
-    import_compiled,
-)
+from fastdeploy_diffusion.engines.openvino_model import keep_model, read_model
 from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
-from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
@@ -66,6 +60,8 @@ class OpenVINOEngine(Engine):
         from fastdeploy_diffusion.export.onnx import export_onnx
 
         export_onnx(program, out, dialect=self.dialect)
+        if spec.notes is not None:
+            keep_model(program, out)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _OpenVINOSession(self.name, program, spec, artifact)
@@ -83,24 +79,8 @@ class _OpenVINOSession(Session):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        graph, types = (artifact / GRAPH_FILE).read_bytes(), check_manifest(program, artifact)
-        # Weights are read when something has to be compiled: what was kept has its own.
-        self._read_model = functools.cache(lambda: _read_model(self._core, program, graph, types))
-        self._compiled: dict[Shapes, Any] = {}
+        self._model = read_model(program, artifact)
         self._requests: dict[Shapes, Any] = {}
-        self._contents: list[Any] = []
-        for shapes, path in find_compiled(artifact):
-            compiled, content = import_compiled(self._core, path, self._properties)
-            self._compiled[shapes] = compiled
-            self._requests[shapes] = compiled.create_infer_request()
-            self._contents.append(content)
-
-    def keep(self, artifact: Path) -> None:
-        """Write compiled models into the build, each for the shapes of its inputs."""
-        with self._lock:
-            self._require_open()
-            for shapes, compiled in self._compiled.items():
-                export_compiled(compiled, shapes, artifact)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         request = self._compile(tuple(array.shape for array in feeds.values()))
@@ -108,42 +88,17 @@ class _OpenVINOSession(Session):
         return {name: results[index] for index, name in enumerate(self.outputs)}
 
     def _close(self) -> None:
-        self._forget()
-        self._read_model.cache_clear()
-
-    def _forget(self) -> None:
         self._requests.clear()
-        self._compiled.clear()
-        self._contents.clear()
+        self._model = None
 
     def _compile(self, shapes: Shapes) -> Any:
         """Compile for static shapes, which run several times as fast as free ones; once each."""
         if shapes not in self._requests:
             # Every compilation holds the weights in a layout of its own: one size at a time.
             if not all(differ_in_batch_only(shapes, others) for others in self._requests):
-                self._forget()
-            model = self._read_model().clone()  # the weights are shared
+                self._requests.clear()
+            model = self._model.clone()  # the weights are shared
             model.reshape(dict(zip(self.inputs, shapes, strict=True)))
-            self._compiled[shapes] = self._core.compile_model(model, "CPU", self._properties)
-            self._requests[shapes] = self._compiled[shapes].create_infer_request()
+            compiled = self._core.compile_model(model, "CPU", self._properties)
+            self._requests[shapes] = compiled.create_infer_request()
         return self._requests[shapes]
-
-
-def _read_model(core: Any, program: Program, graph: bytes, types: Mapping[str, str]) -> Any:
-    """Read the graph and put constants, on the layer's own memory, in the place of its weights."""
-    import openvino
-
-    from fastdeploy_diffusion.export.weights import read_weights
-
-    weights = read_weights(program, types)
-    model = core.read_model(graph)
-    for parameter in model.get_parameters():
-        name = parameter.get_friendly_name()
-        if name in weights:
-            # OpenVINO only reads it, but shares no memory that it could not write.
-            shared = weights[name].view()
-            shared.flags.writeable = True
-            constant = openvino.op.Constant(shared, shared_memory=True)
-            parameter.output(0).replace(constant.output(0))
-            model.remove_parameter(parameter)
-    return model

@@ -3,7 +3,6 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 import numpy as np
@@ -74,19 +73,6 @@ class Session(ABC):
 
         Raises:
             EngineError: As ``run``.
-        """
-        with self._lock:
-            self._require_open()
-
-    def keep(self, artifact: Path) -> None:
-        """Add to a build what was compiled for the runs so far, where that makes loading quicker.
-
-        Args:
-            artifact: Folder that the session was loaded from.
-
-        Raises:
-            EngineError: The session is closed.
-            OSError: The folder cannot be written.
         """
         with self._lock:
             self._require_open()

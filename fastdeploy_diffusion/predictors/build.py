@@ -18,7 +18,12 @@ from fastdeploy_diffusion.engines.accuracy import (
     draw_feeds,
     verify,
 )
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry, CacheKey
+from fastdeploy_diffusion.engines.cache import (
+    ArtifactCache,
+    CacheEntry,
+    CacheKey,
+    CacheWarning,
+)
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
@@ -35,10 +40,6 @@ from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange, choose_size
 
 _VERIFY_SEED = 20261120
-
-
-class CacheWarning(UserWarning):
-    """Builds cannot be kept, or a kept one cannot be used; the message says why."""
 
 
 class UncheckedWarning(UserWarning):
@@ -226,10 +227,8 @@ class ComponentBuild:
             cache.discard(key)
             raise
         try:
-            if not built.unchecked:
-                built.session.keep(staged)
             cache.publish(key, built.describe_proof())
-        except (CacheError, OSError) as error:
+        except CacheError as error:
             cache.discard(key)
             if built.unchecked:
                 raise

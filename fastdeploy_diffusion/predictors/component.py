@@ -13,7 +13,7 @@ import numpy as np
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
 from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
     AUTO,
@@ -29,7 +29,7 @@ from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, Pa
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
-from fastdeploy_diffusion.predictors.build import BuiltSession, CacheWarning, ComponentBuild
+from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS, PrecisionGuard

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
 from fastdeploy_diffusion.engines.placement import (
     SAFER_PRECISIONS,
     Placement,
@@ -12,7 +12,6 @@ from fastdeploy_diffusion.engines.placement import (
 )
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
-from fastdeploy_diffusion.predictors.build import CacheWarning
 
 # What half precision does to a network, beside what fails in any precision.
 PRECISION_ERRORS = (AccuracyError, NonFiniteError)

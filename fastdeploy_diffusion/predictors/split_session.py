@@ -118,11 +118,6 @@ class SplitSession(Session):
             self._require_open()
             self._compute(inputs["timestep"], inputs["encoder_hidden_states"])
 
-    def keep(self, artifact: Path) -> None:
-        """Keep what both have compiled."""
-        for part, name in ((self._prologue, _PROLOGUE), (self._step, _STEP)):
-            part.keep(artifact / f"{self._component}_{name}")
-
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         sample, timesteps, context = feeds.values()
         is_known = all(float(each) in self._time_features for each in timesteps)

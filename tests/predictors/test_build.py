@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -11,21 +12,19 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.config.sections import PASSES
+from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
-from fastdeploy_diffusion.predictors.build import CacheWarning
 from fastdeploy_diffusion.predictors.network import Network
 
 ENGINES = ("paddle", "openvino", "onnxruntime")
 
 
-def draw(model, cache_dir, engine="paddle", guidance_scale=7.5, **options):
+def draw(model, cache_dir, engine="paddle", **options):
     """Draw one small picture; also tell which components came from the cache."""
     config = DiffusionConfig(model_path=model, cache_dir=cache_dir, engine=engine, **options)
     pipeline = SDPipeline(config)
-    picture = pipeline.text_to_image(
-        "a cat", seed=1, num_inference_steps=2, output_type="np", guidance_scale=guidance_scale
-    )
+    picture = pipeline.text_to_image("a cat", seed=1, num_inference_steps=2, output_type="np")
     components = pipeline.report.components
     pipeline.close()
     assert all(each.relative_error <= each.tolerance for each in components)
@@ -55,16 +54,23 @@ def test_the_second_start_neither_builds_nor_checks(engine, passes, model, tmp_p
     np.testing.assert_array_equal(first, second)
 
 
-def test_what_openvino_has_compiled_is_kept_and_serves_other_sizes_too(model, tmp_path):
+def test_openvino_keeps_the_weights_of_a_build_where_there_is_room(model, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    draw(model, cache, "openvino")
-    kept = sorted(path.name for path in cache.glob("*/artifact/compiled-*.blob"))
-    assert len(kept) == 3
-    # Without guidance the batch is another: it is compiled from the weights, as ever.
-    alone, cached = draw(model, cache, "openvino", guidance_scale=1.0)
+    wanted, _ = draw(model, cache / "with", "openvino", passes=["merge-qkv"])
+    assert len(list(cache.glob("with/*/artifact/model.bin"))) == 3
+
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.engines.openvino_model.shutil.disk_usage",
+        lambda path: shutil._ntuple_diskusage(100, 90, 10),
+    )
+    with pytest.warns(CacheWarning, match="of this build are not kept beside it: they take"):
+        CacheWarning, match="weights of this build are not kept beside it: they take"
+    ):
+        draw(model, cache / "without", "openvino", passes=["merge-qkv"])
+    assert not list(cache.glob("without/*/artifact/model.*"))
+    picture, cached = draw(model, cache / "without", "openvino", passes=["merge-qkv"])
     assert cached == [True] * 3
-    wanted, _ = draw(model, cache, "paddle", guidance_scale=1.0)
-    assert np.abs(alone - wanted).max() <= 1e-4
+    np.testing.assert_array_equal(picture, wanted)
 
 
 def test_weights_are_hashed_once(model, tmp_path, monkeypatch):

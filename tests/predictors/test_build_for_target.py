@@ -8,9 +8,10 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineUnavailableError
-from fastdeploy_diffusion.predictors.build import CacheWarning, UncheckedWarning
+from fastdeploy_diffusion.predictors.build import UncheckedWarning
 
 REASON = "not possible here: no NVIDIA GPU"
 

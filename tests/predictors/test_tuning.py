@@ -6,6 +6,7 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
@@ -17,7 +18,6 @@ from fastdeploy_diffusion.engines.plan import (
 )
 from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import pass_names
-from fastdeploy_diffusion.predictors.build import CacheWarning
 
 PLAN = ComponentPlan(
     "denoiser",
