@@ -23,6 +23,7 @@ class ChannelsLast(LayerPass):
     """Blocks all of whose 3×3 convolutions are Winograd's; another pass makes them so, before."""
 
     name: ClassVar[str] = "channels-last"
+    needs_known_sizes: ClassVar[bool] = True
 
     def match(self, layer: nn.Layer) -> bool:
         """A residual block or an upsampler that a Winograd pass has rewritten."""

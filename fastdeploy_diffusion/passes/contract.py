@@ -57,6 +57,8 @@ class Pass(ABC):
     """
 
     name: ClassVar[str]
+    # Whether it can do nothing where heights and widths are left open.
+    needs_known_sizes: ClassVar[bool] = False
     # This library's own passes have none.
     origin: PassOrigin | None = None
 

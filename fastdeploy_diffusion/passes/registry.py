@@ -45,8 +45,19 @@ _PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     {each.name: each for each in (*_LAYER_PASSES, *_GRAPH_PASSES)}
 )
 
-# Only what was measured to pay on an engine is its default: see docs/passes.md.
-_DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+# By engine and precision. Only what was measured to pay is a default: see docs/passes.md.
+_DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
+    {
+        ("openvino", "fp32"): (
+            "merge-qkv",
+            "winograd-4x4",
+            "winograd-2x2",
+            "channels-last",
+            "hoist-invariants",
+        ),
+        ("onnxruntime", "fp32"): ("fuse-attention",),
+    }
+)
 
 
 def pass_names() -> tuple[str, ...]:
@@ -62,21 +73,28 @@ def make_all_passes() -> list[Pass]:
     return [*(make() for make in _PASSES.values()), *load_all_user_passes(pass_names())]
 
 
-def choose_passes(names: Sequence[str] | None, engine: str) -> list[Pass]:
+def name_default_passes(engine: str, precision: str) -> tuple[str, ...]:
+    """Name the passes that pay on an engine in a precision."""
+    return _DEFAULTS.get((engine, precision), ())
+
+
+def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp32") -> list[Pass]:
     """Make passes, in the order in which they are applied.
 
     This library's own come first, in their own order; then those of other distributions, in the
     order of ``names``. Layer passes are all applied before graph passes, which see what they made.
 
     Args:
-        names: Which; ``None`` for those that pay on the engine.
+        names: Which; ``None`` for those that pay on the engine in the precision.
         engine: Name of the engine.
+        precision: What it computes in.
 
     Raises:
         ConfigError: There is no pass of a name.
         PassError: A pass of another distribution cannot be used.
     """
-    wanted = tuple(dict.fromkeys(_DEFAULTS.get(engine, ()) if names is None else names))
+    chosen = name_default_passes(engine, precision) if names is None else names
+    wanted = tuple(dict.fromkeys(chosen))
     own = [make() for name, make in _PASSES.items() if name in wanted]
     if not wanted:
         return own

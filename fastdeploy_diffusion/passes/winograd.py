@@ -31,6 +31,7 @@ NARROWEST, WIDEST_LARGE = 128, 640
 class _Winograd(LayerPass):
     """Stride one and a border of one; any height and width that is known when it is traced."""
 
+    needs_known_sizes: ClassVar[bool] = True
     tile: ClassVar[int]
     widths: ClassVar[range]
 

@@ -27,6 +27,7 @@ from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.known_sizes import keep_usable
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
@@ -135,7 +136,7 @@ class Component:
             self.name,
             self._placement,
             self._network,
-            self._passes,
+            keep_usable(self._passes, signature),
             self._generators,
             *signature,
             sizes={"batch": self._rows, **sizes},
@@ -225,7 +226,7 @@ class Component:
         placement = self._guard.avoid(placement, plan)
         names = taken.passes if taken else self._pass_names
         self._placement = placement
-        self._passes = tuple(choose_passes(names, placement.engine.name))
+        self._passes = tuple(choose_passes(names, placement.engine.name, placement.spec.precision))
         if self._pass_names is not None:
             self._warn_of_idle_passes()
         spec = placement.spec

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.placement import AUTO_ORDER, select_engine
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
-from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
+from fastdeploy_diffusion.passes.registry import choose_passes, name_default_passes
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 
 
@@ -26,19 +26,19 @@ def tune_component(
     cache: ArtifactCache,
     runs: int,
 ) -> ComponentPlan:
-    """Build, prove and time every engine, in every precision, without passes and with all.
+    """Build, prove and time every engine, in every precision, without passes and with those that
+    usually pay.
 
     One after the other, so that no more than one build takes memory.
 
     Args:
         build: The component; its own engine and passes do not matter.
         device: Where it runs.
-        passes: Names of the passes; ``None`` to try none and all.
+        passes: Names of the passes; ``None`` to try none, and those that usually pay.
         cache: Where builds are kept.
         runs: How many runs are timed, after one that is not.
     """
     feeds = build.draw_feeds()
-    sets = [(), pass_names()] if passes is None else [tuple(passes)]
     found = []
     for engine in AUTO_ORDER[device.kind]:
         for precision in TOLERANCES:
@@ -53,6 +53,9 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
+            paying = name_default_passes(engine, precision)
+            # A dict, for there may be no pass that pays.
+            sets = dict.fromkeys([(), paying] if passes is None else [tuple(passes)])
             for names in sets:
                 chosen = tuple(choose_passes(names, engine))
                 candidate = replace(build, placement=placement, passes=chosen)

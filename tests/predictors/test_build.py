@@ -64,8 +64,6 @@ def test_openvino_keeps_the_weights_of_a_build_where_there_is_room(model, tmp_pa
         lambda path: shutil._ntuple_diskusage(100, 90, 10),
     )
     with pytest.warns(CacheWarning, match="of this build are not kept beside it: they take"):
-        CacheWarning, match="weights of this build are not kept beside it: they take"
-    ):
         draw(model, cache / "without", "openvino", passes=["merge-qkv"])
     assert not list(cache.glob("without/*/artifact/model.*"))
     picture, cached = draw(model, cache / "without", "openvino", passes=["merge-qkv"])

@@ -1,0 +1,15 @@
+"""Which passes have something to do where sizes are left open."""
+
+from collections.abc import Sequence
+
+from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.size_range import SizeRange
+
+
+def keep_usable(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...]:
+    """Leave out the passes that need sizes which a signature leaves open; the batch is no size."""
+    is_open = any(
+        isinstance(size, SizeRange) for spec in signature.inputs for size in spec.shape[1:]
+    )
+    return tuple(each for each in passes if not (is_open and each.needs_known_sizes))
