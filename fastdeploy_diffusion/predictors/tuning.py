@@ -26,15 +26,15 @@ def tune_component(
     cache: ArtifactCache,
     runs: int,
 ) -> ComponentPlan:
-    """Build, prove and time every engine, in every precision, without passes and with those that
-    usually pay.
+    """Build, prove and time every engine in every precision, without and with passes.
 
     One after the other, so that no more than one build takes memory.
 
     Args:
         build: The component; its own engine and passes do not matter.
         device: Where it runs.
-        passes: Names of the passes; ``None`` to try none, and those that usually pay.
+        passes: Names of the passes; ``None`` to try none, and those that an engine has by
+            default.
         cache: Where builds are kept.
         runs: How many runs are timed, after one that is not.
     """
