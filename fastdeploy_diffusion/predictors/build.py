@@ -241,15 +241,15 @@ class ComponentBuild:
 
     def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
         engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
-        # Only a comparison needs the layer as it was, with all its weights.
-        layer = None if obstacle else self.network.load()
-        reference = Program(self.name, layer, self.inputs, self.outputs)
-        program, results = replace(reference, graph_passes=self.graph_passes), []
+        program, reference, results = self._describe(), None, []
         if engine.binds_weights or self.layer_passes:
             rewritten = rewrite_network(self.network, self.layer_passes)
             results = rewritten.results
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
             program = replace(program, layer=layer, read_weight=rewritten.read)
+        else:
+            reference = self.load_reference()
+            program = replace(program, layer=reference.layer)
         parts = list_parts(program, artifact)
         for part, folder in parts:
             engine.build(part, replace(spec, notes=notes), folder)
@@ -260,7 +260,8 @@ class ComponentBuild:
         session = self._start(program, parts, obstacle)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
-        proof = self.prove(reference, session)
+        # The layer as it was, with all its weights, comes last: the build has given back its own.
+        proof = self.prove(reference or self.load_reference(), session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
     def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:
@@ -269,6 +270,10 @@ class ComponentBuild:
             return self.network.read
         rewrite = functools.cache(lambda: rewrite_network(self.network, self.layer_passes))
         return lambda name: rewrite().read(name)
+
+    def _describe(self) -> Program:
+        """Give the program without its layer."""
+        return Program(self.name, None, self.inputs, self.outputs, graph_passes=self.graph_passes)
 
     def _find_obstacle(self) -> str | None:
         """Say why a build for a named architecture does not run here; nothing if it does."""
