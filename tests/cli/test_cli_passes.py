@@ -12,9 +12,13 @@ from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.passes.registry import pass_names
 
 COMPONENTS = ("text_encoder", "denoiser", "vae_decoder")
-LAYER_PASSES = pass_names()[:4]
-# Of the tiny model, layer pass by layer pass.
-COUNTS = {"text_encoder": (2, 0, 0, 0), "denoiser": (4, 4, 1, 12), "vae_decoder": (1, 0, 1, 0)}
+LAYER_PASSES = pass_names()[:7]
+# Of the tiny model, layer pass by layer pass: its convolutions are too narrow for Winograd.
+COUNTS = {
+    "text_encoder": (2, 0, 0, 0, 0, 0, 0),
+    "denoiser": (4, 4, 1, 0, 0, 0, 12),
+    "vae_decoder": (1, 0, 1, 0, 0, 0, 0),
+}
 KEYS = ["component", "pass", "matched", "expected", "skipped", "error"]
 TIMING_KEYS = ["seconds_without", "seconds_with", "times_as_fast", "times_as_fast_quartiles"]
 FOLD_NORM = {"fold-norm": "FoldNorm"}
@@ -44,7 +48,8 @@ def test_json_has_a_row_for_each_component_and_pass(tiny_sd1, tmp_path):  # noqa
         count, skipped = 0, {"": "paddle-eager reads no ONNX graph"}
         if row["pass"] in LAYER_PASSES:
             count, skipped = COUNTS[row["component"]][LAYER_PASSES.index(row["pass"])], {}
-        assert (row["matched"], row["expected"], row["skipped"]) == (count, count, skipped)
+        expected = None if row["pass"] == "channels-last" else count
+        assert (row["matched"], row["expected"], row["skipped"]) == (count, expected, skipped)
         assert row["error"] is None if count == 0 else 0 <= row["error"] <= 1e-5
     # What is only tried pushes nothing out of the cache.
     assert not (tmp_path / "builds").exists()
@@ -58,11 +63,10 @@ def test_the_table_says_the_same(tiny_sd1):  # noqa: F811
     assert [line for line in lines if not line.startswith(" ")][1:] == [
         f"{name}, paddle-eager on cpu in fp32" for name in COMPONENTS
     ]
-    assert re.fullmatch(r"  merge-qkv +4 of 4 +relative error \d\.\de[-+]\d\d", lines[7])
-    assert [line.split() for line in lines[3:6]] == [
-        ["merge-kv", "0", "of", "0"],
-        ["phase-upsample", "0", "of", "0"],
-        ["hoist-invariants", "0", "of", "0"],
+    assert re.fullmatch(r"  merge-qkv +4 of 4 +relative error \d\.\de[-+]\d\d", lines[10])
+    nothing = ("merge-kv", "phase-upsample", "winograd-4x4", "winograd-2x2", "hoist-invariants")
+    assert [line.split() for line in lines[3:9] if "channels-last" not in line] == [
+        [name, "0", "of", "0"] for name in nothing
     ]
 
 
