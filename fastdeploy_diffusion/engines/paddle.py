@@ -53,7 +53,7 @@ class PaddleEngine(Engine):
         )
         return Support(
             False,
-            f"paddle runs {spec.device} in {' or '.join(allowed)}, not {spec.precision}{why}",
+            f"{self.name} runs {spec.device} in {' or '.join(allowed)}, not {spec.precision}{why}",
         )
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
@@ -62,34 +62,25 @@ class PaddleEngine(Engine):
         export_program(program, out)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        from fastdeploy_diffusion.paddle_runtime import paddle
+
         check_manifest(program, artifact)
-        return _PaddleSession(self.name, program, _create_predictor(artifact, spec))
+        config = paddle.inference.Config(str(artifact / PROGRAM_FILE), str(artifact / WEIGHTS_FILE))
+        self._configure(config, spec)
+        return _PaddleSession(self.name, program, paddle.inference.create_predictor(config))
+
+    def _configure(self, config: Any, spec: BuildSpec) -> None:
+        """Set up Paddle Inference's ``Config`` for a spec."""
+        config.disable_glog_info()
+        config.enable_new_executor()
+        config.enable_new_ir()
+        config.set_cpu_math_library_num_threads(spec.cpu_threads)
+        {"cpu": _configure_cpu, "gpu": _configure_gpu, "xpu": _configure_xpu}[spec.device.kind](
+            config, spec
+        )
 
 
-def _create_predictor(artifact: Path, spec: BuildSpec) -> Any:
-    from fastdeploy_diffusion.paddle_runtime import paddle
-
-    inference = paddle.inference
-    config = inference.Config(str(artifact / PROGRAM_FILE), str(artifact / WEIGHTS_FILE))
-    config.disable_glog_info()
-    config.enable_new_executor()
-    config.enable_new_ir()
-    config.set_cpu_math_library_num_threads(spec.cpu_threads)
-    if spec.device.kind == "cpu":
-        _configure_cpu(config)
-    elif spec.device.kind == "gpu":
-        precision = {
-            "fp32": inference.PrecisionType.Float32,
-            "fp16": inference.PrecisionType.Half,
-            "bf16": inference.PrecisionType.Bfloat16,
-        }[spec.precision]
-        config.enable_use_gpu(GPU_POOL_MB, spec.device.index, precision)
-    else:
-        _configure_xpu(config, spec.device.index)
-    return inference.create_predictor(config)
-
-
-def _configure_cpu(config: Any) -> None:
+def _configure_cpu(config: Any, spec: BuildSpec) -> None:
     # oneDNN with Paddle's own choice of passes is on by default, and wrong.
     config.enable_mkldnn()
     config.enable_custom_passes(list(ONEDNN_PASSES), True)
@@ -98,12 +89,23 @@ def _configure_cpu(config: Any) -> None:
     config.delete_pass("inplace_pass")
 
 
-def _configure_xpu(config: Any, index: int) -> None:
+def _configure_gpu(config: Any, spec: BuildSpec) -> None:
+    from fastdeploy_diffusion.paddle_runtime import paddle
+
+    precision = {
+        "fp32": paddle.inference.PrecisionType.Float32,
+        "fp16": paddle.inference.PrecisionType.Half,
+        "bf16": paddle.inference.PrecisionType.Bfloat16,
+    }[spec.precision]
+    config.enable_use_gpu(GPU_POOL_MB, spec.device.index, precision)
+
+
+def _configure_xpu(config: Any, spec: BuildSpec) -> None:
     from fastdeploy_diffusion.paddle_runtime import paddle
 
     config.enable_xpu()
     options = paddle.inference.XpuConfig()
-    options.device_id = index
+    options.device_id = spec.device.index
     config.set_xpu_config(options)
 
 
