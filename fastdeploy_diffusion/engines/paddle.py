@@ -1,6 +1,6 @@
 """Paddle Inference on the exported PIR program: the engine that needs nothing but Paddle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,8 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = {
 ONEDNN_PASSES = ("conv2d_bias_fuse_pass", "conv2d_transpose_bias_fuse_pass")
 
 GPU_POOL_MB = 256
+# It comes after the others, and goes on unless it is deleted.
+LAYOUT_PASS = "transfer_layout_pass"
 
 
 class PaddleEngine(Engine):
@@ -98,6 +100,20 @@ def _configure_gpu(config: Any, spec: BuildSpec) -> None:
         "bf16": paddle.inference.PrecisionType.Bfloat16,
     }[spec.precision]
     config.enable_use_gpu(GPU_POOL_MB, spec.device.index, precision)
+    if (chosen := spec.options.get("gpu_passes")) is not None:
+        choose_gpu_passes(config, chosen)
+
+
+def choose_gpu_passes(config: Any, chosen: Sequence[str]) -> None:
+    """Let Paddle Inference run these passes in this order, and none else that has a choice.
+
+    Args:
+        config: Its ``Config``.
+        chosen: Names of Paddle's own passes.
+    """
+    config.enable_custom_passes([name for name in chosen if name != LAYOUT_PASS], True)
+    if LAYOUT_PASS not in chosen:
+        config.delete_pass(LAYOUT_PASS)
 
 
 def _configure_xpu(config: Any, spec: BuildSpec) -> None:

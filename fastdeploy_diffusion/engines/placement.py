@@ -91,8 +91,7 @@ def select_engine(
             allowed=unavailable.allowed,
             fix=unavailable.fix,
         )
-    own = options.get(FALLBACK_ENGINE, {})
-    instead = BuildSpec(Device("cpu"), "fp32", threads, options=own)
+    instead = BuildSpec(Device("cpu"), "fp32", threads)
     if not cpu_fallback:
         raise EngineUnavailableError(
             f"{name} on {asked} cannot run here: {unavailable.problem}",
