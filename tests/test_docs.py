@@ -16,13 +16,14 @@ from user_distribution import forget_modules
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
 from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.cli.model import load_config
+from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
-PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ENGLISH, CHINESE, *sorted((ROOT / "docs").rglob("*.md"))]
 # The Chinese README has the blocks of the English one, which one test makes sure of.
 PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
 
@@ -218,7 +219,8 @@ def test_both_readmes_tell_the_same():
 @pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda page: page.name)
 def test_readmes_link_every_page(readme):
     text = readme.read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[2:] if f"](docs/{page.name})" not in text] == []
+    pages = [page.relative_to(ROOT).as_posix() for page in PAGES[2:]]
+    assert [page for page in pages if f"]({page})" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,7 @@ def test_readmes_link_every_page(readme):
         ("configuration.md", [*DiffusionConfig.option_names(), *RequestDefaults.option_names()]),
         ("configuration.md", [*SCHEDULERS, *ENGINES, *PREDICTION_TYPES]),
         ("engines.md", ENGINES),
+        ("engines/paddle.md", PADDLE_GPU_PASSES),
         ("schedulers.md", SCHEDULERS),
         ("schedulers.md", [each.diffusers_name for each in SCHEDULERS.values()]),
     ],

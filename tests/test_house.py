@@ -51,10 +51,14 @@ RUNTIMES = {
         "export/",
         "checkpoints/",
         "engines/paddle*",
+        "engines/cinn",
         "paddle_runtime",
     ),
     # The package's own quiet way to Paddle is as good as Paddle.
-    "paddle_runtime": ("models/", "passes/", "export/", "checkpoints/", "engines/paddle*"),
+    "paddle_runtime": (
+        *("models/", "passes/", "export/", "checkpoints/"),
+        *("engines/paddle*", "engines/cinn"),
+    ),
     "onnx": ("export/",),
     "onnx_ir": ("export/", "passes/"),
     "onnxscript": ("export/", "passes/"),

@@ -70,17 +70,22 @@ def rm(
         list[str] | None,
         typer.Argument(metavar="[DIGEST]...", help="As `ls` shows them, or the first digits."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove every build.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
     folder: Folder = None,
     debug: Debug = False,
 ) -> None:
-    """Remove builds; the next start makes them again."""
+    """Remove builds; the next start makes them again.
+
+    With --all also what is noted beside them: digests of weights, kernels and their times.
+    """
     with explain_errors(debug):
         cache = _open(folder)
         entries = cache.entries()
         chosen = entries if everything else _choose(entries, digests or [])
         for entry in chosen:
             cache.remove(entry.digest)
+        if everything:
+            cache.remove_notes()
         print(f"removed {_count(len(chosen))}")
 
 

@@ -13,7 +13,6 @@ from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.machine import describe_machine
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
@@ -92,11 +91,7 @@ def _find_version(package: str) -> str | None:
 
 def _probe_engine(name: str) -> dict[str, Any]:
     """By device: whether the engine runs there, in which precisions, and if not, why not."""
-    try:
-        engine = create_engine(name)
-    except EngineUnavailableError as error:
-        missing = {"available": False, "precisions": [], "reason": error.problem, "install": ""}
-        return {device.kind: missing for device in DEVICES}
+    engine = create_engine(name)
     found: dict[str, Any] = {}
     for device in DEVICES:
         answer = engine.probe(device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.engine_options import TensorRTConfig
+from fastdeploy_diffusion.config.engine_options import PaddleConfig, TensorRTConfig
 from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
@@ -52,6 +52,7 @@ FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.ex
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
 Component = Annotated[ComponentConfig, MayBeEmpty]
 Shapes = Annotated[ShapesConfig, MayBeEmpty]
+Paddle = Annotated[PaddleConfig, MayBeEmpty]
 TensorRT = Annotated[TensorRTConfig, MayBeEmpty]
 
 COMPONENTS = ("text_encoder", "denoiser", "vae")
@@ -136,6 +137,7 @@ class DiffusionConfig(ConfigSection):
     shapes: Shapes = Field(
         default=ShapesConfig(), description="a section with batch, height, width: ranges of sizes"
     )
+    paddle: Paddle = Field(default=PaddleConfig(), description="a section with gpu_passes")
     tensorrt: TensorRT = Field(
         default=TensorRTConfig(), description="a section with optimization_level, workspace_gib"
     )
@@ -222,15 +224,18 @@ class DiffusionConfig(ConfigSection):
             )
         own: ComponentConfig = getattr(self, name)
         device = own.device or self.device
-        given = self.tensorrt.model_dump(exclude_none=True)
+        on_gpu = parse_device(device).kind == "gpu"
+        options = {"tensorrt": self.tensorrt.model_dump(exclude_none=True)}
+        if on_gpu:
+            options["paddle"] = self.paddle.model_dump(exclude_none=True)
         return EngineChoice(
             engine=own.engine or self.engine,
             device=device,
             precision=own.precision or self.precision,
             pinned_by=None if own.precision in (None, "auto") else f"{name}.precision",
             threads=self.threads,
-            target=self.target if parse_device(device).kind == "gpu" else None,
-            options={"tensorrt": given} if given else {},
+            target=self.target if on_gpu else None,
+            options={engine: given for engine, given in options.items() if given},
         )
 
     def digest(self) -> str:
@@ -258,6 +263,16 @@ class DiffusionConfig(ConfigSection):
                 allowed="options of engines that are asked for",
                 fix="add engine='tensorrt', or remove the section",
                 option="tensorrt",
+            )
+        choices = [self.component(name) for name in COMPONENTS]
+        if self.paddle != PaddleConfig() and not any(
+            "paddle" in each.options and each.engine in ("paddle", "auto") for each in choices
+        ):
+            raise refuse(
+                "paddle has options for GPUs, and nothing is to run on it on a GPU",
+                allowed="options of engines that are asked for, on their devices",
+                fix="add device='gpu', or remove the section",
+                option="paddle",
             )
         return self
 

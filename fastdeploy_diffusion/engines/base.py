@@ -33,8 +33,8 @@ class BuildSpec:
             machine; ``None`` for the device itself.
         options: What the engine lets users choose, by name, as JSON values; its own defaults where
             left out.
-        notes: Folder where an engine may leave what makes its later builds faster; it decides
-            nothing of a build, and ``None`` is for no such folder.
+        notes: Folder where an engine may leave what makes later builds and starts faster; it
+            decides nothing of a build, and ``None`` is for no such folder.
 
     Raises:
         ConfigError: ``threads`` is less than 1.

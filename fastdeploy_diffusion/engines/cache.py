@@ -32,6 +32,9 @@ ARTIFACT_FOLDER = "artifact"
 _STAGED = ".staged"
 # Locks are never removed: one process would wait for a file that another no longer sees.
 _LOCKS = "locks"
+# Folders beside the entries, of what saves time and decides nothing of a build.
+DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
+_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS)
 
 
 class CacheWarning(UserWarning):
@@ -225,6 +228,17 @@ class ArtifactCache:
         with _explain(self.root):
             if (self.root / digest).exists():
                 shutil.rmtree(self.root / digest)
+
+    def remove_notes(self) -> None:
+        """Remove what is remembered beside the entries: digests, kernels and their times.
+
+        Raises:
+            CacheError: They cannot be removed.
+        """
+        with _explain(self.root):
+            for name in _NOTES:
+                if (self.root / name).exists():
+                    shutil.rmtree(self.root / name)
 
     def collect(self, keep: str = "") -> list[str]:
         """Remove what was used longest ago, until the rest is within the limit.

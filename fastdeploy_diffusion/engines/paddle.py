@@ -1,6 +1,6 @@
 """Paddle Inference on the exported PIR program: the engine that needs nothing but Paddle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,8 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = {
 ONEDNN_PASSES = ("conv2d_bias_fuse_pass", "conv2d_transpose_bias_fuse_pass")
 
 GPU_POOL_MB = 256
+# It comes after the others, and goes on unless it is deleted.
+LAYOUT_PASS = "transfer_layout_pass"
 
 
 class PaddleEngine(Engine):
@@ -53,7 +55,7 @@ class PaddleEngine(Engine):
         )
         return Support(
             False,
-            f"paddle runs {spec.device} in {' or '.join(allowed)}, not {spec.precision}{why}",
+            f"{self.name} runs {spec.device} in {' or '.join(allowed)}, not {spec.precision}{why}",
         )
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
@@ -62,34 +64,25 @@ class PaddleEngine(Engine):
         export_program(program, out)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
+        from fastdeploy_diffusion.paddle_runtime import paddle
+
         check_manifest(program, artifact)
-        return _PaddleSession(self.name, program, _create_predictor(artifact, spec))
+        config = paddle.inference.Config(str(artifact / PROGRAM_FILE), str(artifact / WEIGHTS_FILE))
+        self._configure(config, spec)
+        return _PaddleSession(self.name, program, paddle.inference.create_predictor(config))
+
+    def _configure(self, config: Any, spec: BuildSpec) -> None:
+        """Set up Paddle Inference's ``Config`` for a spec."""
+        config.disable_glog_info()
+        config.enable_new_executor()
+        config.enable_new_ir()
+        config.set_cpu_math_library_num_threads(spec.cpu_threads)
+        {"cpu": _configure_cpu, "gpu": _configure_gpu, "xpu": _configure_xpu}[spec.device.kind](
+            config, spec
+        )
 
 
-def _create_predictor(artifact: Path, spec: BuildSpec) -> Any:
-    from fastdeploy_diffusion.paddle_runtime import paddle
-
-    inference = paddle.inference
-    config = inference.Config(str(artifact / PROGRAM_FILE), str(artifact / WEIGHTS_FILE))
-    config.disable_glog_info()
-    config.enable_new_executor()
-    config.enable_new_ir()
-    config.set_cpu_math_library_num_threads(spec.cpu_threads)
-    if spec.device.kind == "cpu":
-        _configure_cpu(config)
-    elif spec.device.kind == "gpu":
-        precision = {
-            "fp32": inference.PrecisionType.Float32,
-            "fp16": inference.PrecisionType.Half,
-            "bf16": inference.PrecisionType.Bfloat16,
-        }[spec.precision]
-        config.enable_use_gpu(GPU_POOL_MB, spec.device.index, precision)
-    else:
-        _configure_xpu(config, spec.device.index)
-    return inference.create_predictor(config)
-
-
-def _configure_cpu(config: Any) -> None:
+def _configure_cpu(config: Any, spec: BuildSpec) -> None:
     # oneDNN with Paddle's own choice of passes is on by default, and wrong.
     config.enable_mkldnn()
     config.enable_custom_passes(list(ONEDNN_PASSES), True)
@@ -98,12 +91,37 @@ def _configure_cpu(config: Any) -> None:
     config.delete_pass("inplace_pass")
 
 
-def _configure_xpu(config: Any, index: int) -> None:
+def _configure_gpu(config: Any, spec: BuildSpec) -> None:
+    from fastdeploy_diffusion.paddle_runtime import paddle
+
+    precision = {
+        "fp32": paddle.inference.PrecisionType.Float32,
+        "fp16": paddle.inference.PrecisionType.Half,
+        "bf16": paddle.inference.PrecisionType.Bfloat16,
+    }[spec.precision]
+    config.enable_use_gpu(GPU_POOL_MB, spec.device.index, precision)
+    if (chosen := spec.options.get("gpu_passes")) is not None:
+        choose_gpu_passes(config, chosen)
+
+
+def choose_gpu_passes(config: Any, chosen: Sequence[str]) -> None:
+    """Let Paddle Inference run these passes in this order, and none else that has a choice.
+
+    Args:
+        config: Its ``Config``.
+        chosen: Names of Paddle's own passes.
+    """
+    config.enable_custom_passes([name for name in chosen if name != LAYOUT_PASS], True)
+    if LAYOUT_PASS not in chosen:
+        config.delete_pass(LAYOUT_PASS)
+
+
+def _configure_xpu(config: Any, spec: BuildSpec) -> None:
     from fastdeploy_diffusion.paddle_runtime import paddle
 
     config.enable_xpu()
     options = paddle.inference.XpuConfig()
-    options.device_id = index
+    options.device_id = spec.device.index
     config.set_xpu_config(options)
 
 

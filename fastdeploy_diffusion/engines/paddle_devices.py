@@ -1,4 +1,4 @@
-"""Which devices the installed Paddle can use: both Paddle engines ask here."""
+"""Which devices the installed Paddle can use: all Paddle engines ask here."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ INSTALL_XPU = (
 )
 
 
-def probe_paddle(device: Device) -> Availability:
+def probe_paddle(device: Device, *, needs_cinn: bool = False) -> Availability:
     """Tell whether Paddle is installed, built for the device, and sees it; never raises.
 
     Paddle itself must be asked before: ``enable_use_gpu`` on a CPU build runs on the CPU without
@@ -24,6 +24,8 @@ def probe_paddle(device: Device) -> Availability:
 
     Args:
         device: The device wanted.
+        needs_cinn: Whether Paddle must be built with its compiler CINN. Only GPU wheels of Paddle's
+            own index are; without it, ``to_static(backend="CINN")`` runs as if nothing was asked.
 
     Returns:
         Yes, or no with the reason and the pip command that helps.
@@ -33,6 +35,9 @@ def probe_paddle(device: Device) -> Availability:
     except Exception as error:  # a broken installation raises OSError and worse
         return Availability(False, f"Paddle cannot be imported: {error}", INSTALL_CPU)
     try:
+        if needs_cinn and not paddle.is_compiled_with_cinn():
+            reason = f"the installed Paddle {paddle.__version__} is built without CINN"
+            return Availability(False, reason, INSTALL_GPU)
         return _probe_device(paddle, device)
     except Exception as error:
         return Availability(False, f"Paddle failed when asked for {device}: {error}")

@@ -5,11 +5,12 @@ from importlib import import_module
 from types import MappingProxyType
 
 from fastdeploy_diffusion.engines.base import Engine
-from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
+from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 _CREATORS: Mapping[str, str] = MappingProxyType(
     {
+        "cinn": "fastdeploy_diffusion.engines.cinn:CINNEngine",
         "onnxruntime": "fastdeploy_diffusion.engines.onnxruntime:ONNXRuntimeEngine",
         "openvino": "fastdeploy_diffusion.engines.openvino:OpenVINOEngine",
         "paddle": "fastdeploy_diffusion.engines.paddle:PaddleEngine",
@@ -17,9 +18,6 @@ _CREATORS: Mapping[str, str] = MappingProxyType(
         "tensorrt": "fastdeploy_diffusion.engines.tensorrt:TensorRTEngine",
     }
 )
-
-# Names that a configuration may hold already, and what they will stand for.
-_PLANNED: Mapping[str, str] = MappingProxyType({"cinn": "Paddle's compiler CINN"})
 
 _SYNONYMS = {
     "eager": "paddle-eager",
@@ -43,19 +41,13 @@ def create_engine(name: str) -> Engine:
         name: One of `engine_names`.
 
     Raises:
-        EngineUnavailableError: The engine is planned, but this version does not have it.
         ConfigError: There is no such engine.
     """
-    if name in _PLANNED:
-        raise EngineUnavailableError(
-            f"this version does not have the {name} engine ({_PLANNED[name]}) yet",
-            allowed=", ".join(_CREATORS),
-        )
     if name not in _CREATORS:
         raise ConfigError(
             f"unknown engine {name!r}",
             allowed=", ".join(_CREATORS),
-            fix=did_you_mean(name, (*_CREATORS, *_PLANNED), _SYNONYMS),
+            fix=did_you_mean(name, _CREATORS, _SYNONYMS),
         )
     module, _, engine_class = _CREATORS[name].partition(":")
     engine: Engine = getattr(import_module(module), engine_class)()

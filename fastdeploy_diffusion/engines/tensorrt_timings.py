@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-TIMINGS_FOLDER = "tensorrt-timings"
+from fastdeploy_diffusion.engines.cache import TENSORRT_TIMINGS
 
 
 class TimingCache:
@@ -54,4 +54,4 @@ def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:
     """
     if notes is None or trt.__name__ == "tensorrt_rtx":
         return None
-    return TimingCache(notes / TIMINGS_FOLDER / f"{trt.__version__}-{gpu}")
+    return TimingCache(notes / TENSORRT_TIMINGS / f"{trt.__version__}-{gpu}")

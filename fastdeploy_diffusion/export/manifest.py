@@ -4,16 +4,20 @@ Paddle 3.3 loads a program whose weight file is missing or cut short without a w
 with whatever lies in memory. So the note is written last, and checked before every load.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.passes.contract import PassResult
 
 MANIFEST_FILE = "manifest.json"
 PROGRAM_FILE = "program.json"
@@ -98,6 +102,9 @@ def read_signature(directory: Path) -> Signature:
 
 def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
     """Tell what each graph pass did to an export; raises as `check_manifest`."""
+    # Not above: engines import this module, and this room imports Paddle.
+    from fastdeploy_diffusion.passes.contract import PassResult
+
     manifest = _read_manifest(program.name, directory)
     return [PassResult(**each) for each in manifest["graph_passes"]]
 

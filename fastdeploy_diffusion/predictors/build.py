@@ -204,7 +204,7 @@ class ComponentBuild:
             program = replace(program, read_weight=self._read_lazily())
         obstacle = self._find_obstacle()
         parts = find_parts(program, entry.artifact)
-        session = self._start(program, parts, obstacle)
+        session = self._start(program, parts, obstacle, notes=cache.root)
         error, passes = entry.proof["relative_error"], entry.proof["passes"]
         if error is not None:
             return BuiltSession(session, error, passes, cached=True)
@@ -257,7 +257,7 @@ class ComponentBuild:
         for each, result in zip(self.graph_passes, rewrites, strict=True):
             require_promise(each, result, self.name)
         counts = {each.name: each.count for each in (*results, *rewrites)}
-        session = self._start(program, parts, obstacle)
+        session = self._start(program, parts, obstacle, notes)
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
         # The layer as it was, with all its weights, comes last: the build has given back its own.
@@ -286,9 +286,13 @@ class ComponentBuild:
         return None
 
     def _start(
-        self, program: Program, parts: list[tuple[Program, Path]], obstacle: str | None
+        self,
+        program: Program,
+        parts: list[tuple[Program, Path]],
+        obstacle: str | None,
+        notes: Path | None,
     ) -> Session:
-        engine, spec = self.placement.engine, self.placement.spec
+        engine, spec = self.placement.engine, replace(self.placement.spec, notes=notes)
         if obstacle is not None:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
         sessions = [engine.load(part, spec, folder) for part, folder in parts]

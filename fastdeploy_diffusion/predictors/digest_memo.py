@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints import TensorSource
+from fastdeploy_diffusion.engines.cache import DIGESTS
 
-MEMO_FOLDER = "digests"
 # A file that was changed this short a time ago could change again and look the same.
 _SETTLED_NANOSECONDS = 2 * 10**9
 
@@ -26,7 +26,7 @@ def recall_digest(source: TensorSource, root: Path) -> str:
     """
     described = source.describe()
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
-    memo = root / MEMO_FOLDER / hashlib.sha256(text.encode()).hexdigest()
+    memo = root / DIGESTS / hashlib.sha256(text.encode()).hexdigest()
     with suppress(OSError, ValueError):
         kept = memo.read_text(encoding="ascii")
         if len(kept) == hashlib.sha256().digest_size * 2:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.engines.cache import CINN_KERNELS, DIGESTS, TENSORRT_TIMINGS
 
 
 def run(*words, code=0):
@@ -47,7 +48,11 @@ def test_builds_are_listed_verified_and_removed(folder):
     assert run("gc", *where).stdout == "removed 0 builds\n"
     assert run("gc", "--limit-gib", "0", *where).stdout == "removed 2 builds\n"
     assert "0 builds" in run("ls", *where).stdout
+    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "note").touch()
     assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
+    assert [each.name for each in folder.iterdir()] == ["locks"]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_defaults() -> None:
         "cache_limit_gib": 20.0,
         "defaults": dict.fromkeys(RequestDefaults.model_fields),
         "shapes": {"batch": (1, 2, 8), "height": None, "width": None},
+        "paddle": {"gpu_passes": None},
         "tensorrt": {"optimization_level": None, "workspace_gib": None},
         "text_encoder": none,
         "denoiser": none,

@@ -9,7 +9,7 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 
 # Engines that do not run on CPUs; their tests run where there is the device.
-DEVICES: Mapping[str, Device] = {"tensorrt": Device("gpu")}
+DEVICES: Mapping[str, Device] = {"cinn": Device("gpu"), "tensorrt": Device("gpu")}
 
 CPU_ENGINES = tuple(name for name in engine_names() if name not in DEVICES)
 

@@ -22,9 +22,14 @@ def test_threads_default_to_the_cores_and_must_be_positive():
             BuildSpec(Device("cpu"), threads=threads)
 
 
-@pytest.mark.parametrize("name", CPU_ENGINES)
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
-def test_the_cpu_runs_float32_only(name, precision, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, half) for name in ("paddle", "paddle-eager") for half in ("fp16", "bf16")),
+        *((name, "int8") for name in CPU_ENGINES),
+    ],
+)
+def test_a_precision_that_an_engine_does_not_have_is_refused(name, precision, tmp_path):
     spec = BuildSpec(Device("cpu"), precision)
     engine = create_engine(name)
     assert precision in engine.supports(spec).reason

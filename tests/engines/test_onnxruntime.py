@@ -5,12 +5,13 @@ import onnx
 import onnxruntime
 import pytest
 from component_programs import COMPONENTS
-from engine_programs import draw_feeds
+from engine_programs import CASES, draw_feeds
 from onnx import TensorProto
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.onnxruntime import _choose_provider
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 
@@ -63,6 +64,41 @@ def test_numbers_are_half_between_operators_and_weights_in_memory(precision, dty
     assert {held[name] for name in weights if "norm" not in name} == {dtype}
     constants = sum(np.prod(each.dims) for each in graph.initializer if each.data_type == FLOAT)
     assert constants * 10 <= sum(each.size for each in program.layer.parameters())
+
+
+def test_bound_inputs_go_to_the_device_once(tmp_path, monkeypatch):
+    case = CASES["attention"]
+    program, engine, spec = case.program("attention"), create_engine("onnxruntime"), BuildSpec(CPU)
+    engine.build(program, spec, tmp_path)
+    feeds, others = draw_feeds(case, 0), draw_feeds(case, 1)
+    with engine.load(program, spec, tmp_path) as session:
+        wanted, changed = (
+            session.run(**feeds),
+            session.run(**{**feeds, "context": others["context"]}),
+        )
+        sent = []
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+
+        def make_and_count(array, *place):
+            sent.append(array.shape)
+            return make(array, *place)
+
+        monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", make_and_count)
+        for context, result in ((feeds["context"], wanted), (others["context"], changed)):
+            session.bind(context=context)
+            sent.clear()
+            for _ in range(3):
+                given = session.run(sample=feeds["sample"])
+                np.testing.assert_array_equal(given["output"], result["output"])
+            assert sent.count(context.shape) == 1
+            assert sent.count(feeds["sample"].shape) == 3
+
+
+def test_gpus_compute_float32_as_float32():
+    assert _choose_provider(CPU) == ("CPUExecutionProvider", {})
+    name, options = _choose_provider(Device("gpu", 1))
+    assert name == "CUDAExecutionProvider"
+    assert (options["device_id"], options["use_tf32"]) == ("1", "0")
 
 
 def test_bf16_is_for_cpus_only():

@@ -15,7 +15,8 @@ from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 
 CPU, NO_GPU = Device("cpu"), Device("gpu", 99)
 UNAVAILABLE = [
-    ("cinn", CPU, "fp32", "does not have the cinn engine"),
+    ("cinn", CPU, "fp32", "cinn runs on gpu, not on cpu"),
+    ("cinn", NO_GPU, "fp16", "without CINN|no gpu:99"),
     ("tensorrt", NO_GPU, "fp32", "no NVIDIA GPU|no gpu:99"),
     ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
     ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),

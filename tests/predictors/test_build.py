@@ -12,6 +12,7 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.config.sections import PASSES
+from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
@@ -41,6 +42,14 @@ def model(tmp_path):
     [*((engine, []) for engine in ENGINES), ("openvino", ["merge-qkv", "hoist-invariants"])],
 )
 def test_the_second_start_neither_builds_nor_checks(engine, passes, model, tmp_path, monkeypatch):
+    notes = []
+    load = Engine.load
+
+    def load_and_note(self, program, spec, artifact):
+        notes.append(spec.notes)
+        return load(self, program, spec, artifact)
+
+    monkeypatch.setattr(Engine, "load", load_and_note)
     first, cached = draw(model, tmp_path / "cache", engine, passes=passes)
     assert cached == [False] * 3
 
@@ -52,6 +61,8 @@ def test_the_second_start_neither_builds_nor_checks(engine, passes, model, tmp_p
     second, cached = draw(model, tmp_path / "cache", engine, passes=passes)
     assert cached == [True] * 3
     np.testing.assert_array_equal(first, second)
+    # Both starts know where an engine may leave notes.
+    assert set(notes) == {tmp_path / "cache"}
 
 
 def test_openvino_keeps_the_weights_of_a_build_where_there_is_room(model, tmp_path, monkeypatch):
