@@ -109,7 +109,9 @@ def test_what_graph_passes_make_is_built(engine, name, tmp_path):
     passes = tuple(each for each in make_all_passes() if isinstance(each, GraphPass))
     case = COMPONENTS[name]
     program = replace(case.program(name.replace(" ", "_")), graph_passes=passes)
-    weights = read_weights(program, [name for name, _ in program.layer.named_parameters()])
+    weights = read_weights(
+        program, {name: "float32" for name, _ in program.layer.named_parameters()}
+    )
     # Not all to the bit: the scale of an attention goes into the biases of its queries and keys.
     assert len(build(engine, program, tmp_path)) > sum(each.nbytes for each in weights.values())
     for each, result in zip(passes, read_graph_passes(program, tmp_path), strict=True):
