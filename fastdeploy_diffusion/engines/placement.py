@@ -11,6 +11,7 @@ from fastdeploy_diffusion.engines.base import BuildSpec, Engine
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineUnavailableError
 
+# What takes the place of an engine that failed while it ran: the nearest to the reference.
 FALLBACK_ENGINE = "paddle"
 AUTO = "auto"
 # What ``engine="auto"`` tries, the fastest first, and what ``tune`` measures. ``cinn`` needs more
@@ -58,7 +59,7 @@ def select_engine(
     target: str | None = None,
     options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Placement:
-    """Choose what was asked for if it can run here, and otherwise Paddle on the CPU in float32.
+    """Choose what was asked for if it can run here, and otherwise the CPU's best in float32.
 
     Args:
         name: Name of the engine, or ``auto`` for the first of ``AUTO_ORDER`` that can run.
@@ -100,18 +101,18 @@ def select_engine(
         )
     if (name, asked) == (FALLBACK_ENGINE, instead):
         raise unavailable
-    engine = _require_engine(FALLBACK_ENGINE, instead)
+    fallback = _choose(instead, {})
     why = (
         f"{name} on {asked} was asked for and cannot run here: {unavailable.problem}. "
-        f"{FALLBACK_ENGINE} on {instead} runs instead"
+        f"{fallback.engine.name} on {instead} runs instead"
     )
     hint = f". To get it: {unavailable.fix}" if unavailable.fix else ""
     warnings.warn(why + hint, FallbackWarning, stacklevel=2)
-    return Placement(engine, instead, why)
+    return replace(fallback, fallback=why)
 
 
 def replace_engine(failed: Placement, problem: str) -> Placement | None:
-    """Give the fallback for an engine that failed while it ran; ``None`` if it was the fallback.
+    """Give Paddle on the CPU for an engine that failed while it ran; ``None`` if that has failed.
 
     A `FallbackWarning` is issued.
 

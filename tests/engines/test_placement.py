@@ -45,12 +45,12 @@ def test_the_fallback_is_loud_and_recorded(name, device, precision, reason):
         placement = select_engine(name, device, precision, cpu_fallback=True, threads=2)
     assert [warning.category for warning in caught] == [FallbackWarning]
     assert caught[0].filename == __file__
-    assert placement.engine.name == "paddle"
+    assert placement.engine.name == "openvino"  # the first that auto would take
     assert placement.spec == BuildSpec(CPU, "fp32", 2)
     assert placement.fallback is not None
     assert str(caught[0].message).startswith(placement.fallback)
     assert placement.fallback.startswith(f"{name} on {device} in {precision} was asked for")
-    assert placement.fallback.endswith("paddle on cpu in fp32 runs instead")
+    assert placement.fallback.endswith("openvino on cpu in fp32 runs instead")
     assert re.search(reason, placement.fallback)
 
 
@@ -81,7 +81,7 @@ def test_auto_takes_the_first_engine_that_can_run(monkeypatch):
 def test_auto_without_any_engine_falls_back_loudly_or_fails():
     with pytest.warns(FallbackWarning, match=r"auto on gpu:99 .*tensorrt: .*paddle: .*onnxrun"):
         taken = select_engine("auto", NO_GPU, "fp16", cpu_fallback=True)
-    assert (taken.engine.name, taken.spec) == ("paddle", BuildSpec(CPU))
+    assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU))
     with pytest.raises(EngineUnavailableError, match="no engine runs cpu in int8"):
         select_engine("auto", CPU, "int8", cpu_fallback=False)
 
