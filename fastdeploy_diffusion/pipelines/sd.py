@@ -66,10 +66,10 @@ class SDPipeline(DiffusionPredictor):
         super().__init__()
         self.config = config
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-        if checkpoint.family == "sdxl":
+        if checkpoint.family not in ("sd1", "sd2"):
             raise UnsupportedModelError(
-                f"{checkpoint.path} is a Stable Diffusion XL checkpoint",
-                allowed="Stable Diffusion 1.x and 2.x; this version has no SDXL pipeline yet",
+                f"{checkpoint.path} is a checkpoint of the family {checkpoint.family}",
+                allowed="sd1, sd2: Stable Diffusion 1.x and 2.x",
             )
         self._checkpoint = checkpoint
         self._digest: str | None = None
