@@ -31,6 +31,11 @@ SETTINGS: dict[str, type] = {
     "clip_skip": int,
     "seed": int,
     "eta": float,
+    "prompt_2": str,
+    "negative_prompt_2": str,
+    "true_cfg_scale": float,
+    "sigmas": list,
+    "max_sequence_length": int,
 }
 
 

@@ -10,22 +10,23 @@ from typing import Any, Literal
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 from fastdeploy_diffusion.errors import CheckpointError
 
-Family = Literal["sd1", "sd2", "sdxl"]
+Family = Literal["sd1", "sd2", "sdxl", "flux"]
 
 # The components that have weights, by family.
 WEIGHT_COMPONENTS: Mapping[Family, tuple[str, ...]] = {
     "sd1": ("text_encoder", "unet", "vae"),
     "sd2": ("text_encoder", "unet", "vae"),
     "sdxl": ("text_encoder", "text_encoder_2", "unet", "vae"),
+    "flux": ("text_encoder", "text_encoder_2", "transformer", "vae"),
 }
 
 
 class Checkpoint(ABC):
-    """An opened Stable Diffusion checkpoint; weights stay on disk until they are read.
+    """An opened checkpoint; weights stay on disk until they are read.
 
     Attributes:
         path: The folder or file.
-        family: ``sd1`` (1.x), ``sd2`` (2.x) or ``sdxl``.
+        family: ``sd1`` (1.x), ``sd2`` (2.x), ``sdxl`` or ``flux``.
         components: Names that ``config``, ``tensors`` or ``folder`` know.
         pipeline_options: Behaviour of the whole pipeline, such as ``force_zeros_for_empty_prompt``.
     """
@@ -52,7 +53,7 @@ class Checkpoint(ABC):
     def tensors(self, component: str) -> TensorSource:
         """The component's weights under the names of diffusers and transformers.
 
-        Text encoders come without the ``text_model.`` prefix.
+        CLIP's text encoders come without the ``text_model.`` prefix.
 
         Raises:
             CheckpointError: The checkpoint has no such component, or it has no weights.

@@ -12,19 +12,32 @@ from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
 from fastdeploy_diffusion.checkpoints.weight_files import open_weight_files
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_SD = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_FLUX = "FluxPipeline"
+_PIPELINES = (*_SD, _FLUX)
 
 # Component → the one class that is implemented. Schedulers and tokenizers are checked by their own
 # readers, which know what they implement.
-_CLASSES: Mapping[str, str] = {
+_SD_CLASSES: Mapping[str, str] = {
     "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
+}
+_CLASSES: Mapping[Family, Mapping[str, str]] = {
+    "sd1": _SD_CLASSES,
+    "sd2": _SD_CLASSES,
+    "sdxl": {**_SD_CLASSES, "text_encoder_2": "CLIPTextModelWithProjection"},
+    "flux": {
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+        "transformer": "FluxTransformer2DModel",
+        "vae": "AutoencoderKL",
+    },
 }
 _STEMS: Mapping[str, str] = {
     "text_encoder": "model",
     "text_encoder_2": "model",
+    "transformer": "diffusion_pytorch_model",
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
 }
@@ -32,6 +45,7 @@ _OTHER_COMPONENTS: Mapping[Family, tuple[str, ...]] = {
     "sd1": ("scheduler", "tokenizer"),
     "sd2": ("scheduler", "tokenizer"),
     "sdxl": ("scheduler", "tokenizer", "tokenizer_2"),
+    "flux": ("scheduler", "tokenizer", "tokenizer_2"),
 }
 # Parts of published pipelines that judge the finished picture and take no part in making it.
 _INERT_COMPONENTS = frozenset({"safety_checker", "feature_extractor"})
@@ -54,13 +68,13 @@ class DiffusersFolder(Checkpoint):
     def __init__(self, path: Path, variant: str | None) -> None:
         self.path = path
         index = read_json_object(path / "model_index.json")
-        is_xl = _read_pipeline_class(path, index) == "StableDiffusionXLPipeline"
-        unet_config = read_json_object(path / "unet" / "config.json")
-        self.family = _tell_family(is_xl, unet_config)
+        self.family = _tell_family(path, _read_pipeline_class(path, index))
 
         with_weights = WEIGHT_COMPONENTS[self.family]
         self.components = (*with_weights, *_OTHER_COMPONENTS[self.family])
-        self.pipeline_options = MappingProxyType(_check_index(path, index, self.components))
+        self.pipeline_options = MappingProxyType(
+            _check_index(path, index, self.components, self.family)
+        )
         self._configs = {
             "scheduler": read_json_object(path / "scheduler" / "scheduler_config.json"),
             **{name: read_json_object(path / name / "config.json") for name in with_weights},
@@ -70,7 +84,7 @@ class DiffusersFolder(Checkpoint):
             name: collect_tensors(
                 path / name,
                 open_weight_files(path / name, _STEMS[name], variant, root),
-                DIFFUSERS_RULES[name],
+                DIFFUSERS_RULES[_CLASSES[self.family][name]],
             )
             for name in with_weights
         }
@@ -94,8 +108,11 @@ def _read_pipeline_class(path: Path, index: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def _tell_family(is_xl: bool, unet_config: Mapping[str, Any]) -> Family:
-    if is_xl:
+def _tell_family(path: Path, pipeline: str) -> Family:
+    if pipeline == _FLUX:
+        return "flux"
+    unet_config = read_json_object(path / "unet" / "config.json")
+    if pipeline == "StableDiffusionXLPipeline":
         return "sdxl"
     # What sets SD 2.x apart at every width, small test models included: the transformers' input
     # and output projections are linear layers, in SD 1.x they are 1×1 convolutions.
@@ -103,7 +120,7 @@ def _tell_family(is_xl: bool, unet_config: Mapping[str, Any]) -> Family:
 
 
 def _check_index(
-    path: Path, index: Mapping[str, Any], components: tuple[str, ...]
+    path: Path, index: Mapping[str, Any], components: tuple[str, ...], family: Family
 ) -> dict[str, Any]:
     """Check the components that the index names and return its other entries."""
     options: dict[str, Any] = {}
@@ -126,8 +143,8 @@ def _check_index(
         raise CheckpointError(
             f"{where} names no {', '.join(absent)}", allowed=f"all of {', '.join(components)}"
         )
-    for name, class_name in _CLASSES.items():
-        if name in present and present[name] != class_name:
+    for name, class_name in _CLASSES[family].items():
+        if present[name] != class_name:
             raise UnsupportedModelError(
                 f"{where}: {name} of class {present[name]!r} is not implemented",
                 allowed=class_name,

@@ -18,6 +18,7 @@ class KeyRule:
         pattern: Regular expression over the stored name (after the component's prefix).
         names: Canonical names as templates (``\1`` is the first group). Several names: the
             tensor holds that many equal slices along axis 0. None: the tensor is known and inert.
+        slices: For each name, the slices that make it, in their order, where that is not one each.
         transposed: Stored as [in, out].
         squeezed: Stored as a 1×1 convolution kernel in some published files.
     """
@@ -26,11 +27,23 @@ class KeyRule:
     names: tuple[str, ...] = ()
     transposed: bool = False
     squeezed: bool = False
+    slices: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def shares(self) -> tuple[tuple[int, ...], ...]:
+        """The slices of each name."""
+        return self.slices or tuple((index,) for index in range(len(self.names)))
 
 
-def rename(pattern: str, *names: str, transposed: bool = False, squeezed: bool = False) -> KeyRule:
+def rename(
+    pattern: str,
+    *names: str,
+    transposed: bool = False,
+    squeezed: bool = False,
+    slices: tuple[tuple[int, ...], ...] = (),
+) -> KeyRule:
     """Make a rule that gives the tensors of a pattern their canonical names."""
-    return KeyRule(re.compile(pattern), names, transposed, squeezed)
+    return KeyRule(re.compile(pattern), names, transposed, squeezed, slices)
 
 
 def rename_layers(table: Mapping[str, str], *, squeezed: bool = False) -> tuple[KeyRule, ...]:
@@ -85,7 +98,7 @@ def _apply(
         match = rule.pattern.fullmatch(name)
         if match is None:
             continue
-        parts = len(rule.names)
+        parts = sum(len(share) for share in rule.shares)
         rows = (*file.tensors[stored_name].shape, 1)[0]
         if parts > 1 and rows % parts:
             raise CheckpointError(
@@ -95,8 +108,8 @@ def _apply(
         return [
             (
                 match.expand(template),
-                TensorView(file, stored_name, part, parts, rule.transposed, rule.squeezed),
+                TensorView(file, stored_name, share, parts, rule.transposed, rule.squeezed),
             )
-            for part, template in enumerate(rule.names)
+            for share, template in zip(rule.shares, rule.names, strict=True)
         ]
     return [(name, TensorView(file, stored_name))]

@@ -18,12 +18,12 @@ _ALLOWED = "a diffusers folder with model_index.json, or one .safetensors file"
 
 
 def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoint:
-    """Open a Stable Diffusion checkpoint: SD 1.x, SD 2.x or SDXL.
+    """Open a checkpoint of SD 1.x, SD 2.x, SDXL or Flux.
 
     Headers and configs are read and checked; the weights stay on disk.
 
     Args:
-        path: A diffusers folder, or a single ``.safetensors`` file in LDM/SGM naming.
+        path: A diffusers folder, or a single ``.safetensors`` file with the original names.
         variant: For folders, the infix of the weight files: ``"fp16"`` opens
             ``diffusion_pytorch_model.fp16.safetensors``. None opens the plain files.
 
@@ -44,6 +44,12 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path} is refused; {PICKLE_REASON}", allowed=_ALLOWED, fix=SAFETENSORS_FIX
+        )
+    if path.suffix.lower() == ".gguf":
+        raise CheckpointError(
+            f"{path} is a GGUF file: quantized weights of one network, for other programs",
+            allowed=_ALLOWED,
+            fix="give the checkpoint that it was made from",
         )
     if path.suffix.lower() != ".safetensors":
         raise CheckpointError(f"{path} is not a checkpoint", allowed=_ALLOWED)

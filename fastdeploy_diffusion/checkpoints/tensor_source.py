@@ -22,7 +22,8 @@ class TensorView:
     Attributes:
         file: The file that holds the tensor.
         stored_name: Its name in that file.
-        part: Which of ``parts`` equal slices along axis 0 (OpenCLIP stores Q, K and V as one).
+        slices: Which of ``parts`` equal slices along axis 0 make the tensor, in their order
+            (OpenCLIP stores Q, K and V as one).
         parts: How many slices the stored tensor holds.
         transposed: Stored as [in, out] where the canonical layout is [out, in].
         squeezed: A 1×1 convolution kernel where the canonical layout is a matrix.
@@ -30,7 +31,7 @@ class TensorView:
 
     file: SafetensorsFile
     stored_name: str
-    part: int = 0
+    slices: tuple[int, ...] = (0,)
     parts: int = 1
     transposed: bool = False
     squeezed: bool = False
@@ -47,7 +48,7 @@ class TensorView:
         if self.squeezed and set(shape[2:]) == {1}:
             shape = shape[:2]
         if self.parts > 1:
-            shape = (shape[0] // self.parts, *shape[1:])
+            shape = (shape[0] // self.parts * len(self.slices), *shape[1:])
         return shape[::-1] if self.transposed else shape
 
     @property
@@ -56,14 +57,19 @@ class TensorView:
 
     def describe(self) -> list[Any]:
         """Give all but the file as JSON values."""
-        return [self.stored_name, self.part, self.parts, self.transposed, self.squeezed]
+        return [self.stored_name, *self.slices, self.parts, self.transposed, self.squeezed]
 
     def read_stored(self) -> npt.NDArray[Any]:
         """Map the tensor in the canonical layout, still in its stored dtype."""
         array = self.file.read_stored(self.stored_name)
         if self.parts > 1:
             rows = len(array) // self.parts
-            array = array[self.part * rows : (self.part + 1) * rows]
+            first, last = self.slices[0], self.slices[-1]
+            if self.slices == tuple(range(first, last + 1)):
+                array = array[first * rows : (last + 1) * rows]  # still mapped
+            else:
+                chosen = [array[index * rows : (index + 1) * rows] for index in self.slices]
+                array = np.concatenate(chosen)
         return array.T if self.transposed else array.reshape(self.shape)
 
     def read(self) -> npt.NDArray[np.float32]:

@@ -26,8 +26,13 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
         "a ControlNet",
         "give a text-to-image checkpoint",
     ),
-    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", "give SD 1.x, SD 2.x or SDXL"),
-    (r"(^|\.)double_blocks\.\d", "a Flux model", "give SD 1.x, SD 2.x or SDXL"),
+    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", "give SD 1.x, SD 2.x, SDXL or Flux"),
+    (
+        r"(^|\.)double_blocks\.\d|^(single_)?transformer_blocks\.\d",
+        "the transformer of Flux, without text encoders and VAE",
+        "give a diffusers folder of Flux; this file may stand in it as "
+        "transformer/diffusion_pytorch_model.safetensors, with the config.json of its model",
+    ),
     (
         r"^conditioner\.embedders\.0\.model\.",
         "an SDXL refiner",
@@ -41,12 +46,13 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
     (r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid)", "a VAE alone", _FOLDER_FIX),
     (r"^down_blocks\.\d", "the UNet of a diffusers folder", _FOLDER_FIX),
     (r"(^|\.)embeddings\.token_embedding\.", "a CLIP text encoder alone", _FOLDER_FIX),
+    (r"(^|\.)SelfAttention\.relative_attention_bias\.", "a T5 text encoder alone", _FOLDER_FIX),
 )
 
 
 def describe_unknown_file(file: SafetensorsFile) -> CheckpointError:
     """Make the error for a file that is none of the known single-file checkpoints."""
-    allowed = "one file with text encoder(s), UNet and VAE of SD 1.x, SD 2.x or SDXL"
+    allowed = "one file with all components of SD 1.x, SD 2.x, SDXL or Flux"
     for pattern, description, fix in _LOOKS_LIKE:
         if any(re.search(pattern, name) for name in file.tensors):
             return CheckpointError(

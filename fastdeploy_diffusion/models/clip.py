@@ -12,6 +12,7 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.attention import split_heads
 from fastdeploy_diffusion.models.model_config import read_config
 from fastdeploy_diffusion.models.sizes import read_sizes
+from fastdeploy_diffusion.models.transformers_keys import INERT_KEYS
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("clip_text_model",),
@@ -19,42 +20,6 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "use_attention_mask": (False,),
 }
-# Training, generation and bookkeeping of transformers; none changes what the encoder computes.
-_INERT = frozenset(
-    (
-        "architectures",
-        "attention_dropout",
-        "attn_implementation",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "cross_attention_hidden_size",
-        "decoder_start_token_id",
-        "dropout",
-        "dtype",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_factor",
-        "initializer_range",
-        "is_encoder_decoder",
-        "label2id",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "prefix",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "tie_encoder_decoder",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "transformers_version",
-        "use_bfloat16",
-        "use_cache",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +52,7 @@ class CLIPTextConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY, inert=_INERT)
+        return read_config(cls, raw, only=_ONLY, inert=INERT_KEYS)
 
 
 class CLIPTextOutput(NamedTuple):

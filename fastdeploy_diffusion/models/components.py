@@ -29,6 +29,18 @@ class TextConditioner(nn.Layer):
         return hidden_states, output.pooled
 
 
+class PooledTextConditioner(nn.Layer):
+    """A text encoder that gives its pooled output alone, which is all that Flux takes of CLIP."""
+
+    def __init__(self, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Map (B, T) int64 to (B, P)."""
+        return self.encoder(input_ids).pooled
+
+
 class LatentDecoder(nn.Layer):
     """The autoencoder's decoder, from latents as the denoiser leaves them; without the encoder."""
 

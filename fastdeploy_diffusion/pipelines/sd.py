@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import numpy as np
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import (
     Conditioning,
-    DiffusionPredictor,
     FloatArray,
     Networks,
     Part,
@@ -25,7 +24,6 @@ from fastdeploy_diffusion.predictors.request import (
     ModelLimits,
     plan_generation,
 )
-from fastdeploy_diffusion.predictors.result import PipelineReport
 from fastdeploy_diffusion.predictors.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
@@ -44,7 +42,7 @@ _FOR_KNOWN_SIZES = {
 """What passes do less of where sizes are open."""
 
 
-class SDPipeline(DiffusionPredictor):
+class SDPipeline(CheckpointPredictor):
     """Text to image with a Stable Diffusion 1.x or 2.x checkpoint.
 
     Args:
@@ -63,16 +61,13 @@ class SDPipeline(DiffusionPredictor):
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
-        super().__init__()
-        self.config = config
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-        if checkpoint.family == "sdxl":
+        if checkpoint.family not in ("sd1", "sd2"):
             raise UnsupportedModelError(
-                f"{checkpoint.path} is a Stable Diffusion XL checkpoint",
-                allowed="Stable Diffusion 1.x and 2.x; this version has no SDXL pipeline yet",
+                f"{checkpoint.path} is a checkpoint of the family {checkpoint.family}",
+                allowed="sd1, sd2: Stable Diffusion 1.x and 2.x",
             )
-        self._checkpoint = checkpoint
-        self._digest: str | None = None
+        super().__init__(config, checkpoint)
         self._text_encoder = TextEncoder(checkpoint, config, _load_tokenizer(checkpoint, config))
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = VAEDecoder(checkpoint, config)
@@ -83,33 +78,23 @@ class SDPipeline(DiffusionPredictor):
         # Refuses a scheduler that is not implemented now, not at the first picture.
         scheduler = create_scheduler(self._scheduler_config, config.scheduler)
         self._scheduler_name = type(scheduler).__name__
-
-    @property
-    def report(self) -> PipelineReport:
-        """What really runs: engine, device, fallback and proof of each component."""
-        return PipelineReport(
-            model=str(self._checkpoint.path),
-            family=self._checkpoint.family,
-            scheduler=self._scheduler_name,
-            components=(
-                self._text_encoder.component.report,
-                self._denoiser.component.report,
-                self._vae.component.report,
-            ),
+        self._components = (
+            self._text_encoder.component,
+            self._denoiser.component,
+            self._vae.component,
         )
-
-    def close(self) -> None:
-        """Free the engines' memory; a later request builds again."""
-        for each in (self._text_encoder, self._denoiser, self._vae):
-            each.component.close()
 
     def _plan(self, request: GenerationRequest) -> GenerationPlan:
         plan = plan_generation(request, self.config.defaults, self._limits)
         self._text_encoder.check_clip_skip(request.clip_skip or 0)
         return plan
 
-    def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
-        return create_scheduler(self._scheduler_config, self.config.scheduler, eta=plan.request.eta)
+    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        scheduler = create_scheduler(
+            self._scheduler_config, self.config.scheduler, eta=plan.request.eta
+        )
+        scheduler.set_timesteps(plan.num_inference_steps)
+        return scheduler
 
     def _list_parts(self, plan: GenerationPlan) -> list[Part]:
         _, height, width = plan.latent_shape
@@ -127,9 +112,8 @@ class SDPipeline(DiffusionPredictor):
                 self._denoiser.signature(ranges.height, ranges.width, tokens, ranges.batch),
                 self._vae.signature(ranges.height, ranges.width, 1),
             )
-        components = (self._text_encoder.component, self._denoiser.component, self._vae.component)
         sizes = {"height": height, "width": width}
-        return [Part(*each, sizes) for each in zip(components, signatures, strict=True)]
+        return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
 
     def _prepare(self, plan: GenerationPlan) -> Networks:
         return Networks(
@@ -172,27 +156,8 @@ class SDPipeline(DiffusionPredictor):
         negative, positive = np.split(predicted, 2)
         return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
 
-    def _decode(self, networks: Networks, latents: FloatArray) -> FloatArray:
+    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
         return self._vae.decode(networks.vae_decoder, latents)
-
-    def _describe_run(self) -> dict[str, Any]:
-        if self._digest is None:
-            self._digest = self._checkpoint.digest()
-        return {
-            "model": Path(self._checkpoint.path).name,
-            "model_digest": self._digest,
-            "scheduler": self._scheduler_name,
-            "components": {
-                each.name: {
-                    "engine": each.engine,
-                    "device": each.device,
-                    "precision": each.precision,
-                    "fallback": each.fallback,
-                    "relative_error": each.relative_error,
-                }
-                for each in self.report.components
-            },
-        }
 
 
 def _join_contexts(told: Conditioning) -> FloatArray:

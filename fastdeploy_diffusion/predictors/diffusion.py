@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +45,14 @@ class Conditioning:
     Args:
         prompt_embeds: (B, T, D) float32.
         negative_prompt_embeds: (B, T, D) float32; ``None`` without guidance.
+        pooled_prompt_embeds: (B, P) float32, for families that take them.
+        negative_pooled_prompt_embeds: (B, P) float32, likewise; ``None`` without guidance.
     """
 
     prompt_embeds: FloatArray
     negative_prompt_embeds: FloatArray | None
+    pooled_prompt_embeds: FloatArray | None = None
+    negative_pooled_prompt_embeds: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Networks:
     text_encoder: Session
     denoiser: Session
     vae_decoder: Session
+    text_encoder_2: Session | None = None
 
 
 class Part(NamedTuple):
@@ -76,6 +81,8 @@ class Part(NamedTuple):
 
 class DiffusionPredictor(ABC):
     """Text to image with any model that denoises latents; a family fills in the networks."""
+
+    request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
 
     def __init__(self) -> None:
         self._cancellations = 0
@@ -106,7 +113,7 @@ class DiffusionPredictor(ABC):
             EngineError: A network failed.
             CancelledError: ``cancel`` was called.
         """
-        result = self.generate(make_request(prompt, settings))
+        result = self.generate(make_request(prompt, settings, self.request_class))
         is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
         return result.images[0] if is_one and isinstance(result.images, list) else result.images
 
@@ -124,9 +131,7 @@ class DiffusionPredictor(ABC):
         by closing the iterator, or with ``cancel``. Raises as ``text_to_image``.
         """
         plan = self._plan(request)
-        scheduler = self._create_scheduler(plan)
-        scheduler.set_timesteps(plan.num_inference_steps)
-        return self._run(plan, scheduler)
+        return self._run(plan, self._start_scheduler(plan))
 
     def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
         """Make everything ready for pictures of a size, without drawing one.
@@ -196,8 +201,12 @@ class DiffusionPredictor(ABC):
         """Check a request."""
 
     @abstractmethod
-    def _create_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
-        """A scheduler of this request's own."""
+    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        """A scheduler of this request's own, with its timesteps set."""
+
+    def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
+        """Draw the first latents, each picture's from its own stream."""
+        return _draw(generators, plan.latent_shape)
 
     @abstractmethod
     def _list_parts(self, plan: GenerationPlan) -> list[Part]:
@@ -233,7 +242,7 @@ class DiffusionPredictor(ABC):
         """Predict from scaled latents, guidance included."""
 
     @abstractmethod
-    def _decode(self, networks: Networks, latents: FloatArray) -> FloatArray:
+    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
         """Turn latents into images (B, 3, H, W), about in [-1, 1]."""
 
     @abstractmethod
@@ -254,7 +263,7 @@ class DiffusionPredictor(ABC):
         generators = [TorchGenerator(seed) for seed in plan.seeds]
         latents = plan.request.latents
         if latents is None:
-            latents = _draw(generators, plan.latent_shape)
+            latents = self._draw_latents(plan, generators)
         latents = latents * np.float32(scheduler.init_noise_sigma)
         steps: list[float] = []
         total = len(scheduler.timesteps)
@@ -273,7 +282,9 @@ class DiffusionPredictor(ABC):
                 yield event
         self._check_cancelled(cancellations, total, total)
         clock.lap()
-        decoded = None if plan.request.output_type == "latent" else self._decode(networks, latents)
+        decoded = None
+        if plan.request.output_type != "latent":
+            decoded = self._decode(networks, plan, latents)
         vae_decoder = clock.lap()
         images = latents if decoded is None else self._finish(plan, decoded)
         timings = StageTimings(
@@ -304,8 +315,10 @@ class DiffusionPredictor(ABC):
         chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
         returned = callback(self, index, timestep, chosen)
         tensors |= {name: value for name, value in (returned or {}).items() if name in tensors}
-        return tensors["latents"], Conditioning(
-            tensors["prompt_embeds"], tensors["negative_prompt_embeds"]
+        return tensors["latents"], replace(
+            told,
+            prompt_embeds=tensors["prompt_embeds"],
+            negative_prompt_embeds=tensors["negative_prompt_embeds"],
         )
 
     def _finish(self, plan: GenerationPlan, decoded: FloatArray) -> list[Image.Image] | FloatArray:
@@ -321,13 +334,17 @@ class DiffusionPredictor(ABC):
         return images
 
 
-def make_request(prompt: Any, settings: dict[str, Any]) -> GenerationRequest:
-    """Turn keyword arguments into a request.
+def make_request(
+    prompt: Any,
+    settings: dict[str, Any],
+    request_class: type[GenerationRequest] = GenerationRequest,
+) -> GenerationRequest:
+    """Turn keyword arguments into a request of a class.
 
     Raises:
         RequestError: A keyword is unknown.
     """
-    names = [each.name for each in fields(GenerationRequest)]
+    names = [each.name for each in fields(request_class)]
     for name in settings:
         if name not in names:
             raise RequestError(
@@ -335,7 +352,7 @@ def make_request(prompt: Any, settings: dict[str, Any]) -> GenerationRequest:
                 allowed=", ".join(names),
                 fix=did_you_mean(name, names, _SYNONYMS),
             )
-    return GenerationRequest(prompt=prompt, **settings)
+    return request_class(prompt=prompt, **settings)
 
 
 def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:

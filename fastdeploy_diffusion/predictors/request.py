@@ -72,6 +72,8 @@ class ModelLimits:
         multiple: Both sizes must be multiples of it.
         latent_channels: Channels of the latents.
         ranges: What one build serves; ``None`` if every size has a build of its own.
+        steps: Where nobody asks for another number.
+        guidance_scale: Where nobody asks for another.
     """
 
     height: int
@@ -79,6 +81,12 @@ class ModelLimits:
     multiple: int
     latent_channels: int
     ranges: ShapeRanges | None = None
+    steps: int = 50
+    guidance_scale: float = 7.5
+
+    def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of one picture's latents; its sizes are in pixels."""
+        return self.latent_channels, height // self.multiple, width // self.multiple
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class GenerationPlan:
     seeds: tuple[int, ...]
     height: int
     width: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     num_inference_steps: int
     guidance_scale: float
 
@@ -130,8 +138,8 @@ def plan_generation(
         RequestError: A value is not allowed; the message says which are.
     """
     _check_choices(request)
-    prompts = _spread_texts("prompt", request.prompt)
-    negatives = _spread_texts(
+    prompts = spread_texts("prompt", request.prompt)
+    negatives = spread_texts(
         "negative_prompt", _first(request.negative_prompt, defaults.negative_prompt, "")
     )
     if len(negatives) == 1:
@@ -145,7 +153,7 @@ def plan_generation(
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
     width = _check_size("width", _first(request.width, defaults.width, limits.width), limits)
     pictures = count * len(prompts)
-    latent_shape = (limits.latent_channels, height // limits.multiple, width // limits.multiple)
+    latent_shape = limits.shape_latents(height, width)
     _check_latents(request.latents, (pictures, *latent_shape))
     plan = GenerationPlan(
         request=request,
@@ -157,10 +165,11 @@ def plan_generation(
         latent_shape=latent_shape,
         num_inference_steps=_check_whole(
             "num_inference_steps",
-            _first(request.num_inference_steps, defaults.num_inference_steps, 50),
+            _first(request.num_inference_steps, defaults.num_inference_steps, limits.steps),
         ),
         guidance_scale=_check_number(
-            "guidance_scale", _first(request.guidance_scale, defaults.guidance_scale, 7.5)
+            "guidance_scale",
+            _first(request.guidance_scale, defaults.guidance_scale, limits.guidance_scale),
         ),
     )
     if limits.ranges is not None:
@@ -194,7 +203,12 @@ def _check_choices(request: GenerationRequest) -> None:
         _check_whole("clip_skip", request.clip_skip, least=0)
 
 
-def _spread_texts(name: str, given: Any) -> tuple[str, ...]:
+def spread_texts(name: str, given: Any) -> tuple[str, ...]:
+    """Give one text, or several, as a tuple.
+
+    Raises:
+        RequestError: It is something else.
+    """
     texts = (given,) if isinstance(given, str) else given
     if (
         not isinstance(texts, Sequence)

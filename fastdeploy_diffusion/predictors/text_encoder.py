@@ -53,7 +53,7 @@ class TextEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.config = CLIPTextConfig.from_dict(checkpoint.config("text_encoder"))
-        _check_fit(tokenizer, self.config)
+        check_fit(tokenizer, self.config)
         self.component = Component(
             "text_encoder",
             config.component("text_encoder"),
@@ -107,7 +107,12 @@ class TextEncoder:
         )
 
 
-def _check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig) -> None:
+def check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig) -> None:
+    """Refuse a tokenizer that is not the encoder's.
+
+    Raises:
+        UnsupportedModelError: It has more tokens, or gives longer texts, than the encoder knows.
+    """
     if tokenizer.vocab_size > config.vocab_size:
         raise UnsupportedModelError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder "

@@ -42,5 +42,10 @@ def karras_sigmas(config: KarrasConfig, sigmas: FloatArray, steps: int) -> Float
     """
     low = float(sigmas[-1]) if config.sigma_min is None else config.sigma_min
     high = float(sigmas[0]) if config.sigma_max is None else config.sigma_max
+    return space_evenly_in_roots(low, high, steps)
+
+
+def space_evenly_in_roots(low: float, high: float, steps: int) -> FloatArray:
+    """Noise levels from ``high`` down to ``low``, evenly spaced in ``sigma ** (1 / 7)``."""
     start, end = high ** (1 / RHO), low ** (1 / RHO)
     return np.asarray((start + np.linspace(0, 1, steps) * (end - start)) ** RHO)

@@ -7,31 +7,12 @@ Natural Language Supervision", 2021, section 2.4.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.tokenizers.files import WORD_END, TokenizerFiles, read_tokenizer_files
-
-
-class TruncationWarning(UserWarning):
-    """A prompt has more tokens than the text encoder reads; the end of it was cut off."""
-
-
-@dataclass(frozen=True)
-class TokenizedPrompts:
-    """Prompts as a text encoder takes them.
-
-    Attributes:
-        input_ids: (B, max_length) int64: begin, prompt, end, padding.
-        truncated: What was cut off each prompt, as the tokens read (lower case); "" if nothing was.
-    """
-
-    input_ids: npt.NDArray[np.int64]
-    truncated: tuple[str, ...]
+from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, TruncationWarning, check_texts
 
 
 class CLIPTokenizer:
@@ -86,7 +67,7 @@ class CLIPTokenizer:
         Warns:
             TruncationWarning: per prompt that is too long, with the text that was cut off.
         """
-        _check_texts(texts)
+        check_texts(texts)
         input_ids = np.full((len(texts), self.max_length), self.pad_id, np.int64)
         truncated = []
         for row, text in zip(input_ids, texts, strict=True):
@@ -107,19 +88,3 @@ class CLIPTokenizer:
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text.replace(WORD_END, " ").strip()
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str) or not texts:
-        raise RequestError(f"prompts are {texts!r}", allowed="a list of one or more strings")
-    for text in texts:
-        if not isinstance(text, str):
-            raise RequestError(f"the prompt {text!r} is not a string", allowed="str")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"the prompt {text!r} has half a surrogate pair at position {error.start}",
-                allowed="Unicode text",
-                fix="decode the prompt as UTF-8 where it enters the program",
-            ) from None

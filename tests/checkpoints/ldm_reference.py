@@ -34,48 +34,48 @@ UNETS = {
 }
 
 
-def _layer(shapes: Shapes, name: str, *weight: int) -> None:
+def add_layer(shapes: Shapes, name: str, *weight: int) -> None:
     shapes[f"{name}.weight"] = weight
     shapes[f"{name}.bias"] = weight[:1]
 
 
 def _resnet(shapes: Shapes, name: str, old: int, new: int, embedding: int) -> None:
-    _layer(shapes, f"{name}.in_layers.0", old)
-    _layer(shapes, f"{name}.in_layers.2", new, old, 3, 3)
-    _layer(shapes, f"{name}.emb_layers.1", new, embedding)
-    _layer(shapes, f"{name}.out_layers.0", new)
-    _layer(shapes, f"{name}.out_layers.3", new, new, 3, 3)
+    add_layer(shapes, f"{name}.in_layers.0", old)
+    add_layer(shapes, f"{name}.in_layers.2", new, old, 3, 3)
+    add_layer(shapes, f"{name}.emb_layers.1", new, embedding)
+    add_layer(shapes, f"{name}.out_layers.0", new)
+    add_layer(shapes, f"{name}.out_layers.3", new, new, 3, 3)
     if old != new:
-        _layer(shapes, f"{name}.skip_connection", new, old, 1, 1)
+        add_layer(shapes, f"{name}.skip_connection", new, old, 1, 1)
 
 
 def _transformer(shapes: Shapes, name: str, width: int, depth: int, unet: UNetShape) -> None:
     kernel = () if unet.linear else (1, 1)
-    _layer(shapes, f"{name}.norm", width)
-    _layer(shapes, f"{name}.proj_in", width, width, *kernel)
+    add_layer(shapes, f"{name}.norm", width)
+    add_layer(shapes, f"{name}.proj_in", width, width, *kernel)
     for i in range(depth):
         block = f"{name}.transformer_blocks.{i}"
         for attention, context in (("attn1", width), ("attn2", unet.context)):
             shapes[f"{block}.{attention}.to_q.weight"] = (width, width)
             shapes[f"{block}.{attention}.to_k.weight"] = (width, context)
             shapes[f"{block}.{attention}.to_v.weight"] = (width, context)
-            _layer(shapes, f"{block}.{attention}.to_out.0", width, width)
-        _layer(shapes, f"{block}.ff.net.0.proj", 8 * width, width)
-        _layer(shapes, f"{block}.ff.net.2", width, 4 * width)
+            add_layer(shapes, f"{block}.{attention}.to_out.0", width, width)
+        add_layer(shapes, f"{block}.ff.net.0.proj", 8 * width, width)
+        add_layer(shapes, f"{block}.ff.net.2", width, 4 * width)
         for norm in ("norm1", "norm2", "norm3"):
-            _layer(shapes, f"{block}.{norm}", width)
-    _layer(shapes, f"{name}.proj_out", width, width, *kernel)
+            add_layer(shapes, f"{block}.{norm}", width)
+    add_layer(shapes, f"{name}.proj_out", width, width, *kernel)
 
 
 def ldm_unet(unet: UNetShape) -> Shapes:
     shapes: Shapes = {}
     first, embedding = unet.channels, 4 * unet.channels
-    _layer(shapes, "time_embed.0", embedding, first)
-    _layer(shapes, "time_embed.2", embedding, embedding)
+    add_layer(shapes, "time_embed.0", embedding, first)
+    add_layer(shapes, "time_embed.2", embedding, embedding)
     if unet.vector:
-        _layer(shapes, "label_emb.0.0", embedding, unet.vector)
-        _layer(shapes, "label_emb.0.2", embedding, embedding)
-    _layer(shapes, "input_blocks.0.0", first, 4, 3, 3)
+        add_layer(shapes, "label_emb.0.0", embedding, unet.vector)
+        add_layer(shapes, "label_emb.0.2", embedding, embedding)
+    add_layer(shapes, "input_blocks.0.0", first, 4, 3, 3)
     skips, number, width = [first], 1, first
     for level, (multiplier, depth) in enumerate(zip(unet.multipliers, unet.depths, strict=True)):
         for _ in range(2):
@@ -86,7 +86,7 @@ def ldm_unet(unet: UNetShape) -> Shapes:
             skips.append(width)
             number += 1
         if level < len(unet.multipliers) - 1:
-            _layer(shapes, f"input_blocks.{number}.0.op", width, width, 3, 3)
+            add_layer(shapes, f"input_blocks.{number}.0.op", width, width, 3, 3)
             skips.append(width)
             number += 1
     _resnet(shapes, "middle_block.0", width, width, embedding)
@@ -102,56 +102,56 @@ def ldm_unet(unet: UNetShape) -> Shapes:
                 _transformer(shapes, f"output_blocks.{number}.1", width, unet.depths[level], unet)
                 position = 2
             if level and i == 2:
-                _layer(shapes, f"output_blocks.{number}.{position}.conv", width, width, 3, 3)
+                add_layer(shapes, f"output_blocks.{number}.{position}.conv", width, width, 3, 3)
             number += 1
-    _layer(shapes, "out.0", first)
-    _layer(shapes, "out.2", 4, first, 3, 3)
+    add_layer(shapes, "out.0", first)
+    add_layer(shapes, "out.2", 4, first, 3, 3)
     return shapes
 
 
 def _vae_resnet(shapes: Shapes, name: str, old: int, new: int) -> None:
-    _layer(shapes, f"{name}.norm1", old)
-    _layer(shapes, f"{name}.conv1", new, old, 3, 3)
-    _layer(shapes, f"{name}.norm2", new)
-    _layer(shapes, f"{name}.conv2", new, new, 3, 3)
+    add_layer(shapes, f"{name}.norm1", old)
+    add_layer(shapes, f"{name}.conv1", new, old, 3, 3)
+    add_layer(shapes, f"{name}.norm2", new)
+    add_layer(shapes, f"{name}.conv2", new, new, 3, 3)
     if old != new:
-        _layer(shapes, f"{name}.nin_shortcut", new, old, 1, 1)
+        add_layer(shapes, f"{name}.nin_shortcut", new, old, 1, 1)
 
 
 def _vae_middle(shapes: Shapes, name: str, width: int) -> None:
     _vae_resnet(shapes, f"{name}.mid.block_1", width, width)
-    _layer(shapes, f"{name}.mid.attn_1.norm", width)
+    add_layer(shapes, f"{name}.mid.attn_1.norm", width)
     for projection in ("q", "k", "v", "proj_out"):
-        _layer(shapes, f"{name}.mid.attn_1.{projection}", width, width, 1, 1)
+        add_layer(shapes, f"{name}.mid.attn_1.{projection}", width, width, 1, 1)
     _vae_resnet(shapes, f"{name}.mid.block_2", width, width)
 
 
-def ldm_vae(channels: int = 128) -> Shapes:
+def ldm_vae(channels: int = 128, latents: int = 4) -> Shapes:
     widths = [channels * multiplier for multiplier in (1, 2, 4, 4)]
     shapes: Shapes = {}
-    _layer(shapes, "encoder.conv_in", channels, 3, 3, 3)
+    add_layer(shapes, "encoder.conv_in", channels, 3, 3, 3)
     width = channels
     for level, new in enumerate(widths):
         for i in range(2):
             _vae_resnet(shapes, f"encoder.down.{level}.block.{i}", width, new)
             width = new
         if level < 3:
-            _layer(shapes, f"encoder.down.{level}.downsample.conv", width, width, 3, 3)
+            add_layer(shapes, f"encoder.down.{level}.downsample.conv", width, width, 3, 3)
     _vae_middle(shapes, "encoder", width)
-    _layer(shapes, "encoder.norm_out", width)
-    _layer(shapes, "encoder.conv_out", 8, width, 3, 3)
-    _layer(shapes, "quant_conv", 8, 8, 1, 1)
-    _layer(shapes, "post_quant_conv", 4, 4, 1, 1)
-    _layer(shapes, "decoder.conv_in", width, 4, 3, 3)
+    add_layer(shapes, "encoder.norm_out", width)
+    add_layer(shapes, "encoder.conv_out", 2 * latents, width, 3, 3)
+    add_layer(shapes, "quant_conv", 2 * latents, 2 * latents, 1, 1)
+    add_layer(shapes, "post_quant_conv", latents, latents, 1, 1)
+    add_layer(shapes, "decoder.conv_in", width, latents, 3, 3)
     _vae_middle(shapes, "decoder", width)
     for level in reversed(range(4)):
         for i in range(3):
             _vae_resnet(shapes, f"decoder.up.{level}.block.{i}", width, widths[level])
             width = widths[level]
         if level:
-            _layer(shapes, f"decoder.up.{level}.upsample.conv", width, width, 3, 3)
-    _layer(shapes, "decoder.norm_out", width)
-    _layer(shapes, "decoder.conv_out", 3, width, 3, 3)
+            add_layer(shapes, f"decoder.up.{level}.upsample.conv", width, width, 3, 3)
+    add_layer(shapes, "decoder.norm_out", width)
+    add_layer(shapes, "decoder.conv_out", 3, width, 3, 3)
     return shapes
 
 
@@ -165,14 +165,14 @@ def open_clip_tower(tower: TowerShape) -> Shapes:
     }
     for i in range(tower.layers):
         block = f"transformer.resblocks.{i}"
-        _layer(shapes, f"{block}.ln_1", width)
-        _layer(shapes, f"{block}.ln_2", width)
+        add_layer(shapes, f"{block}.ln_1", width)
+        add_layer(shapes, f"{block}.ln_2", width)
         shapes[f"{block}.attn.in_proj_weight"] = (3 * width, width)
         shapes[f"{block}.attn.in_proj_bias"] = (3 * width,)
-        _layer(shapes, f"{block}.attn.out_proj", width, width)
-        _layer(shapes, f"{block}.mlp.c_fc", 4 * width, width)
-        _layer(shapes, f"{block}.mlp.c_proj", width, 4 * width)
-    _layer(shapes, "ln_final", width)
+        add_layer(shapes, f"{block}.attn.out_proj", width, width)
+        add_layer(shapes, f"{block}.mlp.c_fc", 4 * width, width)
+        add_layer(shapes, f"{block}.mlp.c_proj", width, 4 * width)
+    add_layer(shapes, "ln_final", width)
     return shapes
 
 
@@ -186,12 +186,12 @@ def clip_tower(width: int, layers: int, vocabulary: int = 49408) -> Shapes:
     for i in range(layers):
         layer = f"text_model.encoder.layers.{i}"
         for projection in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            _layer(shapes, f"{layer}.self_attn.{projection}", width, width)
-        _layer(shapes, f"{layer}.layer_norm1", width)
-        _layer(shapes, f"{layer}.mlp.fc1", 4 * width, width)
-        _layer(shapes, f"{layer}.mlp.fc2", width, 4 * width)
-        _layer(shapes, f"{layer}.layer_norm2", width)
-    _layer(shapes, "text_model.final_layer_norm", width)
+            add_layer(shapes, f"{layer}.self_attn.{projection}", width, width)
+        add_layer(shapes, f"{layer}.layer_norm1", width)
+        add_layer(shapes, f"{layer}.mlp.fc1", 4 * width, width)
+        add_layer(shapes, f"{layer}.mlp.fc2", width, 4 * width)
+        add_layer(shapes, f"{layer}.layer_norm2", width)
+    add_layer(shapes, "text_model.final_layer_norm", width)
     return shapes
 
 

@@ -16,7 +16,7 @@ def reference_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             model = getattr(diffusers, config["_class_name"]).from_config(config)
         else:
             kind = getattr(transformers, config.pop("architectures")[0])
-            model = kind(transformers.CLIPTextConfig(**config))
+            model = kind(kind.config_class(**config))
     # transformers 5.6 and later have no `text_model.` any more, except under a projection.
     return {
         name.removeprefix("text_model."): tuple(value.shape)

@@ -81,7 +81,11 @@ def test_unknown_tensor_suggests_similar_names(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"_class_name": "FluxPipeline"}, UnsupportedModelError, "_class_name = 'FluxPipeline'"),
+        (
+            {"_class_name": "WanPipeline"},
+            UnsupportedModelError,
+            "_class_name = 'WanPipeline'",
+        ),
         ({"_class_name": ...}, UnsupportedModelError, "_class_name = None"),
         ({"controlnet": ["diffusers", "X"]}, UnsupportedModelError, "component 'controlnet'"),
         ({"vae": ["diffusers", "AutoencoderTiny"]}, UnsupportedModelError, "AutoencoderTiny"),

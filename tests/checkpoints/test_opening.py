@@ -104,7 +104,7 @@ def test_variant_of_a_single_file_is_refused(tmp_path):
         ("emb_params", "a textual inversion"),
         ("control_model.time_embed.0.weight", "a ControlNet"),
         ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "Diffusion 3"),
-        ("double_blocks.0.img_attn.qkv.weight", "a Flux model"),
+        ("double_blocks.0.img_attn.qkv.weight", "the transformer of Flux"),
         ("conditioner.embedders.0.model.ln_final.weight", "an SDXL refiner"),
         ("model.diffusion_model.out.0.weight", "a Stable Diffusion UNet that lacks"),
         ("first_stage_model.encoder.conv_in.weight", "a VAE alone"),

@@ -1,4 +1,4 @@
-"""Every component of SD 1.x, 2.x and XL, small and with random weights, as engines get them."""
+"""Every component of SD 1.x, 2.x, XL and Flux, small, with random weights, as engines get them."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,14 @@ from fastdeploy_diffusion.models.clip import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
 )
-from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
+from fastdeploy_diffusion.models.components import (
+    LatentDecoder,
+    TextConditioner,
+)
+from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
+from fastdeploy_diffusion.models.t5 import T5EncoderModel
+from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.program import TensorSpec
@@ -65,6 +72,28 @@ VAE = {
     "norm_num_groups": 4,
     "scaling_factor": 0.5,
 }
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 3,
+    "joint_attention_dim": 24,
+    "pooled_projection_dim": 10,
+    "axes_dims_rope": [4, 6, 6],
+    "guidance_embeds": True,
+}
+T5 = {
+    "d_model": 24,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 3,
+    "vocab_size": 99,
+    "feed_forward_proj": "gated-gelu",
+    # So that tokens lie beyond it.
+    "relative_attention_max_distance": 12,
+}
 
 
 def _unet(options: Mapping[str, object], **extra: TensorSpec) -> Case:
@@ -107,6 +136,39 @@ def _vae_decoder(**options: object) -> Case:
     )
 
 
+def _flux_transformer() -> Case:
+    config = FluxTransformer2DConfig.from_dict(FLUX)
+    return Case(
+        lambda: FluxTransformer2DModel(config),
+        (
+            float_spec("hidden_states", None, HEIGHT * WIDTH, config.in_channels),
+            float_spec("encoder_hidden_states", None, TOKENS, config.joint_attention_dim),
+            float_spec("pooled_projections", None, config.pooled_projection_dim),
+            float_spec("timestep", None),
+            float_spec("img_ids", HEIGHT * WIDTH, 3),
+            float_spec("txt_ids", TOKENS, 3),
+            float_spec("guidance", None),
+        ),
+        (float_spec("velocity", None, HEIGHT * WIDTH, config.outputs),),
+        {
+            "timestep": lambda random, shape: random.random(shape),
+            "img_ids": integers(0, 64),
+            "txt_ids": integers(0, 64),
+            "guidance": lambda random, shape: random.uniform(1, 8, shape),
+        },
+    )
+
+
+def _t5_encoder() -> Case:
+    config = T5Config.from_dict(T5)
+    return Case(
+        lambda: T5EncoderModel(config),
+        (TensorSpec("input_ids", (None, 5 * TOKENS), "int64"),),
+        (float_spec("features", None, 5 * TOKENS, config.d_model),),
+        {"input_ids": integers(0, config.vocab_size)},
+    )
+
+
 COMPONENTS: Mapping[str, Case] = {
     "sd1 unet": _unet(SD1),
     "sd2 unet": _unet(SD2),
@@ -119,6 +181,11 @@ COMPONENTS: Mapping[str, Case] = {
     "sdxl text encoder": _text_encoder(CLIPTextModelWithProjection, "gelu", 12),
     "vae decoder": _vae_decoder(),
     "bare vae decoder": _vae_decoder(
-        use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+        shift_factor=0.1159,
     ),
+    "flux transformer": _flux_transformer(),
+    "t5 encoder": _t5_encoder(),
 }

@@ -1,4 +1,4 @@
-"""Every engine draws what the layer draws, for every component of Stable Diffusion."""
+"""Every engine draws what the layer draws, for every component of Stable Diffusion and Flux."""
 
 import numpy as np
 import pytest

@@ -22,6 +22,15 @@ CONFIGS = {
         "use_post_quant_conv": False,
         "mid_block_add_attention": False,
     },
+    "flux": {
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 8,
+        "latent_channels": 16,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    },
     "one level": {"block_out_channels": (10,), "norm_num_groups": 5},
 }
 

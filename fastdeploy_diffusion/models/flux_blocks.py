@@ -1,0 +1,183 @@
+"""Flux's transformer blocks: two streams side by side, then one."""
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from fastdeploy_diffusion.models.attention import split_heads
+from fastdeploy_diffusion.models.gelu import gelu_tanh
+from fastdeploy_diffusion.models.rms_norm import RMSNorm
+from fastdeploy_diffusion.models.rotary import Rotation, rotate
+
+
+class AdaptiveLayerNorm(nn.Layer):
+    """A LayerNorm whose scale and shift follow from the conditioning (Peebles & Xie, 2023).
+
+    Args:
+        dim: Width of the tokens.
+        parts: How many vectors of that width it makes of the conditioning.
+    """
+
+    def __init__(self, dim: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(dim, parts * dim)
+        self.norm = make_plain_norm(dim)
+
+    def modulate(self, conditioning: Tensor) -> list[Tensor]:
+        """Map activated conditioning (B, dim) to ``parts`` vectors, each (B, 1, dim)."""
+        modulations: list[Tensor] = self.linear(conditioning).unsqueeze(1).chunk(self.parts, -1)
+        return modulations
+
+
+class FluxAttention(nn.Layer):
+    """Attention with normalized, rotated queries and keys.
+
+    Args:
+        dim: Width of the tokens.
+        heads: Attention heads.
+        joint: Whether a second stream takes part, with projections of its own, and outputs are
+            projected. Without, it is one branch of a single-stream block.
+    """
+
+    def __init__(self, dim: int, heads: int, joint: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        head_dim = dim // heads
+        self.norm_q, self.norm_k = RMSNorm(head_dim), RMSNorm(head_dim)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
+        if joint:
+            self.to_out = nn.LayerList([nn.Linear(dim, dim)])
+            self.norm_added_q, self.norm_added_k = RMSNorm(head_dim), RMSNorm(head_dim)
+            self.add_q_proj, self.add_k_proj, self.add_v_proj = (
+                nn.Linear(dim, dim) for _ in range(3)
+            )
+            self.to_add_out = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
+        """Attend among ``tokens`` (B, N, dim), which may be of both streams."""
+        return self._attend(*self.project(tokens), rotation)
+
+    def attend_jointly(
+        self, tokens: Tensor, context: Tensor, rotation: Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """Attend among context (B, M, dim) and tokens (B, N, dim), in this order.
+
+        Returns:
+            What the tokens and the context take from it, (B, N, dim) and (B, M, dim).
+        """
+        pairs = zip(self.project_context(context), self.project(tokens), strict=True)
+        query, key, value = (paddle.concat(pair, axis=1) for pair in pairs)
+        attended = self._attend(query, key, value, rotation)
+        length = context.shape[1]
+        return self.to_out[0](attended[:, length:]), self.to_add_out(attended[:, :length])
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values of tokens (B, N, dim), each (B, N, heads, head_dim)."""
+        query, key, value = (
+            split_heads(layer(tokens), self.heads) for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        return self.norm_q(query), self.norm_k(key), value
+
+    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give those of the second stream (B, M, dim), each (B, M, heads, head_dim)."""
+        query, key, value = (
+            split_heads(layer(context), self.heads)
+            for layer in (self.add_q_proj, self.add_k_proj, self.add_v_proj)
+        )
+        return self.norm_added_q(query), self.norm_added_k(key), value
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation) -> Tensor:
+        query, key = rotate(query, rotation), rotate(key, rotation)
+        return F.scaled_dot_product_attention(query, key, value).flatten(2)
+
+
+class TanhGELU(nn.Layer):
+    """Linear layer and GELU."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, hidden)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, N, dim) to (B, N, hidden)."""
+        return gelu_tanh(self.proj(tokens))
+
+
+class FluxFeedForward(nn.Layer):
+    """Two linear layers with a GELU between them, four times as wide inside."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # Index 1 is a dropout in the reference implementation and has no parameters.
+        self.net = nn.LayerList([TanhGELU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, N, dim) to (B, N, dim)."""
+        return self.net[2](self.net[0](tokens))
+
+
+class FluxTransformerBlock(nn.Layer):
+    """Picture and text, each with weights of its own, that attend to each other."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = AdaptiveLayerNorm(dim, 6)
+        self.norm1_context = AdaptiveLayerNorm(dim, 6)
+        self.attn = FluxAttention(dim, heads, joint=True)
+        self.norm2 = make_plain_norm(dim)
+        self.ff = FluxFeedForward(dim)
+        self.norm2_context = make_plain_norm(dim)
+        self.ff_context = FluxFeedForward(dim)
+
+    def forward(
+        self, tokens: Tensor, context: Tensor, conditioning: Tensor, rotation: Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """Map picture tokens (B, N, dim) and text tokens (B, M, dim).
+
+        ``conditioning`` is (B, dim), activated; ``rotation`` is that of the text, then the picture.
+        """
+        shift, scale, gate, *feed_forward = self.norm1.modulate(conditioning)
+        context_shift, context_scale, context_gate, *context_feed_forward = (
+            self.norm1_context.modulate(conditioning)
+        )
+        attended, context_attended = self.attn.attend_jointly(
+            shift_and_scale(self.norm1.norm(tokens), shift, scale),
+            shift_and_scale(self.norm1_context.norm(context), context_shift, context_scale),
+            rotation,
+        )
+        tokens = tokens + gate * attended
+        context = context + context_gate * context_attended
+        shift, scale, gate = feed_forward
+        tokens = tokens + gate * self.ff(shift_and_scale(self.norm2(tokens), shift, scale))
+        shift, scale, gate = context_feed_forward
+        normed = shift_and_scale(self.norm2_context(context), shift, scale)
+        return tokens, context + gate * self.ff_context(normed)
+
+
+class FluxSingleTransformerBlock(nn.Layer):
+    """Text and picture as one stream: attention and feed-forward side by side."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm = AdaptiveLayerNorm(dim, 3)
+        self.proj_mlp = nn.Linear(dim, 4 * dim)
+        self.proj_out = nn.Linear(5 * dim, dim)
+        self.attn = FluxAttention(dim, heads, joint=False)
+
+    def forward(self, tokens: Tensor, conditioning: Tensor, rotation: Rotation) -> Tensor:
+        """Map tokens (B, M + N, dim); the rest as in `FluxTransformerBlock`."""
+        shift, scale, gate = self.norm.modulate(conditioning)
+        normed = shift_and_scale(self.norm.norm(tokens), shift, scale)
+        branches = [self.attn(normed, rotation), gelu_tanh(self.proj_mlp(normed))]
+        return tokens + gate * self.proj_out(paddle.concat(branches, axis=-1))
+
+
+def make_plain_norm(dim: int) -> nn.LayerNorm:
+    """Make a LayerNorm without weights."""
+    return nn.LayerNorm(dim, epsilon=1e-6, weight_attr=False, bias_attr=False)
+
+
+def shift_and_scale(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Modulate tokens (B, N, dim) by vectors (B, 1, dim)."""
+    return normed * (1.0 + scale) + shift

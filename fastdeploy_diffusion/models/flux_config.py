@@ -1,0 +1,55 @@
+"""What a Flux transformer's ``config.json`` may say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.model_config import read_config
+
+_ONLY: dict[str, tuple[Any, ...]] = {"patch_size": (1,)}
+
+
+@dataclass(frozen=True)
+class FluxTransformer2DConfig:
+    """The keys of a Flux transformer's ``config.json`` that decide what it computes."""
+
+    in_channels: int = 64
+    out_channels: int | None = None
+    num_layers: int = 19
+    num_single_layers: int = 38
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 4096
+    pooled_projection_dim: int = 768
+    guidance_embeds: bool = False
+    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+
+    def __post_init__(self) -> None:
+        axes = self.axes_dims_rope
+        if len(axes) != 3 or any(dim % 2 or dim < 2 for dim in axes):
+            raise UnsupportedModelError(
+                f"FluxTransformer2DConfig: axes_dims_rope = {list(axes)} is not implemented",
+                allowed="three even numbers",
+            )
+        if sum(axes) != self.attention_head_dim:
+            raise UnsupportedModelError(
+                f"FluxTransformer2DConfig: axes_dims_rope = {list(axes)} makes {sum(axes)}, and "
+                f"attention_head_dim is {self.attention_head_dim}",
+                allowed="axes that together are as wide as a head",
+            )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "FluxTransformer2DConfig":
+        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        return read_config(cls, raw, only=_ONLY)
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of the tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the prediction."""
+        return self.in_channels if self.out_channels is None else self.out_channels

@@ -1,0 +1,266 @@
+"""Flux (Black Forest Labs, 2024): FLUX.1-dev, FLUX.1-schnell, and models of their kind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import (
+    CheckpointError,
+    ConfigError,
+    RequestError,
+    UnsupportedModelError,
+)
+from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
+from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray, Networks, Part
+from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.predictors.flux_request import (
+    FluxLimits,
+    FluxPlan,
+    FluxRequest,
+    plan_flux,
+)
+from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
+from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
+from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
+from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.schedulers.base import Scheduler
+from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
+
+_OWN_SIZE = 128  # of the latents; no config says it
+
+
+class FluxPipeline(CheckpointPredictor):
+    """Text to image with a checkpoint of Flux.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
+        UnsupportedModelError: It is of another family, its parts do not fit together, or its
+            configs ask for what is not implemented.
+        ConfigError: An option that Flux does not have.
+        EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
+    """
+
+    request_class = FluxRequest
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        _check_config(config)
+        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+        if checkpoint.family != "flux":
+            raise UnsupportedModelError(
+                f"{checkpoint.path} is a checkpoint of the family {checkpoint.family}",
+                allowed="flux",
+                fix="open it with SDPipeline" if checkpoint.family in ("sd1", "sd2") else "",
+            )
+        super().__init__(config, checkpoint)
+        folders = _find_tokenizers(checkpoint, config)
+        self._text_encoder = PooledTextEncoder(
+            checkpoint, config, CLIPTokenizer.from_folder(folders[0])
+        )
+        self._text_encoder_2 = T5TextEncoder(
+            checkpoint, config, T5Tokenizer.from_folder(folders[1])
+        )
+        self._denoiser = FluxDenoiser(checkpoint, config)
+        self._vae = VAEDecoder(checkpoint, config)
+        self._check_fit()
+        self._limits = _read_limits(self._denoiser, self._vae)
+        self._scheduler_config = checkpoint.config("scheduler")
+        # Refuses a scheduler that is not implemented now, not at the first picture.
+        self._scheduler_name = type(create_flow_scheduler(self._scheduler_config)).__name__
+        self._components = (
+            self._text_encoder.component,
+            self._denoiser.component,
+            self._vae.component,
+            self._text_encoder_2.component,
+        )
+
+    def _check_fit(self) -> None:
+        transformer, vae = self._denoiser.config, self._vae.config
+        for what, given, name, wanted in (
+            (
+                "text_encoder_2 gives features",
+                self._text_encoder_2.config.d_model,
+                "joint_attention_dim",
+                transformer.joint_attention_dim,
+            ),
+            (
+                "text_encoder gives features",
+                self._text_encoder.config.hidden_size,
+                "pooled_projection_dim",
+                transformer.pooled_projection_dim,
+            ),
+            (
+                "four latents of the vae are",
+                4 * vae.latent_channels,
+                "in_channels",
+                transformer.in_channels,
+            ),
+            (
+                "the transformer predicts tokens",
+                transformer.outputs,
+                "in_channels",
+                transformer.in_channels,
+            ),
+        ):
+            if given != wanted:
+                raise UnsupportedModelError(
+                    f"{self._checkpoint.path}: {what} {given} wide, and the transformer's {name} "
+                    f"is {wanted}",
+                    fix="use the components of one text-to-image checkpoint",
+                )
+
+    def _plan(self, request: GenerationRequest) -> FluxPlan:
+        return plan_flux(request, self.config.defaults, self._limits)
+
+    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        scheduler = create_flow_scheduler(self._scheduler_config)
+        steps = plan.num_inference_steps
+        sigmas = _as_flux(plan).sigmas or tuple(np.linspace(1.0, 1 / steps, steps))
+        scheduler.set_timesteps(steps, sigmas=sigmas, image_tokens=plan.latent_shape[0])
+        return scheduler
+
+    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
+        tokens, text_tokens = plan.latent_shape[0], _as_flux(plan).max_sequence_length
+        scale = self._vae.config.downscale
+        signatures = (
+            self._text_encoder.signature(),
+            self._denoiser.signature(tokens, text_tokens),
+            self._vae.signature(plan.height // scale, plan.width // scale),
+            self._text_encoder_2.signature(text_tokens),
+        )
+        return [Part(*each, {}) for each in zip(self._components, signatures, strict=True)]
+
+    def _prepare(self, plan: GenerationPlan) -> Networks:
+        return Networks(
+            *(part.component.prepare(part.signature) for part in self._list_parts(plan))
+        )
+
+    def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
+        scale, channels = self._vae.config.downscale, self._vae.config.latent_channels
+        shape = channels, plan.height // scale, plan.width // scale
+        return pack(np.stack([generator.randn(shape) for generator in generators]))
+
+    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
+        flux = _as_flux(plan)
+
+        def encode(
+            texts: tuple[str, ...], texts_2: tuple[str, ...]
+        ) -> tuple[FloatArray, FloatArray]:
+            if networks.text_encoder_2 is None:
+                raise RequestError("the second text encoder was not prepared")
+            return (
+                self._text_encoder_2.encode(
+                    networks.text_encoder_2, texts_2, flux.max_sequence_length
+                ),
+                self._text_encoder.encode(networks.text_encoder, texts),
+            )
+
+        features, pooled = encode(flux.prompts, flux.prompts_2)
+        if not flux.is_guided:
+            return Conditioning(features, None, pooled)
+        negative, negative_pooled = encode(flux.negative_prompts, flux.negative_prompts_2)
+        return Conditioning(features, negative, pooled, negative_pooled)
+
+    def _precompute(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        timesteps: Sequence[float],
+        told: Conditioning,
+    ) -> None:
+        """Nothing yet: no pass takes anything out of the steps."""
+
+    def _predict(
+        self,
+        networks: Networks,
+        plan: GenerationPlan,
+        latents: FloatArray,
+        timestep: float,
+        told: Conditioning,
+    ) -> FloatArray:
+        positions = list_positions(
+            plan.height // self._limits.multiple, plan.width // self._limits.multiple
+        )
+        # In single precision, as the reference rounds.
+        sigma = float(np.float32(timestep) / np.float32(1000))
+
+        def predict(features: FloatArray, pooled: FloatArray | None) -> FloatArray:
+            if pooled is None:
+                raise RequestError("there is no pooled text")
+            return self._denoiser.predict(
+                networks.denoiser,
+                latents,
+                sigma,
+                (features, pooled),
+                positions,
+                plan.guidance_scale,
+            )
+
+        positive = predict(told.prompt_embeds, told.pooled_prompt_embeds)
+        if told.negative_prompt_embeds is None:
+            return positive
+        negative = predict(told.negative_prompt_embeds, told.negative_pooled_prompt_embeds)
+        scale = np.float32(_as_flux(plan).true_cfg_scale)
+        return np.asarray(negative + scale * (positive - negative))
+
+    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
+        multiple = self._limits.multiple
+        unpacked = unpack(latents, plan.height // multiple, plan.width // multiple)
+        return self._vae.decode(networks.vae_decoder, unpacked)
+
+
+def _as_flux(plan: GenerationPlan) -> FluxPlan:
+    if not isinstance(plan, FluxPlan):
+        raise TypeError(f"a {type(plan).__name__} is not a plan of Flux")
+    return plan
+
+
+def _check_config(config: DiffusionConfig) -> None:
+    for name, given in (
+        ("scheduler", config.scheduler),
+        ("prediction_type", config.prediction_type),
+        ("enable_dynamic_shape", config.enable_dynamic_shape or None),
+    ):
+        if given is not None:
+            raise ConfigError(
+                f"{name} is {given!r}, which Flux does not have",
+                allowed="the checkpoint's own scheduler, and a build for each size",
+                fix=f"leave {name} out",
+            )
+
+
+def _find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Path, Path]:
+    names = "tokenizer", "tokenizer_2"
+    if config.tokenizer_path is not None:
+        first, second = (Path(config.tokenizer_path) / name for name in names)
+        return first, second
+    own = [checkpoint.folder(name) for name in names]
+    if own[0] is None or own[1] is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is a single file, which carries no tokenizers",
+            allowed="tokenizer_path, a folder with the folders tokenizer and tokenizer_2",
+            fix='DiffusionConfig(…, tokenizer_path="…"): any diffusers folder of Flux',
+        )
+    return own[0], own[1]
+
+
+def _read_limits(denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:
+    scale, is_distilled = vae.config.downscale, denoiser.config.guidance_embeds
+    return FluxLimits(
+        height=_OWN_SIZE * scale,
+        width=_OWN_SIZE * scale,
+        multiple=2 * scale,
+        latent_channels=vae.config.latent_channels,
+        steps=28 if is_distilled else 4,
+        guidance_scale=3.5 if is_distilled else 0.0,
+        is_distilled=is_distilled,
+    )

@@ -1,0 +1,103 @@
+"""The sub-predictor of Flux that is called at every step."""
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import Generator, integers
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.program import Signature, TensorSpec
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class FluxDenoiser:
+    """Flux's transformer.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+
+    Raises:
+        UnsupportedModelError: The transformer's config is not implemented.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
+        self.config = FluxTransformer2DConfig.from_dict(checkpoint.config("transformer"))
+        generators: dict[str, Generator] = {
+            "timestep": lambda random, shape: random.random(shape),
+            "img_ids": integers(0, 64),
+            "txt_ids": lambda random, shape: np.zeros(shape),
+        }
+        if self.config.guidance_embeds:
+            generators["guidance"] = lambda random, shape: random.uniform(1, 8, shape)
+        self.component = Component(
+            "denoiser",
+            config.component("denoiser"),
+            cpu_fallback=config.cpu_fallback,
+            passes=config.passes,
+            cache=open_cache(config),
+            network=Network(
+                lambda: FluxTransformer2DModel(self.config),
+                checkpoint.config("transformer"),
+                checkpoint.tensors("transformer"),
+            ),
+            generators=generators,
+        )
+
+    def signature(self, image_tokens: int, text_tokens: int) -> Signature:
+        """For pictures and texts of this many tokens, and any number of rows."""
+        config = self.config
+        texts = (None, text_tokens, config.joint_attention_dim)
+        inputs = [
+            TensorSpec("hidden_states", (None, image_tokens, config.in_channels), "float32"),
+            TensorSpec("encoder_hidden_states", texts, "float32"),
+            TensorSpec("pooled_projections", (None, config.pooled_projection_dim), "float32"),
+            TensorSpec("timestep", (None,), "float32"),
+            TensorSpec("img_ids", (image_tokens, 3), "float32"),
+            TensorSpec("txt_ids", (text_tokens, 3), "float32"),
+        ]
+        if config.guidance_embeds:
+            inputs.append(TensorSpec("guidance", (None,), "float32"))
+        velocity = TensorSpec("velocity", (None, image_tokens, config.outputs), "float32")
+        return Signature(tuple(inputs), (velocity,))
+
+    def predict(
+        self,
+        session: Session,
+        latents: FloatArray,
+        sigma: float,
+        texts: tuple[FloatArray, FloatArray],
+        img_ids: FloatArray,
+        guidance_scale: float,
+    ) -> FloatArray:
+        """Predict the velocity of packed latents.
+
+        Args:
+            session: That of the component.
+            latents: (B, N, C) float32.
+            sigma: Share of noise, from 1 to 0.
+            texts: T5's features (B, T, D) and CLIP's pooled output (B, P).
+            img_ids: Positions of the picture's tokens, (N, 3) float32.
+            guidance_scale: Of a distilled model; others do not take it.
+        """
+        features, pooled = texts
+        rows = len(latents)
+        feeds = {
+            "hidden_states": latents,
+            "encoder_hidden_states": features,
+            "pooled_projections": pooled,
+            "timestep": np.full(rows, sigma, np.float32),
+            "img_ids": img_ids,
+            "txt_ids": np.zeros((features.shape[1], 3), np.float32),
+        }
+        if self.config.guidance_embeds:
+            feeds["guidance"] = np.full(rows, guidance_scale, np.float32)
+        return session.run(**feeds)["velocity"]

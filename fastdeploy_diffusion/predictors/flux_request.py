@@ -1,0 +1,218 @@
+"""What a caller asks of Flux beyond what all families know, and the checked plan made of it."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+from fastdeploy_diffusion.config import RequestDefaults
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.predictors.request import (
+    GenerationPlan,
+    GenerationRequest,
+    ModelLimits,
+    plan_generation,
+    spread_texts,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluxRequest(GenerationRequest):
+    """One call of text-to-image with Flux; ``guidance_scale`` is the one that it was distilled for.
+
+    Args:
+        prompt_2: What T5 reads: one text for all prompts, or one each; ``prompt`` if left out.
+        negative_prompt_2: The same for ``negative_prompt``.
+        true_cfg_scale: Weight of the prompt against ``negative_prompt`` (Ho & Salimans, 2022), in
+            two passes a step; 1 or less turns it off.
+        sigmas: Share of noise at each step, before the scheduler shifts it.
+        max_sequence_length: Tokens that T5 reads, 1 to 512.
+        latents: Initial standard-normal latents, packed: (pictures, H/16 · W/16, 64) float32.
+    """
+
+    prompt_2: str | Sequence[str] | None = None
+    negative_prompt_2: str | Sequence[str] | None = None
+    true_cfg_scale: float = 1.0
+    sigmas: Sequence[float] | None = None
+    max_sequence_length: int | None = None
+
+
+@dataclass(frozen=True)
+class FluxLimits(ModelLimits):
+    """What a Flux model's configs say about requests.
+
+    Args:
+        is_distilled: Whether it takes a guidance scale.
+    """
+
+    is_distilled: bool = False
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Tokens that T5 reads where nobody says otherwise."""
+        return 512 if self.is_distilled else 256
+
+    def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of one picture's packed latents: tokens, channels."""
+        tokens = (height // self.multiple) * (width // self.multiple)
+        return tokens, 4 * self.latent_channels
+
+
+@dataclass(frozen=True)
+class FluxPlan(GenerationPlan):
+    """A request with every default filled in and every value checked.
+
+    ``prompts_2`` and ``negative_prompts_2`` have one entry for each picture.
+    """
+
+    prompts_2: tuple[str, ...]
+    negative_prompts_2: tuple[str, ...]
+    true_cfg_scale: float
+    max_sequence_length: int
+    sigmas: tuple[float, ...] | None
+    is_distilled: bool
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the denoiser runs on the negative prompt, too."""
+        return self.true_cfg_scale > 1
+
+    def settings(self, index: int) -> dict[str, Any]:
+        """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
+        both = self.prompts_2[index], self.negative_prompts_2[index]
+        prompt_2, negative_2 = (
+            second if second != first else None
+            for first, second in zip(
+                (self.prompts[index], self.negative_prompts[index]), both, strict=True
+            )
+        )
+        return {
+            **super().settings(index),
+            "negative_prompt": self.negative_prompts[index] if self.is_guided else None,
+            "guidance_scale": self.guidance_scale if self.is_distilled else None,
+            "prompt_2": prompt_2,
+            "negative_prompt_2": negative_2 if self.is_guided else None,
+            "true_cfg_scale": self.true_cfg_scale if self.is_guided else None,
+            "sigmas": None if self.sigmas is None else list(self.sigmas),
+            "max_sequence_length": self.max_sequence_length,
+        }
+
+
+def plan_flux(
+    request: GenerationRequest, defaults: RequestDefaults, limits: FluxLimits
+) -> FluxPlan:
+    """Fill in defaults (request > config > model) and check every value.
+
+    Raises:
+        RequestError: A value is not allowed; the message says which are.
+
+    Warns:
+        UserWarning: ``negative_prompt`` has no effect without ``true_cfg_scale``, or the reverse.
+    """
+    asked = _widen(request)
+    _check_effects(asked, defaults, limits)
+    sigmas = _read_sigmas(asked)
+    if sigmas is not None:
+        asked = replace(asked, num_inference_steps=len(sigmas))
+    plan = plan_generation(asked, defaults, limits)
+    length = asked.max_sequence_length
+    if length is None:
+        length = limits.max_sequence_length
+    elif type(length) is not int or not 1 <= length <= 512:
+        raise RequestError(f"max_sequence_length is {length!r}", allowed="1 to 512")
+    is_guided = _is_guided(asked, defaults)
+    return FluxPlan(
+        **{each.name: getattr(plan, each.name) for each in fields(plan)},
+        prompts_2=_spread_seconds("prompt_2", asked.prompt_2, plan.prompts, asked),
+        negative_prompts_2=_spread_seconds(
+            "negative_prompt_2", asked.negative_prompt_2, plan.negative_prompts, asked
+        ),
+        true_cfg_scale=float(asked.true_cfg_scale) if is_guided else 1.0,
+        max_sequence_length=length,
+        sigmas=sigmas,
+        is_distilled=limits.is_distilled,
+    )
+
+
+def _widen(request: GenerationRequest) -> FluxRequest:
+    if isinstance(request, FluxRequest):
+        return request
+    return FluxRequest(**{each.name: getattr(request, each.name) for each in fields(request)})
+
+
+def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: FluxLimits) -> None:
+    for name, nothing in (("guidance_rescale", 0.0), ("eta", 0.0), ("clip_skip", None)):
+        if getattr(request, name) != nothing:
+            raise RequestError(
+                f"{name} is {getattr(request, name)!r}, and has no effect on Flux",
+                fix=f"leave {name} out",
+            )
+    for name, given in (
+        ("guidance_scale", request.guidance_scale),
+        ("defaults.guidance_scale", defaults.guidance_scale),
+    ):
+        if given is not None and not limits.is_distilled:
+            raise RequestError(
+                f"{name} is {given!r}, and this model was not distilled for guidance",
+                allowed="a guidance scale for models with guidance_embeds, as FLUX.1-dev",
+                fix=f"leave {name} out; negative_prompt with true_cfg_scale guides any model, at "
+                "twice the cost",
+            )
+
+
+def _is_guided(request: FluxRequest, defaults: RequestDefaults) -> bool:
+    scale = request.true_cfg_scale
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < 1e6:
+        raise RequestError(f"true_cfg_scale is {scale!r}", allowed="a number of 0 or more")
+    has_negative = request.negative_prompt is not None or defaults.negative_prompt is not None
+    if has_negative and scale <= 1:
+        warnings.warn(
+            f"negative_prompt has no effect with true_cfg_scale={scale}; give one above 1",
+            UserWarning,
+            stacklevel=4,
+        )
+    if scale > 1 and not has_negative:
+        warnings.warn(
+            f"true_cfg_scale={scale} has no effect without negative_prompt, which may be empty",
+            UserWarning,
+            stacklevel=4,
+        )
+    return scale > 1 and has_negative
+
+
+def _read_sigmas(request: FluxRequest) -> tuple[float, ...] | None:
+    if request.sigmas is None:
+        return None
+    allowed = "numbers from 1 to above 0, each smaller than the one before"
+    try:
+        sigmas = tuple(float(each) for each in request.sigmas)
+    except (TypeError, ValueError):
+        raise RequestError(f"sigmas are {request.sigmas!r}", allowed=allowed) from None
+    pairs = pairwise(sigmas)
+    if not sigmas or not 0 < sigmas[-1] <= sigmas[0] <= 1 or any(a <= b for a, b in pairs):
+        raise RequestError(f"sigmas are {list(sigmas)}", allowed=allowed)
+    steps = request.num_inference_steps
+    if steps is not None and steps != len(sigmas):
+        raise RequestError(
+            f"num_inference_steps is {steps}, and there are {len(sigmas)} sigmas",
+            fix="leave num_inference_steps out",
+        )
+    return sigmas
+
+
+def _spread_seconds(
+    name: str, given: Any, firsts: tuple[str, ...], request: FluxRequest
+) -> tuple[str, ...]:
+    """Give each picture its text for T5."""
+    if given is None:
+        return firsts
+    texts = spread_texts(name, given)
+    prompts = len(firsts) // request.num_images_per_prompt
+    if len(texts) == 1:
+        texts = texts * prompts
+    if len(texts) != prompts:
+        raise RequestError(
+            f"{name} has {len(texts)} texts for {prompts} prompts", allowed=f"one, or {prompts}"
+        )
+    return tuple(text for text in texts for _ in range(request.num_images_per_prompt))

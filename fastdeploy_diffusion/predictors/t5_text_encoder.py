@@ -1,0 +1,81 @@
+"""The sub-predictor that turns prompts into T5's features."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import integers
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.models.t5 import T5EncoderModel
+from fastdeploy_diffusion.models.t5_config import T5Config
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.tokenizers import T5Tokenizer
+
+
+class T5TextEncoder:
+    """Tokenizer and T5 encoder.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+        tokenizer: Its vocabulary must be the encoder's.
+
+    Raises:
+        UnsupportedModelError: The encoder's config is not implemented, or tokenizer and encoder
+            do not fit together.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: T5Tokenizer
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.config = T5Config.from_dict(checkpoint.config("text_encoder_2"))
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise UnsupportedModelError(
+                f"{checkpoint.path}: tokenizer_2 has {tokenizer.vocab_size} tokens, text_encoder_2 "
+                f"{self.config.vocab_size}",
+                fix="use the tokenizer of this checkpoint",
+            )
+        self.component = Component(
+            "text_encoder_2",
+            config.component("text_encoder"),
+            cpu_fallback=config.cpu_fallback,
+            passes=config.passes,
+            cache=open_cache(config),
+            network=Network(
+                lambda: T5EncoderModel(self.config),
+                checkpoint.config("text_encoder_2"),
+                checkpoint.tensors("text_encoder_2"),
+            ),
+            generators={"input_ids": integers(0, self.config.vocab_size)},
+        )
+
+    def signature(self, tokens: int) -> Signature:
+        """For any number of texts of this length."""
+        return Signature(
+            (TensorSpec("input_ids", (None, tokens), "int64"),),
+            (TensorSpec("features", (None, tokens, self.config.d_model), "float32"),),
+        )
+
+    def encode(
+        self, session: Session, texts: Sequence[str], tokens: int
+    ) -> npt.NDArray[np.float32]:
+        """Encode N texts, each distinct one once, to (N, T, D).
+
+        Args:
+            session: That of the component.
+            texts: N prompts.
+            tokens: The length that the session was made for.
+        """
+        distinct = list(dict.fromkeys(texts))
+        input_ids = self.tokenizer.encode(distinct, tokens).input_ids
+        features = session.run(input_ids=input_ids)["features"]
+        return features[[distinct.index(text) for text in texts]]

@@ -1,0 +1,224 @@
+"""Euler along rectified flows (Liu et al., 2023; Esser et al., 2024), the scheduler of Flux."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
+from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
+from fastdeploy_diffusion.schedulers.config import SchedulerConfig, read_config, unknown_option
+from fastdeploy_diffusion.schedulers.karras import space_evenly_in_roots
+
+_NAME = "FlowMatchEulerDiscreteScheduler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatchEulerConfig(SchedulerConfig):
+    """How the share of noise falls from 1 to 0; of the inherited options only the length counts.
+
+    Attributes:
+        shift: Moves steps towards noise (above 1), whatever the size of the picture.
+        use_dynamic_shifting: Let the number of picture tokens decide that instead.
+        base_shift: Shift at ``base_image_seq_len`` tokens …
+        max_shift: … and at ``max_image_seq_len``; linear between and beyond.
+        base_image_seq_len: Tokens.
+        max_image_seq_len: Tokens.
+        time_shift_type: Whether the dynamic shift is an exponent or a factor.
+        shift_terminal: Share of noise at the last step; the others are stretched to it.
+        invert_sigmas: Count from 0 to 1.
+        use_karras_sigmas: Space them by equation 5 of https://arxiv.org/abs/2206.00364.
+        use_exponential_sigmas: Space their logarithms evenly.
+        stochastic_sampling: Draw new noise at every step.
+    """
+
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    use_dynamic_shifting: bool = False
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: Annotated[int, Field(gt=0)] = 256
+    max_image_seq_len: Annotated[int, Field(gt=0)] = 4096
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    shift_terminal: Annotated[float, Field(ge=0, lt=1)] | None = None
+    invert_sigmas: bool = False
+    use_karras_sigmas: bool | None = False
+    use_exponential_sigmas: bool | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    stochastic_sampling: bool = False
+
+
+_OPTIONS = {
+    "num_train_timesteps",
+    *(each.name for each in fields(FlowMatchEulerConfig)),
+} - ({each.name for each in fields(SchedulerConfig)} - {"num_train_timesteps"})
+
+
+class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
+    """Straight steps along the velocity that the model predicts.
+
+    Latents are ``(1 - sigma) * clean + sigma * noise``, and the velocity is ``noise - clean``.
+
+    Attributes:
+        sigmas: Shares of noise of this request, one more than ``timesteps``, float32.
+    """
+
+    diffusers_name = _NAME
+    config_class = FlowMatchEulerConfig
+
+    def __init__(self, config: FlowMatchEulerConfig) -> None:
+        super().__init__(config)
+        self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
+        self._position = 0
+        self._given: Sequence[float] | None = None
+        self._tokens: int | None = None
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Latents begin as they are drawn."""
+        return 1.0
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int,
+        *,
+        sigmas: Sequence[float] | None = None,
+        image_tokens: int | None = None,
+    ) -> None:
+        """Plan a request and forget the last one.
+
+        Args:
+            num_inference_steps: Number of steps, from 1 to the training length.
+            sigmas: Share of noise at each step before any shift, descending, in (0, 1]; evenly
+                spaced over those of the training if left out.
+            image_tokens: Of the picture; needed with ``use_dynamic_shifting``.
+
+        Raises:
+            RequestError: A value cannot be served.
+        """
+        if self.config.use_dynamic_shifting and image_tokens is None:
+            raise RequestError(
+                "the scheduler shifts its steps by the size of the picture, which was not given",
+                fix="set_timesteps(…, image_tokens=…)",
+            )
+        self._given, self._tokens = sigmas, image_tokens
+        limit = self.config.num_train_timesteps
+        if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= limit:
+            raise self.refuse_steps(num_inference_steps, f"a whole number from 1 to {limit}")
+        if sigmas is not None and len(sigmas) != num_inference_steps:
+            raise self.refuse_steps(num_inference_steps, f"{len(sigmas)}, one for each of sigmas")
+        self._timesteps = self._plan(num_inference_steps)
+        self.num_inference_steps = num_inference_steps
+
+    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
+        """Latents as they are."""
+        return latents
+
+    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
+        """Noise clean latents to the level of one of this request's timesteps."""
+        sigma = float(self.sigmas[self.index_of(timestep)])
+        return np.asarray(sigma * noise + (1.0 - sigma) * original)
+
+    def due_index(self, timestep: float) -> int:
+        """Position of the timestep that is due.
+
+        Raises:
+            RequestError: The timestep is not the one that is due.
+        """
+        remaining = self.timesteps[self._position :]
+        if len(remaining) == 0 or remaining[0] != timestep:
+            raise RequestError(
+                f"timestep {timestep} is not the one that is due",
+                allowed=str(remaining[0]) if len(remaining) else "none: every step was taken",
+                fix="walk through scheduler.timesteps in order; set_timesteps starts again",
+            )
+        return self._position
+
+    def _plan(self, steps: int) -> TimestepArray:
+        config = self.config
+        sigmas = self._space(steps) if self._given is None else np.asarray(self._given, np.float32)
+        sigmas = self._shift(sigmas)
+        if config.shift_terminal:
+            left = 1 - sigmas
+            if left[-1] == 0:
+                raise self.refuse_steps(
+                    steps, "2 or more: shift_terminal stretches what lies below pure noise"
+                )
+            sigmas = 1 - left * ((1 - config.shift_terminal) / left[-1])
+        if config.use_karras_sigmas:
+            sigmas = space_evenly_in_roots(float(sigmas[-1]), float(sigmas[0]), steps)
+        elif config.use_exponential_sigmas:
+            sigmas = np.exp(np.linspace(math.log(sigmas[0]), math.log(sigmas[-1]), steps))
+        final = 1.0 if config.invert_sigmas else 0.0
+        rounded = sigmas.astype(np.float32)
+        rounded = 1 - rounded if config.invert_sigmas else rounded
+        self.sigmas = np.append(rounded, np.float32(final))
+        self._position = 0
+        return np.asarray(rounded * np.float32(config.num_train_timesteps))
+
+    def _space(self, steps: int) -> FloatArray:
+        """Spread steps over the noise of the training, which a static shift has moved already."""
+        length = self.config.num_train_timesteps
+        ends = np.array([1.0, 1.0 / length], np.float32)
+        if not self.config.use_dynamic_shifting:
+            ends = self._shift(ends)
+        return np.linspace(float(ends[0]) * length, float(ends[1]) * length, steps) / length
+
+    def _shift(self, sigmas: FloatArray) -> FloatArray:
+        config = self.config
+        if not config.use_dynamic_shifting:
+            return np.asarray(config.shift * sigmas / (1 + (config.shift - 1) * sigmas))
+        slope = (config.max_shift - config.base_shift) / (
+            config.max_image_seq_len - config.base_image_seq_len
+        )
+        shift = config.base_shift + slope * ((self._tokens or 0) - config.base_image_seq_len)
+        factor = math.exp(shift) if config.time_shift_type == "exponential" else shift
+        return np.asarray(factor / (factor + (1 / sigmas - 1)))
+
+    def _step(
+        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+    ) -> FloatArray:
+        position = self.due_index(timestep)
+        sigma, following = (float(each) for each in self.sigmas[position : position + 2])
+        self._position = position + 1
+        if not self.config.stochastic_sampling:
+            return np.asarray(latents + np.float32(following - sigma) * model_output)
+        clean = latents - np.float32(sigma) * model_output
+        return np.asarray(np.float32(1 - following) * clean + np.float32(following) * noise())
+
+
+def create_flow_scheduler(config: Mapping[str, Any]) -> FlowMatchEulerScheduler:
+    """Create the scheduler of a rectified-flow checkpoint.
+
+    Args:
+        config: Content of ``scheduler_config.json``.
+
+    Raises:
+        ConfigError: The class, an option or a value is unknown or not implemented.
+    """
+    if config.get("_class_name") != _NAME:
+        raise ConfigError(
+            f"_class_name={config.get('_class_name')!r} in scheduler_config.json is not "
+            "implemented for Flux",
+            allowed=_NAME,
+        )
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise unknown_option(key, value, sorted(_OPTIONS))
+    parsed = read_config(FlowMatchEulerConfig, options)
+    if parsed.use_karras_sigmas and parsed.use_exponential_sigmas:
+        raise ConfigError(
+            "scheduler options use_karras_sigmas and use_exponential_sigmas exclude each other",
+            fix="set one of them to false in scheduler_config.json",
+        )
+    if parsed.base_image_seq_len == parsed.max_image_seq_len:
+        raise ConfigError(
+            f"scheduler options base_image_seq_len and max_image_seq_len are both "
+            f"{parsed.base_image_seq_len}",
+            allowed="two different numbers of tokens",
+        )
+    return FlowMatchEulerScheduler(parsed)

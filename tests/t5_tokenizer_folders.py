@@ -1,0 +1,75 @@
+"""T5 tokenizer folders around a vocabulary trained here, in both layouts."""
+
+import functools
+import json
+import struct
+from pathlib import Path
+
+import transformers
+from tokenizer_folders import SAMPLE
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+UNKNOWN, CONTROL, NORMAL = 2, 3, 1  # SentencePiece's types of pieces
+
+
+@functools.cache
+def train_pieces() -> tuple[tuple[str, float], ...]:
+    """Pieces and scores laid out as google/t5-v1_1-xxl's, trained on SAMPLE."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=400,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SAMPLE.splitlines() * 3, trainer)
+    vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+    # Single precision, as SentencePiece keeps them.
+    return tuple(
+        (piece, struct.unpack("<f", struct.pack("<f", score))[0]) for piece, score in vocabulary
+    )
+
+
+def make_reference() -> transformers.T5Tokenizer:
+    """The tokenizer of transformers; its vocabulary has the sentinels at the end."""
+    sentinels = [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
+    return transformers.T5Tokenizer(vocab=[*train_pieces(), *sentinels])
+
+
+def write_t5_folder(folder: Path) -> Path:
+    """Write ``tokenizer.json`` and what transformers writes beside it."""
+    make_reference().save_pretrained(folder)
+    return folder
+
+
+def write_sentencepiece(folder: Path, *, model_type: int = 1, unknown: int = UNKNOWN) -> Path:
+    """Write ``spiece.model`` alone, as SentencePiece does."""
+    kinds = {"<pad>": CONTROL, "</s>": CONTROL, "<unk>": unknown}
+    pieces = [
+        _bytes(1, piece.encode()) + _float(2, score) + _number(3, kinds.get(piece, NORMAL))
+        for piece, score in train_pieces()
+    ]
+    parts = [*(_bytes(1, each) for each in pieces), _bytes(2, _number(3, model_type))]
+    folder.mkdir(exist_ok=True)
+    (folder / "spiece.model").write_bytes(b"".join(parts))
+    return folder
+
+
+def _varint(value: int) -> bytes:
+    rest, low = divmod(value, 128)
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _float(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 5) + struct.pack("<f", value)
