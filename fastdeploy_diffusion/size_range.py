@@ -30,6 +30,11 @@ Size = int | SizeRange | None
 """A number; a range; or ``None`` for any size from 1."""
 
 
+def is_batch(size: Size) -> bool:
+    """Tell whether a size is free and counts the batch, as one without bounds does."""
+    return size is None or (isinstance(size, SizeRange) and size.name == "batch")
+
+
 def fits(given: int, size: Size) -> bool:
     """Tell whether a number is one of those that a size stands for."""
     if isinstance(size, SizeRange):

@@ -10,6 +10,7 @@ from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.size_range import is_batch
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # Largest relative error allowed, by precision.
@@ -154,9 +155,11 @@ def _draw(
 
 
 def _take_last(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    """Give the last row of the batch, the first free dimension; all where there is none."""
-    free = [axis for axis, size in enumerate(spec.open_shape) if size is None]
-    return array.take([-1], free[0]) if free else array
+    """Give the last row of the batch; all where there is none."""
+    for axis, size in enumerate(spec.shape):
+        if is_batch(size):
+            return array.take([-1], axis)
+    return array
 
 
 def _relative_error(given: np.ndarray, wanted: np.ndarray) -> float:
