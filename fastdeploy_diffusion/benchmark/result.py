@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastdeploy_diffusion.benchmark.case import Case, Frozen, Model
+from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 from fastdeploy_diffusion.benchmark.row import Row, Samples
 from fastdeploy_diffusion.errors import ConfigError
 
@@ -94,6 +95,7 @@ class BenchmarkResult(Frozen):
         rows: What was measured.
         comparisons: What was measured in turns.
         ablations: What each pass does to each component.
+        rooflines: How far each component is from what the machine can do.
         missing: What was not measured, and why.
         notes: What a reader has to know.
     """
@@ -111,6 +113,7 @@ class BenchmarkResult(Frozen):
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+    rooflines: tuple[Roofline, ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 

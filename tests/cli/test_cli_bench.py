@@ -101,6 +101,10 @@ def test_a_whole_run(tmp_path):
     assert set(row.quality.relative_errors) == {"text_encoder", "denoiser", "vae_decoder"}
     assert max(row.quality.relative_errors.values()) < 1e-3
     assert row.quality.judgement.right >= 6
+    rooflines = read_result(folder).rooflines
+    assert [each.component for each in rooflines] == ["text_encoder", "denoiser", "vae_decoder"]
+    assert all(0 < each.share < 1.5 for each in rooflines)
+    assert "of the limit" in printed
     components = row.settings["components"]
     assert all(len(each["artifact"]) == 64 for each in components)
     assert {path.name for path in folder.iterdir()} == {

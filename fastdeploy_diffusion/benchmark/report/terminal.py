@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.rooflines import describe_roofline
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
@@ -27,6 +28,7 @@ def format_terminal(result: BenchmarkResult) -> str:
         rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
         lines += ["", work, *_align([list(HEADINGS), *rows])]
     lines += _head("in turns", [describe_comparison(each) for each in result.comparisons])
+    lines += _head("roofline", [describe_roofline(each) for each in result.rooflines])
     lines += _head("passes", [describe_ablation(each) for each in result.ablations])
     lines += _head("unsteady (~)", list_unsteady(result))
     lines += _head("not measured", list_gaps(result))
