@@ -92,6 +92,7 @@ class BenchmarkResult(Frozen):
         config: The configuration that all own cases share, without paths.
         config_digest: Its digest.
         runs: How many requests were to be timed for each case.
+        sweep: What was changed from case to case; ``None`` for nothing.
         rows: What was measured.
         comparisons: What was measured in turns.
         ablations: What each pass does to each component.
@@ -110,6 +111,7 @@ class BenchmarkResult(Frozen):
     config: dict[str, Any]
     config_digest: str
     runs: int
+    sweep: str | None = None
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
     ablations: tuple[Ablation, ...] = ()

@@ -91,6 +91,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         config=config,
         config_digest=_digest(config),
         runs=plan.runs,
+        sweep=plan.sweep,
         rows=tuple(findings.rows),
         comparisons=tuple(findings.comparisons),
         ablations=tuple(findings.ablations),
@@ -118,9 +119,10 @@ def _measure_rows(place: Workplace, findings: _Findings) -> bool:
     cases = list(place.plan.cases)
     while cases:
         case = cases.pop(0)
-        if case.work not in references:
-            references[case.work] = _try_reference(place, case)
-        reference = references[case.work]
+        picture = case.work.model_copy(update={"threads": 0})  # they change no picture
+        if picture not in references:
+            references[picture] = _try_reference(place, case)
+        reference = references[picture]
         is_interrupted = isinstance(reference, str) and reference == INTERRUPTED
         if is_interrupted:
             cases.insert(0, case)
@@ -150,7 +152,8 @@ def _compare(place: Workplace, findings: _Findings) -> bool:
 
 
 def _survey(place: Workplace, findings: _Findings) -> bool:
-    for case in choose_fastest(findings.rows):
+    # A sweep asks how cost grows, and has many pieces of work.
+    for case in () if place.plan.sweep else choose_fastest(findings.rows):
         found = measure_roofline(place, case)
         if not isinstance(found, Missing):
             findings.rooflines += found

@@ -48,6 +48,13 @@ def bench(
     ] = "1",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="size|batch|steps|threads",
+            help="How cost grows with it; --size and --batch may list the points.",
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 5,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Try each pass, too, on our fastest case.")
@@ -98,6 +105,7 @@ def bench(
                 batch=batch,
                 steps=steps,
                 threads=threads,
+                sweep=sweep,
                 runs=runs,
                 ablation=ablation,
                 peers=split_names(peers),

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 from fastdeploy_diffusion.benchmark.report.charts.ablation import draw_ablation
+from fastdeploy_diffusion.benchmark.report.charts.growth import draw_growth, draw_memory_growth
 from fastdeploy_diffusion.benchmark.report.charts.latencies import draw_latencies
 from fastdeploy_diffusion.benchmark.report.charts.roofline import draw_roofline
 from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_speed_and_quality
@@ -35,6 +36,7 @@ from fastdeploy_diffusion.benchmark.report.table import (
     list_works,
 )
 from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+from fastdeploy_diffusion.benchmark.sweep import list_growths
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -49,6 +51,7 @@ def format_html(result: BenchmarkResult) -> str:
         f"<p>{escape(where)}</p>",
     ]
     body += _list("A peer is faster", list_losses(result))
+    body += _show_sweep(result)
     for work in list_works(result):
         content = _show_work(result, work)
         body += [f"<section><h2>{escape(work)}</h2>", *content, "</section>"]
@@ -95,13 +98,23 @@ def _show_work(result: BenchmarkResult, work: str) -> list[str]:
     return [
         _tabulate(HEADINGS, [list_cells(row) for row in rows], "figures"),
         *_list("", [describe_comparison(each) for each in pairs]),
-        '<div class="charts">',
-        *(_frame(figure) for figure in figures if figure),
-        "</div>",
+        *_lay_out(figures),
         "<details><summary>Every figure</summary>",
         *(_tabulate(head, lines, "figures") for head, lines in tables if lines),
         "</details>",
     ]
+
+
+def _show_sweep(result: BenchmarkResult) -> list[str]:
+    if result.sweep is None:
+        return []
+    growths = list_growths(result.rows, result.sweep)
+    figures = [draw(growths, result.sweep) for draw in (draw_growth, draw_memory_growth)]
+    return ["<section><h2>How cost grows</h2>", *_lay_out(figures), "</section>"]
+
+
+def _lay_out(figures: Sequence[Figure | None]) -> list[str]:
+    return ['<div class="charts">', *(_frame(figure) for figure in figures if figure), "</div>"]
 
 
 def _frame(figure: Figure) -> str:

@@ -22,6 +22,7 @@ from fastdeploy_diffusion.benchmark.report.table import (
     describe_ablation,
     describe_comparison,
     list_cells,
+    list_exponents,
     list_gaps,
     list_unsteady,
     list_works,
@@ -42,6 +43,7 @@ def format_markdown(result: BenchmarkResult) -> str:
             lines += [*_tabulate(ROOFLINE_HEADINGS, list_rooflines(found)), ""]
             lines += [*_tabulate(OPERATOR_HEADINGS, list_operators(found)), ""]
     for title, remarks in (
+        ("How cost grows", list_exponents(result)),
         ("In turns", [describe_comparison(each) for each in result.comparisons]),
         ("Roofline", [describe_roofline(each) for each in result.rooflines]),
         ("Passes", [describe_ablation(each) for each in result.ablations]),
