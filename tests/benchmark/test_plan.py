@@ -78,6 +78,8 @@ def test_an_engine_that_was_asked_for_and_is_missing(engines, error, message):
 
 
 def test_peers_have_adapters_and_pythons():
+    names = ["diffusers", "openvino-genai", "onnxruntime"]
+    assert [each.name for each in find_peers(names, [])] == names
     (peer,) = find_peers(["diffusers"], [f"diffusers={sys.executable}"])
     assert peer.adapter.name == "diffusers.py"
     assert peer.python == sys.executable
