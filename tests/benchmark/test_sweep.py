@@ -6,6 +6,7 @@ import pytest
 from benchmark.painted_peer import WORK
 from benchmark.test_report import Page, find_charts, list_marks
 
+from fastdeploy_diffusion.benchmark.report.charts.growth import draw_growth
 from fastdeploy_diffusion.benchmark.report.html import format_html
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
 from fastdeploy_diffusion.benchmark.report.terminal import format_terminal
@@ -87,3 +88,14 @@ def test_what_does_not_grow_has_no_chart():
     assert not {"growth", "memory"} & set(find_charts(format_html(one)))
     assert {"growth", "memory"} & set(find_charts(format_html(unknown))) == {"growth"}
     assert "grows as steps ^ 0.50 (3" in format_terminal(unknown)
+
+
+def test_cases_that_share_a_colour_are_all_in_the_legend():
+    rows = []
+    for engine in "abcdefg":
+        for row in grow():
+            case = row.case.model_copy(update={"engine": engine})
+            rows.append(row.model_copy(update={"case": case}))
+    figure = draw_growth(list_growths(rows, "steps"), "steps")
+    assert figure.legend["c0"] == "a fp32: 0.50; f fp32: 0.50"
+    assert len(figure.legend) == 5

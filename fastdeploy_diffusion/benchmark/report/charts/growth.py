@@ -54,10 +54,12 @@ def _draw(
         y = up.place(cost)
         drawing.line(across.start, y, across.end, y, "grid")
         drawing.text(across.start - 6, y + 4, write(cost), "small", "end")
-    legend = {}
+    legend: dict[str, str] = {}
     for index, each in enumerate(growths):
         style = f"c{index % _COLOURS}"
-        legend[style] = f"{each.name}: {exponents[each.name]:.2f}"
+        key = f"{each.name}: {exponents[each.name]:.2f}"
+        # With more cases than colours, some share one.
+        legend[style] = f"{legend[style]}; {key}" if style in legend else key
         points = [
             (across.place(place), up.place(cost))
             for place, cost in zip(each.places, lines[each.name], strict=True)
