@@ -10,7 +10,7 @@ from fastdeploy_diffusion.benchmark.summary import summarise
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 
-def choose_ablations(rows: Sequence[Row]) -> list[Case]:
+def choose_fastest(rows: Sequence[Row]) -> list[Case]:
     """Choose our fastest case of each piece of work."""
     fastest: dict[object, Row] = {}
     for row in rows:

@@ -38,7 +38,9 @@ class Work(Frozen):
 
     def __str__(self) -> str:
         pictures = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"{self.width} x {self.height}{pictures}, {self.steps} steps"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.width} x {self.height}{pictures}, {steps}, {threads}"
 
     @property
     def seeds(self) -> list[int]:
@@ -105,6 +107,7 @@ class Task(Frozen):
         height: In pixels.
         guidance_scale: Weight of the prompt.
         threads: CPU threads.
+        cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.
     """
 
     config: dict[str, Any]
@@ -116,3 +119,4 @@ class Task(Frozen):
     height: int
     guidance_scale: float
     threads: int
+    cache_dir: str

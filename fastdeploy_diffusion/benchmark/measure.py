@@ -42,8 +42,7 @@ class _Measurement:
     def run(self) -> str:
         """Measure; say why it ended before the end, or nothing."""
         try:
-            if self._case.is_own:
-                self._load_cold()
+            self._load_cold()
             with self._place.start(self._case) as child:
                 self._load(child)
                 self._draw_all(child)

@@ -35,6 +35,7 @@ class BenchmarkPlan:
         ablation: Whether to try each pass.
         time_limit: Seconds that a process may take.
         is_shapes: Whether the judge of the model in the box can judge.
+        sweep: What is changed from case to case, one of ``SWEEPS``; ``None`` for nothing.
     """
 
     config: DiffusionConfig
@@ -46,6 +47,7 @@ class BenchmarkPlan:
     ablation: bool
     time_limit: float
     is_shapes: bool
+    sweep: str | None = None
 
     @property
     def works(self) -> tuple[Work, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastdeploy_diffusion.benchmark.case import Case, Frozen, Model
+from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 from fastdeploy_diffusion.benchmark.row import Row, Samples
 from fastdeploy_diffusion.errors import ConfigError
 
@@ -91,9 +92,11 @@ class BenchmarkResult(Frozen):
         config: The configuration that all own cases share, without paths.
         config_digest: Its digest.
         runs: How many requests were to be timed for each case.
+        sweep: What was changed from case to case; ``None`` for nothing.
         rows: What was measured.
         comparisons: What was measured in turns.
         ablations: What each pass does to each component.
+        rooflines: How far each component is from what the machine can do.
         missing: What was not measured, and why.
         notes: What a reader has to know.
     """
@@ -108,9 +111,11 @@ class BenchmarkResult(Frozen):
     config: dict[str, Any]
     config_digest: str
     runs: int
+    sweep: str | None = None
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
     ablations: tuple[Ablation, ...] = ()
+    rooflines: tuple[Roofline, ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 

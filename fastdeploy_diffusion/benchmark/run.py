@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.benchmark.ablate import ablate, choose_ablations
+from fastdeploy_diffusion.benchmark.ablate import ablate, choose_fastest
 from fastdeploy_diffusion.benchmark.case import Case, Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.energy import EnergyMeter
@@ -30,6 +30,8 @@ from fastdeploy_diffusion.benchmark.result import (
     Comparison,
     Missing,
 )
+from fastdeploy_diffusion.benchmark.roofline.measure import measure_roofline
+from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.shapes_score import CAPTIONS, STEPS
 from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns
@@ -44,6 +46,7 @@ class _Findings:
     rows: list[Row] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     ablations: list[Ablation] = field(default_factory=list)
+    rooflines: list[Roofline] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
     def add(self, found: Row | Comparison | Missing) -> str:
@@ -74,7 +77,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         place = Workplace(
             plan, Path(folder), lambda what: show(what, len(findings.rows), len(plan.cases))
         )
-        for part in (_measure_rows, _compare, _ablate):
+        for part in (_measure_rows, _compare, _survey, _ablate):
             if part(place, findings):
                 break
     config = _describe_config(plan.config)
@@ -88,9 +91,11 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
         config=config,
         config_digest=_digest(config),
         runs=plan.runs,
+        sweep=plan.sweep,
         rows=tuple(findings.rows),
         comparisons=tuple(findings.comparisons),
         ablations=tuple(findings.ablations),
+        rooflines=tuple(findings.rooflines),
         missing=tuple(findings.missing),
         notes=_write_notes(plan, findings),
     )
@@ -114,9 +119,10 @@ def _measure_rows(place: Workplace, findings: _Findings) -> bool:
     cases = list(place.plan.cases)
     while cases:
         case = cases.pop(0)
-        if case.work not in references:
-            references[case.work] = _try_reference(place, case)
-        reference = references[case.work]
+        picture = case.work.model_copy(update={"threads": 0})  # they change no picture
+        if picture not in references:
+            references[picture] = _try_reference(place, case)
+        reference = references[picture]
         is_interrupted = isinstance(reference, str) and reference == INTERRUPTED
         if is_interrupted:
             cases.insert(0, case)
@@ -145,8 +151,19 @@ def _compare(place: Workplace, findings: _Findings) -> bool:
     return False
 
 
+def _survey(place: Workplace, findings: _Findings) -> bool:
+    # A sweep asks how cost grows, and has many pieces of work.
+    for case in () if place.plan.sweep else choose_fastest(findings.rows):
+        found = measure_roofline(place, case)
+        if not isinstance(found, Missing):
+            findings.rooflines += found
+        elif findings.add(found) == INTERRUPTED:
+            return True
+    return False
+
+
 def _ablate(place: Workplace, findings: _Findings) -> bool:
-    for case in choose_ablations(findings.rows) if place.plan.ablation else ():
+    for case in choose_fastest(findings.rows) if place.plan.ablation else ():
         found = ablate(place, case)
         if not isinstance(found, Missing):
             findings.ablations += found

@@ -70,12 +70,12 @@ class Workplace:
             height=work.height,
             guidance_scale=work.guidance_scale,
             threads=work.threads,
+            cache_dir=str(self.cache_folder(case)),
         )
         return task.model_dump(mode="json")
 
     def cache_folder(self, case: Case) -> Path:
         """The case's own cache of builds."""
         work = case.work
-        return (
-            self.folder / f"{case.engine}-{case.precision}-{work.width}x{work.height}-{work.batch}"
-        )
+        size = f"{work.width}x{work.height}-{work.batch}-{work.steps}-{work.threads}"
+        return self.folder / f"{case.painter}-{case.engine}-{case.precision}-{size}"

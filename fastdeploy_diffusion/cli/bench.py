@@ -48,13 +48,23 @@ def bench(
     ] = "1",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 5,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="size|batch|steps|threads",
+            help="How cost grows with it; --size and --batch may list the points.",
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed pictures of each case.")] = 3,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Try each pass, too, on our fastest case.")
     ] = False,
     peers: Annotated[
         str | None,
-        typer.Option(metavar=f"NAME{_LIST}", help="Whom to compare with, in turns: diffusers."),
+        typer.Option(
+            metavar=f"NAME{_LIST}",
+            help="In turns with them: diffusers, openvino-genai, onnxruntime.",
+        ),
     ] = None,
     peer_python: Annotated[
         list[str] | None,
@@ -98,6 +108,7 @@ def bench(
                 batch=batch,
                 steps=steps,
                 threads=threads,
+                sweep=sweep,
                 runs=runs,
                 ablation=ablation,
                 peers=split_names(peers),
@@ -135,6 +146,32 @@ def show(
         print(format_terminal(read))
         if output is not None:
             print(f"\n{write_report(read, choose_folder(output))}")
+
+
+@bench_app.command()
+def page(
+    results: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Of published reports.")
+    ] = "benchmarks/results",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Overwritten.")
+    ] = "docs/benchmarks.md",
+    debug: Debug = False,
+) -> None:
+    """Write the page of published runs anew."""
+    with explain_errors(debug):
+        from pathlib import Path
+
+        from fastdeploy_diffusion.benchmark.report.page import format_page, read_published
+
+        text = format_page(read_published(Path(results)))
+        try:
+            Path(output).write_text(text, encoding="utf-8")
+        except OSError as error:
+            from fastdeploy_diffusion.errors import ConfigError
+
+            raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
+        print(output)
 
 
 @bench_app.command()

@@ -1,9 +1,10 @@
 """What the options of ``bench`` mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastdeploy_diffusion.benchmark.case import Work
 from fastdeploy_diffusion.benchmark.peers import find_peers
 from fastdeploy_diffusion.benchmark.plan import (
     BenchmarkPlan,
@@ -13,6 +14,7 @@ from fastdeploy_diffusion.benchmark.plan import (
     plan_works,
 )
 from fastdeploy_diffusion.benchmark.random_checkpoint import DESCRIPTION, make_random_checkpoint
+from fastdeploy_diffusion.benchmark.sweep import SWEEPS, widen
 from fastdeploy_diffusion.cli.build import parse_sizes
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -36,6 +38,7 @@ class BenchOptions:
     batch: str
     steps: int | None
     threads: int | None
+    sweep: str | None
     runs: int
     ablation: bool
     peers: Sequence[str]
@@ -62,6 +65,8 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     config = _load(options)
     given = config.model_fields_set
     works = plan_works(config, sizes, batches, options.steps)
+    if options.sweep is not None:
+        works = _sweep(options.sweep, works, {"size": sizes, "batch": batches})
     cases, missing = plan_cases(
         config,
         works,
@@ -79,7 +84,22 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
         ablation=options.ablation,
         time_limit=options.time_limit,
         is_shapes=is_shapes(config),
+        sweep=options.sweep,
     )
+
+
+def _sweep(sweep: str, works: Sequence[Work], lists: Mapping[str, Sequence[Any]]) -> list[Work]:
+    if sweep not in SWEEPS:
+        raise ConfigError(
+            f"--sweep {sweep}", allowed=", ".join(SWEEPS), fix=did_you_mean(sweep, SWEEPS)
+        )
+    for name, points in lists.items():
+        if name != sweep and len(points) > 1:
+            raise ConfigError(
+                f"--sweep {sweep} and a list for --{name}",
+                allowed=f"one --{name}: only what is swept changes",
+            )
+    return widen(works, sweep, is_given=len(works) > 1)
 
 
 def _load(options: BenchOptions) -> DiffusionConfig:

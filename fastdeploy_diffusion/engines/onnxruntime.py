@@ -6,7 +6,9 @@ and folds the weights to float32. So on CPUs the rounding is part of the graph, 
 as they are bound.
 """
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +17,15 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.onnxruntime_profile import read_profile
+from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
 INSTALL_GPU = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+PROFILED_RUNS = 3
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 # ONNX Runtime's names of devices.
 DEVICES: Mapping[str, str] = {"cpu": "cpu", "gpu": "cuda"}
@@ -97,7 +101,8 @@ class ONNXRuntimeEngine(Engine):
 class _ONNXRuntimeSession(Session):
     def __init__(self, engine: str, program: Program, spec: BuildSpec, artifact: Path) -> None:
         super().__init__(engine, program)
-        self._runtime = _open(program, spec, artifact)
+        self._reopen = partial(_open, program, spec, artifact)
+        self._runtime = self._reopen()
         self._binding = self._runtime.io_binding()
         self._place = (DEVICES[spec.device.kind], spec.device.index)
         self._held: dict[str, np.ndarray] = {}
@@ -122,12 +127,19 @@ class _ONNXRuntimeSession(Session):
         self._binding.synchronize_outputs()
         return dict(zip(self.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
+    def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
+        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+            runtime = self._reopen(trace=Path(folder) / "trace")
+            for _ in range(PROFILED_RUNS + 1):
+                runtime.run(list(self.outputs), dict(feeds))
+            return read_profile(Path(runtime.end_profiling()))
+
     def _close(self) -> None:
         self._held.clear()
         self._binding = self._runtime = None
 
 
-def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
+def _open(program: Program, spec: BuildSpec, artifact: Path, trace: Path | None = None) -> Any:
     import onnxruntime
 
     from fastdeploy_diffusion.export.weights import read_weights
@@ -136,6 +148,9 @@ def _open(program: Program, spec: BuildSpec, artifact: Path) -> Any:
     options.intra_op_num_threads = spec.cpu_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
     weights = {
         name: _wrap(value)
         for name, value in read_weights(program, check_manifest(program, artifact)).items()

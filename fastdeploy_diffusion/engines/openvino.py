@@ -1,6 +1,7 @@
 """OpenVINO on the exported ONNX graph: Intel's compiler for CPUs."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +11,12 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_model import keep_model, read_model
-from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
+from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
+PROFILED_RUNS = 3
 # OpenVINO's name of a precision, and of the instructions that a CPU needs for it.
 PRECISIONS: Mapping[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 
@@ -87,6 +89,20 @@ class _OpenVINOSession(Session):
         results = request.infer(dict(feeds), share_inputs=True)
         return {name: results[index] for index, name in enumerate(self.outputs)}
 
+    def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
+        # Every compilation holds the weights in a layout of its own: one at a time.
+        self._requests.clear()
+        shapes = tuple(array.shape for array in feeds.values())
+        request = self._compile_model(shapes, {"PERF_COUNT": True}).create_infer_request()
+        seconds: dict[tuple[str, str], float] = defaultdict(float)
+        request.infer(dict(feeds), share_inputs=True)  # the first run allocates
+        for _ in range(PROFILED_RUNS):
+            request.infer(dict(feeds), share_inputs=True)
+            for each in request.profiling_info:
+                if each.status.name == "EXECUTED":
+                    seconds[each.node_name, each.node_type] += each.real_time.total_seconds()
+        return [OperatorTime(*key, total / PROFILED_RUNS) for key, total in seconds.items()]
+
     def _close(self) -> None:
         self._requests.clear()
         self._model = None
@@ -97,8 +113,10 @@ class _OpenVINOSession(Session):
             # Every compilation holds the weights in a layout of its own: one size at a time.
             if not all(differ_in_batch_only(shapes, others) for others in self._requests):
                 self._requests.clear()
-            model = self._model.clone()  # the weights are shared
-            model.reshape(dict(zip(self.inputs, shapes, strict=True)))
-            compiled = self._core.compile_model(model, "CPU", self._properties)
-            self._requests[shapes] = compiled.create_infer_request()
+            self._requests[shapes] = self._compile_model(shapes, {}).create_infer_request()
         return self._requests[shapes]
+
+    def _compile_model(self, shapes: Shapes, properties: Mapping[str, Any]) -> Any:
+        model = self._model.clone()  # the weights are shared
+        model.reshape(dict(zip(self.inputs, shapes, strict=True)))
+        return self._core.compile_model(model, "CPU", {**self._properties, **properties})

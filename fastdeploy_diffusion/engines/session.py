@@ -2,8 +2,9 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from typing_extensions import Self
@@ -12,6 +13,20 @@ from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteEr
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+class OperatorTime(NamedTuple):
+    """What one operator of a loaded program takes.
+
+    Args:
+        name: Its name in the engine's own graph, where operators may be merged.
+        kind: What it does, in the engine's words: ``"Convolution"``.
+        seconds: Of one run.
+    """
+
+    name: str
+    kind: str
+    seconds: float
 
 
 def differ_in_batch_only(shapes: Shapes, others: Shapes) -> bool:
@@ -93,17 +108,9 @@ class Session(ABC):
         """
         with self._lock:
             self._require_open()
-            if twice := sorted(self._bound.keys() & feeds.keys()):
-                raise EngineError(
-                    f"{self._component}: input {', '.join(map(repr, twice))} is bound and fed",
-                    allowed="one of both",
-                    fix="bind() without it, or do not feed it",
-                )
-            merged = {**self._bound, **feeds}
-            check_feeds(self._component, list(self._inputs.values()), merged)
+            merged = self._merge(feeds)
             try:
-                # In the order of the specs, whatever the order of the keywords.
-                outputs = self._run({name: merged[name] for name in self._inputs})
+                outputs = self._run(merged)
             except DiffusionError:
                 raise
             except Exception as error:
@@ -114,6 +121,30 @@ class Session(ABC):
                 name: self._check_output(spec, outputs[name])
                 for name, spec in self._outputs.items()
             }
+
+    def profile(self, **feeds: np.ndarray) -> list[OperatorTime]:
+        """Measure what each operator takes, on a copy made for that: it may be slow to make.
+
+        Args:
+            **feeds: As for ``run``.
+
+        Returns:
+            The operators that really run, in no order.
+
+        Raises:
+            EngineError: The engine does not tell, or as ``run``.
+        """
+        with self._lock:
+            self._require_open()
+            merged = self._merge(feeds)
+            try:
+                return list(self._profile(merged))
+            except DiffusionError:
+                raise
+            except Exception as error:
+                raise EngineError(
+                    f"{self.engine} failed to profile {self._component}: {error}"
+                ) from error
 
     def close(self) -> None:
         """Free what the session holds; more than once is fine."""
@@ -138,6 +169,10 @@ class Session(ABC):
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run on checked feeds, in the order of ``inputs``; called by one thread at a time."""
 
+    def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
+        """Run on checked feeds, and say what each operator took; engines that can implement it."""
+        raise EngineError(f"{self.engine} does not tell here what its operators take")
+
     @abstractmethod
     def _close(self) -> None:
         """Free what the engine holds; called once."""
@@ -147,6 +182,19 @@ class Session(ABC):
             raise EngineError(
                 f"{self._component}: the {self.engine} session is closed", fix="load it again"
             )
+
+    def _merge(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Add what is bound to what is fed, and check it."""
+        if twice := sorted(self._bound.keys() & feeds.keys()):
+            raise EngineError(
+                f"{self._component}: input {', '.join(map(repr, twice))} is bound and fed",
+                allowed="one of both",
+                fix="bind() without it, or do not feed it",
+            )
+        merged = {**self._bound, **feeds}
+        check_feeds(self._component, list(self._inputs.values()), merged)
+        # In the order of the specs, whatever the order of the keywords.
+        return {name: merged[name] for name in self._inputs}
 
     def _check_output(self, spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         what = f"{self._component}: {self.engine} returned output {spec.name!r}, which"

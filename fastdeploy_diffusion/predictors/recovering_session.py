@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program
 
@@ -42,6 +42,9 @@ class RecoveringSession(Session):
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self._repeat(lambda session: session.run(**feeds), feeds)
+
+    def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
+        return self._session.profile(**feeds)
 
     def _repeat(self, task: Callable[[Session], T], feeds: Mapping[str, np.ndarray]) -> T:
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.export.manifest import read_signature
 from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.program import Program, TensorSpec
@@ -119,12 +119,20 @@ class SplitSession(Session):
             self._compute(inputs["timestep"], inputs["encoder_hidden_states"])
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return self._step.run(**self._prepare(feeds))
+
+    def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
+        """Of the step alone, which is what runs again and again."""
+        return self._step.profile(**self._prepare(feeds))
+
+    def _prepare(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Give the step's feeds, with the prologue's results."""
         sample, timesteps, context = feeds.values()
         is_known = all(float(each) in self._time_features for each in timesteps)
         if not is_known or not np.array_equal(context, self._context):
             self._compute(timesteps, context)
         rows = np.stack([self._time_features[float(each)] for each in timesteps])
-        return self._step.run(sample=sample, time_features=rows)
+        return {"sample": sample, "time_features": rows}
 
     def _close(self) -> None:
         self._prologue.close()

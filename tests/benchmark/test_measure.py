@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     assert [row.case.precision for row in result.rows] == ["fp32", "bf16"]
     assert [len(row.samples.pictures) for row in result.rows] == [3, 1]
     assert [(each.case, each.reason) for each in result.missing] == [
-        ("painted fp16, 24 x 16, batch 2, 2 steps", "interrupted")
+        ("painted fp16, 24 x 16, batch 2, 2 steps, 1 thread", "interrupted")
     ]
     assert seen[-1][1:] == (1, 3)
     assert result.machine["usable_cores"] >= 1

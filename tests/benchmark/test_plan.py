@@ -34,15 +34,15 @@ def test_everything_is_combined():
     cases, missing = plan(["paddle"], ["fp32", "bf16"], [peer], sizes, batches)
     assert len(cases) == 4 * (1 + 2)
     assert [each.case for each in missing] == [
-        "paddle bf16, 128 x 128, 2 steps",
-        "paddle bf16, 128 x 128, batch 4, 2 steps",
-        "paddle bf16, 256 x 64, 2 steps",
-        "paddle bf16, 256 x 64, batch 4, 2 steps",
+        "paddle bf16, 128 x 128, 2 steps, 2 threads",
+        "paddle bf16, 128 x 128, batch 4, 2 steps, 2 threads",
+        "paddle bf16, 256 x 64, 2 steps, 2 threads",
+        "paddle bf16, 256 x 64, batch 4, 2 steps, 2 threads",
     ]
     assert [str(case) for case in cases[:3]] == [
-        "paddle fp32, 128 x 128, 2 steps",
-        "diffusers fp32, 128 x 128, 2 steps",
-        "diffusers bf16, 128 x 128, 2 steps",
+        "paddle fp32, 128 x 128, 2 steps, 2 threads",
+        "diffusers fp32, 128 x 128, 2 steps, 2 threads",
+        "diffusers bf16, 128 x 128, 2 steps, 2 threads",
     ]
 
 
@@ -78,6 +78,8 @@ def test_an_engine_that_was_asked_for_and_is_missing(engines, error, message):
 
 
 def test_peers_have_adapters_and_pythons():
+    names = ["diffusers", "openvino-genai", "onnxruntime"]
+    assert [each.name for each in find_peers(names, [])] == names
     (peer,) = find_peers(["diffusers"], [f"diffusers={sys.executable}"])
     assert peer.adapter.name == "diffusers.py"
     assert peer.python == sys.executable

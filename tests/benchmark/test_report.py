@@ -89,7 +89,15 @@ def test_the_page_is_whole_and_nothing_comes_from_outside(result):
 def test_every_chart_has_its_data(result):
     charts = find_charts(format_html(result))
     names = {row.case.name for row in result.rows}
-    assert set(charts) == {"stages", "latencies", "quality", "starts", "turns", "ablation"}
+    assert set(charts) == {
+        "stages",
+        "latencies",
+        "quality",
+        "starts",
+        "turns",
+        "roofline",
+        "ablation",
+    }
     for row in result.rows:
         case = row.case.name
         stages = list_marks(charts["stages"], case=case)
@@ -108,6 +116,9 @@ def test_every_chart_has_its_data(result):
     ratios = [mark for mark in list_marks(charts["turns"]) if "ratio" in mark]
     assert len(ratios) == sum(len(each.ratios) for each in result.comparisons)
     assert len(list_marks(charts["ablation"])) == len(result.ablations)
+    assert {mark["component"] for mark in list_marks(charts["roofline"])} == {
+        each.component for each in result.rooflines
+    }
 
 
 def test_everything_lies_within_its_chart(result):
@@ -204,7 +215,13 @@ def test_where_a_peer_is_faster_comes_first(result):
 def test_a_report_without_rows_says_why(result):
     gaps = (Missing(case="paddle fp32", reason="interrupted"),)
     empty = result.model_copy(
-        update={"rows": (), "comparisons": (), "ablations": (), "missing": gaps}
+        update={
+            "rows": (),
+            "comparisons": (),
+            "rooflines": (),
+            "ablations": (),
+            "missing": gaps,
+        }
     )
     Page(format_html(empty))
     for text in (format_terminal(empty), format_markdown(empty), format_html(empty)):

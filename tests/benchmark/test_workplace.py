@@ -50,7 +50,14 @@ def test_every_case_has_a_cache_of_its_own(tmp_path):
         )
         for engine in ("openvino", "paddle")
         for precision in ("fp32", "bf16")
-        for update in ({}, {"width": 32}, {"height": 32}, {"batch": 1})
+        for update in (
+            {},
+            {"width": 32},
+            {"height": 32},
+            {"batch": 1},
+            {"steps": 9},
+            {"threads": 2},
+        )
     ]
     assert len({place.cache_folder(case) for case in cases}) == len(cases)
 

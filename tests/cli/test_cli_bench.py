@@ -34,6 +34,8 @@ def run(*words, code=0):
         (["--model", "no/such"], "no/such does not exist"),
         (["--model", "shapes", "--random-weights", "sd15"], "one of both"),
         (["--random-weights", "sd-15"], "did you mean 'sd15'"),
+        (["--sweep", "step"], "did you mean 'steps'"),
+        (["--sweep", "steps", "--batch", "1,2"], "only what is swept changes"),
         (["--engine", "openvin"], "did you mean 'openvino'"),
     ],
 )
@@ -60,7 +62,17 @@ def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from fastdeploy_diffusion.cli import main; main()"
     )
-    words = ("bench", "--engine", "paddle-eager", "--steps", "900", "--output", str(folder))
+    words = (
+        "bench",
+        "--engine",
+        "paddle-eager",
+        "--steps",
+        "900",
+        "--threads",
+        "1",
+        "--output",
+        str(folder),
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -73,7 +85,7 @@ def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate()
     assert process.returncode == 130
-    assert "paddle-eager fp32, 128 x 128, 900 steps: interrupted" in printed
+    assert "paddle-eager fp32, 128 x 128, 900 steps, 1 thread: interrupted" in printed
     result = read_result(folder)
     assert result.is_interrupted
     assert result.rows == ()
@@ -101,6 +113,10 @@ def test_a_whole_run(tmp_path):
     assert set(row.quality.relative_errors) == {"text_encoder", "denoiser", "vae_decoder"}
     assert max(row.quality.relative_errors.values()) < 1e-3
     assert row.quality.judgement.right >= 6
+    rooflines = read_result(folder).rooflines
+    assert [each.component for each in rooflines] == ["text_encoder", "denoiser", "vae_decoder"]
+    assert all(0 < each.share < 1.5 for each in rooflines)
+    assert "of the limit" in printed
     components = row.settings["components"]
     assert all(len(each["artifact"]) == 64 for each in components)
     assert {path.name for path in folder.iterdir()} == {

@@ -1,6 +1,7 @@
 """The one suite that every engine passes: right numbers, no aliases, typed errors."""
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -253,3 +254,25 @@ def test_probing_never_raises_and_says_what_is_missing(engine_name):
         available = engine.probe(device)
         assert not available.ok
         assert available.reason
+
+
+PROFILING = {"openvino", "onnxruntime"}
+
+
+@every_engine
+def test_what_operators_take_is_told_or_refused(engine_name, open_session):
+    with open_session(engine_name, "text encoder") as (case, program, session):
+        feeds = draw_feeds(case, 0)
+        if engine_name not in PROFILING:
+            with pytest.raises(EngineError, match=f"{engine_name} does not tell"):
+                session.profile(**feeds)
+            return
+        started = time.perf_counter()
+        operators = session.profile(**feeds)
+        elapsed = time.perf_counter() - started
+        kinds = {each.kind for each in operators}
+        assert kinds & {"MatMul", "FullyConnected", "FusedMatMul"}
+        assert 0 < sum(each.seconds for each in operators) < elapsed
+        assert_close(session.run(**feeds), run_reference(program, feeds))  # it still runs
+        with pytest.raises(EngineError, match="was not given"):
+            session.profile()

@@ -77,7 +77,7 @@ def test_pictures_are_those_of_builds_of_their_own(model):
     assert np.abs(given - wanted).max() <= 1e-4
 
 
-def test_the_ranges_are_in_the_key(model):
+def test_the_ranges_are_in_the_key(model, tmp_path):
     keys = []
     for largest in (48, 48, 64):
         shapes = {**SHAPES, "height": [16, 32, largest]}

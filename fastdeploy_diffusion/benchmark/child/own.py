@@ -1,9 +1,11 @@
 """The adapter of this library's own pipeline."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from fastdeploy_diffusion.benchmark.roofline.peaks import measure_peaks
+from fastdeploy_diffusion.benchmark.roofline.survey import survey_component
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.pipelines.sd import SDPipeline
@@ -56,6 +58,20 @@ class Painter:
                 if timings:
                     trials.append(_describe(build, "all", error, timings))
         return trials
+
+    def survey(self, batch: int) -> list[dict[str, Any]]:
+        """Measure the peaks of each engine that runs here, and how near each component comes."""
+        surveys, peaks = [], {}
+        self.pipeline.close()  # its memory is for the builds to come
+        for build in self.pipeline.plan_builds(self._task["height"], self._task["width"]):
+            placement = build.placement
+            key = (placement.engine.name, placement.spec.precision)
+            if key not in peaks:
+                peaks[key] = measure_peaks(placement)
+            rows = {**build.sizes, "batch": batch * build.sizes["batch"]}
+            survey = survey_component(replace(build, sizes=rows), self._cache)
+            surveys.append({**survey, "peaks": peaks[key]})
+        return surveys
 
     def draw(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int

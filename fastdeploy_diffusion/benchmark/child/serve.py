@@ -28,7 +28,7 @@ import numpy as np
 
 
 class Server:
-    """Answers commands: ``open``, ``draw``, ``describe`` and, of those that can, ``ablate``.
+    """Answers ``open``, ``draw``, ``describe`` and, of those that can, ``ablate`` and ``survey``.
 
     Args:
         adapter: Path of the adapter.
@@ -45,6 +45,7 @@ class Server:
             "describe": self._describe,
             "draw": self._draw,
             "ablate": self._ablate,
+            "survey": self._survey,
         }
         return known[command.pop("do")](**command)
 
@@ -68,6 +69,9 @@ class Server:
 
     def _ablate(self) -> dict[str, Any]:
         return {"trials": self._painter.ablate()}
+
+    def _survey(self, batch: int) -> dict[str, Any]:
+        return {"surveys": self._painter.survey(batch)}
 
     def _draw(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, save: str | None

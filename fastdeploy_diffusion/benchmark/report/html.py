@@ -5,7 +5,9 @@ from html import escape
 from pathlib import Path
 
 from fastdeploy_diffusion.benchmark.report.charts.ablation import draw_ablation
+from fastdeploy_diffusion.benchmark.report.charts.growth import draw_growth, draw_memory_growth
 from fastdeploy_diffusion.benchmark.report.charts.latencies import draw_latencies
+from fastdeploy_diffusion.benchmark.report.charts.roofline import draw_roofline
 from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_speed_and_quality
 from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_bars
 from fastdeploy_diffusion.benchmark.report.charts.starts import draw_starts
@@ -18,6 +20,12 @@ from fastdeploy_diffusion.benchmark.report.details import (
 )
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.rooflines import (
+    OPERATOR_HEADINGS,
+    ROOFLINE_HEADINGS,
+    list_operators,
+    list_rooflines,
+)
 from fastdeploy_diffusion.benchmark.report.svg import Figure
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
@@ -27,8 +35,8 @@ from fastdeploy_diffusion.benchmark.report.table import (
     list_unsteady,
     list_works,
 )
-from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
-from fastdeploy_diffusion.benchmark.row import Row
+from fastdeploy_diffusion.benchmark.result import BenchmarkResult
+from fastdeploy_diffusion.benchmark.sweep import list_growths
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -43,11 +51,9 @@ def format_html(result: BenchmarkResult) -> str:
         f"<p>{escape(where)}</p>",
     ]
     body += _list("A peer is faster", list_losses(result))
+    body += _show_sweep(result)
     for work in list_works(result):
-        rows = [row for row in result.rows if str(row.case.work) == work]
-        pairs = [each for each in result.comparisons if str(each.ours.work) == work]
-        ablations = [each for each in result.ablations if str(each.case.work) == work]
-        content = _show_work(rows, pairs, ablations)
+        content = _show_work(result, work)
         body += [f"<section><h2>{escape(work)}</h2>", *content, "</section>"]
     for name, lines in (
         ("Unsteady (~)", list_unsteady(result)),
@@ -69,28 +75,46 @@ def format_html(result: BenchmarkResult) -> str:
     )
 
 
-def _show_work(
-    rows: Sequence[Row], pairs: Sequence[Comparison], ablations: Sequence[Ablation]
-) -> list[str]:
+def _show_work(result: BenchmarkResult, work: str) -> list[str]:
+    rows = [row for row in result.rows if str(row.case.work) == work]
+    pairs = [each for each in result.comparisons if str(each.ours.work) == work]
+    ablations = [each for each in result.ablations if str(each.case.work) == work]
+    rooflines = [each for each in result.rooflines if str(each.case.work) == work]
     figures = [
         draw_stage_bars(rows),
         draw_latencies(rows),
         draw_speed_and_quality(rows),
         draw_starts(rows),
         draw_turns(pairs),
+        draw_roofline(rooflines),
         draw_ablation(ablations),
+    ]
+    tables = [
+        (LATENCY_HEADINGS, list_latencies(rows)),
+        (RESOURCE_HEADINGS, list_resources(rows)),
+        (ROOFLINE_HEADINGS, list_rooflines(rooflines)),
+        (OPERATOR_HEADINGS, list_operators(rooflines)),
     ]
     return [
         _tabulate(HEADINGS, [list_cells(row) for row in rows], "figures"),
         *_list("", [describe_comparison(each) for each in pairs]),
-        '<div class="charts">',
-        *(_frame(figure) for figure in figures if figure),
-        "</div>",
+        *_lay_out(figures),
         "<details><summary>Every figure</summary>",
-        _tabulate(LATENCY_HEADINGS, list_latencies(rows), "figures"),
-        _tabulate(RESOURCE_HEADINGS, list_resources(rows), "figures"),
+        *(_tabulate(head, lines, "figures") for head, lines in tables if lines),
         "</details>",
     ]
+
+
+def _show_sweep(result: BenchmarkResult) -> list[str]:
+    if result.sweep is None:
+        return []
+    growths = list_growths(result.rows, result.sweep)
+    figures = [draw(growths, result.sweep) for draw in (draw_growth, draw_memory_growth)]
+    return ["<section><h2>How cost grows</h2>", *_lay_out(figures), "</section>"]
+
+
+def _lay_out(figures: Sequence[Figure | None]) -> list[str]:
+    return ['<div class="charts">', *(_frame(figure) for figure in figures if figure), "</div>"]
 
 
 def _frame(figure: Figure) -> str:

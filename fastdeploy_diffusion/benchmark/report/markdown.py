@@ -10,11 +10,19 @@ from fastdeploy_diffusion.benchmark.report.details import (
 )
 from fastdeploy_diffusion.benchmark.report.facts import list_facts
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.rooflines import (
+    OPERATOR_HEADINGS,
+    ROOFLINE_HEADINGS,
+    describe_roofline,
+    list_operators,
+    list_rooflines,
+)
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
     describe_comparison,
     list_cells,
+    list_exponents,
     list_gaps,
     list_unsteady,
     list_works,
@@ -31,8 +39,13 @@ def format_markdown(result: BenchmarkResult) -> str:
         lines += [f"## {work}", "", *_tabulate(HEADINGS, map(list_cells, rows)), ""]
         lines += [*_tabulate(LATENCY_HEADINGS, list_latencies(rows)), ""]
         lines += [*_tabulate(RESOURCE_HEADINGS, list_resources(rows)), ""]
+        if found := [each for each in result.rooflines if str(each.case.work) == work]:
+            lines += [*_tabulate(ROOFLINE_HEADINGS, list_rooflines(found)), ""]
+            lines += [*_tabulate(OPERATOR_HEADINGS, list_operators(found)), ""]
     for title, remarks in (
+        ("How cost grows", list_exponents(result)),
         ("In turns", [describe_comparison(each) for each in result.comparisons]),
+        ("Roofline", [describe_roofline(each) for each in result.rooflines]),
         ("Passes", [describe_ablation(each) for each in result.ablations]),
         ("Unsteady", list_unsteady(result)),
         ("Not measured", list_gaps(result)),

@@ -113,7 +113,9 @@ class Scale:
         if self.is_log:
             return [
                 factor * 10.0**power
-                for power in range(math.floor(math.log10(self.low)), 7)
+                for power in range(
+                    math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1
+                )
                 for factor in (1, 2, 5)
                 if self.low <= factor * 10.0**power <= self.high
             ]

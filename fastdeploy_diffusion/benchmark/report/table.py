@@ -3,6 +3,7 @@
 from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
 from fastdeploy_diffusion.benchmark.row import Quality, Row
 from fastdeploy_diffusion.benchmark.summary import Summary, summarise
+from fastdeploy_diffusion.benchmark.sweep import SWEEPS, list_growths
 
 HEADINGS = (
     "case",
@@ -72,6 +73,20 @@ def describe_ablation(ablation: Ablation) -> str:
         f"{ratios.p75:.3f}; relative error {ablation.relative_error or 0:.1e}): "
         f"{judge_ratios(ratios)}"
     )
+
+
+def list_exponents(result: BenchmarkResult) -> list[str]:
+    """Say how the cost of each case grows, if something was swept."""
+    if result.sweep is None:
+        return []
+    words, _ = SWEEPS[result.sweep]
+    return [
+        f"{each.name}: time grows as {words} ^ {each.exponent:.2f}"
+        + ("" if each.memory_exponent is None else f", memory as ^ {each.memory_exponent:.2f}")
+        + f" ({len(each.places)} points, {each.places[0]} to {each.places[-1]})"
+        for each in list_growths(result.rows, result.sweep)
+        if each.exponent is not None
+    ]
 
 
 def judge_ratios(ratios: Summary) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.losses import list_losses
+from fastdeploy_diffusion.benchmark.report.rooflines import describe_roofline
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
     describe_comparison,
     list_cells,
+    list_exponents,
     list_gaps,
     list_unsteady,
     list_works,
@@ -26,7 +28,9 @@ def format_terminal(result: BenchmarkResult) -> str:
     for work in list_works(result):
         rows = [list_cells(row) for row in result.rows if str(row.case.work) == work]
         lines += ["", work, *_align([list(HEADINGS), *rows])]
+    lines += _head("how cost grows", list_exponents(result))
     lines += _head("in turns", [describe_comparison(each) for each in result.comparisons])
+    lines += _head("roofline", [describe_roofline(each) for each in result.rooflines])
     lines += _head("passes", [describe_ablation(each) for each in result.ablations])
     lines += _head("unsteady (~)", list_unsteady(result))
     lines += _head("not measured", list_gaps(result))

@@ -1,0 +1,1 @@
+"""How far components are from what the machine can do."""

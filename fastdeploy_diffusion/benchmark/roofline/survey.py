@@ -1,0 +1,121 @@
+"""What a component takes, what it would have to take at least, and where the time goes."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.operation_counts import OperationCounts, count_operations
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+from fastdeploy_diffusion.predictors.split_session import split_program
+from fastdeploy_diffusion.program import Program
+
+OPERATORS = 10
+_RUNS, _SECONDS = 7, 10.0  # as many runs, unless that takes longer
+_HALF = ("fp16", "bf16")
+
+
+def survey_component(build: ComponentBuild, cache: ArtifactCache | None) -> dict[str, Any]:
+    """Time a component, count its operations, and ask the engine for its operators.
+
+    Of a denoiser with a prologue it is the step that is timed and counted.
+
+    Args:
+        build: The component, for the batch that it runs with.
+        cache: Where its build may be kept.
+
+    Returns:
+        The fields of a `Roofline`, but for the case and the peaks.
+
+    Raises:
+        EngineError: It does not build or run, or its operations cannot be counted.
+    """
+    feeds = build.draw_feeds()
+    plain, counts = count_component(build, feeds)
+    spec = build.placement.spec
+    with build.open(cache).session as session:
+        seconds = _time(session, feeds)
+        operators = _profile(session, feeds)
+    return {
+        "component": build.name,
+        "engine": build.placement.engine.name,
+        "precision": spec.precision,
+        "seconds": seconds,
+        "plain_flops": plain.flops,
+        "flops": counts.flops,
+        "moved_bytes": counts.elements * (2 if spec.precision in _HALF else 4),
+        **operators,
+    }
+
+
+def count_component(
+    build: ComponentBuild, feeds: Mapping[str, np.ndarray]
+) -> tuple[OperationCounts, OperationCounts]:
+    """Count the operations of one run.
+
+    Args:
+        build: The component.
+        feeds: Its inputs, for their shapes.
+
+    Returns:
+        Those of the network as it was, and of what passes made of it: its step, if they split it.
+
+    Raises:
+        EngineError: An operator cannot be counted.
+    """
+    shapes = {name: array.shape for name, array in feeds.items()}
+    plain = Program(build.name, build.network.sketch(), build.inputs, build.outputs)
+    program = replace(plain, layer=rewrite_network(build.network, build.passes).layer)
+    before = count_operations(plain, shapes)
+    parts = split_program(program, program.layer)
+    if parts is None:
+        return before, count_operations(program, shapes) if build.passes else before
+    _, step = parts
+    batch, tokens = shapes[build.inputs[2].name][:2]
+    widths = {each.name: each.shape[-1] for each in step.inputs}
+    return before, count_operations(
+        step,
+        {
+            "sample": shapes["sample"],
+            "time_features": (batch, _known(widths["time_features"])),
+            "context_features": (batch, tokens, _known(widths["context_features"])),
+        },
+    )
+
+
+def _known(size: object) -> int:
+    assert isinstance(size, int)  # a width is the network's own
+    return size
+
+
+def _time(session: Session, feeds: Mapping[str, np.ndarray]) -> list[float]:
+    session.run(**feeds)
+    seconds: list[float] = []
+    while len(seconds) < _RUNS and (not seconds or sum(seconds) < _SECONDS):
+        started = time.perf_counter()
+        session.run(**feeds)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _profile(session: Session, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        found = session.profile(**feeds)
+    except EngineError as error:
+        return {"operators": [], "kinds": {}, "unprofiled": error.problem}
+    kinds: dict[str, float] = defaultdict(float)
+    for each in found:
+        kinds[each.kind] += each.seconds
+    slowest = sorted(found, key=lambda each: -each.seconds)[:OPERATORS]
+    return {
+        "operators": [each._asdict() for each in slowest],
+        "kinds": dict(sorted(kinds.items(), key=lambda each: -each[1])),
+        "unprofiled": "",
+    }

@@ -1,0 +1,43 @@
+"""Networks of nothing but one operator, to find out how fast a machine can be."""
+
+from paddle import Tensor, nn
+
+
+class MatrixProducts(nn.Layer):
+    """Products with square matrices, one after the other.
+
+    Args:
+        size: Rows and columns.
+        count: How many.
+    """
+
+    def __init__(self, size: int, count: int) -> None:
+        super().__init__()
+        self.products = nn.LayerList(nn.Linear(size, size, bias_attr=False) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply: (size, size) float32 to (size, size) float32."""
+        for product in self.products:
+            x = product(x)
+        return x
+
+
+class Convolutions(nn.Layer):
+    """Convolutions of 3 × 3, one after the other.
+
+    Args:
+        channels: Of input and output.
+        count: How many.
+    """
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__()
+        self.convolutions = nn.LayerList(
+            nn.Conv2D(channels, channels, 3, padding=1, bias_attr=False) for _ in range(count)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve: (B, channels, H, W) float32 to the same."""
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x
