@@ -98,7 +98,7 @@ def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
     component = pipeline._denoiser.component
     fastest = replace(PLAN.candidates[0], engine="paddle", seconds=0.1)
     plan = replace(PLAN, candidates=(*PLAN.candidates, fastest))
-    keep_plan(component._cache, component._plan_key(), plan)
+    keep_plan(component._cache, component._plan_key(component._cache), plan)
     assert [each.engine for each in open_pipeline().report.components][1] == "paddle"
     other = write_tiny_sd(tmp_path / "other", seed=1)
     config = DiffusionConfig(model_path=other, engine="auto", cache_dir=tmp_path)
@@ -118,7 +118,7 @@ HALVES = replace(
 
 def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline):
     component = open_pipeline()._denoiser.component
-    keep_plan(component._cache, component._plan_key(), HALVES)
+    keep_plan(component._cache, component._plan_key(component._cache), HALVES)
 
     def choose(**options):
         report = open_pipeline(**options).report.components[1]
@@ -137,7 +137,7 @@ def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline)
 
 def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
     component = open_pipeline()._denoiser.component
-    cache, key = component._cache, component._plan_key()
+    cache, key = component._cache, component._plan_key(component._cache)
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
     remember_unsafe(cache, key, "denoiser", unsafe)
     keep_plan(cache, key, replace(HALVES, unsafe=find_plan(cache, key).unsafe))
@@ -155,13 +155,13 @@ def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
 def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
     component = open_pipeline()._denoiser.component
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
-    remember_unsafe(component._cache, component._plan_key(), "denoiser", unsafe)
+    remember_unsafe(component._cache, component._plan_key(component._cache), "denoiser", unsafe)
     monkeypatch.setattr(
         "fastdeploy_diffusion.predictors.component.tune_component", lambda *_, **__: HALVES
     )
     (_, plan, _) = open_pipeline().tune(runs=1)
     assert plan == replace(HALVES, unsafe=(unsafe,))
-    assert find_plan(component._cache, component._plan_key()) == plan
+    assert find_plan(component._cache, component._plan_key(component._cache)) == plan
 
 
 def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):

@@ -72,7 +72,7 @@ def count_component(
     """
     shapes = {name: array.shape for name, array in feeds.items()}
     plain = Program(build.name, build.network.sketch(), build.inputs, build.outputs)
-    program = replace(plain, layer=rewrite_network(build.network, build.passes).layer)
+    program = replace(plain, layer=rewrite_network(build.network, build.layer_passes).layer)
     before = count_operations(plain, shapes)
     parts = split_program(program, program.layer)
     if parts is None:
