@@ -241,7 +241,9 @@ class ComponentBuild:
 
     def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
         engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
-        program, reference, results = self._describe(), None, []
+        signature = self.inputs, self.outputs
+        program = Program(self.name, None, *signature, graph_passes=self.graph_passes)
+        reference, results = None, []
         if engine.binds_weights or self.layer_passes:
             rewritten = rewrite_network(self.network, self.layer_passes)
             results = rewritten.results
@@ -270,10 +272,6 @@ class ComponentBuild:
             return self.network.read
         rewrite = functools.cache(lambda: rewrite_network(self.network, self.layer_passes))
         return lambda name: rewrite().read(name)
-
-    def _describe(self) -> Program:
-        """Give the program without its layer."""
-        return Program(self.name, None, self.inputs, self.outputs, graph_passes=self.graph_passes)
 
     def _find_obstacle(self) -> str | None:
         """Say why a build for a named architecture does not run here; nothing if it does."""
