@@ -243,3 +243,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
+    """They are no packages, so two of one name are one module to Python, and one is not found."""
+    names = [file.name for file in (ROOT / "tests").rglob("*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
