@@ -30,10 +30,11 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailableError
 from fastdeploy_diffusion.passes.base import LayerPass
-from fastdeploy_diffusion.passes.contract import Pass, require_promise
+from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.split_session import SplitSession, find_parts, list_parts
 from fastdeploy_diffusion.program import Program, TensorSpec
@@ -79,6 +80,7 @@ class ComponentBuild:
         name: The component.
         placement: Engine and what to build for.
         network: The network and its weights.
+        reference: What the build is compared with; variants of this build have it in common.
         generators: How to draw the inputs of the check that are not standard normal.
         passes: What rewrites the network, and its graph, for the engine.
         inputs: Specs of the inputs.
@@ -90,6 +92,7 @@ class ComponentBuild:
     name: str
     placement: Placement
     network: Network
+    reference: Reference
     passes: tuple[Pass, ...]
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
@@ -133,11 +136,7 @@ class ComponentBuild:
         """Those that rewrite the exported graph."""
         return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
-    def load_reference(self) -> Program:
-        """Give the Paddle layer as it is without passes, with its weights."""
-        return Program(self.name, self.network.load(), self.inputs, self.outputs)
-
-    def prove(self, reference: Program, session: Session) -> AccuracyReport:
+    def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
 
         The session runs what it will run, so that what it compiles for the check it has compiled
@@ -155,17 +154,22 @@ class ComponentBuild:
             for size in spec.shape[1:]
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
-        reports = [
-            verify(
-                reference,
-                session,
-                seed=_VERIFY_SEED,
-                tolerance=TOLERANCES[self.placement.spec.precision],
-                generators=self.generators,
-                shapes=self._fill_shapes(sizes),
-            )
-            for sizes in (*smaller[:1], usual)
-        ]
+        program = Program(self.name, None, self.inputs, self.outputs)
+        try:
+            reports = [
+                verify(
+                    program,
+                    session,
+                    self.reference.expect,
+                    seed=_VERIFY_SEED,
+                    tolerance=TOLERANCES[self.placement.spec.precision],
+                    generators=self.generators,
+                    shapes=self._fill_shapes(sizes),
+                )
+                for sizes in (*smaller[:1], usual)
+            ]
+        finally:
+            self.reference.release()
         return max(reports, key=lambda report: report.relative_error)
 
     def draw_feeds(self) -> dict[str, np.ndarray]:
@@ -211,7 +215,7 @@ class ComponentBuild:
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, passes, True, obstacle))
         # Built elsewhere for this machine, the first that can prove it.
-        error = self.prove(self.load_reference(), session).relative_error
+        error = self.prove(session).relative_error
         proven = BuiltSession(session, error, passes, cached=True)
         try:
             cache.record_proof(entry, proven.describe_proof())
@@ -243,15 +247,14 @@ class ComponentBuild:
         engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
         signature = self.inputs, self.outputs
         program = Program(self.name, None, *signature, graph_passes=self.graph_passes)
-        reference, results = None, []
+        results: list[PassResult] = []
         if engine.binds_weights or self.layer_passes:
             rewritten = rewrite_network(self.network, self.layer_passes)
             results = rewritten.results
             layer = rewritten.layer if engine.binds_weights else rewritten.load()
             program = replace(program, layer=layer, read_weight=rewritten.read)
         else:
-            reference = self.load_reference()
-            program = replace(program, layer=reference.layer)
+            program = replace(program, layer=self.reference.load().layer)
         parts = list_parts(program, artifact)
         for part, folder in parts:
             engine.build(part, replace(spec, notes=notes), folder)
@@ -263,7 +266,7 @@ class ComponentBuild:
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
         # The layer as it was, with all its weights, comes last: the build has given back its own.
-        proof = self.prove(reference or self.load_reference(), session)
+        proof = self.prove(session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
     def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:

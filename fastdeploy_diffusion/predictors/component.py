@@ -26,8 +26,8 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_pla
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
-from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.known_sizes import keep_usable
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
@@ -35,6 +35,7 @@ from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS, PrecisionGuard
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Program, Signature
 
@@ -136,6 +137,7 @@ class Component:
             self.name,
             self._placement,
             self._network,
+            Reference(self.name, self._network, signature),
             keep_usable(self._passes, signature),
             self._generators,
             *signature,

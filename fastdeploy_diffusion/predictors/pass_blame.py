@@ -13,6 +13,7 @@ from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+from fastdeploy_diffusion.program import Program
 
 
 def find_guilty_pass(build: ComponentBuild) -> PassError | None:
@@ -63,10 +64,9 @@ def _prove_on_engine(build: ComponentBuild, each: GraphPass) -> None:
 
 
 def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:
-    reference = build.load_reference()
-    layer = rewrite_network(build.network, passes).load()
-    program = replace(reference, layer=layer)
+    rewritten = rewrite_network(build.network, passes)
+    program = Program(build.name, rewritten.load(), build.inputs, build.outputs)
     spec = BuildSpec(Device("cpu"), threads=build.placement.spec.threads)
     engine = create_engine("paddle-eager")
     with engine.load(program, spec, Path()) as session:
-        replace(build, placement=Placement(engine, spec)).prove(reference, session)
+        replace(build, placement=Placement(engine, spec)).prove(session)

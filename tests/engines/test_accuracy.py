@@ -1,18 +1,25 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from engine_programs import CASES
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, AccuracyReport, integers, verify
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES, AccuracyReport, integers
+from fastdeploy_diffusion.engines.accuracy import verify as verify_with
 from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.paddle_runtime import paddle
 
 CPU = BuildSpec(Device("cpu"), threads=1)
 FREE_SHAPES = {"sample": (2, 16, 3, 5), "embedding": (2, 8)}
+
+
+def verify(program, session, **options):
+    return verify_with(program, session, partial(run_layer, program), **options)
 
 
 def load(name, folder, engine_name="paddle"):

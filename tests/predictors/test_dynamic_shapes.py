@@ -54,7 +54,7 @@ def test_one_build_has_the_layers_numbers_at_every_size(engine, passes, model, o
     parts = pipeline._list_parts(pipeline._plan(_request()))
     for component, signature, _ in parts:
         build, session = component.plan(signature), component.prepare(signature)
-        reference = build.load_reference()
+        reference = build.reference.load()
         for seed, (pictures, height, width) in enumerate(SIZES):
             sizes = {"batch": 2 * pictures, "height": height // scale, "width": width // scale}
             shapes = build._fill_shapes(sizes)

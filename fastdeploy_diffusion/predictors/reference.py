@@ -1,0 +1,65 @@
+"""What every build of a component is compared with: the Paddle layer in float32."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.program import Program, Signature
+
+
+class Reference:
+    """A component's layer without passes, which is loaded for as long as it is needed.
+
+    It is slow and large, and for the same inputs its outputs stay the same: so they are kept, and
+    many builds that are tried one after the other are compared with one run of the layer.
+
+    Args:
+        name: The component.
+        network: The network and its weights.
+        signature: Inputs and outputs.
+    """
+
+    def __init__(self, name: str, network: Network, signature: Signature) -> None:
+        self._network = network
+        self._program = Program(name, None, *signature)
+        self._layer: Any = None
+        self._outputs: dict[str, dict[str, np.ndarray]] = {}
+
+    def load(self) -> Program:
+        """Give the layer with its weights, which stay in memory until `release`.
+
+        Raises:
+            CheckpointError: The weights do not fit the layer, or cannot be read.
+        """
+        if self._layer is None:
+            self._layer = self._network.load()
+        return replace(self._program, layer=self._layer)
+
+    def release(self) -> None:
+        """Free the layer's memory; the outputs that are known are kept."""
+        self._layer = None
+
+    def expect(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Give the layer's outputs, by name, for every input in the signature's order.
+
+        Raises:
+            CheckpointError: As `load`.
+            EngineError: The layer does not return as many tensors as the signature names.
+        """
+        key = _digest(feeds)
+        if key not in self._outputs:
+            self._outputs[key] = run_layer(self.load(), feeds)
+        return self._outputs[key]
+
+
+def _digest(feeds: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in feeds.items():
+        digest.update(f"{name} {array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
