@@ -16,6 +16,7 @@ from paddle.nn import functional as F
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.winograd import SMALLEST_LATENTS
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 
 
@@ -24,6 +25,7 @@ class ChannelsLast(LayerPass):
 
     name: ClassVar[str] = "channels-last"
     needs_known_sizes: ClassVar[bool] = True
+    pays_from: ClassVar[int] = SMALLEST_LATENTS
 
     def match(self, layer: nn.Layer) -> bool:
         """A residual block or an upsampler that a Winograd pass has rewritten."""

@@ -59,6 +59,9 @@ class Pass(ABC):
     name: ClassVar[str]
     # Whether it can do nothing where heights and widths are left open.
     needs_known_sizes: ClassVar[bool] = False
+    # Height times width of the latents below which it costs more than it saves: there, it is in no
+    # engine's default set.
+    pays_from: ClassVar[int] = 0
     # This library's own passes have none.
     origin: PassOrigin | None = None
 

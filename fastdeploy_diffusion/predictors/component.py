@@ -26,7 +26,7 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_pla
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
-from fastdeploy_diffusion.passes.known_sizes import keep_usable
+from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
@@ -133,12 +133,13 @@ class Component:
             sizes: Of a picture, for the ranges of the signature, by their names; those that an
                 engine tunes for where left out.
         """
+        passes = keep_paying(self._passes, signature) if self._is_default else self._passes
         return ComponentBuild(
             self.name,
             self._placement,
             self._network,
             Reference(self.name, self._network, signature),
-            keep_usable(self._passes, signature),
+            keep_usable(passes, signature),
             self._generators,
             *signature,
             sizes={"batch": self._rows, **sizes},
@@ -228,6 +229,7 @@ class Component:
         placement = self._guard.avoid(placement, plan)
         names = taken.passes if taken else self._pass_names
         self._placement = placement
+        self._is_default = names is None
         self._passes = tuple(choose_passes(names, placement.engine.name, placement.spec.precision))
         if self._pass_names is not None:
             self._warn_of_idle_passes()

@@ -14,8 +14,10 @@ from fastdeploy_diffusion.engines.placement import AUTO_ORDER, select_engine
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
-from fastdeploy_diffusion.passes.registry import choose_passes, name_default_passes
+from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.program import Signature
 
 
 def tune_component(
@@ -38,7 +40,7 @@ def tune_component(
         cache: Where builds are kept.
         runs: How many runs are timed, after one that is not.
     """
-    feeds = build.draw_feeds()
+    feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []
     for engine in AUTO_ORDER[device.kind]:
         for precision in TOLERANCES:
@@ -53,12 +55,13 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
-            paying = name_default_passes(engine, precision)
+            chosen = tuple(choose_passes(passes, engine, precision))
+            if passes is None:
+                chosen = keep_paying(chosen, signature)
+            chosen = keep_usable(chosen, signature)
             # A dict, for there may be no pass that pays.
-            sets = dict.fromkeys([(), paying] if passes is None else [tuple(passes)])
-            for names in sets:
-                chosen = tuple(choose_passes(names, engine))
-                candidate = replace(build, placement=placement, passes=chosen)
+            for each in dict.fromkeys([(), chosen] if passes is None else [chosen]):
+                candidate = replace(build, placement=placement, passes=each)
                 found.append(_measure(candidate, feeds, cache, runs))
     shapes = {name: array.shape for name, array in feeds.items()}
     return ComponentPlan(build.name, shapes, tuple(found))

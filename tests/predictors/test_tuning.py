@@ -56,6 +56,9 @@ def test_the_fastest_of_a_precision_is_chosen_and_the_others_are_explained():
     }
 
 
+FOR_LARGE_PICTURES = ("winograd-4x4", "winograd-2x2", "channels-last")
+
+
 def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipeline):
     pipeline = open_pipeline()
     assert [each.measured_seconds for each in pipeline.report.components] == [None] * 3
@@ -66,9 +69,12 @@ def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipelin
         for engine in ("openvino", "onnxruntime", "paddle"):
             tried = [each for each in plan.candidates if each.engine == engine]
             measured = [each for each in tried if each.precision == "fp32"]
-            assert [each.passes for each in measured] == list(
-                dict.fromkeys([(), name_default_passes(measured[0].engine, "fp32")])
+            paying = tuple(
+                name
+                for name in name_default_passes(engine, "fp32")
+                if plan.component == "text_encoder" or name not in FOR_LARGE_PICTURES
             )
+            assert [each.passes for each in measured] == list(dict.fromkeys([(), paying]))
             assert all(each.seconds > 0 and each.relative_error <= 1e-4 for each in measured)
             # Whatever a precision cannot do here is said.
             assert all(each.refusal for each in tried if each.seconds is None)

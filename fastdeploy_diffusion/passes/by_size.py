@@ -1,4 +1,4 @@
-"""Which passes have something to do where sizes are left open."""
+"""Which passes have something to do at the sizes of a signature, and which of them pay there."""
 
 from collections.abc import Sequence
 
@@ -13,3 +13,13 @@ def keep_usable(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...
         isinstance(size, SizeRange) for spec in signature.inputs for size in spec.shape[1:]
     )
     return tuple(each for each in passes if not (is_open and each.needs_known_sizes))
+
+
+def keep_paying(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...]:
+    """Leave out the passes that cost more than they save on latents as small as a signature's."""
+    pixels = [
+        height * width
+        for *_, height, width in (spec.shape for spec in signature.inputs if len(spec.shape) == 4)
+        if isinstance(height, int) and isinstance(width, int)
+    ]
+    return tuple(each for each in passes if all(size >= each.pays_from for size in pixels))

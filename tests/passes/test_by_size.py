@@ -1,0 +1,31 @@
+import pytest
+
+from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.size_range import SizeRange
+
+FOR_LARGE_PICTURES = {"winograd-4x4", "winograd-2x2", "channels-last"}
+OPEN = SizeRange(32, 64, 128, "height")
+
+
+def sign(*shape):
+    return Signature((TensorSpec("sample", shape, "float32"),), ())
+
+
+@pytest.mark.parametrize(
+    ("keep", "shape", "is_kept"),
+    [
+        (keep_paying, (None, 4, 32, 32), True),
+        (keep_paying, (None, 4, 128, 8), True),
+        (keep_paying, (None, 4, 32, 31), False),
+        (keep_paying, (None, 4, OPEN, 16), True),  # nobody knows
+        (keep_paying, (None, 77), True),  # no picture
+        (keep_usable, (None, 4, 8, 8), True),
+        (keep_usable, (None, 4, OPEN, 64), False),
+    ],
+)
+def test_passes_for_large_pictures(keep, shape, is_kept):
+    passes = choose_passes(None, "openvino")
+    left_out = {each.name for each in passes} - {each.name for each in keep(passes, sign(*shape))}
+    assert left_out == (set() if is_kept else FOR_LARGE_PICTURES)
