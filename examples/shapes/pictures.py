@@ -71,7 +71,8 @@ def train_vae(
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         run.learn(error.abs().mean() + error.square().mean() + divergence_weight * divergence)
         if run.is_main and (run.step + 1) % 100 == 0:
-            save_grid(np.concatenate([images.numpy(), decoded.numpy()]), path.with_suffix(".png"))
+            grid = np.concatenate([images.numpy(), decoded.numpy()])
+            save_grid(grid, path.with_suffix(".png"), columns=batch)
     run.use_average()
 
 
