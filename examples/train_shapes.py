@@ -37,10 +37,12 @@ def main() -> None:
 def _work(options: argparse.Namespace) -> None:
     """One worker: every stage in turn, with the others."""
     from shapes.captions import create_text_encoder, text_encoder_config, train_text_encoder
-    from shapes.denoising import create_unet, encode_pool, train_unet
+    from shapes.denoising import create_redraw, create_unet, train_unet
     from shapes.folder import write_folder
     from shapes.pictures import create_vae, train_vae
     from shapes.polishing import polish_decoder
+    from shapes.pool import encode_pool
+    from shapes.training_run import average_over_workers
     from shapes.vocabulary import write_tokenizer
 
     from fastdeploy_diffusion.tokenizers import CLIPTokenizer
@@ -63,7 +65,7 @@ def _work(options: argparse.Namespace) -> None:
     pool = encode_pool(
         vae, output / f"pool-{rank}.safetensors", count=options.pool // workers, seed=1000 + rank
     )
-    scaling_factor = _average(pool.scaling_factor)
+    scaling_factor = average_over_workers(pool.scaling_factor)
     train_unet(
         unet,
         vae,
@@ -77,10 +79,7 @@ def _work(options: argparse.Namespace) -> None:
     )
     polish_decoder(
         vae,
-        unet,
-        text_encoder,
-        tokenizer,
-        scaling_factor,
+        create_redraw(unet, text_encoder, tokenizer, scaling_factor),
         output / "decoder.safetensors",
         steps=options.polish_steps,
         batch=2,
@@ -95,14 +94,6 @@ def _work(options: argparse.Namespace) -> None:
             scaling_factor=scaling_factor,
         )
         print(f"wrote {output / 'model'}")
-
-
-def _average(value: float) -> float:
-    workers = paddle.distributed.get_world_size()
-    total = paddle.to_tensor(value)
-    if workers > 1:
-        paddle.distributed.all_reduce(total)
-    return round(float(total) / workers, 4)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ are known exactly, so the encoder learns to predict the scene (size, colour, sha
 its own output; English and Chinese captions of one scene come to mean the same.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 from shapes.pictures import training_scenes
 from shapes.training_run import TrainingRun
@@ -53,21 +55,26 @@ def text_encoder_config(tokenizer_folder: Path) -> dict[str, object]:
 
 
 class CaptionReader(nn.Layer):
-    """The text encoder with one linear classifier per attribute of the scene, for training."""
+    """A text encoder with one linear classifier per attribute of the scene, for training.
 
-    def __init__(self, encoder: CLIPTextModel) -> None:
+    Args:
+        encoder: Maps token ids (N, T) to anything.
+        width: Of its features.
+        summarize: Picks K vectors a caption, (K, N, width), from what it gives.
+    """
+
+    def __init__(self, encoder: nn.Layer, width: int, summarize: Callable[[Any], Tensor]) -> None:
         super().__init__()
         self.encoder = encoder
-        width = encoder.config.hidden_size
+        self._summarize = summarize
         self.heads = nn.LayerDict(
             {name: nn.Linear(width, len(values)) for name, values in _ATTRIBUTES.items()}
         )
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Logits of each attribute from the end token and from the last padding token."""
-        output = self.encoder(input_ids)
-        ends = paddle.stack([output.pooled, output.last_hidden_state[:, -1]])
-        return {name: head(ends) for name, head in self.heads.items()}
+        """Logits of each attribute, (K, N, values)."""
+        summaries = self._summarize(self.encoder(input_ids))
+        return {name: head(summaries) for name, head in self.heads.items()}
 
 
 def create_text_encoder(config: dict[str, object]) -> CLIPTextModel:
@@ -84,18 +91,36 @@ def write_caption(scene: Scene, random: np.random.Generator) -> str:
 def train_text_encoder(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, path: Path, *, steps: int, batch: int
 ) -> None:
-    """Train the encoder to tell the scene from the caption, ``batch`` captions on every worker."""
+    """Train the end token and the last padding token of CLIP's encoder to tell the scene."""
+    reader = CaptionReader(encoder, encoder.config.hidden_size, _look_at_the_end)
+    train_reader(
+        reader, lambda texts: tokenizer.encode(texts).input_ids, path, steps=steps, batch=batch
+    )
+
+
+def _look_at_the_end(output: CLIPTextOutput) -> Tensor:
+    return paddle.stack([output.pooled, output.last_hidden_state[:, -1]])
+
+
+def train_reader(
+    reader: CaptionReader,
+    tokenize: Callable[[list[str]], np.ndarray],
+    path: Path,
+    *,
+    steps: int,
+    batch: int,
+) -> None:
+    """Train an encoder to tell the scene from the caption, ``batch`` captions on every worker."""
     scenes = training_scenes()
-    reader = CaptionReader(encoder)
     run = TrainingRun(path, {"reader": reader}, steps=steps, learning_rate=1e-3)
     for random in run.run(save_every=200):
         chosen = [scenes[index] for index in random.integers(len(scenes), size=batch)]
-        tokens = tokenizer.encode([write_caption(scene, random) for scene in chosen])
-        logits = reader(paddle.to_tensor(tokens.input_ids))
+        input_ids = tokenize([write_caption(scene, random) for scene in chosen])
+        logits = reader(paddle.to_tensor(input_ids))
         losses = []
         for name, values in _ATTRIBUTES.items():
             labels = np.array([values.index(getattr(scene, name)) for scene in chosen])
-            target = paddle.to_tensor(np.stack([labels, labels]))
-            losses.append(F.cross_entropy(logits[name].flatten(0, 1), target.flatten()))
+            target = paddle.to_tensor(np.tile(labels, len(logits[name])))
+            losses.append(F.cross_entropy(logits[name].flatten(0, 1), target))
         run.learn(paddle.add_n(losses))
     run.use_average()

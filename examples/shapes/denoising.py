@@ -1,12 +1,10 @@
 """Stage 3: the UNet learns to draw latents from captions."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
 from paddle.nn import functional as F
-from safetensors.numpy import load_file, save_file
 
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
@@ -15,8 +13,10 @@ from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 from shapes.pictures import save_grid, training_scenes
+from shapes.polishing import STEPS, Redraw
+from shapes.pool import SPELLINGS, LatentPool, list_unseen_captions, spell
 from shapes.training_run import TrainingRun
-from shapes.world import RESOLUTION, Scene, all_scenes, draw
+from shapes.world import RESOLUTION, Scene
 
 UNET_CONFIG = {
     "_class_name": "UNet2DConditionModel",
@@ -45,62 +45,11 @@ SCHEDULER_CONFIG = {
     "timestep_spacing": "trailing",
 }
 _CAPTION_DROPOUT = 0.1
-_SPELLINGS = 4
-
-
-@dataclass(frozen=True)
-class LatentPool:
-    """Pictures of the world, already encoded: every worker has its own.
-
-    ``mean`` and ``deviation`` are (N, 4, 16, 16) float32; ``scenes`` holds N indices.
-    """
-
-    scenes: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    @property
-    def scaling_factor(self) -> float:
-        """What brings the latents to unit variance."""
-        variance = self.mean.var() + np.square(self.deviation).mean()
-        return round(1 / float(np.sqrt(variance)), 4)
-
-
-def _spell(scene: Scene) -> list[str]:
-    """The `_SPELLINGS` captions of a scene, half of them in each language."""
-    english, chinese = scene.caption("en"), scene.caption("zh")
-    return [english, english.replace("a orange", "an orange"), chinese, chinese]
 
 
 def create_unet() -> UNet2DConditionModel:
     """An untrained UNet."""
     return UNet2DConditionModel(UNet2DConditionConfig.from_dict(UNET_CONFIG))
-
-
-def encode_pool(vae: AutoencoderKL, path: Path, *, count: int, seed: int) -> LatentPool:
-    """Draw and encode ``count`` training pictures, or read those that ``path`` holds already."""
-    if not path.exists():
-        random = np.random.default_rng(seed)
-        scenes = training_scenes()
-        # Every scene as often as any other, in a random order.
-        order = random.permutation(np.resize(np.arange(len(scenes)), count))
-        means, deviations = [], []
-        vae.eval()
-        for start in range(0, count, 16):
-            batch = np.stack([draw(scenes[i], random) for i in order[start : start + 16]])
-            with paddle.no_grad():
-                mean, log_variance = vae.encode(paddle.to_tensor(batch.transpose(0, 3, 1, 2)))
-            means.append(mean.numpy())
-            deviations.append((0.5 * log_variance).exp().numpy())
-        save_file(
-            {
-                "scenes": order,
-                "mean": np.concatenate(means),
-                "deviation": np.concatenate(deviations),
-            },
-            path,
-        )
-    return LatentPool(**load_file(path))
 
 
 def encode_captions(
@@ -129,10 +78,10 @@ def train_unet(
     batch: int,
 ) -> None:
     """Train on velocity prediction (Salimans & Ho, 2022), ``batch`` latents on every worker."""
-    captions = [text for scene in training_scenes() for text in _spell(scene)]
+    captions = [text for scene in training_scenes() for text in spell(scene)]
     contexts = encode_captions(encoder, tokenizer, [*captions, ""])
     alphas = _schedule_alphas()
-    odds = _weigh(pool)
+    odds = pool.weigh()
     run = TrainingRun(path, {"unet": unet}, steps=steps, learning_rate=1e-3)
     for random in run.run(save_every=250):
         chosen = random.choice(len(pool.scenes), size=batch, p=odds)
@@ -145,7 +94,7 @@ def train_unet(
         timesteps = random.integers(1000, size=batch)
         signal = np.sqrt(alphas[timesteps])[:, None, None, None]
         blur = np.sqrt(1 - alphas[timesteps])[:, None, None, None]
-        rows = _SPELLINGS * pool.scenes[chosen] + random.integers(_SPELLINGS, size=batch)
+        rows = SPELLINGS * pool.scenes[chosen] + random.integers(SPELLINGS, size=batch)
         rows[random.random(batch) < _CAPTION_DROPOUT] = len(contexts) - 1
         predicted = unet(
             paddle.to_tensor(signal * latents + blur * noise),
@@ -157,21 +106,6 @@ def train_unet(
         if run.is_main and (run.step + 1) % 500 == 0:
             _show_samples(run, unet, vae, encoder, tokenizer, scaling_factor)
     run.use_average()
-
-
-def _weigh(pool: LatentPool) -> np.ndarray:
-    """How often each picture is chosen: the shapes that are learned last come more often."""
-    scenes = training_scenes()
-    hardness = [
-        3.0
-        if scene.shape == "star" and scene.size != "large"
-        else 1.5
-        if scene.shape == "square"
-        else 1.0
-        for scene in scenes
-    ]
-    weights = np.array(hardness)[pool.scenes]
-    return weights / weights.sum()
 
 
 def _schedule_alphas() -> np.ndarray:
@@ -194,15 +128,36 @@ def _show_samples(
     scaling_factor: float,
 ) -> None:
     """Draw eight held-out scenes, four in each language, with the averaged weights."""
-    trained = {key: weight.numpy() for key, weight in run.weights.items()}
-    run.use_average()
-    unseen = [scene for scene in all_scenes() if scene.is_held_out][::24][:8]
-    captions = [scene.caption("en" if i < 4 else "zh") for i, scene in enumerate(unseen)]
-    images = sample(unet, vae, encoder, tokenizer, captions, scaling_factor)
+    with run.averaged():
+        images = sample(unet, vae, encoder, tokenizer, list_unseen_captions(), scaling_factor)
     save_grid(images, run.path.with_name(f"samples-{run.step + 1:05d}.png"))
-    for key, weight in run.weights.items():
-        weight.set_value(trained[key])
     unet.train()
+
+
+def create_redraw(
+    unet: UNet2DConditionModel,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    scaling_factor: float,
+) -> Redraw:
+    """What the UNet makes of latents covered with noise, for `polish_decoder`."""
+    empty = encode_captions(encoder, tokenizer, [""])
+
+    def redraw(
+        scenes: list[Scene], latents: np.ndarray, noise: np.ndarray, last: int
+    ) -> np.ndarray:
+        contexts = encode_captions(encoder, tokenizer, [scene.caption("en") for scene in scenes])
+        denoised = denoise(
+            unet,
+            np.concatenate([empty.repeat(len(scenes), axis=0), contexts]),
+            scaling_factor * latents,
+            noise=noise,
+            steps=STEPS,
+            last=last,
+        )
+        return denoised / scaling_factor
+
+    return redraw
 
 
 def sample(

@@ -46,17 +46,18 @@ def write_folder(
         scaling_factor: What brings the latents to unit variance.
     """
     write_tokenizer(folder / "tokenizer")
-    _write_json(folder / "model_index.json", _MODEL_INDEX)
-    _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
-    _write_json(folder / "vae" / "config.json", {**VAE_CONFIG, "scaling_factor": scaling_factor})
-    _write_json(folder / "unet" / "config.json", UNET_CONFIG)
-    _write_json(folder / "text_encoder" / "config.json", text_config)
-    _write_weights(vae, folder / "vae" / "diffusion_pytorch_model.safetensors")
-    _write_weights(unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
-    _write_weights(text_encoder, folder / "text_encoder" / "model.safetensors", "text_model.")
+    write_json(folder / "model_index.json", _MODEL_INDEX)
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(folder / "vae" / "config.json", {**VAE_CONFIG, "scaling_factor": scaling_factor})
+    write_json(folder / "unet" / "config.json", UNET_CONFIG)
+    write_json(folder / "text_encoder" / "config.json", text_config)
+    write_weights(vae, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    write_weights(unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    write_weights(text_encoder, folder / "text_encoder" / "model.safetensors", "text_model.")
 
 
-def _write_weights(layer: nn.Layer, path: Path, prefix: str = "") -> None:
+def write_weights(layer: nn.Layer, path: Path, prefix: str = "") -> None:
+    """Write a layer as PyTorch keeps it, in half precision, its names behind ``prefix``."""
     linear = {
         f"{name}.weight" for name, part in layer.named_sublayers() if isinstance(part, nn.Linear)
     }
@@ -69,6 +70,7 @@ def _write_weights(layer: nn.Layer, path: Path, prefix: str = "") -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a config; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

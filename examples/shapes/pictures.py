@@ -1,6 +1,8 @@
 """Stage 1: the autoencoder learns to turn the world's pictures into latents and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -25,9 +27,9 @@ VAE_CONFIG = {
 }
 
 
-def create_vae() -> AutoencoderKL:
-    """An untrained autoencoder, eight pixels per latent pixel."""
-    return AutoencoderKL(AutoencoderKLConfig.from_dict(VAE_CONFIG))
+def create_vae(config: Mapping[str, Any] = VAE_CONFIG) -> AutoencoderKL:
+    """An untrained autoencoder."""
+    return AutoencoderKL(AutoencoderKLConfig.from_dict(config))
 
 
 def training_scenes() -> list[Scene]:
@@ -46,8 +48,19 @@ def draw_batch(random: np.random.Generator, count: int, side: int) -> np.ndarray
     return batch
 
 
-def train_vae(vae: AutoencoderKL, path: Path, *, steps: int, batch: int, side: int) -> None:
-    """Train on crops of ``side`` pixels, ``batch`` on every worker."""
+def train_vae(
+    vae: AutoencoderKL,
+    path: Path,
+    *,
+    steps: int,
+    batch: int,
+    side: int,
+    divergence_weight: float = 1e-3,
+) -> None:
+    """Train on crops of ``side`` pixels, ``batch`` on every worker.
+
+    The greater ``divergence_weight``, the more noise the latents bear.
+    """
     run = TrainingRun(path, {"vae": vae}, steps=steps, learning_rate=1e-3, average_decay=0.995)
     for random in run.run(save_every=100):
         images = paddle.to_tensor(draw_batch(random, batch, side))
@@ -56,9 +69,10 @@ def train_vae(vae: AutoencoderKL, path: Path, *, steps: int, batch: int, side: i
         decoded = vae.decode(mean + (0.5 * log_variance).exp() * noise)
         error = decoded - images
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        run.learn(error.abs().mean() + error.square().mean() + 1e-3 * divergence)
+        run.learn(error.abs().mean() + error.square().mean() + divergence_weight * divergence)
         if run.is_main and (run.step + 1) % 100 == 0:
-            save_grid(np.concatenate([images.numpy(), decoded.numpy()]), path.with_suffix(".png"))
+            grid = np.concatenate([images.numpy(), decoded.numpy()])
+            save_grid(grid, path.with_suffix(".png"), columns=batch)
     run.use_average()
 
 

@@ -1,50 +1,49 @@
-"""Stage 4: the decoder learns to draw the latents that the UNet makes."""
+"""The last stage: the decoder learns to draw the latents that the model makes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import paddle
 
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
-from fastdeploy_diffusion.models.clip import CLIPTextModel
-from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.tokenizers import CLIPTokenizer
-from shapes.denoising import denoise, encode_captions
 from shapes.pictures import save_grid, training_scenes
 from shapes.training_run import TrainingRun
 from shapes.world import Scene, draw
 
-_STEPS = 20
+STEPS = 20
 _LAST_STEPS = 6
+
+Redraw = Callable[[list[Scene], np.ndarray, np.ndarray, int], np.ndarray]
+"""Covers the latents of scenes with the noise and denoises them in so many last steps of 20."""
 
 
 def polish_decoder(
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
-    encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    scaling_factor: float,
-    path: Path,
-    *,
-    steps: int,
-    batch: int,
+    vae: AutoencoderKL, redraw: Redraw, path: Path, *, steps: int, batch: int
 ) -> None:
     """Train the decoder on alone, ``batch`` pictures on every worker.
 
-    The latents of a picture are covered with noise and denoised by the UNet in the last 0 to 6 of
+    The latents of a picture are covered with noise and denoised by the model in the last 0 to 6 of
     20 steps: the place of the shape survives that, and the decoder learns to draw straight sides
-    and whole corners from latents with the UNet's small errors. Whole pictures, because the
+    and whole corners from latents with the model's small errors. Whole pictures, because the
     GroupNorms of a crop see other averages.
+
+    Args:
+        vae: The trained autoencoder.
+        redraw: What the model makes of the latents, both (N, C, H, W) float32 and unscaled.
+        path: Checkpoint.
+        steps: Length of the run.
+        batch: Pictures on every worker.
     """
     scenes = training_scenes()
     odds = _weigh(scenes)
-    contexts = encode_captions(encoder, tokenizer, [*(scene.caption("en") for scene in scenes), ""])
-    trained = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    trained = {"decoder": vae.decoder}
+    if vae.post_quant_conv is not None:
+        trained["post_quant_conv"] = vae.post_quant_conv
     run = TrainingRun(path, trained, steps=steps, learning_rate=2.5e-4, average_decay=0.995)
-    unet.eval()
     for random in run.run(save_every=100):
-        chosen = random.choice(len(scenes), size=batch, p=odds)
-        pictures = np.stack([draw(scenes[i], random) for i in chosen])
+        chosen = [scenes[index] for index in random.choice(len(scenes), size=batch, p=odds)]
+        pictures = np.stack([draw(scene, random) for scene in chosen])
         images = paddle.to_tensor(pictures.transpose(0, 3, 1, 2))
         with paddle.no_grad():
             mean, log_variance = vae.encode(images)
@@ -52,16 +51,10 @@ def polish_decoder(
         latents = mean.numpy() + np.exp(0.5 * log_variance.numpy()) * random.standard_normal(
             shape, np.float32
         )
-        latents = denoise(
-            unet,
-            np.concatenate([contexts[[-1] * batch], contexts[chosen]]),
-            scaling_factor * latents,
-            noise=random.standard_normal(shape, np.float32),
-            steps=_STEPS,
-            # The same on every worker, so that none waits for another.
-            last=run.step % (_LAST_STEPS + 1),
-        )
-        error = vae.decode(paddle.to_tensor(latents / scaling_factor)) - images
+        noise = random.standard_normal(shape, np.float32)
+        # As many steps on every worker, so that none waits for another.
+        latents = redraw(chosen, latents, noise, run.step % (_LAST_STEPS + 1))
+        error = vae.decode(paddle.to_tensor(latents)) - images
         run.learn(error.abs().mean() + error.square().mean())
         if run.is_main and (run.step + 1) % 100 == 0:
             grid = np.concatenate([images.numpy(), (error + images).numpy()])

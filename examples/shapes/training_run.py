@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,15 @@ class TrainingRun:
         for key, weight in self.weights.items():
             weight.set_value(self.average[key])
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Lend the layers the averaged weights, and give them their own back."""
+        own = {key: weight.numpy() for key, weight in self.weights.items()}
+        self.use_average()
+        yield
+        for key, weight in self.weights.items():
+            weight.set_value(own[key])
+
     def save(self) -> None:
         """Write weights, average and optimiser state; a kill leaves the previous file whole."""
         state = {f"weights.{key}": weight.numpy() for key, weight in self.weights.items()}
@@ -143,3 +153,12 @@ class TrainingRun:
     def _schedule(self) -> float:
         warm_up = min(1.0, (self.step + 1) / 200)
         return warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)))
+
+
+def average_over_workers(value: float) -> float:
+    """The mean of what the workers give, to four digits."""
+    workers = paddle.distributed.get_world_size()
+    total = paddle.to_tensor(value)
+    if workers > 1:
+        paddle.distributed.all_reduce(total)
+    return round(float(total) / workers, 4)
