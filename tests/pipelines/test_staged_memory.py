@@ -83,6 +83,12 @@ def test_flux_loads_its_text_encoders_one_after_the_other(flux_model, watch):  #
             pipeline.close()
         assert watch.open == []
     assert watch.loaded == 2 * FLUX_STAGES
+    # All texts are known to the last one, which loads no text encoder for them.
+    again = pipeline.generate(pipeline.request_class(prompt="a dog", **settings))
+    assert watch.loaded == [*2 * FLUX_STAGES, "denoiser", "vae_decoder"]
+    counts = [(each.component, each.kept, each.texts) for each in again.embeddings]
+    assert counts == [("text_encoder", 2, 2), ("text_encoder_2", 2, 2)]
+    np.testing.assert_array_equal(pixels(again.images[0]), pixels(pictures["resident"]))
     np.testing.assert_array_equal(pixels(pictures["resident"]), pixels(pictures["staged"]))
 
 
