@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.embedding_cache import EmbeddingCacheConfig
 from fastdeploy_diffusion.config.engine_options import PaddleConfig, TensorRTConfig
 from fastdeploy_diffusion.config.layers import (
     Layer,
@@ -21,6 +22,7 @@ from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
     DEVICE_HELP,
     ENGINE_HELP,
+    MEMORY_HELP,
     PASSES_HELP,
     PRECISION_HELP,
     PREDICTION_TYPE_HELP,
@@ -31,6 +33,7 @@ from fastdeploy_diffusion.config.sections import (
     DeviceName,
     EngineName,
     MayBeEmpty,
+    MemoryName,
     PassNames,
     PrecisionName,
     PredictionType,
@@ -51,6 +54,7 @@ def _read_path(value: Any) -> Any:
 FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.expanduser)]
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
 Component = Annotated[ComponentConfig, MayBeEmpty]
+EmbeddingCache = Annotated[EmbeddingCacheConfig, MayBeEmpty]
 Shapes = Annotated[ShapesConfig, MayBeEmpty]
 Paddle = Annotated[PaddleConfig, MayBeEmpty]
 TensorRT = Annotated[TensorRTConfig, MayBeEmpty]
@@ -119,6 +123,7 @@ class DiffusionConfig(ConfigSection):
         description="true or false: whether one build serves pictures of every size in a range",
     )
     passes: PassNames | None = Field(default=None, description=PASSES_HELP)
+    memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
     )
@@ -130,6 +135,9 @@ class DiffusionConfig(ConfigSection):
         gt=0,
         allow_inf_nan=False,
         description="GiB that kept builds may take: a finite number above 0",
+    )
+    embedding_cache: EmbeddingCache = Field(
+        default=EmbeddingCacheConfig(), description="a section with memory_mib, disk_mib"
     )
     defaults: Defaults = Field(
         default=RequestDefaults(), description="a section of request defaults"
@@ -251,6 +259,18 @@ class DiffusionConfig(ConfigSection):
                 allowed="ranges of sizes with enable_dynamic_shape=True",
                 fix="add enable_dynamic_shape=True, or remove shapes",
                 option="shapes",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_embeddings_have_a_place(self) -> Self:
+        if self.embedding_cache.disk_mib and not self.cache:
+            raise refuse(
+                f"embedding_cache.disk_mib is {self.embedding_cache.disk_mib:g}, and cache is "
+                "false",
+                allowed="embeddings on disk with cache=True, in the folder of kept builds",
+                fix="remove cache=False, or embedding_cache.disk_mib",
+                option="embedding_cache",
             )
         return self
 

@@ -136,6 +136,18 @@ class ComponentBuild:
         """Those that rewrite the exported graph."""
         return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
+    def identify(self, root: Path) -> str:
+        """Give the digest of all that its numbers depend on: its key, and the number of threads.
+
+        Args:
+            root: Where builds are kept, and the digests of weights.
+
+        Raises:
+            CacheError: The device cannot be identified.
+        """
+        threads = {"threads": self.placement.spec.cpu_threads}
+        return CacheKey({**self._key(root).ingredients, **threads}).digest
+
     def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
 

@@ -7,16 +7,26 @@ import numpy.typing as npt
 from PIL import Image
 
 from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """What really runs: engines, devices, fallbacks and the proof of each component."""
+    """What really runs: engines, devices, fallbacks and the proof of each component.
+
+    Args:
+        model: Path of the checkpoint.
+        family: Its family: ``"sd1"``, ``"flux"`` …
+        scheduler: Name of the scheduler's class.
+        components: In the order in which they run.
+        memory: Which of them are in memory at once: ``"resident"`` for all, ``"staged"`` for one.
+    """
 
     model: str
     family: str
     scheduler: str
     components: tuple[ComponentReport, ...]
+    memory: str
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -29,8 +39,9 @@ class StageTimings:
     """Seconds of each stage of one request.
 
     Args:
-        prepare: Building, loading and checking what was not ready; 0 or little after the first.
-        text_encoder: Tokenizer and text encoder.
+        prepare: Building, loading and checking what was not ready; 0 or little after the first,
+            except where memory is staged.
+        text_encoder: Tokenizer and text encoder, or finding the embeddings that are kept.
         prologue: What stays the same over the steps, where a pass has taken it out of them.
         steps: Each step: denoiser, guidance, scheduler and callback.
         vae_decoder: All pictures.
@@ -61,12 +72,14 @@ class GenerationResult:
         seeds: The seed of each picture.
         timings: Seconds of each stage.
         report: What really ran.
+        embeddings: Of each text encoder, how many texts it read, and how many were kept.
     """
 
     images: list[Image.Image] | npt.NDArray[np.float32]
     seeds: tuple[int, ...]
     timings: StageTimings
     report: PipelineReport
+    embeddings: tuple[EmbeddingReport, ...]
 
 
 @dataclass(frozen=True)
