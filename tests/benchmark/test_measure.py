@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from benchmark.painted_peer import make_case, make_plan, write_adapter
 
-from fastdeploy_diffusion.benchmark import run as run_module
+from fastdeploy_diffusion.benchmark import findings
 from fastdeploy_diffusion.benchmark.measure import measure_case
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.benchmark.row import Row
@@ -92,7 +92,7 @@ def test_turns_are_taken_in_pairs(tmp_path):
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     # The parent is interrupted while the second case draws; its pictures so far stay.
-    monkeypatch.setattr(run_module, "draw_reference", lambda place, case: PICTURES)
+    monkeypatch.setattr(findings, "draw_reference", lambda place, case: PICTURES)
     draw = (
         "if self.task['precision'] == 'bf16' and self.drawn == 3: "
         "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
@@ -104,8 +104,10 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     assert result.is_interrupted
     assert [row.case.precision for row in result.rows] == ["fp32", "bf16"]
     assert [len(row.samples.pictures) for row in result.rows] == [3, 1]
-    assert [(each.case, each.reason) for each in result.missing] == [
-        ("painted fp16, 24 x 16, batch 2, 2 steps, 1 thread", "interrupted")
-    ]
+    assert {each.case: each.reason for each in result.missing} == {
+        "painted fp16, 24 x 16, batch 2, 2 steps, 1 thread": "interrupted",
+        "turns with peers": "interrupted",
+        "distance from the limit": "interrupted",
+    }
     assert seen[-1][1:] == (1, 3)
     assert result.machine["usable_cores"] >= 1
