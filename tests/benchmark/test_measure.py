@@ -1,5 +1,7 @@
 """Cases are measured by real processes; only what they draw is made up."""
 
+import signal
+
 import numpy as np
 import pytest
 from benchmark.painted_peer import make_case, make_plan, write_adapter
@@ -89,7 +91,15 @@ def test_turns_are_taken_in_pairs(tmp_path):
     assert "exit code 1" in comparison.missing
 
 
-def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: what runs in the background is started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, ctrl_c):
     # The parent is interrupted while the second case draws; its pictures so far stay.
     monkeypatch.setattr(findings, "draw_reference", lambda place, case: PICTURES)
     draw = (
