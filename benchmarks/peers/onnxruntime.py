@@ -53,8 +53,10 @@ class Painter:
             folder, provider="CPUExecutionProvider", session_options=options
         )
         if task["scheduler"]:
+            # Of the checkpoint: the export has written down the defaults of its former scheduler.
             scheduler = getattr(diffusers, task["scheduler"])
-            self._pipeline.scheduler = scheduler.from_config(self._pipeline.scheduler.config)
+            config = scheduler.load_config(task["model_path"], subfolder="scheduler")
+            self._pipeline.scheduler = scheduler.from_config(config)
         self._pipeline.set_progress_bar_config(disable=True)
         self._seconds = {}
         self._watch("text_encoder", "text_encoder")

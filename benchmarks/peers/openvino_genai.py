@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 try:
+    import diffusers
     import openvino
     import openvino_genai
     import torch
@@ -69,9 +70,15 @@ class Painter:
     def _load(self):
         pipeline = openvino_genai.Text2ImagePipeline(self._folder)
         if self._task["scheduler"]:
+            # With every option written down, as diffusers has them; and of the checkpoint: the
+            # export has written down the defaults of its former scheduler.
+            scheduler = getattr(diffusers, self._task["scheduler"])
+            config = scheduler.load_config(self._task["model_path"], subfolder="scheduler")
+            folder = self._folder.with_name("scheduler")
+            scheduler.from_config(config).save_config(folder)
             kind = getattr(openvino_genai.Scheduler.Type, SCHEDULERS[self._task["scheduler"]])
-            config = self._folder / "scheduler" / "scheduler_config.json"
-            pipeline.set_scheduler(openvino_genai.Scheduler.from_config(config, kind))
+            file = folder / "scheduler_config.json"
+            pipeline.set_scheduler(openvino_genai.Scheduler.from_config(file, kind))
         self._pipeline = pipeline
 
     def _compile(self, batch):
