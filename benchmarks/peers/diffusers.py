@@ -1,16 +1,21 @@
 """Diffusers' own pipeline on the same folder: eager, on the CPU or a GPU.
 
-In bf16 the networks run in bf16 in channels-last memory, which is the quickest that diffusers is on
-a CPU without compiling.
+``pip install diffusers torch transformers``. In bf16 the networks run in bf16 in channels-last
+memory, which is the quickest that diffusers is on a CPU without compiling.
 """
 
 import time
 from importlib.metadata import version
 
-import diffusers
-import torch
+try:
+    import diffusers
+    import torch
+except ModuleNotFoundError as error:
+    MISSING = f"{error}: pip install diffusers torch transformers"
+else:
+    MISSING = ""
 
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Painter:
@@ -20,13 +25,16 @@ class Painter:
 
     def __init__(self, task):
         if task["precision"] not in TYPES:
-            raise ValueError(f"diffusers has no {task['precision']} here, only {', '.join(TYPES)}")
+            raise ValueError(f"diffusers: {task['precision']}, not {', '.join(TYPES)}")
+        if MISSING:
+            raise ModuleNotFoundError(MISSING)
+        precision = getattr(torch, TYPES[task["precision"]])
         torch.set_num_threads(task["threads"])
         self._task = task
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            task["model_path"], dtype=TYPES[task["precision"]], safety_checker=None
+            task["model_path"], dtype=precision, safety_checker=None
         )
-        if pipeline.dtype != TYPES[task["precision"]]:
+        if pipeline.dtype != precision:
             # Older versions pass over the name that newer ones want.
             raise ValueError(f"diffusers loaded {pipeline.dtype}: a newer version is needed")
         if task["scheduler"]:

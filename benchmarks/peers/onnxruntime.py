@@ -9,11 +9,17 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import diffusers
 import numpy as np
-import onnxruntime
-import torch
-from optimum.onnxruntime import ORTStableDiffusionPipeline
+
+try:
+    import diffusers
+    import onnxruntime
+    import torch
+    from optimum.onnxruntime import ORTStableDiffusionPipeline
+except ModuleNotFoundError as error:
+    MISSING = f'{error}: pip install "optimum[onnxruntime]" diffusers torch'
+else:
+    MISSING = ""
 
 
 class Painter:
@@ -22,11 +28,13 @@ class Painter:
     keeps_builds = True
 
     def __init__(self, task):
-        if (task["precision"], task["device"]) != ("fp32", "cpu"):
-            raise ValueError(
-                f"onnxruntime is compared in fp32 on the cpu, not in {task['precision']} on "
-                f"{task['device']}"
-            )
+        if task["precision"] != "fp32":
+            # Its kernels for the CPU have no other, and optimum exports half precision for GPUs.
+            raise ValueError(f"onnxruntime: {task['precision']}, not fp32")
+        if task["device"] != "cpu":
+            raise ValueError(f"onnxruntime: on the cpu, not on {task['device']}")
+        if MISSING:
+            raise ModuleNotFoundError(MISSING)
         self._task = task
         torch.set_num_threads(task["threads"])
         folder = Path(task["cache_dir"]) / "exported"
@@ -45,8 +53,10 @@ class Painter:
             folder, provider="CPUExecutionProvider", session_options=options
         )
         if task["scheduler"]:
+            # Of the checkpoint: the export has written down the defaults of its former scheduler.
             scheduler = getattr(diffusers, task["scheduler"])
-            self._pipeline.scheduler = scheduler.from_config(self._pipeline.scheduler.config)
+            config = scheduler.load_config(task["model_path"], subfolder="scheduler")
+            self._pipeline.scheduler = scheduler.from_config(config)
         self._pipeline.set_progress_bar_config(disable=True)
         self._seconds = {}
         self._watch("text_encoder", "text_encoder")

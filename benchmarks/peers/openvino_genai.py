@@ -10,9 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import openvino_genai
-import torch
-from optimum.exporters.openvino import main_export
+
+try:
+    import diffusers
+    import openvino
+    import openvino_genai
+    import torch
+    from optimum.exporters.openvino import main_export
+except ModuleNotFoundError as error:
+    MISSING = (
+        f"{error}: pip install optimum-intel openvino-genai openvino-tokenizers diffusers torch"
+    )
+else:
+    MISSING = ""
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 SCHEDULERS = {
@@ -20,7 +30,6 @@ SCHEDULERS = {
     "EulerDiscreteScheduler": "EULER_DISCRETE",
     "EulerAncestralDiscreteScheduler": "EULER_ANCESTRAL_DISCRETE",
     "LCMScheduler": "LCM",
-    "LMSDiscreteScheduler": "LMS_DISCRETE",
     "PNDMScheduler": "PNDM",
 }
 
@@ -34,9 +43,15 @@ class Painter:
         if task["precision"] not in HINTS:
             raise ValueError(f"openvino-genai: {task['precision']}, not {', '.join(HINTS)}")
         if task["device"] != "cpu":
-            raise ValueError(f"openvino-genai is compared on the cpu, not on {task['device']}")
+            raise ValueError(f"openvino-genai: on the cpu, not on {task['device']}")
         if task["scheduler"] and task["scheduler"] not in SCHEDULERS:
-            raise ValueError(f"openvino-genai has no {task['scheduler']}")
+            raise ValueError(f"openvino-genai: {task['scheduler']}, not {', '.join(SCHEDULERS)}")
+        if MISSING:
+            raise ModuleNotFoundError(MISSING)
+        instructions = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if task["precision"].upper() not in instructions:
+            # Asked for it all the same, OpenVINO would quietly compute in another.
+            raise ValueError(f"openvino-genai: this CPU has no {task['precision']}")
         self._task, self._batch, self._pipeline = task, None, None
         self._folder = Path(task["cache_dir"]) / "exported"
         if not self._folder.is_dir():
@@ -55,9 +70,15 @@ class Painter:
     def _load(self):
         pipeline = openvino_genai.Text2ImagePipeline(self._folder)
         if self._task["scheduler"]:
+            # With every option written down, as diffusers has them; and of the checkpoint: the
+            # export has written down the defaults of its former scheduler.
+            scheduler = getattr(diffusers, self._task["scheduler"])
+            config = scheduler.load_config(self._task["model_path"], subfolder="scheduler")
+            folder = self._folder.with_name("scheduler")
+            scheduler.from_config(config).save_config(folder)
             kind = getattr(openvino_genai.Scheduler.Type, SCHEDULERS[self._task["scheduler"]])
-            config = self._folder / "scheduler" / "scheduler_config.json"
-            pipeline.set_scheduler(openvino_genai.Scheduler.from_config(config, kind))
+            file = folder / "scheduler_config.json"
+            pipeline.set_scheduler(openvino_genai.Scheduler.from_config(file, kind))
         self._pipeline = pipeline
 
     def _compile(self, batch):
@@ -114,7 +135,7 @@ class Painter:
             guidance_scale=self._task["guidance_scale"],
             height=self._task["height"],
             width=self._task["width"],
-            generator=Noise(seeds),
+            generator=make_noise(seeds),
             callback=note,
         ).data
         took = self._pipeline.get_performance_metrics()
@@ -128,20 +149,18 @@ class Painter:
         return np.array(pictures), stages
 
 
-class Noise(openvino_genai.Generator):
+def make_noise(seeds):
     """The noise that diffusers draws on the CPU: each picture's from its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __init__(self, seeds):
-        super().__init__()
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    class Noise(openvino_genai.Generator):
+        def next(self):
+            """One number: only some schedulers ask, and only for one picture."""
+            return float(torch.randn(1, generator=generators[0]))
 
-    def next(self):
-        """One number: only some schedulers ask, and only for one picture."""
-        return float(torch.randn(1, generator=self._generators[0]))
+        def randn_tensor(self, shape):
+            """Noise of a shape; its first dimension is the pictures."""
+            rows = [torch.randn((1, *list(shape)[1:]), generator=each) for each in generators]
+            return openvino.Tensor(torch.cat(rows).numpy())
 
-    def randn_tensor(self, shape):
-        """Noise of a shape; its first dimension is the pictures."""
-        import openvino
-
-        rows = [torch.randn((1, *list(shape)[1:]), generator=each) for each in self._generators]
-        return openvino.Tensor(torch.cat(rows).numpy())
+    return Noise()

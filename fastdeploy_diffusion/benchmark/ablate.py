@@ -21,7 +21,7 @@ def choose_fastest(rows: Sequence[Row]) -> list[Case]:
     return [row.case for row in fastest.values()]
 
 
-def ablate(place: Workplace, case: Case) -> list[Ablation] | Missing:
+def ablate(place: Workplace, case: Case) -> Sequence[Ablation | Missing]:
     """Time each component without passes, with each alone and with all, in turns.
 
     Args:
@@ -35,9 +35,9 @@ def ablate(place: Workplace, case: Case) -> list[Ablation] | Missing:
             child.open(place.describe_task(case))
             trials = child.ask("ablate")["trials"]
     except ChildError as error:
-        return Missing(case=name, reason=str(error))
+        return [Missing(case=name, reason=str(error))]
     except KeyboardInterrupt:
-        return Missing(case=name, reason=INTERRUPTED)
+        return [Missing(case=name, reason=INTERRUPTED)]
     return [
         Ablation(
             case=case,

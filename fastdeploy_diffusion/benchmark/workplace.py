@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.benchmark.case import Case, Task
-from fastdeploy_diffusion.benchmark.child_process import ChildProcess
+from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 _OWN_ADAPTER = Path(__file__).parent / "child" / "own.py"
+_UNTOLD = ("variant", "tokenizer_path", "prediction_type")  # peers read the checkpoint's own
 _SOURCE = Path(__file__).parents[2]
 
 Show = Callable[[str], None]
@@ -49,8 +50,15 @@ class Workplace:
         return ChildProcess(python, adapter, environment, self.plan.time_limit)
 
     def describe_task(self, case: Case) -> dict[str, Any]:
-        """Say what the process of a case needs to know."""
+        """Say what the process of a case needs to know.
+
+        Raises:
+            ChildError: A peer would draw with something else than we do.
+        """
         config, work = self.plan.config, case.work
+        for option in () if case.is_own else _UNTOLD:
+            if getattr(config, option) is not None:
+                raise ChildError(f"{option} is set, which peers are not told")
         own = {
             **config.model_dump(exclude_unset=True),
             "engine": case.engine,

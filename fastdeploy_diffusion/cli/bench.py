@@ -63,7 +63,7 @@ def bench(
         str | None,
         typer.Option(
             metavar=f"NAME{_LIST}",
-            help="In turns with them: diffusers, openvino-genai, onnxruntime.",
+            help="In turns with them: diffusers, openvino-genai, onnxruntime, sdcpp.",
         ),
     ] = None,
     peer_python: Annotated[
@@ -95,6 +95,7 @@ def bench(
         from fastdeploy_diffusion.benchmark.run import run_benchmark
         from fastdeploy_diffusion.cli.bench_plan import BenchOptions, make_plan, split_names
         from fastdeploy_diffusion.cli.progress import show_progress
+        from fastdeploy_diffusion.cli.termination import interrupt_on_termination
 
         plan = make_plan(
             BenchOptions(
@@ -117,7 +118,7 @@ def bench(
             )
         )
         folder = choose_folder(output)
-        with show_progress("starting") as show:
+        with show_progress("starting") as show, interrupt_on_termination():
             result = run_benchmark(plan, show)
         print(format_terminal(result))
         print(f"\n{write_report(result, folder)}")

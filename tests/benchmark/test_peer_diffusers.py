@@ -1,14 +1,13 @@
 """The adapter of diffusers draws what diffusers draws, and its stages make up its pictures."""
 
-import importlib.util
 import time
 
 import numpy as np
 import pytest
+from benchmark.peer_adapters import load_adapter, make_task
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.benchmark.peers import ADAPTERS
 from fastdeploy_diffusion.benchmark.quality import measure_psnr
 
 PROMPTS, SEEDS, STEPS = ["a cat", "a dog"], [5, 6], 3
@@ -16,24 +15,7 @@ PROMPTS, SEEDS, STEPS = ["a cat", "a dog"], [5, 6], 3
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("adapter", ADAPTERS / "diffusers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def make_task(folder, **changes):
-    return {
-        "model_path": str(folder),
-        "scheduler": None,
-        "precision": "fp32",
-        "device": "cpu",
-        "width": 32,
-        "height": 32,
-        "guidance_scale": 5.0,
-        "threads": 2,
-        **changes,
-    }
+    return load_adapter("diffusers")
 
 
 @pytest.mark.slow
@@ -62,8 +44,3 @@ def test_it_draws_the_same_pictures_as_we_do(module, tiny_sd1, scheduler):  # no
     described = painter.describe()
     assert described["threads"] == 2
     assert described["scheduler"] == theirs or scheduler is None
-
-
-def test_a_precision_that_it_does_not_have(module, tiny_sd1):  # noqa: F811
-    with pytest.raises(ValueError, match="no int8 here"):
-        module.Painter(make_task(tiny_sd1, precision="int8"))

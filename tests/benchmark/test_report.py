@@ -204,10 +204,13 @@ def test_where_a_peer_is_faster_comes_first(result):
     rows = [row for row in result.rows if row.case.is_own]
     rows.append(theirs.model_copy(update={"samples": quick}))
     changed = result.model_copy(update={"rows": tuple(rows)})
-    losses = list_losses(changed)
-    assert [re.search("in (.+?):", line)[1] for line in losses] == [
-        "the whole picture", "vae decoder",
-    ]  # fmt: skip
+    half = theirs.model_copy(
+        update={"samples": quick, "case": theirs.case.model_copy(update={"precision": "fp16"})}
+    )  # of which we have nothing
+    for each in (changed, result.model_copy(update={"rows": (*rows[:-1], half)})):
+        assert [re.search("in (.+?):", line)[1] for line in list_losses(each)] == [
+            "the whole picture", "vae decoder",
+        ]  # fmt: skip
     for text in (format_terminal(changed), format_markdown(changed), format_html(changed)):
         assert 0 < text.index("is faster than ours") < text.index("picture p50")
 

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from benchmark.painted_peer import WORK, make_plan
+from benchmark.painted_peer import WORK, make_case, make_plan
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.case import OWN, Case
+from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 OPTIONS = {
@@ -76,3 +77,12 @@ def test_a_peer_is_not_told_of_our_environment(tmp_path, monkeypatch):
     assert "PYTHONPATH" not in seen
     place.start(Case(painter=OWN, engine="paddle", device="cpu", precision="fp32", work=WORK))
     assert seen["PYTHONPATH"].endswith("/ours")
+
+
+@pytest.mark.parametrize("option", ["variant", "tokenizer_path", "prediction_type"])
+def test_a_peer_that_would_draw_with_something_else_is_refused(tmp_path, option):
+    value = {"prediction_type": "epsilon"}.get(option, "other")
+    config = DiffusionConfig.from_preset("shapes", **{option: value})
+    plan = replace(make_plan(tmp_path / "adapter.py"), config=config)
+    with pytest.raises(ChildError, match=f"{option} is set, which peers are not told"):
+        Workplace(plan, tmp_path, print).describe_task(make_case())

@@ -55,7 +55,8 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_is_told_to_end_writes_what_there_is(tmp_path, how):
     folder = tmp_path / "report"
     code = (
         # A test run in the background is started with this signal ignored, and so is its child.
@@ -82,7 +83,7 @@ def test_ctrl_c_writes_what_there_is_and_ends_with_130(tmp_path):
     while not folder.exists():  # it is made when the options are checked, before the first case
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     printed, _ = process.communicate()
     assert process.returncode == 130
     assert "paddle-eager fp32, 128 x 128, 900 steps, 1 thread: interrupted" in printed
