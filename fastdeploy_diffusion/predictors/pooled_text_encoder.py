@@ -37,7 +37,7 @@ class PooledTextEncoder:
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = CLIPTextConfig.from_dict(checkpoint.config("text_encoder"))
+        self.config = checkpoint.read_config("text_encoder", CLIPTextConfig.from_dict)
         check_fit(tokenizer, self.config)
         self.component = Component(
             "text_encoder",
