@@ -20,9 +20,9 @@ from fastdeploy_diffusion.benchmark.environment import (
     read_git_revision,
 )
 from fastdeploy_diffusion.benchmark.measure import measure_case
-from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
+from fastdeploy_diffusion.benchmark.plan import REFERENCE, BenchmarkPlan
 from fastdeploy_diffusion.benchmark.quality import Pictures
-from fastdeploy_diffusion.benchmark.reference import REFERENCE_ENGINE, draw_reference
+from fastdeploy_diffusion.benchmark.reference import draw_reference
 from fastdeploy_diffusion.benchmark.result import (
     INTERRUPTED,
     Ablation,
@@ -135,7 +135,7 @@ def _measure_rows(place: Workplace, findings: _Findings) -> bool:
 
 
 def _try_reference(place: Workplace, case: Case) -> Pictures | str:
-    place.show(f"{REFERENCE_ENGINE} fp32, {case.work}: reference")
+    place.show(f"{REFERENCE['engine']} {REFERENCE['precision']}, {case.work}: reference")
     try:
         return draw_reference(place, case)
     except ChildError as error:
