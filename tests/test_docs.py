@@ -122,7 +122,8 @@ def write_files(folder, language):
 def flux_folders(tmp_path_factory):
     """Small checkpoints whose tokens are 64 pixels wide, so that large pictures have few."""
     folder = tmp_path_factory.mktemp("flux")
-    vae = {"block_out_channels": [8] * 6, "norm_num_groups": 4}
+    text_encoder = {"max_position_embeddings": 77}
+    vae = {"block_out_channels": [4] * 6, "layers_per_block": 1, "norm_num_groups": 2}
     vae |= {
         "down_block_types": ["DownEncoderBlock2D"] * 6,
         "up_block_types": ["UpDecoderBlock2D"] * 6,
@@ -130,7 +131,7 @@ def flux_folders(tmp_path_factory):
     found = {}
     for path, published in zip(READERS_FLUX, (FLUX_DEV, FLUX_SCHNELL), strict=True):
         found[path] = folder / Path(path).name
-        write_random_checkpoint(found[path], shrink(published, vae=vae))
+        write_random_checkpoint(found[path], shrink(published, text_encoder=text_encoder, vae=vae))
     return found
 
 

@@ -75,14 +75,14 @@ def test_a_whole_run_of_flux(tmp_path, tiny_schnell):  # noqa: F811
     file, folder = tmp_path / "c.yaml", tmp_path / "report"
     settings = "defaults: {height: 16, width: 24, max_sequence_length: 8}"
     file.write_text(f"model_path: {tiny_schnell}\n{settings}\n")
-    words = ("--config", file, "--engine", "openvino", "--ablation", "--runs", 1)
+    words = ("--config", file, "--engine", "paddle-eager", "--runs", 1)
     run(*words, "--output", folder)
     result = read_result(folder)
     assert result.missing == ()
     (row,) = result.rows
-    assert str(row.case).startswith("openvino fp32, 24 x 16, 4 steps")
+    assert str(row.case).startswith("paddle-eager fp32, 24 x 16, 4 steps")
     assert row.case.work.guidance_scale is None
-    assert row.quality.psnr is None or row.quality.psnr > 50
+    assert row.quality.psnr is None  # the reference itself
     components = ["text_encoder", "denoiser", "vae_decoder", "text_encoder_2"]
     assert list(row.quality.relative_errors) == components
     assert max(row.quality.relative_errors.values()) < 1e-4
