@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastdeploy_diffusion.config import DiffusionConfig
     from fastdeploy_diffusion.errors import DiffusionError
+    from fastdeploy_diffusion.pipelines.flux import FluxPipeline
     from fastdeploy_diffusion.pipelines.sd import SDPipeline
     from fastdeploy_diffusion.predictors.request import GenerationRequest
     from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DiffusionConfig",
     "DiffusionError",
+    "FluxPipeline",
     "GenerationRequest",
     "GenerationResult",
     "SDPipeline",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = {
     "DiffusionConfig": "config",
     "DiffusionError": "errors",
+    "FluxPipeline": "pipelines.flux",
     "GenerationRequest": "predictors.request",
     "GenerationResult": "predictors.result",
     "SDPipeline": "pipelines.sd",

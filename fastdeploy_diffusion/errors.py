@@ -88,5 +88,9 @@ class CacheError(DiffusionError):
     """The folder of kept builds cannot be read or written."""
 
 
+class ResourceError(DiffusionError):
+    """The machine has too little memory or disk space for what was asked for."""
+
+
 class CancelledError(DiffusionError):
     """The caller stopped the generation between two steps."""

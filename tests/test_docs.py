@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from tiny_flux import shrink
 from typer.testing import CliRunner
 from user_distribution import forget_modules
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
+from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
+from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.predictors.flux_request import FluxRequest
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +34,7 @@ PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
 # Where the documentation has its readers' checkpoint; here the model in the box stands for it.
 READERS_FOLDER = "/models/stable-diffusion"
 READERS_PATHS = ("/models/", "runs/")
+READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -113,6 +118,23 @@ def write_files(folder, language):
     assert language != "yaml" or all(block.file for block in blocks if block.language == "yaml")
 
 
+@pytest.fixture(scope="session")
+def flux_folders(tmp_path_factory):
+    """Small checkpoints whose tokens are 64 pixels wide, so that large pictures have few."""
+    folder = tmp_path_factory.mktemp("flux")
+    text_encoder = {"max_position_embeddings": 77}
+    vae = {"block_out_channels": [4] * 6, "layers_per_block": 1, "norm_num_groups": 2}
+    vae |= {
+        "down_block_types": ["DownEncoderBlock2D"] * 6,
+        "up_block_types": ["UpDecoderBlock2D"] * 6,
+    }
+    found = {}
+    for path, published in zip(READERS_FLUX, (FLUX_DEV, FLUX_SCHNELL), strict=True):
+        found[path] = folder / Path(path).name
+        write_random_checkpoint(found[path], shrink(published, text_encoder=text_encoder, vae=vae))
+    return found
+
+
 @every_page
 def test_blocks_are_of_a_kind_that_is_tested(page):
     blocks = read_blocks(page)
@@ -129,15 +151,17 @@ def test_blocks_are_of_a_kind_that_is_tested(page):
     [page for page in PAGES_TO_RUN if "python" in {block.language for block in read_blocks(page)}],
     ids=lambda page: page.name,
 )
-def test_python_blocks_run(page, folder, capsys):
+def test_python_blocks_run(page, folder, flux_folders, capsys):
     blocks = [block for block in read_blocks(page) if block.language == "python" and not block.file]
     model = DiffusionConfig.from_preset("shapes").model_path
     names = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
         for block in blocks:
-            # Only this very folder: the other paths below /models are never opened.
+            # Only these very folders: the other paths below /models are never opened.
             code = block.code.replace(f'"{READERS_FOLDER}"', repr(model))
+            for path, small in flux_folders.items():
+                code = code.replace(f'"{path}"', repr(str(small)))
             capsys.readouterr()
             exec(compile(code, page.name, "exec"), names)
             if block.output is not None:
@@ -227,6 +251,7 @@ def test_readmes_link_every_page(readme):
     ("page", "names"),
     [
         ("generate.md", [field.name for field in fields(GenerationRequest)]),
+        ("flux.md", list(FluxRequest.__annotations__)),
         ("configuration.md", [*DiffusionConfig.option_names(), *RequestDefaults.option_names()]),
         ("configuration.md", [*SCHEDULERS, *ENGINES, *PREDICTION_TYPES]),
         ("engines.md", ENGINES),

@@ -23,7 +23,7 @@ class Work(Frozen):
         height: In pixels.
         batch: Pictures drawn at once.
         steps: Denoising steps.
-        guidance_scale: Weight of the prompt.
+        guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
         threads: CPU threads.
     """
 
@@ -33,7 +33,7 @@ class Work(Frozen):
     height: int
     batch: int
     steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     threads: int
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Task(Frozen):
         device: ``"cpu"`` …
         width: In pixels.
         height: In pixels.
-        guidance_scale: Weight of the prompt.
+        guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
         threads: CPU threads.
         cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.
     """
@@ -117,6 +117,6 @@ class Task(Frozen):
     device: str
     width: int
     height: int
-    guidance_scale: float
+    guidance_scale: float | None
     threads: int
     cache_dir: str

@@ -7,8 +7,9 @@ from fastdeploy_diffusion.benchmark.ablate import ablate, choose_fastest
 from fastdeploy_diffusion.benchmark.case import Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.measure import measure_case
+from fastdeploy_diffusion.benchmark.plan import REFERENCE
 from fastdeploy_diffusion.benchmark.quality import Pictures
-from fastdeploy_diffusion.benchmark.reference import REFERENCE_ENGINE, draw_reference
+from fastdeploy_diffusion.benchmark.reference import draw_reference
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Ablation, Comparison, Missing
 from fastdeploy_diffusion.benchmark.roofline.measure import measure_roofline
 from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
@@ -83,7 +84,7 @@ def _measure_cases(place: Workplace, findings: Findings) -> None:
     for case in place.plan.cases:
         picture = case.work.model_copy(update={"threads": 0})  # they change no picture
         if picture not in references:
-            place.show(f"{REFERENCE_ENGINE} fp32, {case.work}: reference")
+            place.show(f"{REFERENCE['engine']} {REFERENCE['precision']}, {case.work}: reference")
             try:
                 references[picture] = draw_reference(place, case)
             except ChildError as error:

@@ -1,22 +1,35 @@
 """Which cases a run measures, and which it cannot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastdeploy_diffusion.benchmark.case import OWN, Case, Model, Work
 from fastdeploy_diffusion.benchmark.peers import Peer
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.layers import preset_layer
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.pipelines.opening import open_pipeline
+from fastdeploy_diffusion.predictors.request import GenerationRequest
 
 PROMPT, SEED = "a large red star on a blue background", 7
-STEPS, GUIDANCE_SCALE = 20, 7.5  # where neither the options nor the configuration say it
+STEPS = 20  # where neither the options nor the configuration say it, and the model needs as many
+# The layers themselves, without passes.
+REFERENCE: Mapping[str, Any] = {
+    "engine": "paddle-eager",
+    "precision": "fp32",
+    "device": "cpu",
+    "target": None,
+    "passes": [],
+    "cache": False,
+}
 
 Size = tuple[int | None, int | None]
 
@@ -69,25 +82,45 @@ def describe_model(config: DiffusionConfig, random_weights: str | None) -> Model
 def plan_works(
     config: DiffusionConfig, sizes: Sequence[Size], batches: Sequence[int], steps: int | None
 ) -> list[Work]:
-    """Fill in what options leave open: the configuration's own values, then the model's."""
-    defaults = config.defaults
-    own = _read_own_size(config)
-    return [
-        Work(
-            prompt=PROMPT,
-            seed=SEED,
-            width=width or defaults.width or own[0],
-            height=height or defaults.height or own[1],
-            batch=batch,
-            steps=steps or defaults.num_inference_steps or STEPS,
-            guidance_scale=(
-                GUIDANCE_SCALE if defaults.guidance_scale is None else defaults.guidance_scale
-            ),
-            threads=BuildSpec(parse_device("cpu"), threads=config.threads).cpu_threads,
+    """Fill in what options leave open: the configuration's own values, then the model's.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
+        UnsupportedModelError: No pipeline draws with it.
+        RequestError: The model does not draw one of the sizes.
+    """
+    pipeline = open_pipeline(DiffusionConfig(**describe_reference(config)))
+    works = []
+    for width, height in sizes:
+        request = GenerationRequest(
+            prompt=PROMPT, width=width, height=height, num_inference_steps=steps
         )
-        for width, height in sizes
-        for batch in batches
-    ]
+        settings = pipeline.describe_request(request)
+        drawn = settings["num_inference_steps"]
+        if steps is None and config.defaults.num_inference_steps is None:
+            drawn = min(drawn, STEPS)
+        works += [
+            Work(
+                prompt=PROMPT,
+                seed=SEED,
+                width=settings["width"],
+                height=settings["height"],
+                batch=batch,
+                steps=drawn,
+                guidance_scale=settings["guidance_scale"],
+                threads=BuildSpec(parse_device("cpu"), threads=config.threads).cpu_threads,
+            )
+            for batch in batches
+        ]
+    return works
+
+
+def describe_reference(config: DiffusionConfig) -> dict[str, Any]:
+    """Give the options of what draws the reference of a configuration's pictures."""
+    options = config.model_dump(exclude_unset=True)
+    # A component's own choice of an engine is no reference.
+    kept = {name: value for name, value in options.items() if name not in COMPONENTS}
+    return {**kept, **REFERENCE}
 
 
 def plan_cases(
@@ -160,11 +193,3 @@ def _find_refusal(engine: str, device: str, precision: str) -> EngineUnavailable
     except EngineUnavailableError as error:
         return error
     return None
-
-
-def _read_own_size(config: DiffusionConfig) -> tuple[int, int]:
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    sample, channels = checkpoint.config("unet").get("sample_size"), checkpoint.config("vae")
-    scale = 2 ** (len(channels["block_out_channels"]) - 1)
-    height, width = sample if isinstance(sample, list | tuple) else (sample or 64, sample or 64)
-    return width * scale, height * scale

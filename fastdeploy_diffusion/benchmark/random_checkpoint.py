@@ -1,42 +1,40 @@
 """Full-size checkpoints with seeded random weights, for those who have no published one."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import resources
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
-from fastdeploy_diffusion.checkpoints.diffusers_writer import write_diffusers_folder
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SD_2_1
+from fastdeploy_diffusion.benchmark.architectures import ARCHITECTURES, Architecture
+from fastdeploy_diffusion.benchmark.character_tokenizer import write_character_tokenizer
+from fastdeploy_diffusion.benchmark.needs import check_disk, check_memory, fits_memory
+from fastdeploy_diffusion.checkpoints.diffusers_writer import (
+    ComponentWeights,
+    copy_clip_tokenizer,
+    write_diffusers_folder,
+)
+from fastdeploy_diffusion.checkpoints.safetensors_writer import count_bytes
 from fastdeploy_diffusion.engines.cache import default_cache_folder
-from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
-from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.errors import ConfigError, ResourceError, UnsupportedModelError
 from fastdeploy_diffusion.suggest import did_you_mean
 
-# Those that this version has a pipeline for.
-ARCHITECTURES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"sd15": SD_1_5, "sd21": SD_2_1}
 SEED = 0
-DESCRIPTION = f"seed {SEED}, float16, biases 0.02, matrices 1 / sqrt(inputs)"
+_TYPES = {"F16": "float16", "BF16": "bfloat16"}
 
-_MAKERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
-    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
-    "unet": lambda config: UNet2DConditionModel(UNet2DConditionConfig.from_dict(config)),
-    "vae": lambda config: AutoencoderKL(AutoencoderKLConfig.from_dict(config)),
-}
+
+def describe_weights(name: str) -> str:
+    """Say how the weights of an architecture are drawn, for a report."""
+    stored = _TYPES[ARCHITECTURES[name].dtype]
+    return f"seed {SEED}, {stored}, biases 0.02, matrices 1 / sqrt(inputs)"
 
 
 def make_random_checkpoint(name: str) -> Path:
     """Write a diffusers folder of a published architecture, if it is not there yet.
-
-    The tokenizer is that of the model in the box at CLIP's length: CLIP's own cannot be shipped.
 
     Args:
         name: One of ``ARCHITECTURES``.
@@ -46,44 +44,84 @@ def make_random_checkpoint(name: str) -> Path:
 
     Raises:
         ConfigError: There is no such architecture.
+        UnsupportedModelError: No pipeline draws with it.
+        ResourceError: There is too little memory to draw with it, or disk space to write it.
     """
+    option = f"--random-weights {name}"
     if name not in ARCHITECTURES:
         raise ConfigError(
-            f"--random-weights {name}",
-            allowed=", ".join(ARCHITECTURES),
-            fix=did_you_mean(name, ARCHITECTURES),
+            option, allowed=", ".join(ARCHITECTURES), fix=did_you_mean(name, ARCHITECTURES)
+        )
+    architecture = ARCHITECTURES[name]
+    if not architecture.is_drawn:
+        raise UnsupportedModelError(
+            f"{option}: no pipeline of this version draws with the family {architecture.family}, "
+            "so there is nothing to measure",
+            allowed=", ".join(each for each, found in ARCHITECTURES.items() if found.is_drawn),
         )
     root = default_cache_folder()
     folder = root.with_name(f"{root.name}-random-weights") / f"{name}-seed{SEED}"
     if not (folder / "model_index.json").exists():
-        configs = ARCHITECTURES[name]
-        presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
-        write_diffusers_folder(
-            folder, configs, draw_weights(configs), presets / "shapes" / "tokenizer"
-        )
+        parameters = architecture.parameters
+        check_memory(option, parameters, _suggest_what_fits())
+        check_disk(option, count_bytes(architecture.dtype) * parameters, folder)
+        try:
+            write_random_checkpoint(folder, architecture)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)  # what is not whole only takes space
+            if isinstance(error, OSError):
+                raise ResourceError(f"{folder} cannot be written: {error.strerror}") from error
+            raise
     return folder
 
 
-def draw_weights(
-    configs: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[str, dict[str, npt.NDArray[np.float16]]]]:
-    """Draw each component's weights so that nothing vanishes or overflows on the way.
+def write_random_checkpoint(folder: Path, architecture: Architecture) -> None:
+    """Write a diffusers folder, a tensor at a time.
 
-    Args:
-        configs: Of each component.
+    Its tokenizers are that of the model in the box at CLIP's length and, for T5, one of single
+    characters: the published ones cannot be shipped.
     """
+    presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
+    length = architecture.configs["text_encoder"]["max_position_embeddings"]
+    tokenizers: dict[str, Callable[[Path], None]] = {
+        "tokenizer": lambda path: copy_clip_tokenizer(presets / "shapes/tokenizer", path, length)
+    }
+    if architecture.family == "flux":
+        tokenizers["tokenizer_2"] = write_character_tokenizer
+    write_diffusers_folder(
+        folder,
+        architecture.family,
+        architecture.configs,
+        draw_weights(architecture),
+        tokenizers,
+        architecture.dtype,
+    )
+
+
+def draw_weights(architecture: Architecture) -> Iterator[ComponentWeights]:
+    """Draw each component's weights so that nothing vanishes or overflows on the way."""
     random = np.random.default_rng(SEED)
-    for name, make in _MAKERS.items():
-        layer = build_skeleton(partial(make, dict(configs[name])))
-        yield name, {key: _draw(random, key, shape) for key, shape in list_shapes(layer).items()}
+    for name, shapes in architecture.sketch().items():
+        yield ComponentWeights(name, shapes, partial(_draw, random, shapes))
 
 
 def _draw(
-    random: np.random.Generator, name: str, shape: tuple[int, ...]
-) -> npt.NDArray[np.float16]:
+    random: np.random.Generator, shapes: Mapping[str, tuple[int, ...]], name: str
+) -> npt.NDArray[np.float32]:
+    shape = shapes[name]
     values = random.standard_normal(shape, np.float32)
     if len(shape) > 1:
         values /= np.float32(np.sqrt(prod(shape[1:])))
     else:  # those of norms are near 1, and biases near 0
-        values = np.float32(0.02) * values + np.float32(name.endswith("weight"))
-    return values.astype(np.float16)
+        values *= np.float32(0.02)
+        values += np.float32(name.endswith("weight"))
+    return values
+
+
+def _suggest_what_fits() -> str:
+    fitting = [
+        name
+        for name, each in ARCHITECTURES.items()
+        if each.is_drawn and fits_memory(each.parameters)
+    ]
+    return f"take one that fits: {', '.join(fitting)}" if fitting else "free memory first"

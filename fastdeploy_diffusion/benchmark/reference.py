@@ -3,11 +3,9 @@
 import numpy as np
 
 from fastdeploy_diffusion.benchmark.case import OWN, Case
+from fastdeploy_diffusion.benchmark.plan import REFERENCE, describe_reference
 from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.workplace import Workplace
-from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
-
-REFERENCE_ENGINE = "paddle-eager"  # the layers themselves, without passes
 
 
 def draw_reference(place: Workplace, case: Case) -> Pictures:
@@ -16,12 +14,11 @@ def draw_reference(place: Workplace, case: Case) -> Pictures:
     Raises:
         ChildError: It failed.
     """
-    update = {"engine": REFERENCE_ENGINE, "precision": "fp32", "device": "cpu"}
-    reference = case.model_copy(update={**update, "painter": OWN})
+    choice = {name: REFERENCE[name] for name in ("engine", "precision", "device")}
+    reference = case.model_copy(update={**choice, "painter": OWN})
     task = place.describe_task(reference)
-    task["config"] |= {"passes": [], "cache": False, "device": "cpu", "target": None}
-    for component in COMPONENTS:  # whose own choice of an engine is no reference
-        task["config"].pop(component, None)
+    threads = {"threads": case.work.threads}
+    task["config"] = describe_reference(place.plan.config) | threads
     with place.start(reference) as child:
         child.open(task)
         work, file = case.work, place.folder / "reference.npy"

@@ -3,13 +3,14 @@
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
-from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 
+Config = TypeVar("Config")
 Family = Literal["sd1", "sd2", "sdxl", "flux"]
 
 # The components that have weights, by family.
@@ -49,6 +50,28 @@ class Checkpoint(ABC):
             CheckpointError: The checkpoint has no such component, or it has no config.
         """
         return copy.deepcopy(dict(self._get(self._configs, component, "config")))
+
+    def read_config(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
+        """Read a component's config as the network that it describes does.
+
+        Args:
+            component: The component.
+            read: Refuses what is not implemented.
+
+        Raises:
+            CheckpointError: As ``config``.
+            UnsupportedModelError: As ``read``; the message names the component's file.
+        """
+        try:
+            return read(self.config(component))
+        except UnsupportedModelError as error:
+            folder = self.folder(component)
+            place = self.path if folder is None else folder / "config.json"
+            raise UnsupportedModelError(
+                f"{place}: {error.problem}",
+                allowed=error.allowed,
+                fix=error.fix or f"use the {component} that this model was published with",
+            ) from error
 
     def tensors(self, component: str) -> TensorSource:
         """The component's weights under the names of diffusers and transformers.

@@ -23,7 +23,7 @@ _SD_CLASSES: Mapping[str, str] = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
 }
-_CLASSES: Mapping[Family, Mapping[str, str]] = {
+CLASSES: Mapping[Family, Mapping[str, str]] = {
     "sd1": _SD_CLASSES,
     "sd2": _SD_CLASSES,
     "sdxl": {**_SD_CLASSES, "text_encoder_2": "CLIPTextModelWithProjection"},
@@ -34,7 +34,7 @@ _CLASSES: Mapping[Family, Mapping[str, str]] = {
         "vae": "AutoencoderKL",
     },
 }
-_STEMS: Mapping[str, str] = {
+STEMS: Mapping[str, str] = {
     "text_encoder": "model",
     "text_encoder_2": "model",
     "transformer": "diffusion_pytorch_model",
@@ -83,8 +83,8 @@ class DiffusersFolder(Checkpoint):
         self._sources = {
             name: collect_tensors(
                 path / name,
-                open_weight_files(path / name, _STEMS[name], variant, root),
-                DIFFUSERS_RULES[_CLASSES[self.family][name]],
+                open_weight_files(path / name, STEMS[name], variant, root),
+                DIFFUSERS_RULES[CLASSES[self.family][name]],
             )
             for name in with_weights
         }
@@ -141,12 +141,15 @@ def _check_index(
         )
     if absent := [name for name in components if name not in present]:
         raise CheckpointError(
-            f"{where} names no {', '.join(absent)}", allowed=f"all of {', '.join(components)}"
+            f"{where} names no {', '.join(absent)}",
+            allowed=f"all of {', '.join(components)}",
+            fix="download or export the whole checkpoint folder again, with every component",
         )
-    for name, class_name in _CLASSES[family].items():
+    for name, class_name in CLASSES[family].items():
         if present[name] != class_name:
             raise UnsupportedModelError(
                 f"{where}: {name} of class {present[name]!r} is not implemented",
                 allowed=class_name,
+                fix=f"give a checkpoint whose {name} is a {class_name}",
             )
     return options

@@ -1,68 +1,98 @@
-"""Writes a Stable Diffusion checkpoint in the folder layout of diffusers."""
+"""Writes a checkpoint in the folder layout of diffusers."""
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy.typing as npt
-from safetensors.numpy import save_file
+from fastdeploy_diffusion.checkpoints.checkpoint import Family
+from fastdeploy_diffusion.checkpoints.diffusers_folder import CLASSES, STEMS
+from fastdeploy_diffusion.checkpoints.safetensors_writer import FloatArray, write_safetensors
 
-Weights = Mapping[str, npt.NDArray[Any]]
-
-_STEMS = {
-    "text_encoder": "model",
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
+_PIPELINES: Mapping[Family, str] = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "flux": "FluxPipeline",
 }
-_CLASSES = {
-    "text_encoder": ["transformers", "CLIPTextModel"],
+_TOKENIZERS = {
     "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
 }
+# Optional components that such a checkpoint does without.
+_ABSENT: Mapping[str, tuple[str, ...]] = {
+    "StableDiffusionPipeline": ("feature_extractor", "safety_checker"),
+    "FluxPipeline": ("feature_extractor", "image_encoder"),
+}
+
+
+class ComponentWeights(NamedTuple):
+    """A component's tensors under the names of diffusers, in PyTorch's layout.
+
+    Args:
+        name: The component.
+        shapes: By the tensor's name.
+        read: Gives a tensor by its name; asked for each once, in the order of ``shapes``.
+    """
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], FloatArray]
 
 
 def write_diffusers_folder(
     folder: Path,
+    family: Family,
     configs: Mapping[str, Mapping[str, Any]],
-    weights: Iterable[tuple[str, Weights]],
-    tokenizer: Path,
+    weights: Iterable[ComponentWeights],
+    tokenizers: Mapping[str, Callable[[Path], None]],
+    dtype: str,
 ) -> None:
-    """Write a checkpoint of Stable Diffusion 1.x or 2.x.
+    """Write a checkpoint of Stable Diffusion 1.x or 2.x, or of Flux, tensor by tensor.
 
     What is there is replaced; ``model_index.json`` comes last, so that a folder which has it is
     whole.
 
     Args:
         folder: Made if missing.
-        configs: Of ``text_encoder``, ``unet``, ``vae`` and ``scheduler``.
-        weights: Each component's tensors, in PyTorch's layout, under the names of diffusers; one
-            component in memory at a time, if it is a generator.
-        tokenizer: A folder to copy the tokenizer from; its length becomes the text encoder's.
+        family: The family.
+        configs: Of each component with weights, and of ``scheduler``.
+        weights: Each component's tensors.
+        tokenizers: What writes each tokenizer's folder, by its name.
+        dtype: How weights are stored: ``F32``, ``F16`` or ``BF16``.
     """
     index = folder / "model_index.json"
     index.unlink(missing_ok=True)
-    for name, tensors in weights:
+    for name, shapes, read in weights:
         _write_json(folder / name / "config.json", configs[name])
-        file = folder / name / f"{_STEMS[name]}.safetensors"
-        save_file(dict(tensors), file, metadata={"format": "pt"})
+        write_safetensors(folder / name / f"{STEMS[name]}.safetensors", shapes, dtype, read)
     _write_json(folder / "scheduler" / "scheduler_config.json", configs["scheduler"])
-    _copy_tokenizer(tokenizer, folder / "tokenizer", configs["text_encoder"])
-    scheduler = {"scheduler": ["diffusers", configs["scheduler"]["_class_name"]]}
-    absent = {name: [None, None] for name in ("feature_extractor", "safety_checker")}
+    for name, write in tokenizers.items():
+        write(folder / name)
+    pipeline = _PIPELINES[family]
     _write_json(
-        index, {"_class_name": "StableDiffusionPipeline", **absent, **scheduler, **_CLASSES}
+        index,
+        {
+            "_class_name": pipeline,
+            **{name: [None, None] for name in _ABSENT[pipeline]},
+            "scheduler": ["diffusers", configs["scheduler"]["_class_name"]],
+            **{name: _TOKENIZERS[name] for name in tokenizers},
+            **{name: [_find_library(each), each] for name, each in CLASSES[family].items()},
+        },
     )
 
 
-def _copy_tokenizer(source: Path, folder: Path, text_encoder: Mapping[str, Any]) -> None:
+def copy_clip_tokenizer(source: Path, folder: Path, length: int) -> None:
+    """Copy a tokenizer's folder; ``length`` becomes its number of tokens."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    length = text_encoder["max_position_embeddings"]
     _write_json(path, {**config, "model_max_length": length})
+
+
+def _find_library(class_name: str) -> str:
+    is_text = class_name in ("CLIPTextModel", "T5EncoderModel")
+    return "transformers" if is_text else "diffusers"
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -80,10 +80,27 @@ def generate(
         ),
     ] = None,
     config: ConfigFile = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(help="What not to draw; on Flux, with a --true-cfg-scale above 1."),
+    ] = None,
+    prompt_2: Annotated[
+        str | None, typer.Option(help="Flux: what T5 reads; PROMPT if left out.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Weight of the prompt; 1 or less turns guidance off.")
+        float | None,
+        typer.Option(
+            help="Weight of the prompt; 1 or less turns guidance off. FLUX.1-dev has learnt it and "
+            "costs the same with any; FLUX.1-schnell takes none."
+        ),
+    ] = None,
+    true_cfg_scale: Annotated[
+        float | None,
+        typer.Option(help="Flux: weight of PROMPT against --negative-prompt; doubles the work."),
+    ] = None,
+    max_sequence_length: Annotated[
+        int | None, typer.Option(metavar="1..512", help="Flux: tokens that T5 reads.")
     ] = None,
     height: Pixels = None,
     width: Pixels = None,
@@ -108,7 +125,9 @@ def generate(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Tokenizer of a .safetensors file, which carries no vocabulary."
+            metavar="FOLDER",
+            help="Tokenizer of a .safetensors file, which carries no vocabulary; for Flux, the "
+            "folder that holds tokenizer and tokenizer_2.",
         ),
     ] = None,
     output: Annotated[
@@ -134,7 +153,6 @@ def generate(
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.output import OutputTarget
         from fastdeploy_diffusion.cli.result import format_json, format_text
-        from fastdeploy_diffusion.predictors.request import GenerationRequest
 
         target = OutputTarget.parse(output, overwrite=overwrite)
         target.check(images)
@@ -150,16 +168,19 @@ def generate(
                     "tokenizer_path": tokenizer,
                 },
             ),
-            GenerationRequest(
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                height=height,
-                width=width,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                num_images_per_prompt=images,
-                seed=seed,
-            ),
+            prompt,
+            {
+                "prompt_2": prompt_2,
+                "negative_prompt": negative_prompt,
+                "height": height,
+                "width": width,
+                "num_inference_steps": steps,
+                "guidance_scale": guidance_scale,
+                "true_cfg_scale": true_cfg_scale,
+                "max_sequence_length": max_sequence_length,
+                "num_images_per_prompt": images,
+                "seed": seed,
+            },
         )
         files = target.save(list(result.images))
         print(format_json(files, result, notices) if as_json else format_text(files, result))

@@ -27,7 +27,11 @@ def bench(
     ] = None,
     random_weights: Annotated[
         str | None,
-        typer.Option(metavar="sd15|sd21", help="Full size, seeded random weights, for --model."),
+        typer.Option(
+            metavar="NAME",
+            help="Full size, seeded random weights, for --model: sd15, sd21, flux-dev or "
+            "flux-schnell.",
+        ),
     ] = None,
     engine: Annotated[
         str | None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastdeploy_diffusion.benchmark.case import Work
+from fastdeploy_diffusion.benchmark.needs import check_model
 from fastdeploy_diffusion.benchmark.peers import find_peers
 from fastdeploy_diffusion.benchmark.plan import (
     BenchmarkPlan,
@@ -13,7 +14,10 @@ from fastdeploy_diffusion.benchmark.plan import (
     plan_cases,
     plan_works,
 )
-from fastdeploy_diffusion.benchmark.random_checkpoint import DESCRIPTION, make_random_checkpoint
+from fastdeploy_diffusion.benchmark.random_checkpoint import (
+    describe_weights,
+    make_random_checkpoint,
+)
 from fastdeploy_diffusion.benchmark.sweep import SWEEPS, widen
 from fastdeploy_diffusion.cli.build import parse_sizes
 from fastdeploy_diffusion.cli.model import load_config
@@ -58,15 +62,17 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
         ConfigError: An option is refused.
         CheckpointError: The checkpoint cannot be used.
         EngineUnavailableError: An engine that was asked for does not run here.
+        ResourceError: The model does not fit into this machine.
     """
     sizes, batches = parse_sizes(options.size), _parse_batches(options.batch)
     peers = find_peers(options.peers, options.peer_pythons)
     _check_precisions(options.precisions)
     config = _load(options)
-    given = config.model_fields_set
+    given, name = config.model_fields_set, options.random_weights
     works = plan_works(config, sizes, batches, options.steps)
     if options.sweep is not None:
         works = _sweep(options.sweep, works, {"size": sizes, "batch": batches})
+    check_model(config)
     cases, missing = plan_cases(
         config,
         works,
@@ -76,7 +82,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     )
     return BenchmarkPlan(
         config=config,
-        model=describe_model(config, DESCRIPTION if options.random_weights else None),
+        model=describe_model(config, name and describe_weights(name)),
         cases=tuple(cases),
         missing=tuple(missing),
         peers=tuple(peers),

@@ -10,21 +10,21 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.pipelines.sd import SDPipeline
+    from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 
 
-def open_pipeline(config: DiffusionConfig) -> SDPipeline:
-    """Open the checkpoint that a configuration names.
+def open_pipeline(config: DiffusionConfig) -> CheckpointPredictor:
+    """Open the checkpoint that a configuration names with the pipeline of its family.
 
     Raises:
         EngineUnavailableError: Paddle, in which every network is defined, is not installed; or
             what was asked for cannot run here.
-        DiffusionError: As `SDPipeline`.
+        DiffusionError: As the pipeline.
     """
     require_paddle()
-    from fastdeploy_diffusion.pipelines.sd import SDPipeline
+    from fastdeploy_diffusion.pipelines import opening
 
-    return SDPipeline(config)
+    return opening.open_pipeline(config)
 
 
 def require_paddle() -> None:

@@ -32,8 +32,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
         [
             *align(pictures),
             f"{report.model} ({report.family}), {report.scheduler}, "
-            f"steps {settings[0]['num_inference_steps']}, "
-            f"guidance scale {settings[0]['guidance_scale']:g}"
+            f"steps {settings[0]['num_inference_steps']}{_describe_guidance(settings[0])}"
             + ("" if report.memory == "resident" else f", memory {report.memory}"),
             *align([["", *describe_component(each)] for each in report.components]),
             *(
@@ -69,6 +68,13 @@ def format_json(files: Sequence[Path], result: GenerationResult, warnings: Seque
         "warnings": list(warnings),
     }
     return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _describe_guidance(settings: dict[str, Any]) -> str:
+    names = {"guidance_scale": "guidance scale", "true_cfg_scale": "true CFG scale"}
+    return "".join(
+        f", {text} {settings[name]:g}" for name, text in names.items() if name in settings
+    )
 
 
 def describe_component(report: ComponentReport) -> list[str]:

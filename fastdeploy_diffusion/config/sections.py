@@ -205,6 +205,9 @@ class RequestDefaults(ConfigSection):
         description="guidance scale: a finite number of 0 or more",
     )
     negative_prompt: str | None = Field(default=None, description="negative prompt: text")
+    max_sequence_length: int | None = Field(
+        default=None, ge=1, le=512, description="tokens that Flux's T5 reads: 1 to 512"
+    )
     seed: int | None = Field(
         default=None,
         ge=-(2**63),

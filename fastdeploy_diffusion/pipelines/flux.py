@@ -75,7 +75,7 @@ class FluxPipeline(CheckpointPredictor):
         self._denoiser = FluxDenoiser(checkpoint, config)
         self._vae = VAEDecoder(checkpoint, config)
         self._check_fit()
-        self._limits = _read_limits(self._denoiser, self._vae)
+        self._limits = _read_limits(checkpoint, self._denoiser, self._vae)
         self._scheduler_config = checkpoint.config("scheduler")
         # Refuses a scheduler that is not implemented now, not at the first picture.
         self._scheduler_name = type(create_flow_scheduler(self._scheduler_config)).__name__
@@ -231,6 +231,12 @@ def _find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[P
     names = "tokenizer", "tokenizer_2"
     if config.tokenizer_path is not None:
         first, second = (Path(config.tokenizer_path) / name for name in names)
+        if not (first.is_dir() and second.is_dir()):
+            raise CheckpointError(
+                f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
+                allowed="a folder with the folders tokenizer (of CLIP) and tokenizer_2 (of T5)",
+                fix="give any diffusers folder of Flux, not one of its components",
+            )
         return first, second
     own = [checkpoint.folder(name) for name in names]
     if own[0] is None or own[1] is None:
@@ -242,7 +248,7 @@ def _find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[P
     return own[0], own[1]
 
 
-def _read_limits(denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:
+def _read_limits(checkpoint: Checkpoint, denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:
     scale, is_distilled = vae.config.downscale, denoiser.config.guidance_embeds
     return FluxLimits(
         height=_OWN_SIZE * scale,
@@ -251,5 +257,6 @@ def _read_limits(denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:
         latent_channels=vae.config.latent_channels,
         steps=28 if is_distilled else 4,
         guidance_scale=3.5 if is_distilled else 0.0,
+        model=str(checkpoint.path),
         is_distilled=is_distilled,
     )

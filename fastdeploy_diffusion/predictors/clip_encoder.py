@@ -35,7 +35,7 @@ class CLIPEncoder(PromptEncoder):
         wrap: Callable[[Any], Any],
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = CLIPTextConfig.from_dict(checkpoint.config("text_encoder"))
+        self.config = checkpoint.read_config("text_encoder", CLIPTextConfig.from_dict)
         _check_fit(tokenizer, self.config)
         network = Network(
             lambda: CLIPTextModel(self.config),

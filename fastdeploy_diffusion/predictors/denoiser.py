@@ -28,7 +28,7 @@ class Denoiser:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
-        self.config = UNet2DConditionConfig.from_dict(checkpoint.config("unet"))
+        self.config = checkpoint.read_config("unet", UNet2DConditionConfig.from_dict)
         self.component = Component(
             "denoiser",
             config.component("denoiser"),

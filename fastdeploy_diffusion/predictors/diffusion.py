@@ -120,6 +120,17 @@ class DiffusionPredictor(ABC):
         plan = self._plan(request)
         return self._run(plan, self._start_scheduler(plan))
 
+    def describe_request(self, request: GenerationRequest) -> dict[str, Any]:
+        """Check a request, and fill in what it leaves open; nothing is drawn.
+
+        Returns:
+            The settings of its first picture; None for what the model does not have.
+
+        Raises:
+            RequestError: A setting is not allowed.
+        """
+        return self._plan(request).settings(0)
+
     def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
         """Make everything ready for pictures of a size, without drawing one.
 

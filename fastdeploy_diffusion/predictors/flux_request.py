@@ -43,15 +43,25 @@ class FluxLimits(ModelLimits):
     """What a Flux model's configs say about requests.
 
     Args:
+        model: Its path, for messages.
         is_distilled: Whether it takes a guidance scale.
     """
 
+    model: str = ""
     is_distilled: bool = False
 
     @property
     def max_sequence_length(self) -> int:
         """Tokens that T5 reads where nobody says otherwise."""
         return 512 if self.is_distilled else 256
+
+    @property
+    def allowed_sizes(self) -> str:
+        """Which sizes in pixels can be drawn, in words."""
+        return (
+            f"multiples of {self.multiple}: each token of {self.model} stands for "
+            f"{self.multiple} x {self.multiple} pixels"
+        )
 
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one picture's packed latents: tokens, channels."""
@@ -118,7 +128,7 @@ def plan_flux(
     plan = plan_generation(asked, defaults, limits)
     length = asked.max_sequence_length
     if length is None:
-        length = limits.max_sequence_length
+        length = defaults.max_sequence_length or limits.max_sequence_length
     elif type(length) is not int or not 1 <= length <= 512:
         raise RequestError(f"max_sequence_length is {length!r}", allowed="1 to 512")
     is_guided = _is_guided(asked, defaults)
@@ -154,7 +164,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
     ):
         if given is not None and not limits.is_distilled:
             raise RequestError(
-                f"{name} is {given!r}, and this model was not distilled for guidance",
+                f"{name} is {given!r}, and {limits.model} was not distilled for guidance",
                 allowed="a guidance scale for models with guidance_embeds, as FLUX.1-dev",
                 fix=f"leave {name} out; negative_prompt with true_cfg_scale guides any model, at "
                 "twice the cost",

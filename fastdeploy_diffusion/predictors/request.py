@@ -84,6 +84,11 @@ class ModelLimits:
     steps: int = 50
     guidance_scale: float = 7.5
 
+    @property
+    def allowed_sizes(self) -> str:
+        """Which sizes in pixels can be drawn, in words."""
+        return f"multiples of {self.multiple}"
+
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one picture's latents; its sizes are in pixels."""
         return self.latent_channels, height // self.multiple, width // self.multiple
@@ -245,7 +250,7 @@ def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
         nearest = dict.fromkeys((lower, size - size % limits.multiple + limits.multiple))
         raise RequestError(
             f"{name} is {size}",
-            allowed=f"multiples of {limits.multiple}",
+            allowed=limits.allowed_sizes,
             fix=f"{name}={' or '.join(map(str, nearest))}",
         )
     return size

@@ -31,7 +31,7 @@ class T5TextEncoder(PromptEncoder):
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: T5Tokenizer
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = T5Config.from_dict(checkpoint.config("text_encoder_2"))
+        self.config = checkpoint.read_config("text_encoder_2", T5Config.from_dict)
         if tokenizer.vocab_size > self.config.vocab_size:
             raise UnsupportedModelError(
                 f"{checkpoint.path}: tokenizer_2 has {tokenizer.vocab_size} tokens, text_encoder_2 "

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from tiny_flux import tiny_dev, tiny_schnell  # noqa: F401  (fixtures)
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.peers import Peer, find_peers
@@ -11,7 +12,7 @@ from fastdeploy_diffusion.benchmark.plan import (
     plan_works,
 )
 from fastdeploy_diffusion.engines.registry import engine_names
-from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
+from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError, RequestError
 
 SHAPES = DiffusionConfig.from_preset("shapes", threads=2)
 
@@ -54,6 +55,18 @@ def test_what_is_left_open_comes_from_the_configuration_and_the_model():
     (work,) = plan_works(bare, [(None, 64)], [3], None)
     assert (work.width, work.height, work.guidance_scale) == (128, 64, 7.5)
     assert work.seeds == [7, 8, 9]
+
+
+def test_flux_is_asked_for_what_it_knows(tiny_dev, tiny_schnell):  # noqa: F811
+    for model, scale, steps in ((tiny_dev, 3.5, 20), (tiny_schnell, None, 4)):
+        (work,) = plan_works(DiffusionConfig(model_path=model), [(None, 16)], [1], None)
+        assert (work.guidance_scale, work.steps) == (scale, steps)
+        assert (work.width, work.height) == (256, 16)  # 128 latents of this small model
+
+
+def test_a_size_that_cannot_be_drawn_is_refused_before_the_run():
+    with pytest.raises(RequestError, match="width is 100"):
+        plan(sizes=[(100, 128)])
 
 
 def test_the_model_in_the_box_is_known():

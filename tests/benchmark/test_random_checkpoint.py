@@ -3,21 +3,32 @@ import json
 import numpy as np
 import pytest
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
+from tiny_flux import shrink, tiny_schnell  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.benchmark.random_checkpoint import draw_weights, make_random_checkpoint
+from fastdeploy_diffusion.benchmark import needs, random_checkpoint
+from fastdeploy_diffusion.benchmark.architectures import ARCHITECTURES, Architecture
+from fastdeploy_diffusion.benchmark.random_checkpoint import (
+    draw_weights,
+    make_random_checkpoint,
+    write_random_checkpoint,
+)
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.diffusers_writer import write_diffusers_folder
-from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
+from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_SCHNELL
+from fastdeploy_diffusion.errors import ConfigError, ResourceError, UnsupportedModelError
+from fastdeploy_diffusion.tokenizers import T5Tokenizer
+
+PARAMETERS = {"sd15": 1.066e9, "sd21": 1.290e9, "flux-dev": 16.871e9, "flux-schnell": 16.860e9}
 
 
 @pytest.fixture(scope="module")
 def written(tiny_sd1, tmp_path_factory):  # noqa: F811
-    names = ("text_encoder", "unet", "vae", "scheduler")
     checkpoint = open_checkpoint(tiny_sd1)
+    names = ("text_encoder", "unet", "vae", "scheduler")
     configs = {name: checkpoint.config(name) for name in names}
     folder = tmp_path_factory.mktemp("random") / "written"
-    write_diffusers_folder(folder, configs, draw_weights(configs), tiny_sd1 / "tokenizer")
+    write_random_checkpoint(folder, Architecture("sd1", configs, "F16"))
     return folder
 
 
@@ -30,31 +41,116 @@ def test_our_pipeline_draws_with_it(written):
 def test_diffusers_reads_every_weight(written):
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(written)
-    ours = open_checkpoint(written)
-    for name in ("text_encoder", "unet", "vae"):
+    compare_weights(StableDiffusionPipeline.from_pretrained(written), open_checkpoint(written))
+
+
+def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):  # noqa: F811
+    from diffusers import FluxPipeline
+
+    pipeline, ours = FluxPipeline.from_pretrained(tiny_schnell), open_checkpoint(tiny_schnell)
+    compare_weights(pipeline, ours)
+    prompts = ["a large red star on a blue background", "Two  cats, 50% off!", ""]
+    theirs = pipeline.tokenizer_2(prompts, padding="max_length", max_length=64).input_ids
+    tokenizer = T5Tokenizer.from_folder(ours.folder("tokenizer_2"))
+    np.testing.assert_array_equal(tokenizer.encode(prompts, 64).input_ids, theirs)
+
+
+def compare_weights(pipeline, ours):
+    for name in WEIGHT_COMPONENTS[ours.family]:
         theirs = {
             key.removeprefix("text_model."): value
             for key, value in getattr(pipeline, name).state_dict().items()
+            if key != "encoder.embed_tokens.weight"  # the shared embedding under another name
         }
         assert set(theirs) == set(ours.tensors(name))
-        key = min(theirs)
-        np.testing.assert_array_equal(theirs[key].numpy(), ours.tensors(name).read(key))
+        for key in (min(theirs), max(theirs)):
+            values = theirs[key].float().numpy()
+            np.testing.assert_array_equal(values, ours.tensors(name).read(key))
 
 
-def test_the_same_seed_draws_the_same(written):
-    configs = {
-        name: json.loads((written / name / "config.json").read_text())
-        for name in ("text_encoder", "unet", "vae")
-    }
-    again = dict(draw_weights(configs))
-    for name in configs:
-        source = open_checkpoint(written).tensors(name)
-        for key, values in again[name].items():
-            np.testing.assert_array_equal(source.read(key), values.astype(np.float32))
+def test_the_same_seed_draws_the_same(tiny_schnell):  # noqa: F811
+    source = open_checkpoint(tiny_schnell)
+    for name, shapes, read in draw_weights(shrink(FLUX_SCHNELL)):
+        for key in shapes:
+            values = read(key)
             assert np.isfinite(values).all()
+            np.testing.assert_allclose(source.tensors(name).read(key), values, rtol=2**-8)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_architectures_have_the_published_sizes(name):
+    assert ARCHITECTURES[name].parameters == pytest.approx(PARAMETERS[name], rel=1e-3)
 
 
 def test_an_architecture_that_is_not_there():
     with pytest.raises(ConfigError, match="did you mean 'sd15'"):
         make_random_checkpoint("sd-15")
+    with pytest.raises(UnsupportedModelError, match="draws with the family sdxl") as caught:
+        make_random_checkpoint("sdxl")
+    assert caught.value.allowed == "sd15, sd21, flux-dev, flux-schnell"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(random_checkpoint, "default_cache_folder", lambda: tmp_path / "cache")
+    return tmp_path
+
+
+def pretend_to_have(monkeypatch, *, memory=10**12, disk=10**12):
+    found = {"memory": {"total": memory, "available": memory}}
+    monkeypatch.setattr(needs, "describe_machine", lambda: found)
+    monkeypatch.setattr(needs, "find_free_space", lambda folder: disk)
+
+
+@pytest.mark.parametrize(
+    ("there", "message", "fix"),
+    [
+        (
+            {"memory": 24 * 2**30},
+            r"at least 62\.8 GiB of memory, and 24\.0 GiB of 24\.0 GiB are available",
+            "take one that fits: sd15, sd21",
+        ),
+        (
+            {"disk": 30 * 2**30},
+            r"takes 31\.4 GiB of disk space, and 30\.0 GiB are free for .*flux-dev-seed0",
+            "XDG_CACHE_HOME",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_before_it_is_written(there, message, fix, cache, monkeypatch):
+    pretend_to_have(monkeypatch, **there)
+    with pytest.raises(ResourceError, match=message) as caught:
+        make_random_checkpoint("flux-dev")
+    assert "--random-weights flux-dev" in caught.value.problem
+    assert fix in caught.value.fix
+    assert list(cache.iterdir()) == []
+
+
+def test_what_is_half_written_is_removed(cache, monkeypatch):
+    pretend_to_have(monkeypatch)
+    monkeypatch.setitem(random_checkpoint.ARCHITECTURES, "tiny", shrink(FLUX_SCHNELL))
+
+    def run_out(folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(random_checkpoint, "write_character_tokenizer", run_out)
+        with pytest.raises(ResourceError, match="tiny-seed0 cannot be written: No space left"):
+            make_random_checkpoint("tiny")
+    assert list((cache / "cache-random-weights").iterdir()) == []
+    index = make_random_checkpoint("tiny") / "model_index.json"
+    assert json.loads(index.read_text())["_class_name"] == "FluxPipeline"
+    first = index.stat().st_mtime_ns
+    make_random_checkpoint("tiny")
+    assert index.stat().st_mtime_ns == first
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tiny_schnell, monkeypatch):  # noqa: F811
+    config = DiffusionConfig(model_path=tiny_schnell)
+    needs.check_model(config)
+    pretend_to_have(monkeypatch, memory=2**16)
+    with pytest.raises(ResourceError, match="billion parameters") as caught:
+        needs.check_model(config)
+    assert str(tiny_schnell) in caught.value.problem
+    monkeypatch.setattr(needs, "describe_machine", lambda: {"memory": None})
+    needs.check_model(config)  # nobody knows

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
 from typer.testing import CliRunner
 
+from fastdeploy_diffusion.benchmark import needs, random_checkpoint
 from fastdeploy_diffusion.benchmark.result import read_result
 from fastdeploy_diffusion.cli import app
 
@@ -34,6 +36,8 @@ def run(*words, code=0):
         (["--model", "no/such"], "no/such does not exist"),
         (["--model", "shapes", "--random-weights", "sd15"], "one of both"),
         (["--random-weights", "sd-15"], "did you mean 'sd15'"),
+        (["--random-weights", "sdxl"], "no pipeline of this version draws with the family sdxl"),
+        (["--size", "100x128"], "width is 100"),
         (["--sweep", "step"], "did you mean 'steps'"),
         (["--sweep", "steps", "--batch", "1,2"], "only what is swept changes"),
         (["--engine", "openvin"], "did you mean 'openvino'"),
@@ -52,6 +56,39 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
     assert "holds something already" in run("--output", tmp_path, code=2).stderr
     assert "cannot be made" in run("--output", tmp_path / "notes", code=2).stderr
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(random_checkpoint, "default_cache_folder", lambda: tmp_path / "cache")
+    found = {"memory": {"total": 2**34, "available": 2**33}}
+    monkeypatch.setattr(needs, "describe_machine", lambda: found)
+    words = ("--random-weights", "flux-schnell", "--output", tmp_path / "new")
+    stderr = run(*words, code=1).stderr
+    assert "error: --random-weights flux-schnell has 16.9 billion parameters" in stderr
+    assert "62.8 GiB of memory, and 8.0 GiB of 16.0 GiB are available" in stderr
+    assert "fix: take one that fits: sd15, sd21" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_flux(tmp_path, tiny_schnell):  # noqa: F811
+    file, folder = tmp_path / "c.yaml", tmp_path / "report"
+    settings = "defaults: {height: 16, width: 24, max_sequence_length: 8}"
+    file.write_text(f"model_path: {tiny_schnell}\n{settings}\n")
+    words = ("--config", file, "--engine", "paddle-eager", "--runs", 1)
+    run(*words, "--output", folder)
+    result = read_result(folder)
+    assert result.missing == ()
+    (row,) = result.rows
+    assert str(row.case).startswith("paddle-eager fp32, 24 x 16, 4 steps")
+    assert row.case.work.guidance_scale is None
+    assert row.quality.psnr is None  # the reference itself
+    components = ["text_encoder", "denoiser", "vae_decoder", "text_encoder_2"]
+    assert list(row.quality.relative_errors) == components
+    assert max(row.quality.relative_errors.values()) < 1e-4
+    assert len(row.samples.stages["step"]) == 4
+    assert {each.component for each in result.rooflines} == set(components)
+    assert "tiny-schnell" in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow

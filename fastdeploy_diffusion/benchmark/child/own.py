@@ -8,7 +8,7 @@ from fastdeploy_diffusion.benchmark.roofline.peaks import measure_peaks
 from fastdeploy_diffusion.benchmark.roofline.survey import survey_component
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
-from fastdeploy_diffusion.pipelines.sd import SDPipeline
+from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.pass_tester import PassTester
@@ -17,7 +17,7 @@ from fastdeploy_diffusion.predictors.turns import TurnTimings
 
 
 class Painter:
-    """Draws with `SDPipeline`.
+    """Draws with the pipeline of the checkpoint's family.
 
     Args:
         task: A `Task` as JSON.
@@ -26,7 +26,7 @@ class Painter:
     def __init__(self, task: dict[str, Any]) -> None:
         self._task = task
         config = DiffusionConfig(**task["config"])
-        self.pipeline = SDPipeline(config)
+        self.pipeline = open_pipeline(config)
         report = self.pipeline.build(task["height"], task["width"])
         self._cache = open_cache(config)
         # A cold load has built everything; kept or not, only the engine's own rule counts here.
