@@ -33,7 +33,8 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
             *align(pictures),
             f"{report.model} ({report.family}), {report.scheduler}, "
             f"steps {settings[0]['num_inference_steps']}, "
-            f"guidance scale {settings[0]['guidance_scale']:g}",
+            f"guidance scale {settings[0]['guidance_scale']:g}"
+            + ("" if report.memory == "resident" else f", memory {report.memory}"),
             *align([["", *describe_component(each)] for each in report.components]),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
             f"denoiser {denoiser:.2f} (calls {calls}, {calls_per_second:.2f}/s), "

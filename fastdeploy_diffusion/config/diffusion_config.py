@@ -21,6 +21,7 @@ from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
     DEVICE_HELP,
     ENGINE_HELP,
+    MEMORY_HELP,
     PASSES_HELP,
     PRECISION_HELP,
     PREDICTION_TYPE_HELP,
@@ -31,6 +32,7 @@ from fastdeploy_diffusion.config.sections import (
     DeviceName,
     EngineName,
     MayBeEmpty,
+    MemoryName,
     PassNames,
     PrecisionName,
     PredictionType,
@@ -119,6 +121,7 @@ class DiffusionConfig(ConfigSection):
         description="true or false: whether one build serves pictures of every size in a range",
     )
     passes: PassNames | None = Field(default=None, description=PASSES_HELP)
+    memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
     )

@@ -27,6 +27,7 @@ PASSES = (
     *("split-geglu", "fuse-gelu", "fuse-silu"),
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+MEMORY_CHOICES = ("resident", "staged")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
@@ -34,6 +35,10 @@ PRECISION_HELP = f"one of {', '.join(PRECISION_CHOICES)}"
 PREDICTION_TYPE_HELP = (
     f"one of {', '.join(PREDICTION_TYPES)}: what the denoiser predicts, where the checkpoint does "
     "not say it (single files of SD 2.x-base are epsilon)"
+)
+MEMORY_HELP = (
+    f"one of {', '.join(MEMORY_CHOICES)}: whether all components stay in memory, or each is loaded "
+    "for its stage alone"
 )
 TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architecture to build for"
 PASSES_HELP = (
@@ -99,6 +104,7 @@ DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISION_CHOICES))]
 TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
+MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
 SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
 # Any, for an element that is refused must be blamed on the whole option.
 PassNames = Annotated[tuple[Any, ...], BeforeValidator(_read_list), AfterValidator(_check_passes)]

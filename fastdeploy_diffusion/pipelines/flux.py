@@ -1,6 +1,6 @@
 """Flux (Black Forest Labs, 2024): FLUX.1-dev, FLUX.1-schnell, and models of their kind."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import (
     CheckpointError,
     ConfigError,
@@ -16,7 +17,7 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
-from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray, Networks, Part
+from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 from fastdeploy_diffusion.predictors.flux_request import (
     FluxLimits,
@@ -25,7 +26,9 @@ from fastdeploy_diffusion.predictors.flux_request import (
     plan_flux,
 )
 from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
+from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
 from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
@@ -78,9 +81,9 @@ class FluxPipeline(CheckpointPredictor):
         self._scheduler_name = type(create_flow_scheduler(self._scheduler_config)).__name__
         self._components = (
             self._text_encoder.component,
+            self._text_encoder_2.component,
             self._denoiser.component,
             self._vae.component,
-            self._text_encoder_2.component,
         )
 
     def _check_fit(self) -> None:
@@ -133,46 +136,32 @@ class FluxPipeline(CheckpointPredictor):
         scale = self._vae.config.downscale
         signatures = (
             self._text_encoder.signature(),
+            self._text_encoder_2.signature(text_tokens),
             self._denoiser.signature(tokens, text_tokens),
             self._vae.signature(plan.height // scale, plan.width // scale),
-            self._text_encoder_2.signature(text_tokens),
         )
         return [Part(*each, {}) for each in zip(self._components, signatures, strict=True)]
-
-    def _prepare(self, plan: GenerationPlan) -> Networks:
-        return Networks(
-            *(part.component.prepare(part.signature) for part in self._list_parts(plan))
-        )
 
     def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
         scale, channels = self._vae.config.downscale, self._vae.config.latent_channels
         shape = channels, plan.height // scale, plan.width // scale
         return pack(np.stack([generator.randn(shape) for generator in generators]))
 
-    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
-        flux = _as_flux(plan)
-
-        def encode(
-            texts: tuple[str, ...], texts_2: tuple[str, ...]
-        ) -> tuple[FloatArray, FloatArray]:
-            if networks.text_encoder_2 is None:
-                raise RequestError("the second text encoder was not prepared")
-            return (
-                self._text_encoder_2.encode(
-                    networks.text_encoder_2, texts_2, flux.max_sequence_length
-                ),
-                self._text_encoder.encode(networks.text_encoder, texts),
-            )
-
-        features, pooled = encode(flux.prompts, flux.prompts_2)
-        if not flux.is_guided:
-            return Conditioning(features, None, pooled)
-        negative, negative_pooled = encode(flux.negative_prompts, flux.negative_prompts_2)
-        return Conditioning(features, negative, pooled, negative_pooled)
+    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
+        flux, clip, t5 = _as_flux(plan), self._text_encoder, self._text_encoder_2
+        length = flux.max_sequence_length
+        texts = {
+            "prompt_embeds": t5.read(flux.prompts_2, length),
+            "pooled_prompt_embeds": clip.read(flux.prompts),
+        }
+        if flux.is_guided:
+            texts["negative_prompt_embeds"] = t5.read(flux.negative_prompts_2, length)
+            texts["negative_pooled_prompt_embeds"] = clip.read(flux.negative_prompts)
+        return texts
 
     def _precompute(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         timesteps: Sequence[float],
         told: Conditioning,
@@ -181,7 +170,7 @@ class FluxPipeline(CheckpointPredictor):
 
     def _predict(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         latents: FloatArray,
         timestep: float,
@@ -197,7 +186,7 @@ class FluxPipeline(CheckpointPredictor):
             if pooled is None:
                 raise RequestError("there is no pooled text")
             return self._denoiser.predict(
-                networks.denoiser,
+                session,
                 latents,
                 sigma,
                 (features, pooled),
@@ -212,10 +201,10 @@ class FluxPipeline(CheckpointPredictor):
         scale = np.float32(_as_flux(plan).true_cfg_scale)
         return np.asarray(negative + scale * (positive - negative))
 
-    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
+    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
         multiple = self._limits.multiple
         unpacked = unpack(latents, plan.height // multiple, plan.width // multiple)
-        return self._vae.decode(networks.vae_decoder, unpacked)
+        return self._vae.decode(session, unpacked)
 
 
 def _as_flux(plan: GenerationPlan) -> FluxPlan:

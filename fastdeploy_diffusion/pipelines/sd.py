@@ -1,23 +1,21 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
-from fastdeploy_diffusion.predictors.diffusion import (
-    Conditioning,
-    FloatArray,
-    Networks,
-    Part,
-)
+from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.guidance import guide
+from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import (
     GenerationPlan,
     GenerationRequest,
@@ -115,40 +113,33 @@ class SDPipeline(CheckpointPredictor):
         sizes = {"height": height, "width": width}
         return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
 
-    def _prepare(self, plan: GenerationPlan) -> Networks:
-        return Networks(
-            *(part.component.prepare(part.signature) for part in self._list_parts(plan))
-        )
-
-    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
-        def encode(texts: tuple[str, ...], clip_skip: int) -> FloatArray:
-            return self._text_encoder.encode(networks.text_encoder, texts, clip_skip).hidden_states
-
-        return Conditioning(
-            encode(plan.prompts, plan.request.clip_skip or 0),
+    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
+        read = self._text_encoder.read
+        texts = {"prompt_embeds": read(plan.prompts, plan.request.clip_skip or 0)}
+        if plan.is_guided:
             # As in diffusers, layers are skipped for prompts, and never for negative prompts.
-            encode(plan.negative_prompts, 0) if plan.is_guided else None,
-        )
+            texts["negative_prompt_embeds"] = read(plan.negative_prompts, 0)
+        return texts
 
     def _precompute(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         timesteps: Sequence[float],
         told: Conditioning,
     ) -> None:
         context = _join_contexts(told)
-        self._denoiser.precompute(networks.denoiser, np.array(timesteps, np.float32), context)
+        self._denoiser.precompute(session, np.array(timesteps, np.float32), context)
 
     def _predict(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         latents: FloatArray,
         timestep: float,
         told: Conditioning,
     ) -> FloatArray:
-        session, context = networks.denoiser, _join_contexts(told)
+        context = _join_contexts(told)
         if told.negative_prompt_embeds is None:
             return self._denoiser.predict(session, latents, timestep, context)
         doubled = np.concatenate([latents, latents])
@@ -156,8 +147,8 @@ class SDPipeline(CheckpointPredictor):
         negative, positive = np.split(predicted, 2)
         return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
 
-    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
-        return self._vae.decode(networks.vae_decoder, latents)
+    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
+        return self._vae.decode(session, latents)
 
 
 def _join_contexts(told: Conditioning) -> FloatArray:

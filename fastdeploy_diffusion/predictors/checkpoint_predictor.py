@@ -18,12 +18,12 @@ class CheckpointPredictor(DiffusionPredictor):
         checkpoint: Opened.
     """
 
-    # Set by the family, in the order of `Networks`.
+    # Set by the family: text encoders, denoiser, VAE.
     _components: tuple[Component, ...]
     _scheduler_name: str
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
-        super().__init__()
+        super().__init__(config.memory)
         self.config = config
         self._checkpoint = checkpoint
         self._digest: str | None = None
@@ -36,6 +36,7 @@ class CheckpointPredictor(DiffusionPredictor):
             family=self._checkpoint.family,
             scheduler=self._scheduler_name,
             components=tuple(each.report for each in self._components),
+            memory=self.config.memory,
         )
 
     def close(self) -> None:
@@ -50,6 +51,7 @@ class CheckpointPredictor(DiffusionPredictor):
             "model": Path(self._checkpoint.path).name,
             "model_digest": self._digest,
             "scheduler": self._scheduler_name,
+            "memory": self.config.memory,
             "components": {
                 each.name: {
                     "engine": each.engine,

@@ -3,7 +3,9 @@
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +14,8 @@ import numpy as np
 
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, Generator
+from fastdeploy_diffusion.engines import accuracy
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
 from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
@@ -106,7 +109,7 @@ class Component:
         network: Network,
         passes: Sequence[str] | None,
         cache: ArtifactCache | None,
-        generators: Mapping[str, Generator],
+        generators: Mapping[str, accuracy.Generator],
         rows: int = 1,
     ) -> None:
         self.name = name
@@ -120,6 +123,7 @@ class Component:
         self._guard = PrecisionGuard(name, choice.pinned_by, cache, self._plan_key)
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._borrowers: Counter[Session] = Counter()
         self._place()
 
     def plan(
@@ -151,16 +155,30 @@ class Component:
             EngineError: The build failed.
         """
         with self._lock:
-            session = self._session
-            if session is None or tuple(session.inputs.values()) != signature.inputs:
-                self._session = None  # frees the last build's memory before the next one's
-                del session
-                session = self._session = RecoveringSession(
-                    Program(self.name, None, *signature),
-                    self._build(signature),
-                    lambda error, failed: self._recover(error, failed, signature),
-                )
-            return session
+            return self._prepare(signature)
+
+    @contextmanager
+    def lend(self, signature: Signature) -> Generator[Session, None, None]:
+        """Give the session for a signature until the block ends; the last one to end closes it.
+
+        Raises as ``prepare``.
+        """
+        with self._lock:
+            session = self._prepare(signature)
+            self._borrowers[session] += 1
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._borrowers[session] -= 1
+                is_last = self._borrowers[session] == 0
+                if is_last:
+                    del self._borrowers[session]
+                    if self._session is session:
+                        self._session = None
+            # Not under the lock, as in `close`.
+            if is_last:
+                session.close()
 
     def close(self) -> None:
         """Free the engine's memory; the next request builds again."""
@@ -199,6 +217,18 @@ class Component:
             keep_plan(self._cache, self._plan_key(self._cache), plan)
             self._place()
             return plan
+
+    def _prepare(self, signature: Signature) -> Session:
+        session = self._session
+        if session is None or tuple(session.inputs.values()) != signature.inputs:
+            self._session = None  # frees the last build's memory before the next one's
+            del session
+            session = self._session = RecoveringSession(
+                Program(self.name, None, *signature),
+                self._build(signature),
+                lambda error, failed: self._recover(error, failed, signature),
+            )
+        return session
 
     def _place(self) -> None:
         """Choose engine, precision and passes: under ``auto``, what a plan found fastest."""

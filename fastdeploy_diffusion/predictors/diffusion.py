@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,17 @@ from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestErro
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
     PipelineReport,
     StageTimings,
     StepEvent,
 )
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -50,41 +52,22 @@ class Conditioning:
     """
 
     prompt_embeds: FloatArray
-    negative_prompt_embeds: FloatArray | None
+    negative_prompt_embeds: FloatArray | None = None
     pooled_prompt_embeds: FloatArray | None = None
     negative_pooled_prompt_embeds: FloatArray | None = None
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The sessions that one request runs on.
-
-    A request keeps its own, so that another request of another size does not change them midway.
-    """
-
-    text_encoder: Session
-    denoiser: Session
-    vae_decoder: Session
-    text_encoder_2: Session | None = None
-
-
-class Part(NamedTuple):
-    """A component, the signature that a plan asks for, and the sizes of that plan.
-
-    The sizes are those of free dimensions, by name.
-    """
-
-    component: Component
-    signature: Signature
-    sizes: Mapping[str, int]
-
-
 class DiffusionPredictor(ABC):
-    """Text to image with any model that denoises latents; a family fills in the networks."""
+    """Text to image with any model that denoises latents; a family fills in the networks.
+
+    Args:
+        memory: Which components are in memory at once: one of ``RESIDENCIES``.
+    """
 
     request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
 
-    def __init__(self) -> None:
+    def __init__(self, memory: str) -> None:
+        self._memory = memory
         self._cancellations = 0
 
     @property
@@ -147,7 +130,12 @@ class DiffusionPredictor(ABC):
             RequestError: The model does not draw this size.
             EngineError: A network cannot be built.
         """
-        self._prepare(self._plan(GenerationRequest(prompt="", height=height, width=width)))
+        parts = self._list_parts(self._plan_picture(height, width))
+        residency = RESIDENCIES[self._memory]()
+        residency.begin(parts)
+        for part in parts:
+            with residency.lend(part):
+                pass  # it is built now, and what may stay stays
         return self.report
 
     def plan_builds(
@@ -162,8 +150,7 @@ class DiffusionPredictor(ABC):
         Raises:
             RequestError: The model does not draw this size.
         """
-        request = GenerationRequest(prompt="", height=height, width=width)
-        parts = self._list_parts(self._plan(request))
+        parts = self._list_parts(self._plan_picture(height, width))
         return [part.component.plan(part.signature) for part in parts]
 
     def tune(
@@ -186,10 +173,9 @@ class DiffusionPredictor(ABC):
             RequestError: The model does not draw this size.
             CacheError: The plan cannot be kept.
         """
-        plan = self._plan(GenerationRequest(prompt="", height=height, width=width))
         return [
             part.component.tune(part.signature, runs=runs, sizes=part.sizes)
-            for part in self._list_parts(plan)
+            for part in self._list_parts(self._plan_picture(height, width))
         ]
 
     def cancel(self) -> None:
@@ -199,6 +185,9 @@ class DiffusionPredictor(ABC):
     @abstractmethod
     def _plan(self, request: GenerationRequest) -> GenerationPlan:
         """Check a request."""
+
+    def _plan_picture(self, height: int | None, width: int | None) -> GenerationPlan:
+        return self._plan(GenerationRequest(prompt="", height=height, width=width))
 
     @abstractmethod
     def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
@@ -210,40 +199,36 @@ class DiffusionPredictor(ABC):
 
     @abstractmethod
     def _list_parts(self, plan: GenerationPlan) -> list[Part]:
-        """What a plan needs, in the order of `Networks`."""
+        """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
 
     @abstractmethod
-    def _prepare(self, plan: GenerationPlan) -> Networks:
-        """Build what is not built yet for a plan's sizes."""
-
-    @abstractmethod
-    def _encode(self, networks: Networks, plan: GenerationPlan) -> Conditioning:
-        """Turn prompts into conditioning."""
+    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
+        """What text encoders read, by the fields of `Conditioning` that it becomes."""
 
     @abstractmethod
     def _precompute(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         timesteps: Sequence[float],
         told: Conditioning,
     ) -> None:
-        """Compute what stays the same over the steps."""
+        """Compute what stays the same over the steps; ``session`` is the denoiser's."""
 
     @abstractmethod
     def _predict(
         self,
-        networks: Networks,
+        session: Session,
         plan: GenerationPlan,
         latents: FloatArray,
         timestep: float,
         told: Conditioning,
     ) -> FloatArray:
-        """Predict from scaled latents, guidance included."""
+        """Predict from scaled latents, guidance included; ``session`` is the denoiser's."""
 
     @abstractmethod
-    def _decode(self, networks: Networks, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
-        """Turn latents into images (B, 3, H, W), about in [-1, 1]."""
+    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
+        """Turn latents into images (B, 3, H, W), about in [-1, 1]; ``session`` is the VAE's."""
 
     @abstractmethod
     def _describe_run(self) -> dict[str, Any]:
@@ -253,42 +238,48 @@ class DiffusionPredictor(ABC):
         self, plan: GenerationPlan, scheduler: Scheduler[Any]
     ) -> Generator[StepEvent, None, None]:
         cancellations = self._cancellations
-        clock = _Clock()
-        networks = self._prepare(plan)
-        prepare = clock.lap()
-        told = self._encode(networks, plan)
-        text_encoder = clock.lap()
-        self._precompute(networks, plan, [float(each) for each in scheduler.timesteps], told)
-        prologue = clock.lap()
+        residency = RESIDENCIES[self._memory]()
+        clock = _Clock(residency)
+        *encoders, denoiser, vae_decoder = self._list_parts(plan)
+        text_stage = TextStage(self._list_texts(plan), encoders)
+        residency.begin([*text_stage.encoders, denoiser, vae_decoder])
+        told = Conditioning(**text_stage.encode(residency))
+        encoding = clock.lap()
+        total = len(scheduler.timesteps)
+        self._check_cancelled(cancellations, 0, total)
         generators = [TorchGenerator(seed) for seed in plan.seeds]
         latents = plan.request.latents
         if latents is None:
             latents = self._draw_latents(plan, generators)
         latents = latents * np.float32(scheduler.init_noise_sigma)
         steps: list[float] = []
-        total = len(scheduler.timesteps)
-        for index, timestep in enumerate(scheduler.timesteps):
-            self._check_cancelled(cancellations, index, total)
+        with residency.lend(denoiser) as session:
             clock.lap()
-            scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = self._predict(networks, plan, scaled, float(timestep), told)
-            latents = scheduler.step(
-                predicted, timestep, latents, noise=lambda: _draw(generators, plan.latent_shape)
-            )
-            latents, told = self._call_back(plan, index, float(timestep), latents, told)
-            steps.append(clock.lap())
-            event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
-            if index < total - 1:
-                yield event
+            self._precompute(session, plan, [float(each) for each in scheduler.timesteps], told)
+            prologue = clock.lap()
+            for index, timestep in enumerate(scheduler.timesteps):
+                self._check_cancelled(cancellations, index, total)
+                clock.lap()
+                scaled = scheduler.scale_model_input(latents, timestep)
+                predicted = self._predict(session, plan, scaled, float(timestep), told)
+                latents = scheduler.step(
+                    predicted, timestep, latents, noise=lambda: _draw(generators, plan.latent_shape)
+                )
+                latents, told = self._call_back(plan, index, float(timestep), latents, told)
+                steps.append(clock.lap())
+                event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
+                if index < total - 1:
+                    yield event
         self._check_cancelled(cancellations, total, total)
         clock.lap()
         decoded = None
         if plan.request.output_type != "latent":
-            decoded = self._decode(networks, plan, latents)
-        vae_decoder = clock.lap()
+            with residency.lend(vae_decoder) as session:
+                decoded = self._decode(session, plan, latents)
+        decoding = clock.lap()
         images = latents if decoded is None else self._finish(plan, decoded)
         timings = StageTimings(
-            prepare, text_encoder, prologue, tuple(steps), vae_decoder, clock.lap()
+            residency.seconds, encoding, prologue, tuple(steps), decoding, clock.lap()
         )
         yield replace(event, result=GenerationResult(images, plan.seeds, timings, self.report))
 
@@ -361,11 +352,17 @@ def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArra
 
 
 class _Clock:
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
+    """Tells how long the stages take; what preparing components takes does not count."""
+
+    def __init__(self, residency: Residency) -> None:
+        self._residency = residency
+        self._last = self._read()
 
     def lap(self) -> float:
         """Seconds since the last lap."""
-        now = time.perf_counter()
+        now = self._read()
         seconds, self._last = now - self._last, now
         return seconds
+
+    def _read(self) -> float:
+        return time.perf_counter() - self._residency.seconds

@@ -11,12 +11,21 @@ from fastdeploy_diffusion.predictors.component import ComponentReport
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """What really runs: engines, devices, fallbacks and the proof of each component."""
+    """What really runs: engines, devices, fallbacks and the proof of each component.
+
+    Args:
+        model: Path of the checkpoint.
+        family: Its family: ``"sd1"``, ``"flux"`` …
+        scheduler: Name of the scheduler's class.
+        components: In the order in which they run.
+        memory: Which of them are in memory at once: ``"resident"`` for all, ``"staged"`` for one.
+    """
 
     model: str
     family: str
     scheduler: str
     components: tuple[ComponentReport, ...]
+    memory: str
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -29,7 +38,8 @@ class StageTimings:
     """Seconds of each stage of one request.
 
     Args:
-        prepare: Building, loading and checking what was not ready; 0 or little after the first.
+        prepare: Building, loading and checking what was not ready; 0 or little after the first,
+            except where memory is staged.
         text_encoder: Tokenizer and text encoder.
         prologue: What stays the same over the steps, where a pass has taken it out of them.
         steps: Each step: denoiser, guidance, scheduler and callback.

@@ -2,24 +2,18 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.accuracy import integers
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
 from fastdeploy_diffusion.models.t5_config import T5Config
-from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder, Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.tokenizers import T5Tokenizer
 
 
-class T5TextEncoder:
+class T5TextEncoder(PromptEncoder):
     """Tokenizer and T5 encoder.
 
     Args:
@@ -44,19 +38,12 @@ class T5TextEncoder:
                 f"{self.config.vocab_size}",
                 fix="use the tokenizer of this checkpoint",
             )
-        self.component = Component(
-            "text_encoder_2",
-            config.component("text_encoder"),
-            cpu_fallback=config.cpu_fallback,
-            passes=config.passes,
-            cache=open_cache(config),
-            network=Network(
-                lambda: T5EncoderModel(self.config),
-                checkpoint.config("text_encoder_2"),
-                checkpoint.tensors("text_encoder_2"),
-            ),
-            generators={"input_ids": integers(0, self.config.vocab_size)},
+        network = Network(
+            lambda: T5EncoderModel(self.config),
+            checkpoint.config("text_encoder_2"),
+            checkpoint.tensors("text_encoder_2"),
         )
+        super().__init__("text_encoder_2", config, network, self.config.vocab_size)
 
     def signature(self, tokens: int) -> Signature:
         """For any number of texts of this length."""
@@ -65,17 +52,8 @@ class T5TextEncoder:
             (TensorSpec("features", (None, tokens, self.config.d_model), "float32"),),
         )
 
-    def encode(
-        self, session: Session, texts: Sequence[str], tokens: int
-    ) -> npt.NDArray[np.float32]:
-        """Encode N texts, each distinct one once, to (N, T, D).
-
-        Args:
-            session: That of the component.
-            texts: N prompts.
-            tokens: The length that the session was made for.
-        """
-        distinct = list(dict.fromkeys(texts))
-        input_ids = self.tokenizer.encode(distinct, tokens).input_ids
-        features = session.run(input_ids=input_ids)["features"]
-        return features[[distinct.index(text) for text in texts]]
+    def read(self, texts: Sequence[str], tokens: int) -> Texts:
+        """Ask for the features (T, D) of N texts of this length."""
+        return self._read(
+            texts, lambda distinct: self.tokenizer.encode(distinct, tokens), Wanted("features")
+        )

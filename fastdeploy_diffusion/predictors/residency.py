@@ -1,0 +1,85 @@
+"""Which components of a request are in memory, and for how long."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.part import Part
+
+
+class Residency(ABC):
+    """Gives a request its sessions; every request has a residency of its own.
+
+    Attributes:
+        seconds: What preparing components has taken so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @abstractmethod
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Prepare, before the first stage, what will be needed and may stay; raises as ``lend``."""
+
+    @abstractmethod
+    def lend(self, part: Part) -> AbstractContextManager[Session]:
+        """Give a component's session for a stage.
+
+        Raises:
+            PassError: A pass fails, or changes the numbers.
+            AccuracyError: The engine's results differ from the layer's.
+            EngineError: The build failed.
+        """
+
+
+class Resident(Residency):
+    """Components stay, for this request and the next: all of them are in memory at once.
+
+    A request keeps its own sessions, so that another one of another size does not change them
+    midway.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sessions: dict[Component, Session] = {}
+
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Prepare everything, so that what cannot be built is known before work begins."""
+        started = time.perf_counter()
+        for component, signature, _ in parts:
+            self._sessions[component] = component.prepare(signature)
+        self.seconds += time.perf_counter() - started
+
+    @contextmanager
+    def lend(self, part: Part) -> Generator[Session, None, None]:
+        """Give what is there already."""
+        if part.component not in self._sessions:
+            self.begin([part])
+        yield self._sessions[part.component]
+
+
+class Staged(Residency):
+    """A component is in memory for its stage alone: the next one comes when it has gone.
+
+    A stage that fails or is given up closes its session as one that ends. Requests that run at the
+    same time hold one component each, and share it where they are in the same stage.
+    """
+
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Leave everything to the stages."""
+
+    @contextmanager
+    def lend(self, part: Part) -> Generator[Session, None, None]:
+        """Load the component, and close it with the stage."""
+        with ExitStack() as stage:
+            started = time.perf_counter()
+            session = stage.enter_context(part.component.lend(part.signature))
+            self.seconds += time.perf_counter() - started
+            yield session
+
+
+RESIDENCIES: Mapping[str, type[Residency]] = {"resident": Resident, "staged": Staged}
+"""By the values of the option ``memory``."""
