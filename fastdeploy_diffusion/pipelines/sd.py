@@ -9,7 +9,7 @@ import numpy as np
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
@@ -50,6 +50,7 @@ class SDPipeline(CheckpointPredictor):
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: It is of another family, or its configs ask for what is not
             implemented.
+        ConfigError: An option that Stable Diffusion does not have.
         EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
 
     Example:
@@ -64,6 +65,12 @@ class SDPipeline(CheckpointPredictor):
             raise UnsupportedModelError(
                 f"{checkpoint.path} is a checkpoint of the family {checkpoint.family}",
                 allowed="sd1, sd2: Stable Diffusion 1.x and 2.x",
+            )
+        if config.memory == "streamed":
+            raise ConfigError(
+                "memory is 'streamed', which Stable Diffusion does not have",
+                allowed="resident, staged",
+                fix="memory='staged'",
             )
         super().__init__(config, checkpoint)
         self._text_encoder = TextEncoder(checkpoint, config, _load_tokenizer(checkpoint, config))
