@@ -58,6 +58,8 @@ class Workplace:
             "threads": work.threads,
             "cpu_fallback": False,
             "cache_dir": str(self.cache_folder(case)),
+            # Every picture's prompt is encoded, as by the peers.
+            "embedding_cache": {"memory_mib": 0},
         }
         scheduler = config.scheduler and SCHEDULERS[config.scheduler].diffusers_name
         task = Task(

@@ -13,6 +13,7 @@ from fastdeploy_diffusion.cli.errors import explain_errors
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry
+    from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
 cache_app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +48,10 @@ def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> 
             print(json.dumps([_describe(entry) for entry in entries], indent=2))
         else:
             _print_table(entries, [""] * len(entries))
+            texts, size = _open_embeddings(folder).measure()
+            if texts:
+                plural = "" if texts == 1 else "s"
+                print(f"embeddings of {texts} text{plural}, {size / 2**20:.1f} MiB")
 
 
 @cache_app.command()
@@ -55,12 +60,17 @@ def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False)
     with explain_errors(debug):
         entries = _open(folder).entries()
         damages = [entry.find_damage() for entry in entries]
+        damaged_texts = _open_embeddings(folder).find_damage()
         if as_json:
             rows = zip(entries, damages, strict=True)
-            print(json.dumps([{**_describe(entry), "damage": each} for entry, each in rows]))
+            builds = [{**_describe(entry), "damage": each} for entry, each in rows]
+            texts = [{"embedding": name, "damage": each} for name, each in damaged_texts.items()]
+            print(json.dumps([*builds, *texts]))
         else:
             _print_table(entries, [each or "whole" for each in damages])
-    if any(damages):
+            for name, damage in damaged_texts.items():
+                print(f"embedding {name}: {damage}")
+    if any(damages) or damaged_texts:
         raise typer.Exit(1)
 
 
@@ -76,7 +86,7 @@ def rm(
 ) -> None:
     """Remove builds; the next start makes them again.
 
-    With --all also what is noted beside them: digests of weights, kernels and their times.
+    With --all also what is noted beside them: digests, kernels and their times, embeddings.
     """
     with explain_errors(debug):
         cache = _open(folder)
@@ -105,6 +115,13 @@ def _open(folder: str | None, limit_gib: float = 0.0) -> ArtifactCache:
 
     root = Path(folder).expanduser() if folder else default_cache_folder()
     return ArtifactCache(root, int(limit_gib * _GIB))
+
+
+def _open_embeddings(folder: str | None) -> EmbeddingFiles:
+    from fastdeploy_diffusion.engines.cache import EMBEDDINGS
+    from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+
+    return EmbeddingFiles(_open(folder).root / EMBEDDINGS, limit=0)
 
 
 def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:

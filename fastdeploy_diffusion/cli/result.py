@@ -36,6 +36,11 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
             f"guidance scale {settings[0]['guidance_scale']:g}"
             + ("" if report.memory == "resident" else f", memory {report.memory}"),
             *align([["", *describe_component(each)] for each in report.components]),
+            *(
+                f"{each.component}: {each.kept} of {each.texts} texts were encoded before"
+                for each in result.embeddings
+                if each.kept
+            ),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
             f"denoiser {denoiser:.2f} (calls {calls}, {calls_per_second:.2f}/s), "
             f"VAE {timings.vae_decoder:.2f}, post-processing {timings.post_processing:.2f}; "
@@ -45,7 +50,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
 
 
 def format_json(files: Sequence[Path], result: GenerationResult, warnings: Sequence[str]) -> str:
-    """Write a generation as JSON: images (file, seed, settings), report, timings, warnings.
+    """Write a generation as JSON: images with their settings, what ran, timings, warnings.
 
     Args:
         files: The files of ``result.images``, in order; made absolute.
@@ -59,6 +64,7 @@ def format_json(files: Sequence[Path], result: GenerationResult, warnings: Seque
             for file, image in zip(files, result.images, strict=True)
         ],
         **asdict(result.report),
+        "embeddings": [asdict(each) for each in result.embeddings],
         "timings": {**asdict(timings), "total": timings.total},
         "warnings": list(warnings),
     }

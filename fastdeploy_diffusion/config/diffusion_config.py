@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.embedding_cache import EmbeddingCacheConfig
 from fastdeploy_diffusion.config.engine_options import PaddleConfig, TensorRTConfig
 from fastdeploy_diffusion.config.layers import (
     Layer,
@@ -53,6 +54,7 @@ def _read_path(value: Any) -> Any:
 FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.expanduser)]
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
 Component = Annotated[ComponentConfig, MayBeEmpty]
+EmbeddingCache = Annotated[EmbeddingCacheConfig, MayBeEmpty]
 Shapes = Annotated[ShapesConfig, MayBeEmpty]
 Paddle = Annotated[PaddleConfig, MayBeEmpty]
 TensorRT = Annotated[TensorRTConfig, MayBeEmpty]
@@ -133,6 +135,9 @@ class DiffusionConfig(ConfigSection):
         gt=0,
         allow_inf_nan=False,
         description="GiB that kept builds may take: a finite number above 0",
+    )
+    embedding_cache: EmbeddingCache = Field(
+        default=EmbeddingCacheConfig(), description="a section with memory_mib, disk_mib"
     )
     defaults: Defaults = Field(
         default=RequestDefaults(), description="a section of request defaults"
@@ -254,6 +259,18 @@ class DiffusionConfig(ConfigSection):
                 allowed="ranges of sizes with enable_dynamic_shape=True",
                 fix="add enable_dynamic_shape=True, or remove shapes",
                 option="shapes",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_embeddings_have_a_place(self) -> Self:
+        if self.embedding_cache.disk_mib and not self.cache:
+            raise refuse(
+                f"embedding_cache.disk_mib is {self.embedding_cache.disk_mib:g}, and cache is "
+                "false",
+                allowed="embeddings on disk with cache=True, in the folder of kept builds",
+                fix="remove cache=False, or embedding_cache.disk_mib",
+                option="embedding_cache",
             )
         return self
 

@@ -34,7 +34,8 @@ _STAGED = ".staged"
 _LOCKS = "locks"
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
-_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS)
+EMBEDDINGS = "embeddings"
+_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS)
 
 
 class CacheWarning(UserWarning):
@@ -230,7 +231,7 @@ class ArtifactCache:
                 shutil.rmtree(self.root / digest)
 
     def remove_notes(self) -> None:
-        """Remove what is remembered beside the entries: digests, kernels and their times.
+        """Remove what is remembered beside the entries: digests, kernels, embeddings of texts.
 
         Raises:
             CacheError: They cannot be removed.

@@ -139,6 +139,18 @@ class ComponentBuild:
         """Those that rewrite the exported graph."""
         return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
+    def identify(self, root: Path) -> str:
+        """Give the digest of all that its numbers depend on: its key, and the number of threads.
+
+        Args:
+            root: Where builds are kept, and the digests of weights.
+
+        Raises:
+            CacheError: The device cannot be identified.
+        """
+        threads = {"threads": self.placement.spec.cpu_threads}
+        return CacheKey({**self._key(root).ingredients, **threads}).digest
+
     def load_reference(self) -> Program:
         """Give the Paddle layer as it is without passes, with its weights."""
         return Program(self.name, self.network.load(), self.inputs, self.outputs)

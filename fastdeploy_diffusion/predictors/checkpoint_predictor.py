@@ -1,5 +1,7 @@
 """What the pipelines of all families know of their checkpoint and their components."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
+from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.result import PipelineReport
 
 
@@ -23,7 +27,7 @@ class CheckpointPredictor(DiffusionPredictor):
     _scheduler_name: str
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
-        super().__init__(config.memory)
+        super().__init__(config.memory, open_embedding_cache(config))
         self.config = config
         self._checkpoint = checkpoint
         self._digest: str | None = None
@@ -43,8 +47,9 @@ class CheckpointPredictor(DiffusionPredictor):
         """Free the engines' memory; a later request builds again."""
         for each in self._components:
             each.close()
+        self._embeddings.clear()
 
-    def _describe_run(self) -> dict[str, Any]:
+    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         if self._digest is None:
             self._digest = self._checkpoint.digest()
         return {
@@ -62,4 +67,5 @@ class CheckpointPredictor(DiffusionPredictor):
                 }
                 for each in self.report.components
             },
+            "embeddings": [asdict(each) for each in embeddings],
         }

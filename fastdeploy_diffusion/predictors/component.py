@@ -191,6 +191,22 @@ class Component:
         if session is not None:
             session.close()
 
+    def describe_placement(self) -> str:
+        """Say what it runs on now, in all that its numbers may depend on."""
+        placement = self._placement
+        passes = ", ".join(each.name for each in self._passes)
+        return f"{placement.engine.name} {placement.spec!r} {passes}"
+
+    def identify(self, signature: Signature) -> str:
+        """Give the digest of all that the numbers of its build depend on.
+
+        Raises:
+            CacheError: There is no cache, or the device cannot be identified.
+        """
+        if self._cache is None:
+            raise CacheError(f"{self.name}: builds are not kept", fix="remove cache=False")
+        return self.plan(signature).identify(self._cache.root)
+
     def tune(self, signature: Signature, *, runs: int, sizes: Mapping[str, int]) -> ComponentPlan:
         """Measure every way to run this component, keep what was found, and go by it.
 

@@ -16,6 +16,8 @@ from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestErro
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
+from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
@@ -62,12 +64,14 @@ class DiffusionPredictor(ABC):
 
     Args:
         memory: Which components are in memory at once: one of ``RESIDENCIES``.
+        embeddings: Those of texts that were encoded before.
     """
 
     request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
 
-    def __init__(self, memory: str) -> None:
+    def __init__(self, memory: str, embeddings: EmbeddingCache) -> None:
         self._memory = memory
+        self._embeddings = embeddings
         self._cancellations = 0
 
     @property
@@ -231,7 +235,7 @@ class DiffusionPredictor(ABC):
         """Turn latents into images (B, 3, H, W), about in [-1, 1]; ``session`` is the VAE's."""
 
     @abstractmethod
-    def _describe_run(self) -> dict[str, Any]:
+    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         """What goes into a picture's metadata besides its settings."""
 
     def _run(
@@ -241,9 +245,10 @@ class DiffusionPredictor(ABC):
         residency = RESIDENCIES[self._memory]()
         clock = _Clock(residency)
         *encoders, denoiser, vae_decoder = self._list_parts(plan)
-        text_stage = TextStage(self._list_texts(plan), encoders)
+        text_stage = TextStage(self._list_texts(plan), encoders, self._embeddings)
         residency.begin([*text_stage.encoders, denoiser, vae_decoder])
         told = Conditioning(**text_stage.encode(residency))
+        embeddings = text_stage.report()
         encoding = clock.lap()
         total = len(scheduler.timesteps)
         self._check_cancelled(cancellations, 0, total)
@@ -277,11 +282,12 @@ class DiffusionPredictor(ABC):
             with residency.lend(vae_decoder) as session:
                 decoded = self._decode(session, plan, latents)
         decoding = clock.lap()
-        images = latents if decoded is None else self._finish(plan, decoded)
+        images = latents if decoded is None else self._finish(plan, decoded, embeddings)
         timings = StageTimings(
             residency.seconds, encoding, prologue, tuple(steps), decoding, clock.lap()
         )
-        yield replace(event, result=GenerationResult(images, plan.seeds, timings, self.report))
+        result = GenerationResult(images, plan.seeds, timings, self.report, embeddings)
+        yield replace(event, result=result)
 
     def _check_cancelled(self, before: int, done: int, total: int) -> None:
         if self._cancellations != before:
@@ -312,12 +318,14 @@ class DiffusionPredictor(ABC):
             negative_prompt_embeds=tensors["negative_prompt_embeds"],
         )
 
-    def _finish(self, plan: GenerationPlan, decoded: FloatArray) -> list[Image.Image] | FloatArray:
+    def _finish(
+        self, plan: GenerationPlan, decoded: FloatArray, embeddings: Sequence[EmbeddingReport]
+    ) -> list[Image.Image] | FloatArray:
         colours = denormalize(decoded)
         if plan.request.output_type == "np":
             return colours
         images = to_pil(colours)
-        run = self._describe_run()
+        run = self._describe_run(embeddings)
         if plan.request.latents is not None:
             run["latents"] = "given by the caller; the settings alone do not make them again"
         for index, image in enumerate(images):

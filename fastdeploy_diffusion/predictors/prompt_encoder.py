@@ -29,7 +29,8 @@ class Wanted(NamedTuple):
     def take(self, outputs: Mapping[str, np.ndarray]) -> npt.NDArray[np.float32]:
         """Take it from the outputs of a run on one text, as a read-only array of its own."""
         array = outputs[self.output]
-        taken = (array if self.layer is None else array[self.layer])[0].copy()
+        rows = array if self.layer is None else array[self.layer]
+        taken: npt.NDArray[np.float32] = rows[0].copy()
         taken.flags.writeable = False
         return taken
 

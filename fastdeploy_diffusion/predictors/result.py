@@ -7,6 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StageTimings:
     Args:
         prepare: Building, loading and checking what was not ready; 0 or little after the first,
             except where memory is staged or streamed.
-        text_encoder: Tokenizer and text encoder.
+        text_encoder: Tokenizer and text encoder, or finding the embeddings that are kept.
         prologue: What stays the same over the steps, where a pass has taken it out of them.
         steps: Each step: denoiser, guidance, scheduler and callback.
         vae_decoder: All pictures.
@@ -72,12 +73,14 @@ class GenerationResult:
         seeds: The seed of each picture.
         timings: Seconds of each stage.
         report: What really ran.
+        embeddings: Of each text encoder, how many texts it read, and how many were kept.
     """
 
     images: list[Image.Image] | npt.NDArray[np.float32]
     seeds: tuple[int, ...]
     timings: StageTimings
     report: PipelineReport
+    embeddings: tuple[EmbeddingReport, ...]
 
 
 @dataclass(frozen=True)

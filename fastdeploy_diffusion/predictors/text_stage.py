@@ -5,49 +5,81 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.predictors.embedding import Embedding, EmbeddingReport
+from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Text, Texts
 from fastdeploy_diffusion.predictors.residency import Residency
 
-FloatArray = npt.NDArray[np.float32]
-
 
 class TextStage:
-    """The texts of one request.
+    """The texts of one request: those that are kept are looked up at once, the others encoded.
 
     Every distinct text is encoded once and by itself, so that its embedding does not depend on what
-    else is asked for at the same time.
+    else is asked for at the same time: what is kept is what would be computed.
 
     Args:
         texts: By what they become: fields of `Conditioning`.
         encoders: The text encoders, in the order in which they run.
+        cache: What is kept.
     """
 
-    def __init__(self, texts: Mapping[str, Texts], encoders: Sequence[Part]) -> None:
+    def __init__(
+        self, texts: Mapping[str, Texts], encoders: Sequence[Part], cache: EmbeddingCache
+    ) -> None:
         self._texts = {name: each.split() for name, each in texts.items()}
-        self._missing = list(dict.fromkeys(text for each in self._texts.values() for text in each))
-        self._encoders = [
-            part
-            for part in encoders
-            if any(text.component is part.component for text in self._missing)
-        ]
-        self._embedded: dict[Text, FloatArray] = {}
+        self._encoders = encoders
+        self._cache = cache
+        self._embeddings: dict[Text, Embedding] = {}
+        self._missing: list[Text] = []
+        signatures = {part.component: part.signature for part in encoders}
+        for text in dict.fromkeys(text for each in self._texts.values() for text in each):
+            found = cache.find(text, signatures[text.component])
+            if found is None:
+                self._missing.append(text)
+            else:
+                self._embeddings[text] = found
 
     @property
     def encoders(self) -> list[Part]:
-        """Those that have something to read."""
-        return self._encoders
+        """Those that have something left to read."""
+        needed = {text.component for text in self._missing}
+        return [part for part in self._encoders if part.component in needed]
 
-    def encode(self, residency: Residency) -> dict[str, FloatArray]:
+    def encode(self, residency: Residency) -> dict[str, npt.NDArray[np.float32]]:
         """Give the embeddings of all texts, stacked, by what they become; raises as ``lend``."""
-        for part in self._encoders:
+        for part in self.encoders:
             with residency.lend(part) as session:
-                for text in self._missing:
-                    if text.component is part.component:
-                        ids = np.frombuffer(text.input_ids, np.int64)
-                        outputs = session.run(input_ids=ids[None].copy())
-                        self._embedded[text] = text.wanted.take(outputs)
+                self._read(part, session)
         return {
-            name: np.stack([self._embedded[text] for text in texts])
+            name: np.stack([self._embeddings[text].values for text in texts])
             for name, texts in self._texts.items()
         }
+
+    def report(self) -> tuple[EmbeddingReport, ...]:
+        """Say, after ``encode``, where the embeddings come from; a row for each encoder."""
+        return tuple(self._report(part) for part in self._encoders)
+
+    def _read(self, part: Part, session: Session) -> None:
+        for text in self._missing:
+            if text.component is part.component:
+                input_ids = np.frombuffer(text.input_ids, np.int64)[None].copy()
+                values = text.wanted.take(session.run(input_ids=input_ids))
+                embedding = Embedding(values, part.component.report.relative_error)
+                self._embeddings[text] = embedding
+                self._cache.keep(text, part.signature, embedding)
+
+    def _report(self, part: Part) -> EmbeddingReport:
+        own = {
+            text: each.relative_error
+            for text, each in self._embeddings.items()
+            if text.component is part.component
+        }
+        errors = [error for error in own.values() if error is not None]
+        return EmbeddingReport(
+            part.component.name,
+            texts=len(own),
+            kept=len(own.keys() - set(self._missing)),
+            relative_error=max(errors) if errors and len(errors) == len(own) else None,
+        )

@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_sd
 from typer.testing import CliRunner
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli import app
-from fastdeploy_diffusion.engines.cache import CINN_KERNELS, DIGESTS, TENSORRT_TIMINGS
+from fastdeploy_diffusion.engines.cache import CINN_KERNELS, DIGESTS, EMBEDDINGS, TENSORRT_TIMINGS
+from fastdeploy_diffusion.predictors.embedding import Embedding
+from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
 
 def run(*words, code=0):
@@ -53,6 +56,20 @@ def test_builds_are_listed_verified_and_removed(folder):
         (folder / name / "note").touch()
     assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
     assert [each.name for each in folder.iterdir()] == ["locks"]
+
+
+def test_embeddings_are_counted_verified_and_removed(tmp_path):
+    where = ("--dir", str(tmp_path))
+    files = EmbeddingFiles(tmp_path / EMBEDDINGS, limit=10**6)
+    files.keep("ab", Embedding(np.ones((2, 3), np.float32), None))
+    assert "embeddings of 1 text, 0.0 MiB" in run("ls", *where).stdout
+    run("verify", *where)
+    (tmp_path / EMBEDDINGS / "ab.safetensors").write_bytes(b"")
+    assert "embedding ab.safetensors: " in run("verify", *where, code=1).stdout
+    (damaged,) = json.loads(run("verify", "--json", *where, code=1).stdout)
+    assert damaged["embedding"] == "ab.safetensors"
+    run("rm", "--all", *where)
+    assert not (tmp_path / EMBEDDINGS).exists()
 
 
 @pytest.mark.parametrize(

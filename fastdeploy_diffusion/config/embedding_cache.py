@@ -1,0 +1,22 @@
+"""The section for embeddings of texts that were encoded before."""
+
+from pydantic import Field
+
+from fastdeploy_diffusion.config.sections import ConfigSection
+
+
+class EmbeddingCacheConfig(ConfigSection):
+    """How much room embeddings of texts may take; 0 keeps none there."""
+
+    memory_mib: float = Field(
+        default=256.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="MiB of memory for embeddings of texts: a finite number of 0 or more",
+    )
+    disk_mib: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="MiB on disk for embeddings of texts: a finite number of 0 or more",
+    )

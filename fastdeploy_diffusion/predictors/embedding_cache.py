@@ -1,0 +1,100 @@
+"""Embeddings of texts that were encoded before: the encoder is not needed for them again."""
+
+import hashlib
+import threading
+import warnings
+from collections import OrderedDict
+
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.cache import EMBEDDINGS, CacheWarning
+from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.embedding import Embedding
+from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+from fastdeploy_diffusion.predictors.prompt_encoder import Text
+from fastdeploy_diffusion.program import Signature
+
+_MIB = 2**20
+
+
+class EmbeddingCache:
+    """The embeddings of one pipeline that were used last, in memory and, if asked for, on disk.
+
+    In memory they belong to the pipeline, whose weights do not change, and to what its encoder runs
+    on at the time. On disk they are found by the digest of all that the encoder's build depends on.
+
+    Args:
+        limit: Bytes that they may take in memory.
+        files: Where they are kept on disk; ``None`` for nowhere.
+    """
+
+    def __init__(self, limit: int, files: EmbeddingFiles | None = None) -> None:
+        self._limit = limit
+        self._files = files
+        self._kept: OrderedDict[tuple[Text, str], Embedding] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, text: Text, signature: Signature) -> Embedding | None:
+        """Give a text's embedding, if it is kept.
+
+        Args:
+            text: The text.
+            signature: What its encoder would be asked for.
+        """
+        key = text, text.component.describe_placement()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        digest = self._digest(text, signature)
+        found = self._files.find(digest) if self._files and digest else None
+        if found is not None:
+            self._remember(key, found)
+        return found
+
+    def keep(self, text: Text, signature: Signature, embedding: Embedding) -> None:
+        """Keep what the encoder said of a text just now."""
+        self._remember((text, text.component.describe_placement()), embedding)
+        digest = self._digest(text, signature)
+        if self._files and digest:
+            self._files.keep(digest, embedding)
+
+    def clear(self) -> None:
+        """Free the memory; what is on disk stays."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
+    def _remember(self, key: tuple[Text, str], embedding: Embedding) -> None:
+        with self._lock:
+            if embedding.values.nbytes > self._limit or key in self._kept:
+                return
+            self._kept[key] = embedding
+            self._bytes += embedding.values.nbytes
+            while self._bytes > self._limit:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= oldest.values.nbytes
+
+    def _digest(self, text: Text, signature: Signature) -> str | None:
+        """The name of a text on disk; nothing if there is none."""
+        if self._files is None:
+            return None
+        try:
+            build = text.component.identify(signature)
+        except CacheError as error:
+            message = f"{text.component.name}: embeddings are not kept on disk: {error}"
+            warnings.warn(message, CacheWarning, stacklevel=2)
+            return None
+        content = hashlib.sha256(f"{build} {tuple(text.wanted)}\n".encode())
+        content.update(text.input_ids)
+        return content.hexdigest()
+
+
+def open_embedding_cache(config: DiffusionConfig) -> EmbeddingCache:
+    """Give the cache of embeddings that a configuration asks for."""
+    limits, builds = config.embedding_cache, open_cache(config)
+    files = None
+    if limits.disk_mib and builds is not None:
+        files = EmbeddingFiles(builds.root / EMBEDDINGS, int(limits.disk_mib * _MIB))
+    return EmbeddingCache(int(limits.memory_mib * _MIB), files)

@@ -1,0 +1,134 @@
+"""Embeddings of texts kept on disk, a safetensors file each, within a limit."""
+
+import hashlib
+import os
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fastdeploy_diffusion.engines.cache import CacheWarning
+from fastdeploy_diffusion.predictors.embedding import Embedding
+
+_SUFFIX = ".safetensors"
+_TENSOR = "embedding"
+
+
+class EmbeddingFiles:
+    """A folder of embeddings, shared by any number of processes.
+
+    A file is named after a digest of the encoder's build and the token ids; of the text itself
+    nothing is written. What cannot be read or written is a `CacheWarning`, never an error.
+
+    Args:
+        folder: Made when the first embedding is kept.
+        limit: Bytes that all files may take together.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+
+    def find(self, digest: str) -> Embedding | None:
+        """Give what is kept under a digest, whole and unchanged; finding counts as use.
+
+        A damaged file is removed, with a `CacheWarning`.
+        """
+        path = self._folder / f"{digest}{_SUFFIX}"
+        try:
+            embedding = _read(path)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError) as error:
+            _warn(f"a text is encoded again, because {path} is damaged: {error}")
+            with suppress(OSError):
+                path.unlink()
+            return None
+        with suppress(OSError):  # a read-only folder serves too, but does not know its last use
+            os.utime(path)
+        return embedding
+
+    def keep(self, digest: str, embedding: Embedding) -> None:
+        """Keep an embedding under a digest, and remove what was used longest ago to make room."""
+        path = self._folder / f"{digest}{_SUFFIX}"
+        unfinished = path.with_name(f"{digest}.{os.getpid()}.{threading.get_ident()}")
+        error = repr(embedding.relative_error)
+        values = embedding.values
+        notes = {"relative_error": error, "sha256": _seal(digest, values, error)}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(save({_TENSOR: values}, metadata=notes))
+            unfinished.replace(path)
+            self.collect(keep=path)
+        except OSError as problem:
+            _warn(
+                f"the embedding of a text is not kept in {self._folder}: "
+                f"{problem.strerror or problem}"
+            )
+            with suppress(OSError):
+                unfinished.unlink()
+
+    def measure(self) -> tuple[int, int]:
+        """Count the files, and their bytes."""
+        sizes = [status.st_size for _, status in self._list()]
+        return len(sizes), sum(sizes)
+
+    def find_damage(self) -> dict[str, str]:
+        """Say of each file that is not as it was written what is wrong with it, by its name."""
+        found = {}
+        for path, _ in self._list():
+            try:
+                _read(path)
+            except (SafetensorError, OSError, ValueError) as error:
+                found[path.name] = str(error)
+        return found
+
+    def collect(self, keep: Path | None = None) -> None:
+        """Remove what was used longest ago, until the rest is within the limit.
+
+        Args:
+            keep: A file that stays, however large it is.
+
+        Raises:
+            OSError: A file cannot be removed.
+        """
+        total = 0
+        for path, status in sorted(self._list(), key=lambda each: -each[1].st_mtime_ns):
+            total += status.st_size
+            if total > self._limit and path != keep:
+                path.unlink(missing_ok=True)
+
+    def _list(self) -> list[tuple[Path, os.stat_result]]:
+        """All files, and among them what a killed process has left half written."""
+        found = []
+        with suppress(FileNotFoundError):  # nothing is kept yet
+            for path in self._folder.iterdir():
+                with suppress(FileNotFoundError):  # another process makes room, too
+                    found.append((path, path.stat()))
+        return found
+
+
+def _read(path: Path) -> Embedding:
+    with safe_open(path, framework="numpy") as file:
+        notes, values = file.metadata() or {}, file.get_tensor(_TENSOR)
+    error = notes.get("relative_error", "")
+    if notes.get("sha256") != _seal(path.stem, values, error):
+        raise ValueError("its content has changed")
+    values.flags.writeable = False
+    return Embedding(values, None if error == "None" else float(error))
+
+
+def _seal(digest: str, values: npt.NDArray[np.float32], error: str) -> str:
+    """Digest of a file's name and content."""
+    sealed = hashlib.sha256(f"{digest} {values.dtype} {values.shape} {error}\n".encode())
+    sealed.update(np.ascontiguousarray(values).data)
+    return sealed.hexdigest()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, CacheWarning, stacklevel=2)
