@@ -4,6 +4,7 @@ from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.layer_weights import (
     build_layer,
     build_skeleton,
+    check_weights,
     list_shapes,
     load_weights,
     set_parameters,
@@ -16,6 +17,7 @@ __all__ = [
     "TensorSource",
     "build_layer",
     "build_skeleton",
+    "check_weights",
     "list_shapes",
     "load_weights",
     "open_checkpoint",

@@ -67,7 +67,7 @@ def load_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
         CheckpointError: Tensors are missing, unexpected or of another shape; the layer is then
             unchanged. Or a tensor cannot be read.
     """
-    _check_names_and_shapes(layer, list_shapes(layer), source)
+    check_weights(layer, source)
     set_parameters(layer, source.read)
 
 
@@ -107,9 +107,13 @@ def _find_linear_weights(layer: paddle.nn.Layer) -> set[str]:
     }
 
 
-def _check_names_and_shapes(
-    layer: paddle.nn.Layer, shapes: dict[str, tuple[int, ...]], source: TensorSource
-) -> None:
+def check_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
+    """Refuse weights whose names and shapes are not those of a layer, which may have no values.
+
+    Raises:
+        CheckpointError: Lists what is missing, unexpected or of another shape.
+    """
+    shapes = list_shapes(layer)
     missing = [name for name in shapes if name not in source]
     unexpected = [name for name in source if name not in shapes]
     misshapen = [

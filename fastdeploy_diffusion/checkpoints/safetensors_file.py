@@ -125,6 +125,33 @@ class SafetensorsFile:
                 allowed=f"magnitudes up to {np.finfo(np.float32).max}",
             ) from error
 
+    def read_bytes(self, name: str, start: int, out: npt.NDArray[np.uint8]) -> None:
+        """Copy a part of one tensor, as it is stored, into memory of the caller's.
+
+        The file is not mapped: nothing of it counts as resident memory, and a file that is cut
+        short meanwhile is an error, where touching a mapping would end the process.
+
+        Args:
+            name: The tensor.
+            start: First byte, from the tensor's own beginning.
+            out: How many bytes there are room for, contiguous; all of them are filled.
+
+        Raises:
+            CheckpointError: The file cannot be read, ends too early, or changed since opening.
+        """
+        self.check_unchanged()
+        rest = out.data
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.tensors[name].offset + start)
+                while len(rest):
+                    count = file.readinto(rest)
+                    if not count:
+                        raise OSError(f"the file ends {len(rest)} bytes too early")
+                    rest = rest[count:]
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot read tensor {name!r}: {error}") from error
+
     def check_unchanged(self) -> None:
         """Refuse a file that was replaced or edited after its header was read.
 

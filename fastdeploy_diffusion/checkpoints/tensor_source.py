@@ -76,6 +76,17 @@ class TensorView:
         """Read the tensor in the canonical layout as float32."""
         return self.file.to_float32(self.stored_name, self.read_stored())
 
+    def read_into(self, out: npt.NDArray[Any]) -> None:
+        """Copy the tensor in the canonical layout and its stored dtype; see `TensorSource`."""
+        if self.transposed:
+            out[...] = self.read_stored()
+            return
+        content = out.reshape(-1).view(np.uint8)
+        size = len(content) // len(self.slices)
+        for position, index in enumerate(self.slices):
+            part = content[position * size : (position + 1) * size]
+            self.file.read_bytes(self.stored_name, index * size, part)
+
     def digest(self) -> str:
         """The sha256 of dtype, shape and values, as hexadecimal digits."""
         content = hashlib.sha256(f"{self.dtype} {self.shape}\n".encode())
@@ -137,6 +148,31 @@ class TensorSource:
             CheckpointError: No such tensor, or a changed file.
         """
         return self._view(name).read_stored()
+
+    def read_into(self, name: str, out: npt.NDArray[Any]) -> None:
+        """Copy one tensor in its stored dtype, in PyTorch's layout, into memory of the caller's.
+
+        Nothing is mapped, unless the file holds the tensor in another layout.
+
+        Args:
+            name: The tensor.
+            out: Of its shape and stored dtype (bfloat16 as its uint16 bits), contiguous.
+
+        Raises:
+            CheckpointError: No such tensor, or a file that changed or cannot be read.
+        """
+        self._view(name).read_into(out)
+
+    def rename(self, names: Mapping[str, str]) -> "TensorSource":
+        """Give some of the tensors under names of their own.
+
+        Args:
+            names: New name → name here.
+
+        Raises:
+            CheckpointError: There is no tensor of a name.
+        """
+        return TensorSource(self.origin, {new: self._view(old) for new, old in names.items()})
 
     def digest(self) -> str:
         """The sha256 of every name, dtype, shape and value, as hexadecimal digits.

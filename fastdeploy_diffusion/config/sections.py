@@ -27,7 +27,7 @@ PASSES = (
     *("split-geglu", "fuse-gelu", "fuse-silu"),
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-MEMORY_CHOICES = ("resident", "staged")
+MEMORY_CHOICES = ("resident", "staged", "streamed")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
@@ -38,7 +38,7 @@ PREDICTION_TYPE_HELP = (
 )
 MEMORY_HELP = (
     f"one of {', '.join(MEMORY_CHOICES)}: whether all components stay in memory, or each is loaded "
-    "for its stage alone"
+    "for its stage alone, and Flux's transformer block by block"
 )
 TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architecture to build for"
 PASSES_HELP = (

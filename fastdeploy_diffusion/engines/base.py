@@ -84,6 +84,8 @@ class Engine(ABC):
     name: ClassVar[str]
     # Whether weights come from the program, so that its layer may be one without values.
     binds_weights: ClassVar[bool] = False
+    # Whether weights may also be inputs, in half precision too, of a program that many share.
+    takes_weights: ClassVar[bool] = False
     # The operators of the ONNX graphs that it reads; ``None`` if it reads none.
     dialect: ClassVar[Dialect | None] = None
     # Whether a build is worth keeping for other processes.

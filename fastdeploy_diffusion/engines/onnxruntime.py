@@ -49,6 +49,7 @@ class ONNXRuntimeEngine(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
     packages: ClassVar[tuple[str, ...]] = (
         "onnxruntime",
@@ -108,14 +109,12 @@ class _ONNXRuntimeSession(Session):
         self._held: dict[str, np.ndarray] = {}
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        import onnxruntime
 
         for name, array in feeds.items():
             # Bound arrays are the session's own and never change: they stay on the device.
             if name in self._bound and self._held.get(name) is array:
                 continue
-            ordered = np.asarray(array, order="C")
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(ordered, *self._place)
+            value = _wrap(np.asarray(array, order="C"), *self._place)
             self._binding.bind_ortvalue_input(name, value)
         self._held = {name: feeds[name] for name in self._bound}
         # Anew for each run: otherwise they keep the shapes of the last one.
@@ -175,10 +174,10 @@ def _choose_provider(device: Device) -> tuple[str, dict[str, str]]:
     return PROVIDERS[device.kind], options
 
 
-def _wrap(array: np.ndarray) -> Any:
+def _wrap(array: np.ndarray, device: str = "cpu", index: int = 0) -> Any:
     import onnxruntime
 
     if array.dtype.name != "bfloat16":
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, device, index)
     wrap = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
     return wrap(array.view(np.uint16), BFLOAT16)

@@ -63,17 +63,20 @@ def export_onnx(
             f"{' and '.join(missing)}, which the export to ONNX needs, cannot be imported",
             fix=INSTALL,
         )
+    from fastdeploy_diffusion.export.half_inputs import narrow_inputs, widen_inputs
+
     directory.mkdir(parents=True, exist_ok=True)
     output = directory / GRAPH_FILE
     for stale in (directory / MANIFEST_FILE, output):
         stale.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
         traced = Path(folder) / "traced.json"
-        weights = trace_without_weights(program, traced)
+        widened = widen_inputs(program)
+        weights = trace_without_weights(widened, traced)
         graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
         traced.write_text(graph, encoding="utf-8")
         converted = traced.with_suffix(".onnx")
-        _convert(program, traced, converted)
+        _convert(widened, traced, converted)
         results = finish_graph(
             converted,
             output,
@@ -86,6 +89,7 @@ def export_onnx(
         from fastdeploy_diffusion.export.half_precision import convert_to_half
 
         types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
+    narrow_inputs(program, output)
     write_manifest(program, directory, [GRAPH_FILE], types, results)
     return output
 

@@ -74,6 +74,12 @@ class SDPipeline(CheckpointPredictor):
                 allowed="the tokenizer's own length",
                 fix="leave it out",
             )
+        if config.memory == "streamed":
+            raise ConfigError(
+                "memory is 'streamed', which Stable Diffusion does not have",
+                allowed="resident, staged",
+                fix="memory='staged'",
+            )
         super().__init__(config, checkpoint)
         self._text_encoder = TextEncoder(checkpoint, config, _load_tokenizer(checkpoint, config))
         self._denoiser = Denoiser(checkpoint, config)

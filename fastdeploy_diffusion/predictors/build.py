@@ -32,6 +32,7 @@ from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailab
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.reference import Reference
@@ -98,6 +99,11 @@ class ComponentBuild:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sizes: Mapping[str, int] = field(default_factory=lambda: {"batch": 1})
+
+    @classmethod
+    def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
+        """Name the passes where nobody chooses: those that pay on the engine in the precision."""
+        return name_default_passes(engine, precision)
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
@@ -166,11 +172,10 @@ class ComponentBuild:
             for size in spec.shape[1:]
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
-        program = Program(self.name, None, self.inputs, self.outputs)
         try:
             reports = [
                 verify(
-                    program,
+                    self.reference.program,
                     session,
                     self.reference.expect,
                     seed=_VERIFY_SEED,

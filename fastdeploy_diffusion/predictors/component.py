@@ -96,6 +96,7 @@ class Component:
         cache: Where builds are kept; ``None`` for nowhere.
         generators: How to draw the inputs of the check that are not standard normal.
         rows: How many rows of a batch one picture takes.
+        build_class: How it is built.
 
     Raises:
         EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
@@ -112,8 +113,10 @@ class Component:
         cache: ArtifactCache | None,
         generators: Mapping[str, accuracy.Generator],
         rows: int = 1,
+        build_class: type[ComponentBuild] = ComponentBuild,
     ) -> None:
         self.name = name
+        self._build_class = build_class
         self._network = network
         self._cache = cache
         self._generators = generators
@@ -138,7 +141,7 @@ class Component:
                 engine tunes for where left out.
         """
         passes = keep_paying(self._passes, signature) if self._is_default else self._passes
-        return ComponentBuild(
+        return self._build_class(
             self.name,
             self._placement,
             self._network,
@@ -274,8 +277,12 @@ class Component:
             placement = select(taken.engine, precision=taken.precision)
         placement = self._guard.avoid(placement, plan)
         names = taken.passes if taken else self._pass_names
-        self._placement = placement
         self._is_default = names is None
+        if names is None:
+            names = self._build_class.name_default_passes(
+                placement.engine.name, placement.spec.precision
+            )
+        self._placement = placement
         self._passes = tuple(choose_passes(names, placement.engine.name, placement.spec.precision))
         if self._pass_names is not None:
             self._warn_of_idle_passes()

@@ -9,9 +9,11 @@ from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
 from fastdeploy_diffusion.program import Signature, TensorSpec
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,7 +52,11 @@ class FluxDenoiser:
                 checkpoint.tensors("transformer"),
             ),
             generators=generators,
+            build_class=StreamedBuild if config.memory == "streamed" else ComponentBuild,
         )
+        if config.memory == "streamed":
+            report = self.component.report
+            require_streaming(report.name, report.engine, report.device)
 
     def signature(self, image_tokens: int, text_tokens: int) -> Signature:
         """For pictures and texts of this many tokens, and any number of rows."""

@@ -25,8 +25,8 @@ class Reference:
     """
 
     def __init__(self, name: str, network: Network, signature: Signature) -> None:
+        self.program = Program(name, None, *signature)
         self._network = network
-        self._program = Program(name, None, *signature)
         self._layer: Any = None
         self._outputs: dict[str, dict[str, np.ndarray]] = {}
 
@@ -38,7 +38,7 @@ class Reference:
         """
         if self._layer is None:
             self._layer = self._network.load()
-        return replace(self._program, layer=self._layer)
+        return replace(self.program, layer=self._layer)
 
     def release(self) -> None:
         """Free the layer's memory; the outputs that are known are kept."""

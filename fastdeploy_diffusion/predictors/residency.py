@@ -81,5 +81,9 @@ class Staged(Residency):
             yield session
 
 
-RESIDENCIES: Mapping[str, type[Residency]] = {"resident": Resident, "staged": Staged}
+RESIDENCIES: Mapping[str, type[Residency]] = {
+    "resident": Resident,
+    "staged": Staged,
+    "streamed": Staged,
+}
 """By the values of the option ``memory``."""

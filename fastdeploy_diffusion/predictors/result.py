@@ -19,7 +19,8 @@ class PipelineReport:
         family: Its family: ``"sd1"``, ``"flux"`` …
         scheduler: Name of the scheduler's class.
         components: In the order in which they run.
-        memory: Which of them are in memory at once: ``"resident"`` for all, ``"staged"`` for one.
+        memory: Which of them are in memory at once: ``"resident"`` for all, ``"staged"`` for one,
+            ``"streamed"`` for one, or a part of it.
     """
 
     model: str
@@ -40,7 +41,7 @@ class StageTimings:
 
     Args:
         prepare: Building, loading and checking what was not ready; 0 or little after the first,
-            except where memory is staged.
+            except where memory is staged or streamed.
         text_encoder: Tokenizer and text encoder, or finding the embeddings that are kept.
         prologue: What stays the same over the steps, where a pass has taken it out of them.
         steps: Each step: denoiser, guidance, scheduler and callback.

@@ -109,7 +109,7 @@ def test_none_means_not_given() -> None:
         ({"precision": 16}, "precision is 16", "correct it"),
         ({"scheduler": "euler_ancestral"}, "scheduler is", "did you mean 'euler-ancestral'?"),
         ({"memory": "stage"}, "memory is 'stage'", "did you mean 'staged'?"),
-        ({"memory": "streamed"}, "memory is 'streamed'", ""),
+        ({"memory": "swapped"}, "memory is 'swapped'", ""),
         ({"embedding_cache": {"memory_mib": -1}}, "embedding_cache.memory_mib is -1", "correct it"),
         ({"embedding_cache": {"disk": 1}}, "unknown option 'embedding_cache.disk'", "'disk_mib'?"),
         (

@@ -1,0 +1,190 @@
+"""A Flux transformer of random weights, streamed: memory, seconds, and the resident one's numbers.
+
+``python benchmarks/streamed_flux.py --folder FOLDER`` writes a transformer as wide as FLUX.1-dev
+there, runs it resident and streamed in turns with one double and two single blocks, then streamed
+with all 19 and 38 in a process of its own, and removes what it wrote: 24 GB.
+"""
+
+import argparse
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource, build_skeleton, list_shapes
+from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
+from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.predictors.packing import list_positions
+
+
+class RandomTransformer(Checkpoint):
+    """As much of a checkpoint as a denoiser reads."""
+
+    def __init__(self, folder: Path, depth: tuple[int, int]) -> None:
+        self.path, self.family, self.components = folder, "flux", ("transformer",)
+        self.pipeline_options = {}
+        double, single = depth
+        options = {**FLUX_DEV["transformer"], "num_layers": double, "num_single_layers": single}
+        config = FluxTransformer2DConfig.from_dict(options)
+        shapes = list_shapes(build_skeleton(lambda: FluxTransformer2DModel(config)))
+        self.file = folder / f"random-flux-{double}-{single}.safetensors"
+        if not self.file.exists():
+            write_random(self.file, shapes)
+        opened = SafetensorsFile(self.file)
+        views = {name: TensorView(opened, name) for name in shapes}
+        self._sources = {"transformer": TensorSource(str(self.file), views)}
+        self._configs = {"transformer": options}
+
+    def folder(self, component: str) -> Path | None:
+        """There is none."""
+        return None
+
+
+def write_random(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Write bf16 weights, matrices with 1 / sqrt(inputs), one tensor in memory at a time."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    random = np.random.default_rng(0)
+    # Drawing every value would take minutes: each tensor has stretches of these of its own.
+    pool = random.standard_normal(2**25, np.float32)
+    scaled: dict[tuple[float, float], np.ndarray] = {}
+    unfinished = file.with_suffix(".part")
+    with unfinished.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            scale = shape[-1] ** -0.5 if len(shape) == 2 else 0.02
+            kind = scale, 1.0 if ".norm_" in name else 0.0
+            if kind not in scaled:
+                values = pool * np.float32(kind[0]) + np.float32(kind[1])
+                scaled[kind] = (values.view(np.uint32) >> 16).astype(np.uint16)
+            rest = int(np.prod(shape))
+            while rest:
+                count = min(2**24, rest)
+                begin = int(random.integers(0, len(pool) - count + 1))
+                out.write(scaled[kind][begin : begin + count].data)
+                rest -= count
+    unfinished.rename(file)
+
+
+def open_session(checkpoint: Checkpoint, options: Any, memory: str) -> tuple[Any, Session]:
+    """Give the denoiser and its session."""
+    config = DiffusionConfig(
+        model_path=str(checkpoint.path), engine=options.engine, cache=False, memory=memory
+    )
+    denoiser = FluxDenoiser(checkpoint, config)
+    tokens = (options.pixels // 16) ** 2
+    return denoiser, denoiser.component.prepare(denoiser.signature(tokens, options.text_tokens))
+
+
+def predict(denoiser: Any, session: Session, options: Any, seed: int) -> np.ndarray:
+    """Predict once from random inputs."""
+    random = np.random.default_rng(seed)
+    config, side = denoiser.config, options.pixels // 16
+    shapes = (
+        (1, side**2, config.in_channels),
+        (1, options.text_tokens, config.joint_attention_dim),
+        (1, config.pooled_projection_dim),
+    )
+    latents, features, pooled = (random.standard_normal(each, np.float32) for each in shapes)
+    positions = list_positions(side, side)
+    return denoiser.predict(session, latents, 0.7, (features, pooled), positions, 3.5)
+
+
+def time_step(denoiser: Any, session: Session, options: Any) -> float:
+    """Seconds of one step."""
+    started = time.perf_counter()
+    predict(denoiser, session, options, seed=0)
+    return time.perf_counter() - started
+
+
+def compare(checkpoint: Checkpoint, options: Any) -> dict[str, Any]:
+    """Run a transformer resident and streamed, in turns."""
+    kinds = "resident", "streamed"
+    opened = {kind: open_session(checkpoint, options, kind) for kind in kinds}
+    given = {kind: predict(*each, options, seed=1) for kind, each in opened.items()}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(options.turns):
+        for kind, each in opened.items():
+            seconds[kind].append(time_step(*each, options))
+    medians = {kind: statistics.median(each) for kind, each in seconds.items()}
+    difference = np.abs(given["streamed"] - given["resident"]).max()
+    return {
+        "relative_difference": float(difference / np.abs(given["resident"]).max()),
+        "seconds": seconds,
+        "speed of streamed / resident": medians["resident"] / medians["streamed"],
+    }
+
+
+def run_streamed(checkpoint: Checkpoint, options: Any) -> dict[str, Any]:
+    """Build and run a transformer streamed, and say what it took."""
+    started = time.perf_counter()
+    denoiser, session = open_session(checkpoint, options, "streamed")
+    built, build_peak = time.perf_counter() - started, read_peak()
+    seconds = [time_step(denoiser, session, options) for _ in range(options.steps)]
+    return {
+        "relative_error": denoiser.component.report.relative_error,
+        "build_seconds": built,
+        "build_peak_gb": build_peak,
+        "step_seconds": seconds,
+        "peak_gb": read_peak(),
+        "peak_of_exports_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6,
+    }
+
+
+PARTS = {"compare": (compare, (1, 2)), "full": (run_streamed, (19, 38))}
+
+
+def read_peak() -> float:
+    """Peak of this process' resident memory in GB, as Linux counts it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
+
+
+def main() -> None:
+    """Write each transformer, measure it in a process of its own, and remove it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="on a disk with 26 GB to spare")
+    parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--text-tokens", type=int, default=512)
+    parser.add_argument("--turns", type=int, default=5, help="of the comparison")
+    parser.add_argument("--steps", type=int, default=2, help="at full depth; 0 to leave it out")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        measure, depth = PARTS[options.part]
+        print(json.dumps(measure(RandomTransformer(options.folder, depth), options)))
+        return
+    for part, (_, depth) in PARTS.items():
+        if part == "full" and not options.steps:
+            continue
+        checkpoint = RandomTransformer(options.folder, depth)
+        try:
+            command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            print(json.dumps({part: json.loads(done.stdout.splitlines()[-1])}, indent=2))
+        finally:
+            checkpoint.file.unlink()
+
+
+if __name__ == "__main__":
+    main()

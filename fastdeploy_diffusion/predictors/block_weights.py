@@ -1,0 +1,117 @@
+"""The weights of all blocks of one kind: what they are as inputs, and how to read them."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import ml_dtypes  # noqa: F401  # numpy knows bfloat16 from here on
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.checkpoints import TensorSource
+from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.passes.base import Derivation
+from fastdeploy_diffusion.program import TensorSpec
+
+# Read as they are stored, for engines to convert: half the bytes to read and to hold.
+_AS_STORED: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_ALIGNMENT = 64
+
+
+class BlockWeights:
+    """Weights of ``count`` blocks that have the same names and shapes.
+
+    Args:
+        source: The weights of the network.
+        path: Its list of blocks: ``"transformer_blocks"``.
+        count: How many there are.
+        prefix: What the program of a block has before the names within a block.
+        shapes: Names in the program, in the order of its inputs, with shapes in PyTorch's layout.
+        derivations: What those are made of that the checkpoint does not have, by their names.
+
+    Attributes:
+        count: As given.
+        specs: The weights as inputs of the program: of the type that all blocks store them in;
+            float32 where they differ, or where a weight is derived.
+        nbytes: What the weights of one block take.
+    """
+
+    def __init__(
+        self,
+        source: TensorSource,
+        path: str,
+        count: int,
+        prefix: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        derivations: Mapping[str, Derivation],
+    ) -> None:
+        self._source = source
+        self._path = path
+        self._prefix = prefix
+        self._shapes = dict(shapes)
+        self._derivations = derivations
+        self.count = count
+        self._stored = {name: self._find_type(name) for name in shapes}
+        self.specs = tuple(
+            TensorSpec(name, shape, self._stored[name] or "float32")
+            for name, shape in shapes.items()
+        )
+        self._offsets: dict[str, int] = {}
+        self.nbytes = 0
+        for spec in self.specs:
+            self._offsets[spec.name] = self.nbytes
+            size = prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize
+            self.nbytes += -(-size // _ALIGNMENT) * _ALIGNMENT
+
+    def arrange(self, memory: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """Divide at least ``nbytes`` of memory among the weights of one block, by name."""
+        return {
+            spec.name: np.ndarray(
+                self._shapes[spec.name], spec.dtype, memory, self._offsets[spec.name]
+            )
+            for spec in self.specs
+        }
+
+    def read(self, index: int, name: str, out: npt.NDArray[Any]) -> None:
+        """Read one weight of one block.
+
+        Args:
+            index: The block.
+            name: The weight.
+            out: Where it goes; of its spec's shape and type.
+
+        Raises:
+            CheckpointError: It cannot be read; the message names tensor and file.
+        """
+        try:
+            if name in self._derivations:
+                derivation = self._derivations[name]
+                out[...] = derivation.read(lambda each: self._source.read(self._find(index, each)))
+            elif self._stored[name]:
+                bits = out.view(np.uint16) if out.dtype.name == "bfloat16" else out
+                self._source.read_into(self._find(index, name), bits)
+            else:
+                out[...] = self._source.read(self._find(index, name))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self._find(index, name)} cannot be read any more: {error.problem}",
+                allowed=error.allowed,
+                fix=error.fix or "keep the checkpoint in its place as long as its pipeline runs",
+            ) from error
+
+    def read_block(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """Read all weights of one block into new memory; raises as ``read``."""
+        arrays = self.arrange(np.empty(self.nbytes, np.uint8))
+        for name, array in arrays.items():
+            self.read(index, name, array)
+        return arrays
+
+    def _find(self, index: int, name: str) -> str:
+        return f"{self._path}.{index}.{name.removeprefix(self._prefix)}"
+
+    def _find_type(self, name: str) -> str | None:
+        """Give the type that all blocks store a weight in, if engines take it as it is."""
+        if name in self._derivations:
+            return None
+        stored = {self._source.dtype(self._find(index, name)) for index in range(self.count)}
+        return _AS_STORED.get(stored.pop()) if len(stored) == 1 else None
