@@ -17,7 +17,7 @@ from fastdeploy_diffusion.config.sections import ENGINES, SCHEDULERS
 from fastdeploy_diffusion.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-PRESETS = ("sd15", "sd21", "sdxl", "shapes")
+PRESETS = ("flux-dev", "flux-schnell", "sd15", "sd21", "sdxl", "shapes")
 
 
 def refuse(**options: Any) -> str:
@@ -273,7 +273,8 @@ def test_pydantic_errors_never_show(make: Any) -> None:
 def test_presets_load(name: str) -> None:
     config = DiffusionConfig.from_preset(name, model_path="m")
     assert config.model_path == "m"
-    assert config.defaults.height == {"sd15": 512, "sd21": 768, "sdxl": 1024, "shapes": 128}[name]
+    sides = {"sd15": 512, "sd21": 768, "shapes": 128}
+    assert config.defaults.height == sides.get(name, 1024)
 
 
 def test_shapes_brings_its_own_model() -> None:
