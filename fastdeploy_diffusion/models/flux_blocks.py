@@ -1,5 +1,7 @@
 """Flux's transformer blocks: two streams side by side, then one."""
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -42,7 +44,7 @@ class FluxAttention(nn.Layer):
 
     def __init__(self, dim: int, heads: int, joint: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.is_joint = heads, joint
         head_dim = dim // heads
         self.norm_q, self.norm_k = RMSNorm(head_dim), RMSNorm(head_dim)
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
@@ -54,9 +56,17 @@ class FluxAttention(nn.Layer):
             )
             self.to_add_out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
-        """Attend among ``tokens`` (B, N, dim), which may be of both streams."""
-        return self._attend(*self.project(tokens), rotation)
+    def attend(self, projected: Sequence[Tensor], rotation: Rotation) -> Tensor:
+        """Attend among tokens, which may be of both streams.
+
+        Args:
+            projected: Queries, keys and values as `project` gives them.
+            rotation: Of the tokens' positions.
+
+        Returns:
+            What the tokens take from it, (B, N, dim).
+        """
+        return self._attend(*self._normalize(projected, self.norm_q, self.norm_k), rotation)
 
     def attend_jointly(
         self, tokens: Tensor, context: Tensor, rotation: Rotation
@@ -66,26 +76,27 @@ class FluxAttention(nn.Layer):
         Returns:
             What the tokens and the context take from it, (B, N, dim) and (B, M, dim).
         """
-        pairs = zip(self.project_context(context), self.project(tokens), strict=True)
-        query, key, value = (paddle.concat(pair, axis=1) for pair in pairs)
+        own = self._normalize(self.project(tokens), self.norm_q, self.norm_k)
+        added = self._normalize(self.project_context(context), self.norm_added_q, self.norm_added_k)
+        query, key, value = (paddle.concat(pair, axis=1) for pair in zip(added, own, strict=True))
         attended = self._attend(query, key, value, rotation)
         length = context.shape[1]
         return self.to_out[0](attended[:, length:]), self.to_add_out(attended[:, :length])
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values of tokens (B, N, dim), each (B, N, heads, head_dim)."""
-        query, key, value = (
-            split_heads(layer(tokens), self.heads) for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        return self.norm_q(query), self.norm_k(key), value
+        """Give queries, keys and values of tokens (B, N, dim), each (B, N, dim)."""
+        return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
 
     def project_context(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give those of the second stream (B, M, dim), each (B, M, heads, head_dim)."""
-        query, key, value = (
-            split_heads(layer(context), self.heads)
-            for layer in (self.add_q_proj, self.add_k_proj, self.add_v_proj)
-        )
-        return self.norm_added_q(query), self.norm_added_k(key), value
+        """Give those of the second stream (B, M, dim), each (B, M, dim)."""
+        return self.add_q_proj(context), self.add_k_proj(context), self.add_v_proj(context)
+
+    def _normalize(
+        self, projected: Sequence[Tensor], norm_q: RMSNorm, norm_k: RMSNorm
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split each (B, N, dim) to (B, N, heads, head_dim), and normalize queries and keys."""
+        query, key, value = (split_heads(each, self.heads) for each in projected)
+        return norm_q(query), norm_k(key), value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation) -> Tensor:
         query, key = rotate(query, rotation), rotate(key, rotation)
@@ -169,8 +180,13 @@ class FluxSingleTransformerBlock(nn.Layer):
         """Map tokens (B, M + N, dim); the rest as in `FluxTransformerBlock`."""
         shift, scale, gate = self.norm.modulate(conditioning)
         normed = shift_and_scale(self.norm.norm(tokens), shift, scale)
-        branches = [self.attn(normed, rotation), gelu_tanh(self.proj_mlp(normed))]
+        *projected, hidden = self.project(normed)
+        branches = [self.attn.attend(projected, rotation), gelu_tanh(hidden)]
         return tokens + gate * self.proj_out(paddle.concat(branches, axis=-1))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give queries, keys and values (B, N, dim), and the hidden layer (B, N, 4 · dim)."""
+        return *self.attn.project(tokens), self.proj_mlp(tokens)
 
 
 def make_plain_norm(dim: int) -> nn.LayerNorm:

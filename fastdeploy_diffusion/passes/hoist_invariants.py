@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MethodType
 from typing import Any, ClassVar
 
-import numpy as np
 from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.models.attention import Attention
@@ -19,6 +18,7 @@ from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_split import MOVED, UNetPrologue
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
 from fastdeploy_diffusion.passes.expectations import count_invariants
+from fastdeploy_diffusion.passes.stack_linears import stack_rows
 
 
 class HoistInvariants(LayerPass):
@@ -118,14 +118,9 @@ def _take_context(attentions: list[Any]) -> None:
 
 def _merge(name: str, sources: list[str], kinds: tuple[str, ...]) -> dict[str, Derivation]:
     return {
-        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), _stack)
+        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), stack_rows)
         for kind in kinds
     }
-
-
-def _stack(*parts: FloatArray) -> FloatArray:
-    # PyTorch's layout: [out, in].
-    return np.concatenate(parts)
 
 
 def _keep(weight: FloatArray) -> FloatArray:

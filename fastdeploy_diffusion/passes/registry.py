@@ -14,6 +14,7 @@ from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
+from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
 from fastdeploy_diffusion.passes.user_passes import (
     load_all_user_passes,
@@ -27,6 +28,7 @@ from fastdeploy_diffusion.suggest import did_you_mean
 _LAYER_PASSES = (
     MergeQKV,
     MergeKV,
+    MergeQKVMLP,
     PhaseUpsample,
     LargeTileWinograd,
     SmallTileWinograd,

@@ -42,6 +42,11 @@ CAUSAL = ATTENTION.replace("7", "5").replace(
   am = Add (a, m)
   p = Softmax <axis = -1> (am)""",
 )
+BIASED = (
+    ATTENTION.replace("float s)", "float[1,3,5,7] bias)")
+    .replace("  qs = Mul (qt, scale)\n", "")
+    .replace("a = MatMul (qs, kT)", "u = MatMul (qt, kT) a = Add (u, bias)")
+)
 GROUP_NORM = """
 near (float[2,6,3,5] x, float[6] g, float[6] b) => (float[2,6,3,5] y)
 <int64[3] sizes = {0, 3, -1}, float[3] ones = {1, 1, 1}, float[3] zeros = {0, 0, 0},
@@ -98,6 +103,8 @@ NEAREST = {
     "half of another number": (FuseGELU, GELU, "half = {0.5}", "half = {0.51}"),
     "quick GELU is none": (FuseGELU, SILU, "", ""),
     "sigmoid of another": (FuseSiLU, SILU, "y = Mul (s, x)", "y = Mul (s, t)"),
+    "a bias of queries": (FuseAttention, BIASED, "axis = -1", "axis = -2"),
+    "a bias that is taken away": (FuseAttention, BIASED, "Add (u", "Sub (u"),
 }
 
 
@@ -149,6 +156,18 @@ SKIPPED = {
 }
 
 
+SKIPPED |= {
+    "a bias for all heads": (
+        FuseAttention,
+        BIASED.replace("[1,3,5,7] bias", "[5,7] bias"),
+        {
+            Dialect.STANDARD: ("o", "its bias is not one for each head"),
+            Dialect.MICROSOFT: ("y", "its bias is not one for each head"),
+        },
+    ),
+}
+
+
 @pytest.mark.parametrize(("make", "text", "reasons"), SKIPPED.values(), ids=SKIPPED)
 def test_what_cannot_be_rewritten_is_skipped_with_a_reason(make, text, reasons):
     for dialect, (place, reason) in reasons.items():
@@ -167,6 +186,7 @@ def test_what_cannot_be_rewritten_is_skipped_with_a_reason(make, text, reasons):
         (SplitGEGLU, GELU_SPLIT, ("Slice", "Slice")),
         (FuseGELU, GELU, ("Gelu", "com.microsoft:Gelu")),
         (FuseSiLU, SILU, ("Swish", "com.microsoft:QuickGelu")),
+        (FuseAttention, BIASED, ("Attention", "com.microsoft:MultiHeadAttention")),
     ],
 )
 def test_other_widths_keep_their_numbers(make, text, operators, dialect):
