@@ -8,13 +8,15 @@ from paddle.nn import functional as F
 
 from fastdeploy_diffusion.models.embeddings import TimestepEmbedding, Timesteps
 from fastdeploy_diffusion.models.flux_blocks import (
+    GAIN,
+    SHIFT,
     AdaptiveLayerNorm,
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
     shift_and_scale,
 )
 from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
-from fastdeploy_diffusion.models.rotary import RotaryEmbedding
+from fastdeploy_diffusion.models.rotary import RotaryEmbedding, Rotation
 
 _SINUSOIDS = 256
 _TIME_SCALE = 1000.0
@@ -37,7 +39,7 @@ class FluxTransformer2DModel(nn.Layer):
         self.single_transformer_blocks = nn.LayerList(
             [FluxSingleTransformerBlock(dim, heads) for _ in range(config.num_single_layers)]
         )
-        self.norm_out = AdaptiveLayerNorm(dim, 2)
+        self.norm_out = AdaptiveLayerNorm(dim, (GAIN, SHIFT))
         self.proj_out = nn.Linear(dim, config.outputs)
 
     def forward(
@@ -65,18 +67,54 @@ class FluxTransformer2DModel(nn.Layer):
         Returns:
             The velocity, (B, N, out_channels) float32.
         """
+        tokens, context, conditioning, rotation = self.embed(
+            hidden_states,
+            encoder_hidden_states,
+            pooled_projections,
+            timestep,
+            img_ids,
+            txt_ids,
+            guidance,
+        )
+        return self.denoise(tokens, context, conditioning, rotation)
+
+    def embed(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        timestep: Tensor,
+        img_ids: Tensor,
+        txt_ids: Tensor,
+        guidance: Any = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Rotation]:
+        """Compute what the blocks take, from the arguments of ``forward``.
+
+        Returns:
+            Tokens of the picture (B, N, dim) and of the text (B, M, dim), the activated
+            conditioning (B, dim), and the rotation of text and picture.
+        """
         conditioning = self.time_text_embed(timestep, pooled_projections, guidance)
         rotation = self.pos_embed(paddle.concat([txt_ids, img_ids], axis=0))
         context = self.context_embedder(encoder_hidden_states)
-        tokens = self.x_embedder(hidden_states)
+        return self.x_embedder(hidden_states), context, conditioning, rotation
+
+    def denoise(
+        self, tokens: Tensor, context: Tensor, conditioning: Tensor, rotation: Rotation
+    ) -> Tensor:
+        """Map what ``embed`` gives to the velocity."""
+        length = context.shape[1]
         for block in self.transformer_blocks:
             tokens, context = block(tokens, context, conditioning, rotation)
         stream = paddle.concat([context, tokens], axis=1)
         for block in self.single_transformer_blocks:
             stream = block(stream, conditioning, rotation)
-        scale, shift = self.norm_out.modulate(conditioning)
-        tokens = self.norm_out.norm(stream[:, encoder_hidden_states.shape[1] :])
-        return self.proj_out(shift_and_scale(tokens, shift, scale))
+        return self.predict(stream[:, length:], conditioning)
+
+    def predict(self, tokens: Tensor, conditioning: Tensor) -> Tensor:
+        """Map the last block's picture tokens (B, N, dim) to the velocity."""
+        gain, shift = self.norm_out.modulate(conditioning)
+        return self.proj_out(shift_and_scale(self.norm_out.norm(tokens), shift, gain))
 
 
 class FluxConditioner(nn.Layer):

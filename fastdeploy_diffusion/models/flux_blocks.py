@@ -11,25 +11,31 @@ from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.rotary import Rotation, rotate
 
+# What vectors of the conditioning do to tokens. Checkpoints hold gains less one.
+SHIFT, GAIN, GATE = "shift", "gain", "gate"
+
 
 class AdaptiveLayerNorm(nn.Layer):
-    """A LayerNorm whose scale and shift follow from the conditioning (Peebles & Xie, 2023).
+    """A LayerNorm whose gain and shift follow from the conditioning (Peebles & Xie, 2023).
 
     Args:
         dim: Width of the tokens.
-        parts: How many vectors of that width it makes of the conditioning.
+        parts: The vectors of that width that it makes of the conditioning, in their order.
     """
 
-    def __init__(self, dim: int, parts: int) -> None:
+    def __init__(self, dim: int, parts: tuple[str, ...]) -> None:
         super().__init__()
         self.parts = parts
-        self.linear = nn.Linear(dim, parts * dim)
+        self.linear = nn.Linear(dim, len(parts) * dim)
         self.norm = make_plain_norm(dim)
 
     def modulate(self, conditioning: Tensor) -> list[Tensor]:
-        """Map activated conditioning (B, dim) to ``parts`` vectors, each (B, 1, dim)."""
-        modulations: list[Tensor] = self.linear(conditioning).unsqueeze(1).chunk(self.parts, -1)
-        return modulations
+        """Map activated conditioning (B, dim) to the vectors of ``parts``, each (B, 1, dim)."""
+        vectors = self.linear(conditioning).unsqueeze(1).chunk(len(self.parts), -1)
+        return [
+            1.0 + vector if part == GAIN else vector
+            for vector, part in zip(vectors, self.parts, strict=True)
+        ]
 
 
 class FluxAttention(nn.Layer):
@@ -133,8 +139,8 @@ class FluxTransformerBlock(nn.Layer):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = AdaptiveLayerNorm(dim, 6)
-        self.norm1_context = AdaptiveLayerNorm(dim, 6)
+        self.norm1 = AdaptiveLayerNorm(dim, 2 * (SHIFT, GAIN, GATE))
+        self.norm1_context = AdaptiveLayerNorm(dim, 2 * (SHIFT, GAIN, GATE))
         self.attn = FluxAttention(dim, heads, joint=True)
         self.norm2 = make_plain_norm(dim)
         self.ff = FluxFeedForward(dim)
@@ -148,21 +154,21 @@ class FluxTransformerBlock(nn.Layer):
 
         ``conditioning`` is (B, dim), activated; ``rotation`` is that of the text, then the picture.
         """
-        shift, scale, gate, *feed_forward = self.norm1.modulate(conditioning)
-        context_shift, context_scale, context_gate, *context_feed_forward = (
+        shift, gain, gate, *feed_forward = self.norm1.modulate(conditioning)
+        context_shift, context_gain, context_gate, *context_feed_forward = (
             self.norm1_context.modulate(conditioning)
         )
         attended, context_attended = self.attn.attend_jointly(
-            shift_and_scale(self.norm1.norm(tokens), shift, scale),
-            shift_and_scale(self.norm1_context.norm(context), context_shift, context_scale),
+            shift_and_scale(self.norm1.norm(tokens), shift, gain),
+            shift_and_scale(self.norm1_context.norm(context), context_shift, context_gain),
             rotation,
         )
         tokens = tokens + gate * attended
         context = context + context_gate * context_attended
-        shift, scale, gate = feed_forward
-        tokens = tokens + gate * self.ff(shift_and_scale(self.norm2(tokens), shift, scale))
-        shift, scale, gate = context_feed_forward
-        normed = shift_and_scale(self.norm2_context(context), shift, scale)
+        shift, gain, gate = feed_forward
+        tokens = tokens + gate * self.ff(shift_and_scale(self.norm2(tokens), shift, gain))
+        shift, gain, gate = context_feed_forward
+        normed = shift_and_scale(self.norm2_context(context), shift, gain)
         return tokens, context + gate * self.ff_context(normed)
 
 
@@ -171,15 +177,15 @@ class FluxSingleTransformerBlock(nn.Layer):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm = AdaptiveLayerNorm(dim, 3)
+        self.norm = AdaptiveLayerNorm(dim, (SHIFT, GAIN, GATE))
         self.proj_mlp = nn.Linear(dim, 4 * dim)
         self.proj_out = nn.Linear(5 * dim, dim)
         self.attn = FluxAttention(dim, heads, joint=False)
 
     def forward(self, tokens: Tensor, conditioning: Tensor, rotation: Rotation) -> Tensor:
         """Map tokens (B, M + N, dim); the rest as in `FluxTransformerBlock`."""
-        shift, scale, gate = self.norm.modulate(conditioning)
-        normed = shift_and_scale(self.norm.norm(tokens), shift, scale)
+        shift, gain, gate = self.norm.modulate(conditioning)
+        normed = shift_and_scale(self.norm.norm(tokens), shift, gain)
         *projected, hidden = self.project(normed)
         branches = [self.attn.attend(projected, rotation), gelu_tanh(hidden)]
         return tokens + gate * self.proj_out(paddle.concat(branches, axis=-1))
@@ -194,6 +200,6 @@ def make_plain_norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, epsilon=1e-6, weight_attr=False, bias_attr=False)
 
 
-def shift_and_scale(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def shift_and_scale(normed: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
     """Modulate tokens (B, N, dim) by vectors (B, 1, dim)."""
-    return normed * (1.0 + scale) + shift
+    return normed * gain + shift

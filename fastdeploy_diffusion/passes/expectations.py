@@ -75,10 +75,14 @@ def count_upsamplers(network: nn.Layer) -> int | None:
 
 
 def count_invariants(network: nn.Layer) -> int | None:
-    """Count a UNet's projections of the timestep alone, and of the prompt to keys and values.
+    """Count what a denoiser projects of the timestep or of the prompt, but not of the latents.
 
-    ``None`` for a network of another kind.
+    Of a UNet the timestep in residual blocks, and the prompt to keys and values; of Flux the
+    conditioning in adaptive norms, and the prompt. ``None`` for a network of another kind.
     """
+    if isinstance(network, FluxTransformer2DModel):
+        # In all blocks; and the last norm, and the prompt.
+        return 2 * network.config.num_layers + network.config.num_single_layers + 2
     if isinstance(network, (*TRANSFORMERS, LatentDecoder)):
         return 0
     if not isinstance(network, UNet2DConditionModel):
