@@ -5,6 +5,7 @@ of seven times the width instead of four, as the original checkpoints have it (`
 """
 
 from collections.abc import Mapping
+from itertools import accumulate
 from operator import attrgetter
 from types import MethodType
 from typing import Any, ClassVar
@@ -34,7 +35,9 @@ class MergeQKVMLP(LayerPass):
 
     def rewrite(self, layer: Any) -> Mapping[str, Derivation]:
         """Put one linear layer in the place of four."""
-        layer.widths = [attrgetter(name)(layer).weight.shape[1] for name in _PROJECTIONS]
+        widths = [attrgetter(name)(layer).weight.shape[1] for name in _PROJECTIONS]
+        stops = list(accumulate(widths))
+        layer.shares = list(map(slice, [0, *stops], stops))
         derivations = stack_linears(layer, _PROJECTIONS, "merged")
         layer.project = MethodType(_project, layer)
         return derivations
@@ -45,5 +48,6 @@ class MergeQKVMLP(LayerPass):
 
 
 def _project(self: Any, tokens: Tensor) -> list[Tensor]:
-    parts: list[Tensor] = self.merged(tokens).split(self.widths, axis=-1)
-    return parts
+    # By slices: a split into parts of unequal widths cannot be exported.
+    merged = self.merged(tokens)
+    return [merged[:, :, share] for share in self.shares]
