@@ -48,6 +48,8 @@ class FluxAttention(nn.Layer):
             projected. Without, it is one branch of a single-stream block.
     """
 
+    rotate = staticmethod(rotate)
+
     def __init__(self, dim: int, heads: int, joint: bool) -> None:
         super().__init__()
         self.heads, self.is_joint = heads, joint
@@ -105,7 +107,7 @@ class FluxAttention(nn.Layer):
         return norm_q(query), norm_k(key), value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation) -> Tensor:
-        query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key = self.rotate(query, rotation), self.rotate(key, rotation)
         return F.scaled_dot_product_attention(query, key, value).flatten(2)
 
 

@@ -63,6 +63,14 @@ def count_single_blocks(network: nn.Layer) -> int | None:
     return None if count_attentions(network) is None else 0
 
 
+def count_rotations(network: nn.Layer) -> int | None:
+    """Count attentions with rotary embedding; ``None`` for a network of another kind."""
+    counts = count_attentions(network)
+    if counts is None:
+        return None
+    return counts.self_attentions if isinstance(network, FluxTransformer2DModel) else 0
+
+
 def count_upsamplers(network: nn.Layer) -> int | None:
     """Count the doublings of the resolution; ``None`` for a network of another kind."""
     if isinstance(network, UNet2DConditionModel):
@@ -100,6 +108,7 @@ class FeedForwardCounts:
     geglu: int = 0
     gelu: int = 0
     quick_gelu: int = 0
+    gelu_tanh: int = 0
 
 
 def count_feed_forwards(network: nn.Layer) -> FeedForwardCounts | None:
@@ -109,9 +118,32 @@ def count_feed_forwards(network: nn.Layer) -> FeedForwardCounts | None:
     if isinstance(network, _CLIP):
         config = network.encoder.config
         return FeedForwardCounts(**{config.hidden_act: config.num_hidden_layers})
-    if isinstance(network, T5EncoderModel | FluxTransformer2DModel | LatentDecoder):
+    if isinstance(network, T5EncoderModel):
+        return FeedForwardCounts(gelu_tanh=network.config.num_layers)
+    if isinstance(network, FluxTransformer2DModel):
+        blocks = network.config
+        return FeedForwardCounts(gelu_tanh=2 * blocks.num_layers + blocks.num_single_layers)
+    if isinstance(network, LatentDecoder):
         return FeedForwardCounts()
     return None
+
+
+def count_rms_norms(network: nn.Layer) -> int | None:
+    """Count RMSNorms of a component; ``None`` for a network of another kind."""
+    if isinstance(network, T5EncoderModel):
+        return 2 * network.config.num_layers + 1
+    if isinstance(network, FluxTransformer2DModel):
+        # Of queries and keys; of both streams in double blocks.
+        return 4 * network.config.num_layers + 2 * network.config.num_single_layers
+    return None if count_attentions(network) is None else 0
+
+
+def count_adaptive_norms(network: nn.Layer) -> int | None:
+    """Count LayerNorms with modulation; ``None`` for a network of another kind."""
+    if isinstance(network, FluxTransformer2DModel):
+        # Two for each stream of a double block, and the one before the output.
+        return 4 * network.config.num_layers + network.config.num_single_layers + 1
+    return None if count_attentions(network) is None else 0
 
 
 @dataclass(frozen=True)

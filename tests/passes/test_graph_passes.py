@@ -22,21 +22,22 @@ from fastdeploy_diffusion.passes.registry import make_all_passes
 
 PASSES = [each for each in make_all_passes() if isinstance(each, GraphPass)]
 # By component, in the order of PASSES: attention, GroupNorm with and without SiLU, GEGLU, GELU,
-# SiLU.
+# SiLU, rotary embedding, RMSNorm, LayerNorm with modulation, GELU with tanh.
 COUNTS = {
-    "sd2 unet": [14, 23, 7, 7, 7, 35],
-    "sd1 text encoder": [2, 0, 0, 0, 0, 2],
-    "sdxl text encoder": [2, 0, 0, 0, 2, 0],
-    "vae decoder": [1, 17, 1, 0, 0, 17],
-    "flux transformer": [4, 0, 0, 0, 0, 4],
-    "t5 encoder": [2, 0, 0, 0, 0, 0],
+    "sd2 unet": [14, 23, 7, 7, 7, 35, 0, 0, 0, 0],
+    "sd1 text encoder": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0],
+    "sdxl text encoder": [2, 0, 0, 0, 2, 0, 0, 0, 0, 0],
+    "vae decoder": [1, 17, 1, 0, 0, 17, 0, 0, 0, 0],
+    "flux transformer": [4, 0, 0, 0, 0, 4, 8, 12, 11, 6],
+    "t5 encoder": [2, 0, 0, 0, 0, 0, 0, 5, 0, 2],
 }
 REFUSED = {
     Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm"),
+    Dialect.STANDARD: ("fuse-adaptive-norm",),
 }
 GONE = {
-    Dialect.STANDARD: {"Softmax", "InstanceNormalization", "Erf", "Sigmoid"},
-    Dialect.MICROSOFT: {"Softmax", "Erf", "Sigmoid"},
+    Dialect.STANDARD: {"Softmax", "InstanceNormalization", "Erf", "Sigmoid", "Tanh", "Sqrt"},
+    Dialect.MICROSOFT: {"Softmax", "Erf", "Sigmoid", "Tanh"},
 }
 
 

@@ -15,12 +15,13 @@ from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeQKV
 from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
+from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
 from fastdeploy_diffusion.predictors.split_program import split_program
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("passes", [(), (MergeQKV(), MergeQKVMLP())])
+@pytest.mark.parametrize("passes", [(), (RotateHalves(), MergeQKV(), MergeQKVMLP())])
 def test_the_whole_keeps_its_numbers(options, passes):
     layer = make(options)
     hoisted, results = rewrite(lambda: make(options), layer, *passes, HoistInvariants())
