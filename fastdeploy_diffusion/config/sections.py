@@ -22,9 +22,10 @@ PRECISION_CHOICES = ("auto", *PRECISIONS)
 SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
 PASSES = (
-    *("merge-qkv", "merge-kv", "phase-upsample", "winograd-4x4", "winograd-2x2", "channels-last"),
-    *("hoist-invariants", "fuse-attention", "fuse-group-norm-silu", "fuse-group-norm"),
-    *("split-geglu", "fuse-gelu", "fuse-silu"),
+    *("rotate-halves", "merge-qkv", "merge-kv", "merge-qkv-mlp", "phase-upsample"),
+    *("winograd-4x4", "winograd-2x2", "channels-last", "hoist-invariants"),
+    *("fuse-attention", "fuse-group-norm-silu", "fuse-group-norm", "split-geglu", "fuse-gelu"),
+    *("fuse-silu", "fuse-rotary", "fuse-rms-norm", "fuse-adaptive-norm", "fuse-gelu-tanh"),
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 MEMORY_CHOICES = ("resident", "staged", "streamed")

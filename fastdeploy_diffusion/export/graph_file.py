@@ -9,6 +9,10 @@ from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, apply_graph_passes
 
+# Since when most reductions take their axes as an input; the exported opset is older.
+_OPSET_OF_AXES = 18
+_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"})
+
 
 def finish_graph(
     converted: Path,
@@ -60,6 +64,7 @@ def _rewrite(
     inferred = onnx.shape_inference.infer_shapes(onnx_ir.to_proto(model), data_prop=True)
     model = onnx_ir.from_proto(inferred)
     results = apply_graph_passes(passes, model, dialect)
+    _move_axes(model)
     RemoveUnusedNodesPass()(model)
     rewritten = onnx_ir.to_proto(model)
     del rewritten.graph.value_info[:]  # what engines infer themselves
@@ -76,6 +81,24 @@ def _straighten(model: Any) -> None:
     RewriteRuleSet([without_zero]).apply_to_model(model)
     IdentityEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
+
+
+def _move_axes(model: Any) -> None:
+    """Give reductions their axes as an input, where passes have made it an opset that has them so.
+
+    OpenVINO does not refuse the attribute of older opsets there: it reduces all axes.
+    """
+    import onnx_ir
+
+    if model.opset_imports[""] < _OPSET_OF_AXES:
+        return
+    for node in list(model.graph):
+        if node.op_type in _REDUCTIONS and "axes" in node.attributes:
+            axes = list(node.attributes.pop("axes").as_ints())
+            constant = onnx_ir.node("Constant", [], {"value_ints": axes})
+            model.graph.insert_before(node, constant)
+            node.resize_inputs(2)
+            node.replace_input_with(1, constant.outputs[0])
 
 
 def _make_initializers(graph: Any, names: Collection[str]) -> None:

@@ -8,6 +8,8 @@ from paddle.nn import functional as F
 
 from fastdeploy_diffusion.models.embeddings import TimestepEmbedding, Timesteps
 from fastdeploy_diffusion.models.flux_blocks import (
+    GAIN,
+    SHIFT,
     AdaptiveLayerNorm,
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
@@ -37,7 +39,7 @@ class FluxTransformer2DModel(nn.Layer):
         self.single_transformer_blocks = nn.LayerList(
             [FluxSingleTransformerBlock(dim, heads) for _ in range(config.num_single_layers)]
         )
-        self.norm_out = AdaptiveLayerNorm(dim, 2)
+        self.norm_out = AdaptiveLayerNorm(dim, (GAIN, SHIFT))
         self.proj_out = nn.Linear(dim, config.outputs)
 
     def forward(
@@ -74,12 +76,7 @@ class FluxTransformer2DModel(nn.Layer):
             txt_ids,
             guidance,
         )
-        for block in self.transformer_blocks:
-            tokens, context = block(tokens, context, conditioning, rotation)
-        stream = paddle.concat([context, tokens], axis=1)
-        for block in self.single_transformer_blocks:
-            stream = block(stream, conditioning, rotation)
-        return self.predict(stream[:, encoder_hidden_states.shape[1] :], conditioning)
+        return self.denoise(tokens, context, conditioning, rotation)
 
     def embed(
         self,
@@ -102,10 +99,22 @@ class FluxTransformer2DModel(nn.Layer):
         context = self.context_embedder(encoder_hidden_states)
         return self.x_embedder(hidden_states), context, conditioning, rotation
 
+    def denoise(
+        self, tokens: Tensor, context: Tensor, conditioning: Tensor, rotation: Rotation
+    ) -> Tensor:
+        """Map what ``embed`` gives to the velocity."""
+        length = context.shape[1]
+        for block in self.transformer_blocks:
+            tokens, context = block(tokens, context, conditioning, rotation)
+        stream = paddle.concat([context, tokens], axis=1)
+        for block in self.single_transformer_blocks:
+            stream = block(stream, conditioning, rotation)
+        return self.predict(stream[:, length:], conditioning)
+
     def predict(self, tokens: Tensor, conditioning: Tensor) -> Tensor:
         """Map the last block's picture tokens (B, N, dim) to the velocity."""
-        scale, shift = self.norm_out.modulate(conditioning)
-        return self.proj_out(shift_and_scale(self.norm_out.norm(tokens), shift, scale))
+        gain, shift = self.norm_out.modulate(conditioning)
+        return self.proj_out(shift_and_scale(self.norm_out.norm(tokens), shift, gain))
 
 
 class FluxConditioner(nn.Layer):

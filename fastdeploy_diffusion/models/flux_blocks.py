@@ -1,5 +1,7 @@
 """Flux's transformer blocks: two streams side by side, then one."""
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -9,25 +11,31 @@ from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.rotary import Rotation, rotate
 
+# What vectors of the conditioning do to tokens. Checkpoints hold gains less one.
+SHIFT, GAIN, GATE = "shift", "gain", "gate"
+
 
 class AdaptiveLayerNorm(nn.Layer):
-    """A LayerNorm whose scale and shift follow from the conditioning (Peebles & Xie, 2023).
+    """A LayerNorm whose gain and shift follow from the conditioning (Peebles & Xie, 2023).
 
     Args:
         dim: Width of the tokens.
-        parts: How many vectors of that width it makes of the conditioning.
+        parts: The vectors of that width that it makes of the conditioning, in their order.
     """
 
-    def __init__(self, dim: int, parts: int) -> None:
+    def __init__(self, dim: int, parts: tuple[str, ...]) -> None:
         super().__init__()
         self.parts = parts
-        self.linear = nn.Linear(dim, parts * dim)
+        self.linear = nn.Linear(dim, len(parts) * dim)
         self.norm = make_plain_norm(dim)
 
     def modulate(self, conditioning: Tensor) -> list[Tensor]:
-        """Map activated conditioning (B, dim) to ``parts`` vectors, each (B, 1, dim)."""
-        modulations: list[Tensor] = self.linear(conditioning).unsqueeze(1).chunk(self.parts, -1)
-        return modulations
+        """Map activated conditioning (B, dim) to the vectors of ``parts``, each (B, 1, dim)."""
+        vectors = self.linear(conditioning).unsqueeze(1).chunk(len(self.parts), -1)
+        return [
+            1.0 + vector if part == GAIN else vector
+            for vector, part in zip(vectors, self.parts, strict=True)
+        ]
 
 
 class FluxAttention(nn.Layer):
@@ -40,9 +48,11 @@ class FluxAttention(nn.Layer):
             projected. Without, it is one branch of a single-stream block.
     """
 
+    rotate = staticmethod(rotate)
+
     def __init__(self, dim: int, heads: int, joint: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.is_joint = heads, joint
         head_dim = dim // heads
         self.norm_q, self.norm_k = RMSNorm(head_dim), RMSNorm(head_dim)
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
@@ -54,9 +64,17 @@ class FluxAttention(nn.Layer):
             )
             self.to_add_out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
-        """Attend among ``tokens`` (B, N, dim), which may be of both streams."""
-        return self._attend(*self.project(tokens), rotation)
+    def attend(self, projected: Sequence[Tensor], rotation: Rotation) -> Tensor:
+        """Attend among tokens, which may be of both streams.
+
+        Args:
+            projected: Queries, keys and values as `project` gives them.
+            rotation: Of the tokens' positions.
+
+        Returns:
+            What the tokens take from it, (B, N, dim).
+        """
+        return self._attend(*self._normalize(projected, self.norm_q, self.norm_k), rotation)
 
     def attend_jointly(
         self, tokens: Tensor, context: Tensor, rotation: Rotation
@@ -66,29 +84,30 @@ class FluxAttention(nn.Layer):
         Returns:
             What the tokens and the context take from it, (B, N, dim) and (B, M, dim).
         """
-        pairs = zip(self.project_context(context), self.project(tokens), strict=True)
-        query, key, value = (paddle.concat(pair, axis=1) for pair in pairs)
+        own = self._normalize(self.project(tokens), self.norm_q, self.norm_k)
+        added = self._normalize(self.project_context(context), self.norm_added_q, self.norm_added_k)
+        query, key, value = (paddle.concat(pair, axis=1) for pair in zip(added, own, strict=True))
         attended = self._attend(query, key, value, rotation)
         length = context.shape[1]
         return self.to_out[0](attended[:, length:]), self.to_add_out(attended[:, :length])
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values of tokens (B, N, dim), each (B, N, heads, head_dim)."""
-        query, key, value = (
-            split_heads(layer(tokens), self.heads) for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        return self.norm_q(query), self.norm_k(key), value
+        """Give queries, keys and values of tokens (B, N, dim), each (B, N, dim)."""
+        return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
 
     def project_context(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give those of the second stream (B, M, dim), each (B, M, heads, head_dim)."""
-        query, key, value = (
-            split_heads(layer(context), self.heads)
-            for layer in (self.add_q_proj, self.add_k_proj, self.add_v_proj)
-        )
-        return self.norm_added_q(query), self.norm_added_k(key), value
+        """Give those of the second stream (B, M, dim), each (B, M, dim)."""
+        return self.add_q_proj(context), self.add_k_proj(context), self.add_v_proj(context)
+
+    def _normalize(
+        self, projected: Sequence[Tensor], norm_q: RMSNorm, norm_k: RMSNorm
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split each (B, N, dim) to (B, N, heads, head_dim), and normalize queries and keys."""
+        query, key, value = (split_heads(each, self.heads) for each in projected)
+        return norm_q(query), norm_k(key), value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation) -> Tensor:
-        query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key = self.rotate(query, rotation), self.rotate(key, rotation)
         return F.scaled_dot_product_attention(query, key, value).flatten(2)
 
 
@@ -122,8 +141,8 @@ class FluxTransformerBlock(nn.Layer):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = AdaptiveLayerNorm(dim, 6)
-        self.norm1_context = AdaptiveLayerNorm(dim, 6)
+        self.norm1 = AdaptiveLayerNorm(dim, 2 * (SHIFT, GAIN, GATE))
+        self.norm1_context = AdaptiveLayerNorm(dim, 2 * (SHIFT, GAIN, GATE))
         self.attn = FluxAttention(dim, heads, joint=True)
         self.norm2 = make_plain_norm(dim)
         self.ff = FluxFeedForward(dim)
@@ -137,21 +156,21 @@ class FluxTransformerBlock(nn.Layer):
 
         ``conditioning`` is (B, dim), activated; ``rotation`` is that of the text, then the picture.
         """
-        shift, scale, gate, *feed_forward = self.norm1.modulate(conditioning)
-        context_shift, context_scale, context_gate, *context_feed_forward = (
+        shift, gain, gate, *feed_forward = self.norm1.modulate(conditioning)
+        context_shift, context_gain, context_gate, *context_feed_forward = (
             self.norm1_context.modulate(conditioning)
         )
         attended, context_attended = self.attn.attend_jointly(
-            shift_and_scale(self.norm1.norm(tokens), shift, scale),
-            shift_and_scale(self.norm1_context.norm(context), context_shift, context_scale),
+            shift_and_scale(self.norm1.norm(tokens), shift, gain),
+            shift_and_scale(self.norm1_context.norm(context), context_shift, context_gain),
             rotation,
         )
         tokens = tokens + gate * attended
         context = context + context_gate * context_attended
-        shift, scale, gate = feed_forward
-        tokens = tokens + gate * self.ff(shift_and_scale(self.norm2(tokens), shift, scale))
-        shift, scale, gate = context_feed_forward
-        normed = shift_and_scale(self.norm2_context(context), shift, scale)
+        shift, gain, gate = feed_forward
+        tokens = tokens + gate * self.ff(shift_and_scale(self.norm2(tokens), shift, gain))
+        shift, gain, gate = context_feed_forward
+        normed = shift_and_scale(self.norm2_context(context), shift, gain)
         return tokens, context + gate * self.ff_context(normed)
 
 
@@ -160,17 +179,22 @@ class FluxSingleTransformerBlock(nn.Layer):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm = AdaptiveLayerNorm(dim, 3)
+        self.norm = AdaptiveLayerNorm(dim, (SHIFT, GAIN, GATE))
         self.proj_mlp = nn.Linear(dim, 4 * dim)
         self.proj_out = nn.Linear(5 * dim, dim)
         self.attn = FluxAttention(dim, heads, joint=False)
 
     def forward(self, tokens: Tensor, conditioning: Tensor, rotation: Rotation) -> Tensor:
         """Map tokens (B, M + N, dim); the rest as in `FluxTransformerBlock`."""
-        shift, scale, gate = self.norm.modulate(conditioning)
-        normed = shift_and_scale(self.norm.norm(tokens), shift, scale)
-        branches = [self.attn(normed, rotation), gelu_tanh(self.proj_mlp(normed))]
+        shift, gain, gate = self.norm.modulate(conditioning)
+        normed = shift_and_scale(self.norm.norm(tokens), shift, gain)
+        *projected, hidden = self.project(normed)
+        branches = [self.attn.attend(projected, rotation), gelu_tanh(hidden)]
         return tokens + gate * self.proj_out(paddle.concat(branches, axis=-1))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give queries, keys and values (B, N, dim), and the hidden layer (B, N, 4 · dim)."""
+        return *self.attn.project(tokens), self.proj_mlp(tokens)
 
 
 def make_plain_norm(dim: int) -> nn.LayerNorm:
@@ -178,6 +202,6 @@ def make_plain_norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, epsilon=1e-6, weight_attr=False, bias_attr=False)
 
 
-def shift_and_scale(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def shift_and_scale(normed: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
     """Modulate tokens (B, N, dim) by vectors (B, 1, dim)."""
-    return normed * (1.0 + scale) + shift
+    return normed * gain + shift

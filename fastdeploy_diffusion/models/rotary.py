@@ -51,4 +51,16 @@ def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
     even, odd = heads.reshape([0, 0, count, dim // 2, 2]).chunk(2, axis=-1)
     even, odd = even.squeeze(-1), odd.squeeze(-1)
     turned = [even * cosines - odd * sines, even * sines + odd * cosines]
-    return paddle.stack(turned, axis=-1).flatten(3)
+    return paddle.stack(turned, axis=-1).reshape([0, 0, count, dim])
+
+
+def rotate_halves(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Turn each number of a head's first half with that of the second half, by their angle.
+
+    What `rotate` does, if the numbers that make a pair there lie half a head apart; arguments as
+    there.
+    """
+    cosines, sines = (each.unsqueeze([0, 2]) for each in rotation)  # (1, N, 1, head_dim / 2)
+    first, second = heads.chunk(2, axis=-1)
+    turned = [first * cosines - second * sines, first * sines + second * cosines]
+    return paddle.concat(turned, axis=-1)

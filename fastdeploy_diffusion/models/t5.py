@@ -91,12 +91,16 @@ class T5Attention(nn.Layer):
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         """Map (B, T, d_model), given a position bias (1, heads, T, T)."""
         query, key, value = (
-            split_heads(layer(hidden), self.heads).transpose([0, 2, 1, 3])  # (B, heads, T, d_kv)
-            for layer in (self.q, self.k, self.v)
+            split_heads(each, self.heads).transpose([0, 2, 1, 3])  # (B, heads, T, d_kv)
+            for each in self.project(hidden)
         )
         scores = paddle.matmul(query, key, transpose_y=True) + bias
         attended = paddle.matmul(F.softmax(scores, axis=-1), value)
         return self.o(attended.transpose([0, 2, 1, 3]).flatten(2))
+
+    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values of (B, T, d_model), each (B, T, heads · d_kv)."""
+        return self.q(hidden), self.k(hidden), self.v(hidden)
 
     def compute_bias(self, length: int) -> Tensor:
         """Give the bias between ``length`` tokens, (1, heads, length, length)."""

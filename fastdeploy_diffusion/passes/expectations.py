@@ -1,14 +1,24 @@
 """What a model's config promises, counted without looking at its layers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddle import nn
 
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKLConfig
-from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
+from fastdeploy_diffusion.models.components import (
+    LatentDecoder,
+    PooledTextConditioner,
+    TextConditioner,
+)
+from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.t5 import T5EncoderModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+
+# CLIP's text encoder, for what is asked of it.
+_CLIP = (TextConditioner, PooledTextConditioner)
+# Networks without convolutions.
+TRANSFORMERS = (*_CLIP, T5EncoderModel, FluxTransformer2DModel)
 
 
 @dataclass(frozen=True)
@@ -24,18 +34,48 @@ def count_attentions(network: nn.Layer) -> AttentionCounts | None:
     if isinstance(network, UNet2DConditionModel):
         blocks = _count_transformer_blocks(network.config)
         return AttentionCounts(blocks, blocks)
-    if isinstance(network, TextConditioner):
+    if isinstance(network, _CLIP):
         return AttentionCounts(network.encoder.config.num_hidden_layers, 0)
+    if isinstance(network, T5EncoderModel):
+        return AttentionCounts(network.config.num_layers, 0)
+    if isinstance(network, FluxTransformer2DModel):
+        return AttentionCounts(network.config.num_layers + network.config.num_single_layers, 0)
     if isinstance(network, LatentDecoder):
         return AttentionCounts(int(network.config.mid_block_add_attention), 0)
     return None
+
+
+def count_qkv_triples(network: nn.Layer) -> int | None:
+    """Count what is projected to queries, keys and values, and to nothing else.
+
+    ``None`` for a network of another kind.
+    """
+    if isinstance(network, FluxTransformer2DModel):
+        return 2 * network.config.num_layers  # both streams
+    counts = count_attentions(network)
+    return None if counts is None else counts.self_attentions
+
+
+def count_single_blocks(network: nn.Layer) -> int | None:
+    """Count Flux's single-stream blocks; ``None`` for a network of another kind."""
+    if isinstance(network, FluxTransformer2DModel):
+        return network.config.num_single_layers
+    return None if count_attentions(network) is None else 0
+
+
+def count_rotations(network: nn.Layer) -> int | None:
+    """Count attentions with rotary embedding; ``None`` for a network of another kind."""
+    counts = count_attentions(network)
+    if counts is None:
+        return None
+    return counts.self_attentions if isinstance(network, FluxTransformer2DModel) else 0
 
 
 def count_upsamplers(network: nn.Layer) -> int | None:
     """Count the doublings of the resolution; ``None`` for a network of another kind."""
     if isinstance(network, UNet2DConditionModel):
         return network.config.blocks - 1
-    if isinstance(network, TextConditioner):
+    if isinstance(network, TRANSFORMERS):
         return 0
     if isinstance(network, LatentDecoder):
         return len(network.config.block_out_channels) - 1
@@ -43,11 +83,15 @@ def count_upsamplers(network: nn.Layer) -> int | None:
 
 
 def count_invariants(network: nn.Layer) -> int | None:
-    """Count a UNet's projections of the timestep alone, and of the prompt to keys and values.
+    """Count what a denoiser projects of the timestep or of the prompt, but not of the latents.
 
-    ``None`` for a network of another kind.
+    Of a UNet the timestep in residual blocks, and the prompt to keys and values; of Flux the
+    conditioning in adaptive norms, and the prompt. ``None`` for a network of another kind.
     """
-    if isinstance(network, TextConditioner | LatentDecoder):
+    if isinstance(network, FluxTransformer2DModel):
+        # In all blocks; and the last norm, and the prompt.
+        return 2 * network.config.num_layers + network.config.num_single_layers + 2
+    if isinstance(network, (*TRANSFORMERS, LatentDecoder)):
         return 0
     if not isinstance(network, UNet2DConditionModel):
         return None
@@ -64,18 +108,42 @@ class FeedForwardCounts:
     geglu: int = 0
     gelu: int = 0
     quick_gelu: int = 0
+    gelu_tanh: int = 0
 
 
 def count_feed_forwards(network: nn.Layer) -> FeedForwardCounts | None:
     """Count by the config of a component; ``None`` for a network of another kind."""
     if isinstance(network, UNet2DConditionModel):
         return FeedForwardCounts(geglu=_count_transformer_blocks(network.config))
-    if isinstance(network, TextConditioner):
+    if isinstance(network, _CLIP):
         config = network.encoder.config
         return FeedForwardCounts(**{config.hidden_act: config.num_hidden_layers})
+    if isinstance(network, T5EncoderModel):
+        return FeedForwardCounts(gelu_tanh=network.config.num_layers)
+    if isinstance(network, FluxTransformer2DModel):
+        blocks = network.config
+        return FeedForwardCounts(gelu_tanh=2 * blocks.num_layers + blocks.num_single_layers)
     if isinstance(network, LatentDecoder):
         return FeedForwardCounts()
     return None
+
+
+def count_rms_norms(network: nn.Layer) -> int | None:
+    """Count RMSNorms of a component; ``None`` for a network of another kind."""
+    if isinstance(network, T5EncoderModel):
+        return 2 * network.config.num_layers + 1
+    if isinstance(network, FluxTransformer2DModel):
+        # Of queries and keys; of both streams in double blocks.
+        return 4 * network.config.num_layers + 2 * network.config.num_single_layers
+    return None if count_attentions(network) is None else 0
+
+
+def count_adaptive_norms(network: nn.Layer) -> int | None:
+    """Count LayerNorms with modulation; ``None`` for a network of another kind."""
+    if isinstance(network, FluxTransformer2DModel):
+        # Two for each stream of a double block, and the one before the output.
+        return 4 * network.config.num_layers + network.config.num_single_layers + 1
+    return None if count_attentions(network) is None else 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +160,7 @@ def count_group_norms(network: nn.Layer) -> GroupNormCounts | None:
         return GroupNormCounts(
             2 * _count_resnets(network.config) + 1, _count_transformers(network.config)
         )
-    if isinstance(network, TextConditioner):
+    if isinstance(network, TRANSFORMERS):
         return GroupNormCounts(0, 0)
     if isinstance(network, LatentDecoder):
         config = network.config
@@ -106,6 +174,10 @@ def count_silus(network: nn.Layer) -> int | None:
     norms, feed_forwards = count_group_norms(network), count_feed_forwards(network)
     if norms is None or feed_forwards is None:
         return None
+    if isinstance(network, FluxTransformer2DModel):
+        # In the embeddings of timestep, pooled text and, where there is one, guidance; and once
+        # for all modulations.
+        return 3 + int(network.config.guidance_embeds)
     if not isinstance(network, UNet2DConditionModel):
         return norms.before_silu + feed_forwards.quick_gelu
     # One in every embedding; the embedded timestep goes through one in every residual block, or
@@ -122,55 +194,6 @@ def _count_resnets(config: UNet2DConditionConfig) -> int:
 
 def _count_transformers(config: UNet2DConditionConfig) -> int:
     return _count_by_level(config, [1] * config.blocks)
-
-
-def count_convolutions(network: nn.Layer, fits: Callable[[int, int], bool]) -> int | None:
-    """Count the 3×3 convolutions that keep the resolution, by channels of input and output.
-
-    The first and the last of a network are left out; ``None`` for a network of another kind.
-    """
-    if isinstance(network, UNet2DConditionModel):
-        widths = _list_unet_convolutions(network.config)
-    elif isinstance(network, LatentDecoder):
-        widths = _list_decoder_convolutions(network.config)
-    elif isinstance(network, TextConditioner):
-        return 0
-    else:
-        return None
-    return sum(fits(inputs, outputs) for inputs, outputs in widths)
-
-
-def _list_unet_convolutions(config: UNet2DConditionConfig) -> Iterator[tuple[int, int]]:
-    """Two of each residual block, and one after each doubling."""
-    width = config.block_out_channels[0]
-    skips = [width]
-    for level, outputs in enumerate(config.block_out_channels):
-        for _ in range(config.layers[level]):
-            yield from ((width, outputs), (outputs, outputs))
-            width = outputs
-            skips.append(width)
-        if level < config.blocks - 1:
-            skips.append(width)
-    yield from [(width, width)] * 4
-    for level in reversed(range(config.blocks)):
-        outputs = config.block_out_channels[level]
-        for _ in range(config.layers[level] + 1):
-            yield from ((width + skips.pop(), outputs), (outputs, outputs))
-            width = outputs
-        if level:
-            yield (width, width)
-
-
-def _list_decoder_convolutions(config: AutoencoderKLConfig) -> Iterator[tuple[int, int]]:
-    width = config.block_out_channels[-1]
-    yield from [(width, width)] * 4
-    for level in reversed(range(len(config.block_out_channels))):
-        outputs = config.block_out_channels[level]
-        for _ in range(config.layers_per_block + 1):
-            yield from ((width, outputs), (outputs, outputs))
-            width = outputs
-        if level:
-            yield (width, width)
 
 
 def _count_transformer_blocks(config: UNet2DConditionConfig) -> int:

@@ -4,44 +4,52 @@ Every residual block projects the embedded timestep, and every cross-attention p
 to keys and values: the same numbers for all pictures of a step, or for all steps of a request. They
 move into a prologue, in which all time projections are one matrix product, and all keys and values
 another one. An engine gets two programs then: the prologue, and the step that takes its results.
+What leaves Flux's transformer, `hoist_flux` says.
 """
 
 from collections.abc import Mapping
 from types import MethodType
 from typing import Any, ClassVar
 
-import numpy as np
 from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.models.attention import Attention
+from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_split import MOVED, UNetPrologue
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
 from fastdeploy_diffusion.passes.expectations import count_invariants
+from fastdeploy_diffusion.passes.hoist_flux import find_norms, hoist_flux
+from fastdeploy_diffusion.passes.stack_linears import stack_rows
 
 
 class HoistInvariants(LayerPass):
-    """Time projections, and keys and values of cross-attentions, of a UNet."""
+    """Time projections, and keys and values of cross-attentions, of a UNet; modulations of Flux."""
 
     name: ClassVar[str] = "hoist-invariants"
 
     def match(self, layer: nn.Layer) -> bool:
-        """A UNet without a prologue."""
-        return isinstance(layer, UNet2DConditionModel) and not hasattr(layer, "prologue")
+        """A UNet, or Flux's transformer, without a prologue."""
+        denoisers = (UNet2DConditionModel, FluxTransformer2DModel)
+        return isinstance(layer, denoisers) and not hasattr(layer, "prologue")
 
     def check(self, layer: nn.Layer) -> str:
         """Only a timestep that is embedded alone."""
-        if layer.add_time_proj is not None:
+        if isinstance(layer, UNet2DConditionModel) and layer.add_time_proj is not None:
             return "its time embedding depends on the prompt, too"
         return ""
 
     def count_places(self, layer: nn.Layer) -> int:
         """Every projection that leaves the loop."""
+        if isinstance(layer, FluxTransformer2DModel):
+            return len(find_norms(layer)) + 1  # the text's tokens
         return len(_find(layer, ResnetBlock2D)) + len(_find_cross_attentions(layer))
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
-        """Give the UNet a prologue, and let its blocks take their share of what that gives."""
+        """Give the denoiser a prologue, and let its blocks take their share of what that gives."""
+        if isinstance(layer, FluxTransformer2DModel):
+            return hoist_flux(layer)
         resnets, attentions = _find(layer, ResnetBlock2D), _find_cross_attentions(layer)
         time_sources = [f"{path}.time_emb_proj" for path in resnets]
         time_widths = [block.time_emb_proj.weight.shape[1] for block in resnets.values()]
@@ -78,7 +86,7 @@ class HoistInvariants(LayerPass):
         }
 
     def expect(self, network: nn.Layer) -> int | None:
-        """Every residual block and every cross-attention of the config."""
+        """Every residual block and cross-attention of the config; every adaptive norm of Flux."""
         return count_invariants(network)
 
 
@@ -118,14 +126,9 @@ def _take_context(attentions: list[Any]) -> None:
 
 def _merge(name: str, sources: list[str], kinds: tuple[str, ...]) -> dict[str, Derivation]:
     return {
-        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), _stack)
+        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), stack_rows)
         for kind in kinds
     }
-
-
-def _stack(*parts: FloatArray) -> FloatArray:
-    # PyTorch's layout: [out, in].
-    return np.concatenate(parts)
 
 
 def _keep(weight: FloatArray) -> FloatArray:

@@ -1,54 +1,80 @@
 """Projections of the same tokens as one: Q, K and V of self-attention, K and V of cross-attention.
 
-One matrix product of three times the width instead of three; the numbers are the same, for every
-output is the same sum.
+One matrix product of three times the width instead of three.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-from paddle import LazyGuard, Tensor, nn
+from paddle import Tensor, nn
 
 from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.autoencoder import SpatialAttention
 from fastdeploy_diffusion.models.clip import CLIPAttention
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_attentions
+from fastdeploy_diffusion.models.flux_blocks import FluxAttention
+from fastdeploy_diffusion.models.t5 import T5Attention
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.expectations import count_attentions, count_qkv_triples
+from fastdeploy_diffusion.passes.stack_linears import check_biases, stack_linears
 
-# By class: the names of the three projections.
-_PROJECTIONS: Mapping[type, tuple[str, str, str]] = {
-    Attention: ("to_q", "to_k", "to_v"),
-    SpatialAttention: ("to_q", "to_k", "to_v"),
-    CLIPAttention: ("q_proj", "k_proj", "v_proj"),
-}
 _MERGED = "merged"
 
 
+class _Triple(NamedTuple):
+    """Projections to queries, keys and values; what takes their place; and what calls them."""
+
+    names: tuple[str, str, str]
+    merged: str = _MERGED
+    method: str = "project"
+
+
+# By class. Queries, keys and values of Flux's single blocks are another pass' business.
+_TRIPLES: Mapping[type, tuple[_Triple, ...]] = {
+    Attention: (_Triple(("to_q", "to_k", "to_v")),),
+    SpatialAttention: (_Triple(("to_q", "to_k", "to_v")),),
+    CLIPAttention: (_Triple(("q_proj", "k_proj", "v_proj")),),
+    T5Attention: (_Triple(("q", "k", "v")),),
+    FluxAttention: (
+        _Triple(("to_q", "to_k", "to_v")),
+        _Triple(("add_q_proj", "add_k_proj", "add_v_proj"), "merged_context", "project_context"),
+    ),
+}
+
+
 class MergeQKV(LayerPass):
-    """Queries, keys and values of self-attention."""
+    """Queries, keys and values of self-attention; in Flux's double blocks, of each stream."""
 
     name: ClassVar[str] = "merge-qkv"
 
     def match(self, layer: nn.Layer) -> bool:
-        """Self-attention that is not merged yet."""
-        return _is_attention(layer) and not getattr(layer, "is_cross", False)
+        """Self-attention that is not merged yet, with projections that nothing else goes with."""
+        return (
+            _is_attention(layer)
+            and not getattr(layer, "is_cross", False)
+            and getattr(layer, "is_joint", True)
+        )
 
     def check(self, layer: nn.Layer) -> str:
-        """The three must all have a bias, or none."""
-        return _check_biases([getattr(layer, name) for name in _PROJECTIONS[type(layer)]])
+        """Three that are merged must all have a bias, or none."""
+        reasons = (check_biases(layer, triple.names) for triple in _TRIPLES[type(layer)])
+        return next(filter(None, reasons), "")
+
+    def count_places(self, layer: nn.Layer) -> int:
+        """One for each stream."""
+        return len(_TRIPLES[type(layer)])
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
         """Put one linear layer in the place of three."""
-        derivations = _merge(layer, _PROJECTIONS[type(layer)])
-        layer.project = MethodType(_project_all, layer)
+        derivations: dict[str, Derivation] = {}
+        for triple in _TRIPLES[type(layer)]:
+            derivations |= stack_linears(layer, triple.names, triple.merged)
+            setattr(layer, triple.method, MethodType(_make_projection(triple.merged), layer))
         return derivations
 
     def expect(self, network: nn.Layer) -> int | None:
-        """Every self-attention of the config."""
-        counts = count_attentions(network)
-        return None if counts is None else counts.self_attentions
+        """Every self-attention of the config, once for each stream that takes part."""
+        return count_qkv_triples(network)
 
 
 class MergeKV(LayerPass):
@@ -62,11 +88,11 @@ class MergeKV(LayerPass):
 
     def check(self, layer: nn.Layer) -> str:
         """Both must have a bias, or none."""
-        return _check_biases([getattr(layer, name) for name in _PROJECTIONS[type(layer)][1:]])
+        return check_biases(layer, _name_keys_and_values(layer))
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
         """Put one linear layer in the place of two."""
-        derivations = _merge(layer, _PROJECTIONS[type(layer)][1:])
+        derivations = stack_linears(layer, _name_keys_and_values(layer), _MERGED)
         layer.project = MethodType(_project_context, layer)
         return derivations
 
@@ -77,39 +103,22 @@ class MergeKV(LayerPass):
 
 
 def _is_attention(layer: nn.Layer) -> bool:
-    return type(layer) in _PROJECTIONS and not hasattr(layer, _MERGED)
+    return type(layer) in _TRIPLES and not hasattr(layer, _MERGED)
 
 
-def _check_biases(projections: list[nn.Linear]) -> str:
-    biased = [projection.bias is not None for projection in projections]
-    return "" if all(biased) or not any(biased) else "some projections have a bias, others not"
+def _name_keys_and_values(layer: nn.Layer) -> tuple[str, ...]:
+    (triple,) = _TRIPLES[type(layer)]
+    return triple.names[1:]
 
 
-def _merge(layer: Any, names: tuple[str, ...]) -> dict[str, Derivation]:
-    projections = [getattr(layer, name) for name in names]
-    inputs = projections[0].weight.shape[0]
-    outputs = sum(projection.weight.shape[1] for projection in projections)
-    has_bias = projections[0].bias is not None
-    with LazyGuard():
-        merged = nn.Linear(inputs, outputs, bias_attr=None if has_bias else False)
-    merged.eval()
-    for name in names:
-        delattr(layer, name)
-    setattr(layer, _MERGED, merged)
-    return {
-        f"{_MERGED}.{kind}": Derivation(tuple(f"{name}.{kind}" for name in names), _stack)
-        for kind in (("weight", "bias") if has_bias else ("weight",))
-    }
+def _make_projection(merged: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def project(
+        self: Any, tokens: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = getattr(self, merged)(tokens).chunk(3, axis=-1)
+        return query, key, value
 
-
-def _stack(*parts: FloatArray) -> FloatArray:
-    # PyTorch's layout: [out, in].
-    return np.concatenate(parts)
-
-
-def _project_all(self: Any, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = self.merged(tokens).chunk(3, axis=-1)
-    return query, key, value
+    return project
 
 
 def _project_context(self: Any, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

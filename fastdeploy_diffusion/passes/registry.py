@@ -7,14 +7,20 @@ from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.passes.channels_last import ChannelsLast
 from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.graph.fuse_adaptive_norm import FuseAdaptiveNorm
 from fastdeploy_diffusion.passes.graph.fuse_attention import FuseAttention
 from fastdeploy_diffusion.passes.graph.fuse_gelu import FuseGELU
+from fastdeploy_diffusion.passes.graph.fuse_gelu_tanh import FuseTanhGELU
 from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNorm, FuseGroupNormSiLU
+from fastdeploy_diffusion.passes.graph.fuse_rms_norm import FuseRMSNorm
+from fastdeploy_diffusion.passes.graph.fuse_rotary import FuseRotary
 from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
+from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
 from fastdeploy_diffusion.passes.user_passes import (
     load_all_user_passes,
     load_user_pass,
@@ -25,8 +31,10 @@ from fastdeploy_diffusion.suggest import did_you_mean
 
 # In the order in which they are applied.
 _LAYER_PASSES = (
+    RotateHalves,
     MergeQKV,
     MergeKV,
+    MergeQKVMLP,
     PhaseUpsample,
     LargeTileWinograd,
     SmallTileWinograd,
@@ -40,6 +48,10 @@ _GRAPH_PASSES = (
     SplitGEGLU,
     FuseGELU,
     FuseSiLU,
+    FuseRotary,
+    FuseRMSNorm,
+    FuseAdaptiveNorm,
+    FuseTanhGELU,
 )
 _PASSES: Mapping[str, type[Pass]] = MappingProxyType(
     {each.name: each for each in (*_LAYER_PASSES, *_GRAPH_PASSES)}

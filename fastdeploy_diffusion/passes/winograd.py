@@ -21,7 +21,7 @@ from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_convolutions
+from fastdeploy_diffusion.passes.convolution_counts import count_convolutions
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 from fastdeploy_diffusion.passes.winograd_matrices import TRANSFORMS
 

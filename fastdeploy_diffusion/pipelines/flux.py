@@ -166,7 +166,10 @@ class FluxPipeline(CheckpointPredictor):
         timesteps: Sequence[float],
         told: Conditioning,
     ) -> None:
-        """Nothing yet: no pass takes anything out of the steps."""
+        sigmas = _to_sigmas(np.array(timesteps, np.float32))
+        positions = self._list_positions(plan)
+        for texts in _pair_texts(told):
+            self._denoiser.precompute(session, sigmas, texts, positions, plan.guidance_scale)
 
     def _predict(
         self,
@@ -176,30 +179,20 @@ class FluxPipeline(CheckpointPredictor):
         timestep: float,
         told: Conditioning,
     ) -> FloatArray:
-        positions = list_positions(
-            plan.height // self._limits.multiple, plan.width // self._limits.multiple
+        sigma = _to_sigmas(np.float32(timestep))
+        positions = self._list_positions(plan)
+        positive, *negative = (
+            self._denoiser.predict(session, latents, sigma, texts, positions, plan.guidance_scale)
+            for texts in _pair_texts(told)
         )
-        # In single precision, as the reference rounds.
-        sigma = float(np.float32(timestep) / np.float32(1000))
-
-        def predict(features: FloatArray, pooled: FloatArray | None) -> FloatArray:
-            if pooled is None:
-                raise RequestError("there is no pooled text")
-            return self._denoiser.predict(
-                session,
-                latents,
-                sigma,
-                (features, pooled),
-                positions,
-                plan.guidance_scale,
-            )
-
-        positive = predict(told.prompt_embeds, told.pooled_prompt_embeds)
-        if told.negative_prompt_embeds is None:
+        if not negative:
             return positive
-        negative = predict(told.negative_prompt_embeds, told.negative_pooled_prompt_embeds)
         scale = np.float32(_as_flux(plan).true_cfg_scale)
-        return np.asarray(negative + scale * (positive - negative))
+        return np.asarray(negative[0] + scale * (positive - negative[0]))
+
+    def _list_positions(self, plan: GenerationPlan) -> FloatArray:
+        multiple = self._limits.multiple
+        return list_positions(plan.height // multiple, plan.width // multiple)
 
     def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
         multiple = self._limits.multiple
@@ -211,6 +204,23 @@ def _as_flux(plan: GenerationPlan) -> FluxPlan:
     if not isinstance(plan, FluxPlan):
         raise TypeError(f"a {type(plan).__name__} is not a plan of Flux")
     return plan
+
+
+def _pair_texts(told: Conditioning) -> list[tuple[FloatArray, FloatArray]]:
+    """T5's features and CLIP's pooled output: of the prompts, then of the negative prompts."""
+    pairs = (
+        (told.prompt_embeds, told.pooled_prompt_embeds),
+        (told.negative_prompt_embeds, told.negative_pooled_prompt_embeds),
+    )
+    texts = [(each, pooled) for each, pooled in pairs if each is not None and pooled is not None]
+    if len(texts) != sum(each is not None for each, _ in pairs):
+        raise RequestError("there is no pooled text")
+    return texts
+
+
+def _to_sigmas(timesteps: Any) -> Any:
+    """Give the share of noise, from 1 to 0; in single precision, as the reference rounds."""
+    return timesteps / np.float32(1000)
 
 
 def _check_config(config: DiffusionConfig) -> None:

@@ -37,7 +37,8 @@ from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_session import SplitSession, find_parts, list_parts
+from fastdeploy_diffusion.predictors.split_program import find_parts, list_parts
+from fastdeploy_diffusion.predictors.split_session import SplitSession
 from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange, choose_size
 

@@ -75,11 +75,30 @@ class FluxDenoiser:
         velocity = TensorSpec("velocity", (None, image_tokens, config.outputs), "float32")
         return Signature(tuple(inputs), (velocity,))
 
+    def precompute(
+        self,
+        session: Session,
+        sigmas: FloatArray,
+        texts: tuple[FloatArray, FloatArray],
+        img_ids: FloatArray,
+        guidance_scale: float,
+    ) -> None:
+        """Compute what stays the same over the steps, where a pass has taken it out of them.
+
+        Args:
+            session: That of the component.
+            sigmas: All of the request, (S,) float32.
+            texts: As for `predict`, as are the rest.
+            img_ids: Positions.
+            guidance_scale: Of a distilled model.
+        """
+        session.precompute(timestep=sigmas, **self._tell(texts, img_ids, guidance_scale))
+
     def predict(
         self,
         session: Session,
         latents: FloatArray,
-        sigma: float,
+        sigma: np.float32,
         texts: tuple[FloatArray, FloatArray],
         img_ids: FloatArray,
         guidance_scale: float,
@@ -94,16 +113,23 @@ class FluxDenoiser:
             img_ids: Positions of the picture's tokens, (N, 3) float32.
             guidance_scale: Of a distilled model; others do not take it.
         """
+        return session.run(
+            hidden_states=latents,
+            timestep=np.full(len(latents), sigma, np.float32),
+            **self._tell(texts, img_ids, guidance_scale),
+        )["velocity"]
+
+    def _tell(
+        self, texts: tuple[FloatArray, FloatArray], img_ids: FloatArray, guidance_scale: float
+    ) -> dict[str, FloatArray]:
+        """Give all inputs but latents and timestep."""
         features, pooled = texts
-        rows = len(latents)
-        feeds = {
-            "hidden_states": latents,
+        told = {
             "encoder_hidden_states": features,
             "pooled_projections": pooled,
-            "timestep": np.full(rows, sigma, np.float32),
             "img_ids": img_ids,
             "txt_ids": np.zeros((features.shape[1], 3), np.float32),
         }
         if self.config.guidance_embeds:
-            feeds["guidance"] = np.full(rows, guidance_scale, np.float32)
-        return session.run(**feeds)["velocity"]
+            told["guidance"] = np.full(len(features), guidance_scale, np.float32)
+        return told

@@ -1,107 +1,63 @@
-"""A denoiser as two programs: a prologue once a request, and a step that takes its results."""
+"""The session of a denoiser that was built as two programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.engines.session import OperatorTime, Session
-from fastdeploy_diffusion.export.manifest import read_signature
-from fastdeploy_diffusion.models.unet_split import UNetStep
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.size_range import is_batch
 
 FloatArray = npt.NDArray[np.float32]
 
-_PROLOGUE, _STEP = "prologue", "step"
-# Timesteps that go through the prologue at once: always as many, so that engines which compile for
-# each shape compile for one, whatever the number of steps.
-TIMESTEPS = 64
+# What the steps of a request may alternate between: the conditioning of the prompt, and that of the
+# negative prompt.
+_KEPT = 2
+_TIMESTEP = "timestep"
 
 
-def list_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
-    """The programs that a network is built as, and where each of them lies."""
-    parts = split_program(program, program.layer)
-    if parts is None:
-        return [(program, artifact)]
-    return [(part, artifact / part.name) for part in parts]
-
-
-def find_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
-    """The same of a finished build, by what it says itself: no layer is needed.
-
-    Raises:
-        EngineError: A part's manifest cannot be read.
-    """
-    folders = [artifact / f"{program.name}_{part}" for part in (_PROLOGUE, _STEP)]
-    if not folders[0].is_dir():
-        return [(program, artifact)]
-    prologue, step = (Program(each.name, None, *read_signature(each)) for each in folders)
-    read = program.read_weight
-    return [
-        (replace(prologue, read_weight=_below_prologue(read)), folders[0]),
-        (replace(step, read_weight=read), folders[1]),
-    ]
-
-
-def split_program(program: Program, layer: Any) -> tuple[Program, Program] | None:
-    """Make two programs of one whose layer has a prologue.
+@dataclass(frozen=True)
+class _Conditioning:
+    """What the prologue gave for a request's inputs besides the timestep.
 
     Args:
-        program: The whole: its signature, and what reads the weights of ``layer``.
-        layer: The rewritten layer, with values or without.
-
-    Returns:
-        Prologue and step; ``None`` if the layer has no prologue.
+        given: Those inputs.
+        sources: For each row of a batch, the first row that had the same inputs.
+        features: By timestep and such a first row, what the step takes of them.
+        shared: What the step takes for all timesteps.
     """
-    prologue = getattr(layer, "prologue", None)
-    if prologue is None:
-        return None
-    sample, timestep, context = program.inputs
-    width = prologue.time_projections.weight.shape[1]
-    time_features = TensorSpec("time_features", (*timestep.shape, width), "float32")
-    context_features = TensorSpec(
-        "context_features",
-        (*context.shape[:2], prologue.context_projections.weight.shape[1]),
-        "float32",
-    )
-    read = program.read_weight
-    return (
-        Program(
-            f"{program.name}_{_PROLOGUE}",
-            prologue,
-            (replace(timestep, shape=(TIMESTEPS,)), context),
-            (replace(time_features, shape=(TIMESTEPS, width)), context_features),
-            read_weight=_below_prologue(read),
-            graph_passes=program.graph_passes,
-        ),
-        replace(
-            program,
-            name=f"{program.name}_{_STEP}",
-            layer=UNetStep(layer).eval(),
-            inputs=(sample, time_features, context_features),
-        ),
-    )
 
+    given: Mapping[str, np.ndarray]
+    sources: Sequence[int]
+    features: Mapping[tuple[float, int], FloatArray]
+    shared: Mapping[str, np.ndarray]
 
-def _below_prologue(
-    read: Callable[[str], FloatArray] | None,
-) -> Callable[[str], FloatArray] | None:
-    return read and (lambda name: read(f"prologue.{name}"))
+    def covers(self, timesteps: npt.NDArray[np.float32]) -> bool:
+        """Tell whether the timestep of each row was among those that the prologue ran with."""
+        return all(key in self.features for key in self._pair(timesteps))
+
+    def stack(self, timesteps: npt.NDArray[np.float32]) -> FloatArray:
+        """Give the features of a batch, row by row."""
+        return np.stack([self.features[key] for key in self._pair(timesteps)])
+
+    def _pair(self, timesteps: npt.NDArray[np.float32]) -> list[tuple[float, int]]:
+        return list(zip(timesteps.tolist(), self.sources, strict=True))
 
 
 class SplitSession(Session):
     """Both programs behind the signature of the whole.
 
-    What the prologue gave is kept until another prompt or a new timestep comes.
+    What the prologue gave is kept until other prompts come; a new timestep runs it again.
 
     Args:
         program: The whole.
-        prologue: Its session.
+        prologue: Its session; its first output has a row for each row of the inputs whose batch it
+            fixes, and among them is ``timestep``.
         step: The other one's.
     """
 
@@ -109,14 +65,24 @@ class SplitSession(Session):
         super().__init__(step.engine, program)
         self._prologue = prologue
         self._step = step
-        self._time_features: dict[float, FloatArray] = {}
-        self._context = np.empty(0, np.float32)
+        self._features, features = next(iter(prologue.outputs.items()))
+        assert isinstance(features.shape[0], int)  # as `split_program` makes them
+        self._rows = features.shape[0]
+        told = [name for name in prologue.inputs if name != _TIMESTEP]
+        batched = [name for name in told if is_batch(self._inputs[name].shape[0])]
+        self._batched = batched[0]
+        self._combined = [name for name in batched if prologue.inputs[name].shape[0] == self._rows]
+        self._timesteps = np.empty(0, np.float32)
+        self._known: list[_Conditioning] = []  # the latest last
+        self._bound_conditioning: _Conditioning | None = None
 
     def precompute(self, **inputs: np.ndarray) -> None:
-        """Run the prologue for all timesteps of a request, and its conditioning (B, T, D)."""
+        """Run the prologue for all timesteps of a request, and one of its conditionings."""
         with self._lock:
             self._require_open()
-            self._compute(inputs["timestep"], inputs["encoder_hidden_states"])
+            timesteps = inputs.pop(_TIMESTEP)
+            self._timesteps = np.unique(timesteps)
+            self._learn(timesteps, inputs)
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self._step.run(**self._prepare(feeds))
@@ -127,25 +93,60 @@ class SplitSession(Session):
 
     def _prepare(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Give the step's feeds, with the prologue's results."""
-        sample, timesteps, context = feeds.values()
-        is_known = all(float(each) in self._time_features for each in timesteps)
-        if not is_known or not np.array_equal(context, self._context):
-            self._compute(timesteps, context)
-        rows = np.stack([self._time_features[float(each)] for each in timesteps])
-        return {"sample": sample, "time_features": rows}
+        timesteps = feeds[_TIMESTEP]
+        given = {name: feeds[name] for name in self._prologue.inputs if name != _TIMESTEP}
+        told = self._recall(given)
+        if told is None or not told.covers(timesteps):
+            told = self._learn(np.concatenate([self._timesteps, timesteps]), given)
+        if told is not self._bound_conditioning:
+            self._step.bind(**told.shared)
+            self._bound_conditioning = told
+        own = {name: feeds[name] for name in self._step.inputs if name in feeds}
+        return {**own, self._features: told.stack(timesteps)}
 
     def _close(self) -> None:
         self._prologue.close()
         self._step.close()
 
-    def _compute(self, timesteps: npt.NDArray[np.float32], context: FloatArray) -> None:
-        distinct = np.unique(timesteps)
-        self._time_features = {}
-        for start in range(0, len(distinct), TIMESTEPS):
-            part = distinct[start : start + TIMESTEPS]
-            padded = np.resize(part, TIMESTEPS)
-            features = self._prologue.run(timestep=padded, encoder_hidden_states=context)
-            rows = zip(part.tolist(), features["time_features"], strict=False)
-            self._time_features.update(rows)
-        self._step.bind(context_features=features["context_features"])
-        self._context = context.copy()
+    def _recall(self, given: Mapping[str, np.ndarray]) -> _Conditioning | None:
+        for known in self._known:
+            if all(np.array_equal(array, known.given[name]) for name, array in given.items()):
+                return known
+        return None
+
+    def _learn(
+        self, timesteps: npt.NDArray[np.float32], given: Mapping[str, np.ndarray]
+    ) -> _Conditioning:
+        """Run the prologue, as often as it takes."""
+        columns = [given[name] for name in self._combined]
+        sources = _find_sources(columns, len(given[self._batched]))
+        pairs = list(product(np.unique(timesteps).tolist(), dict.fromkeys(sources)))
+        features: dict[tuple[float, int], FloatArray] = {}
+        shared: dict[str, np.ndarray] = {}
+        for start in range(0, len(pairs), self._rows):
+            part = pairs[start : start + self._rows]
+            padded = [part[index % len(part)] for index in range(self._rows)]
+            rows = [row for _, row in padded]
+            shared = self._prologue.run(
+                **{
+                    **given,
+                    **{name: given[name][rows] for name in self._combined},
+                    _TIMESTEP: np.array([timestep for timestep, _ in padded], np.float32),
+                }
+            )
+            features.update(zip(part, shared.pop(self._features), strict=False))
+        copies = {name: array.copy() for name, array in given.items()}
+        told = _Conditioning(copies, sources, features, shared)
+        known = self._recall(given)
+        others = [each for each in self._known if each is not known]
+        self._known = [*others, told][-_KEPT:]
+        return told
+
+
+def _find_sources(columns: Sequence[np.ndarray], batch: int) -> list[int]:
+    """For each row of a batch, find the first one that is the same in all columns."""
+    first: dict[bytes, int] = {}
+    return [
+        first.setdefault(b"".join(column[row].tobytes() for column in columns), row)
+        for row in range(batch)
+    ]

@@ -41,17 +41,19 @@ def list_interface(model):
     return [(value.name, str(value.type)) for value in (*model.graph.input, *model.graph.output)]
 
 
-def draw_feeds(model, seed, batch=3):
-    """Draw every input and every weight; free dimensions get the size ``batch``."""
+def draw_feeds(model, seed, batch=3, generators=None):
+    """Draw every input and every weight; free dimensions get the size ``batch``.
+
+    ``generators`` draw inputs that are not standard normal.
+    """
     random = np.random.default_rng(seed)
     feeds = {}
     for value in model.graph.input:
         kind = value.type.tensor_type
         shape = [size.dim_value or batch for size in kind.shape.dim]
-        if kind.elem_type == onnx.TensorProto.INT64:
-            feeds[value.name] = random.integers(0, 90, shape)
-        elif value.name == "timestep":
-            feeds[value.name] = np.asarray(random.uniform(0, 999, shape), np.float32)
+        if value.name in (generators or {}):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            feeds[value.name] = np.asarray(generators[value.name](random, shape), dtype)
         else:
             # The fan-in is kept in check, or attention would only ever see one token.
             scale = 1 / np.sqrt(np.prod(shape[1:])) if "weight" in value.name else 1

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.predictors.split_session import split_program
+from fastdeploy_diffusion.predictors.split_program import split_program
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 SIGNATURES = {

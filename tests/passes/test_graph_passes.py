@@ -22,17 +22,22 @@ from fastdeploy_diffusion.passes.registry import make_all_passes
 
 PASSES = [each for each in make_all_passes() if isinstance(each, GraphPass)]
 # By component, in the order of PASSES: attention, GroupNorm with and without SiLU, GEGLU, GELU,
-# SiLU.
+# SiLU, rotary embedding, RMSNorm, LayerNorm with modulation, GELU with tanh.
 COUNTS = {
-    "sd2 unet": [14, 23, 7, 7, 7, 35],
-    "sd1 text encoder": [2, 0, 0, 0, 0, 2],
-    "sdxl text encoder": [2, 0, 0, 0, 2, 0],
-    "vae decoder": [1, 17, 1, 0, 0, 17],
+    "sd2 unet": [14, 23, 7, 7, 7, 35, 0, 0, 0, 0],
+    "sd1 text encoder": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0],
+    "sdxl text encoder": [2, 0, 0, 0, 2, 0, 0, 0, 0, 0],
+    "vae decoder": [1, 17, 1, 0, 0, 17, 0, 0, 0, 0],
+    "flux transformer": [4, 0, 0, 0, 0, 4, 8, 12, 11, 6],
+    "t5 encoder": [2, 0, 0, 0, 0, 0, 0, 5, 0, 2],
 }
-REFUSED = {Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm")}
+REFUSED = {
+    Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm"),
+    Dialect.STANDARD: ("fuse-adaptive-norm",),
+}
 GONE = {
-    Dialect.STANDARD: {"Softmax", "InstanceNormalization", "Erf", "Sigmoid", "Split"},
-    Dialect.MICROSOFT: {"Softmax", "Erf", "Sigmoid", "Split"},
+    Dialect.STANDARD: {"Softmax", "InstanceNormalization", "Erf", "Sigmoid", "Tanh", "Sqrt"},
+    Dialect.MICROSOFT: {"Softmax", "Erf", "Sigmoid", "Tanh"},
 }
 
 
@@ -64,7 +69,11 @@ def test_all_together_fire_as_often_as_the_config_says(component, dialect):
     assert not rewritten.graph.initializer
     assert not GONE[dialect] & set(list_operators(rewritten))
 
-    feeds = draw_feeds(graph, seed=sum(COUNTS[component]))
+    # Flux cuts vectors of modulation out of one.
+    assert "Split" not in list_operators(rewritten) or component == "flux transformer"
+
+    generators = COMPONENTS[component].generators
+    feeds = draw_feeds(graph, seed=sum(COUNTS[component]), generators=generators)
     wanted = run_onnxruntime(graph, feeds)
     assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5
     if dialect is Dialect.STANDARD:
@@ -78,13 +87,14 @@ def test_all_together_fire_as_often_as_the_config_says(component, dialect):
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("each", PASSES, ids=str)
 def test_each_alone_fires_as_often_and_keeps_the_numbers(each, dialect):
-    graph = export_component("vae decoder")
-    expected = each.expect(COMPONENTS["vae decoder"].make())
-    if not expected:
-        # A transformer block; nothing is known of its config.
-        graph, expected = export_block(), 1
+    components = ("vae decoder", "flux transformer")
+    counts = {name: each.expect(COMPONENTS[name].make()) for name in components}
+    component = next((name for name in components if counts[name]), None)
+    # Or a transformer block; nothing is known of its config.
+    graph = export_component(component) if component else export_block()
     rewritten, (result,) = rewrite(graph, [each], dialect)
-    assert result.count == (0 if each.refuse(dialect) else expected)
-    feeds = draw_feeds(graph, seed=1, batch=1)
+    assert result.count == (0 if each.refuse(dialect) else counts.get(component, 1))
+    generators = COMPONENTS[component].generators if component else {}
+    feeds = draw_feeds(graph, seed=1, batch=1, generators=generators)
     wanted = run_onnxruntime(graph, feeds)
     assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5

@@ -9,13 +9,18 @@ from graph_checks import (
     relative_error,
     rewrite,
     run_onnxruntime,
+    run_openvino,
 )
 
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.graph.fuse_adaptive_norm import FuseAdaptiveNorm
 from fastdeploy_diffusion.passes.graph.fuse_attention import FuseAttention
 from fastdeploy_diffusion.passes.graph.fuse_gelu import FuseGELU
+from fastdeploy_diffusion.passes.graph.fuse_gelu_tanh import FuseTanhGELU
 from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNorm, FuseGroupNormSiLU
+from fastdeploy_diffusion.passes.graph.fuse_rms_norm import FuseRMSNorm
+from fastdeploy_diffusion.passes.graph.fuse_rotary import FuseRotary
 from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
@@ -40,6 +45,11 @@ CAUSAL = ATTENTION.replace("7", "5").replace(
   m = Trilu <upper = 1> (e, one)
   am = Add (a, m)
   p = Softmax <axis = -1> (am)""",
+)
+BIASED = (
+    ATTENTION.replace("float s)", "float[1,3,5,7] bias)")
+    .replace("  qs = Mul (qt, scale)\n", "")
+    .replace("a = MatMul (qs, kT)", "u = MatMul (qt, kT) a = Add (u, bias)")
 )
 GROUP_NORM = """
 near (float[2,6,3,5] x, float[6] g, float[6] b) => (float[2,6,3,5] y)
@@ -83,6 +93,63 @@ GROUP_NORM_SILU = GROUP_NORM.replace(
     "y = Add (s, bu)", "z = Add (s, bu) q = Sigmoid (z) y = Mul (z, q)"
 )
 
+HALVES = """
+near (float[2,5,3,8] x, float[5,4] c, float[5,4] s) => (float[2,3,5,8] y)
+<int64[2] sizes = {4, 4}, int64[2] axes = {0, 2}> {
+  a, b = Split <axis = 3> (x, sizes)
+  cu = Unsqueeze (c, axes)
+  su = Unsqueeze (s, axes)
+  ac = Mul (a, cu)
+  bs = Mul (b, su)
+  as = Mul (a, su)
+  bc = Mul (b, cu)
+  e = Sub (ac, bs)
+  o = Add (as, bc)
+  r = Concat <axis = 3> (e, o)
+  y = Transpose <perm = [0, 2, 1, 3]> (r)
+}"""
+NEIGHBOURS = (
+    HALVES.replace("{4, 4}", "{1, 1}, int64[1] l = {-1}, int64[1] f = {4}")
+    .replace("axes = {0, 2}", "axes = {0, 2}, int64[5] p = {0,0,3,4,2}, int64[4] j = {0,0,3,8}")
+    .replace("a, b = Split <axis = 3> (x, sizes)", "xp = Reshape (x, p) AB")
+    .replace("AB", "a5, b5 = Split <axis = 4> (xp, sizes) a = Squeeze (a5, l) b = Squeeze (b5, l)")
+    .replace("r = Concat <axis = 3> (e, o)", "eu = Unsqueeze (e, f) ou = Unsqueeze (o, f) R")
+    .replace("R\n", "r5 = Concat <axis = 4> (eu, ou) r = Reshape (r5, j)\n")
+)
+RMS_NORM = """
+near (float[2,5,8] x, float[8] w, float v) => (float[2,5,8] y)
+<float epsilon = {0.001}, float[1] one = {1}> {
+  m = Mul (x, x)
+  r = ReduceMean <axes = [-1], keepdims = 1> (m)
+  s = Mul (r, one)
+  a = Add (s, epsilon)
+  q = Sqrt (a)
+  d = Div (x, q)
+  y = Mul (d, w)
+}"""
+ADAPTIVE_NORM = """
+near (float[2,5,4] x, float[2,1,4] g, float[2,1,4] b) => (float[2,5,4] y)
+<float[4] ones = {1, 1, 1, 1}> {
+  n = LayerNormalization <axis = 2, epsilon = 0.001> (x, ones)
+  m = Mul (n, g)
+  y = Add (m, b)
+}"""
+TANH_GELU = """
+near (float[2,5] x) => (float[2,5] y)
+<float[1] k = {0.044715}, float[1] root = {0.7978846}, float[1] half = {0.5}, float one = {1},
+ float[1] factor = {1}> {
+  xx = Mul (x, x)
+  xxx = Mul (xx, x)
+  c = Mul (xxx, k)
+  i = Add (x, c)
+  j = Mul (i, root)
+  h = Mul (x, half)
+  t = Tanh (j)
+  s = Mul (t, factor)
+  u = Add (s, one)
+  y = Mul (h, u)
+}"""
+
 # By name: the pass, its graph, and what turns that into the nearest miss.
 NEAREST = {
     "softmax over queries": (FuseAttention, ATTENTION, "axis = -1", "axis = -2"),
@@ -97,6 +164,18 @@ NEAREST = {
     "half of another number": (FuseGELU, GELU, "half = {0.5}", "half = {0.51}"),
     "quick GELU is none": (FuseGELU, SILU, "", ""),
     "sigmoid of another": (FuseSiLU, SILU, "y = Mul (s, x)", "y = Mul (s, t)"),
+    "a bias of queries": (FuseAttention, BIASED, "axis = -1", "axis = -2"),
+    "a bias that is taken away": (FuseAttention, BIASED, "Add (u", "Sub (u"),
+    "turned the other way": (FuseRotary, HALVES, "Add (as, bc)", "Sub (as, bc)"),
+    "turned by no angle": (FuseRotary, HALVES, "Mul (a, su)", "Mul (a, cu)"),
+    "neighbours that change places": (FuseRotary, NEIGHBOURS, "(eu, ou)", "(ou, eu)"),
+    "a mean over tokens": (FuseRMSNorm, RMS_NORM, "[-1]", "[-2]"),
+    "the mean of another": (FuseRMSNorm, RMS_NORM, "Mul (x, x)", "Mul (x, w)"),
+    "a gain that is added": (FuseAdaptiveNorm, ADAPTIVE_NORM, "Mul (n, g)", "Add (n, g)"),
+    "exact GELU": (FuseTanhGELU, GELU, "", ""),
+    "tanh is not exact": (FuseGELU, TANH_GELU, "", ""),
+    "half of another, with tanh": (FuseTanhGELU, TANH_GELU, "Mul (x, half)", "Mul (j, half)"),
+    "another cubic": (FuseTanhGELU, TANH_GELU, "0.044715", "0.0448"),
 }
 
 
@@ -148,6 +227,62 @@ SKIPPED = {
 }
 
 
+SKIPPED |= {
+    "a bias for all heads": (
+        FuseAttention,
+        BIASED.replace("[1,3,5,7] bias", "[5,7] bias"),
+        {
+            Dialect.STANDARD: ("o", "its bias is not one for each head"),
+            Dialect.MICROSOFT: ("y", "its bias is not one for each head"),
+        },
+    ),
+    "one angle for all pairs": (
+        FuseRotary,
+        HALVES.replace("float[5,4] c", "float[5,1] c"),
+        {
+            Dialect.STANDARD: ("y", "its angles are not one for each pair"),
+            Dialect.MICROSOFT: ("r", "its angles are not one for each pair"),
+        },
+    ),
+    "unequal pairs": (
+        FuseRotary,
+        HALVES.replace("{4, 4}", "{7, 1}").replace("float[5,4]", "float[5,1]"),
+        dict.fromkeys([Dialect.MICROSOFT], ("r", "what is turned is not all pairs")),
+    ),
+    "a weight for each token": (
+        FuseRMSNorm,
+        RMS_NORM.replace("float[8] w", "float[5,8] w"),
+        dict.fromkeys(Dialect, ("y", "its weight is not one for each feature")),
+    ),
+    "an epsilon that is computed": (
+        FuseRMSNorm,
+        RMS_NORM.replace("Add (s, epsilon)", "Add (s, v)"),
+        dict.fromkeys(Dialect, ("y", "its epsilon is no known number")),
+    ),
+    "a norm with a gain": (
+        FuseAdaptiveNorm,
+        ADAPTIVE_NORM.replace("{1, 1, 1, 1}", "{1, 2, 1, 1}"),
+        {
+            Dialect.MICROSOFT: ("y", "it has a gain of its own"),
+            Dialect.STANDARD: (
+                "y",
+                "OpenVINO takes no LayerNormalization with a gain for each row",
+            ),
+        },
+    ),
+    "a norm over tokens, too": (
+        FuseAdaptiveNorm,
+        ADAPTIVE_NORM.replace("axis = 2", "axis = 1"),
+        {Dialect.MICROSOFT: ("y", "it is not over the features")},
+    ),
+    "a gain for each token": (
+        FuseAdaptiveNorm,
+        ADAPTIVE_NORM.replace("float[2,1,4] g", "float[2,5,4] g"),
+        {Dialect.MICROSOFT: ("y", "its gain and shift are not one for each row")},
+    ),
+}
+
+
 @pytest.mark.parametrize(("make", "text", "reasons"), SKIPPED.values(), ids=SKIPPED)
 def test_what_cannot_be_rewritten_is_skipped_with_a_reason(make, text, reasons):
     for dialect, (place, reason) in reasons.items():
@@ -166,6 +301,12 @@ def test_what_cannot_be_rewritten_is_skipped_with_a_reason(make, text, reasons):
         (SplitGEGLU, GELU_SPLIT, ("Slice", "Slice")),
         (FuseGELU, GELU, ("Gelu", "com.microsoft:Gelu")),
         (FuseSiLU, SILU, ("Swish", "com.microsoft:QuickGelu")),
+        (FuseAttention, BIASED, ("Attention", "com.microsoft:MultiHeadAttention")),
+        (FuseRotary, HALVES, ("RotaryEmbedding", "com.microsoft:RotaryEmbedding")),
+        (FuseRotary, NEIGHBOURS, ("RotaryEmbedding", "com.microsoft:RotaryEmbedding")),
+        (FuseRMSNorm, RMS_NORM, ("RMSNormalization", "SimplifiedLayerNormalization")),
+        (FuseAdaptiveNorm, ADAPTIVE_NORM, ("Mul", "LayerNormalization")),
+        (FuseTanhGELU, TANH_GELU, ("Gelu", "com.microsoft:FastGelu")),
     ],
 )
 def test_other_widths_keep_their_numbers(make, text, operators, dialect):
@@ -177,6 +318,20 @@ def test_other_widths_keep_their_numbers(make, text, operators, dialect):
     wanted = run_onnxruntime(graph, feeds)
     assert np.isfinite(wanted[0]).all()
     assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5
+
+
+def test_reductions_are_what_they_were_in_a_newer_opset():
+    text = GELU.replace("float[2,5] y", "float[2,1] mean").replace(
+        "y = Mul (m, half)", "y = Mul (m, half) mean = ReduceMean <axes = [1]> (y)"
+    )
+    graph = parse(text)
+    rewritten, (result,) = rewrite(graph, [FuseGELU()], Dialect.STANDARD)
+    assert result.count == 1
+    assert rewritten.opset_import[0].version >= 18
+    feeds = draw_feeds(graph, seed=3)
+    wanted = run_onnxruntime(graph, feeds)
+    assert relative_error(run_onnxruntime(rewritten, feeds), wanted) <= 1e-5
+    assert relative_error(run_openvino(rewritten, feeds), wanted) <= 1e-5
 
 
 def test_a_pass_that_fails_is_named():

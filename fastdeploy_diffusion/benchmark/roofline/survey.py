@@ -14,7 +14,7 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.operation_counts import OperationCounts, count_operations
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_session import split_program
+from fastdeploy_diffusion.predictors.split_program import split_program
 from fastdeploy_diffusion.program import Program
 
 OPERATORS = 10
@@ -78,21 +78,13 @@ def count_component(
     if parts is None:
         return before, count_operations(program, shapes) if build.passes else before
     _, step = parts
-    batch, tokens = shapes[build.inputs[2].name][:2]
-    widths = {each.name: each.shape[-1] for each in step.inputs}
-    return before, count_operations(
-        step,
-        {
-            "sample": shapes["sample"],
-            "time_features": (batch, _known(widths["time_features"])),
-            "context_features": (batch, tokens, _known(widths["context_features"])),
-        },
-    )
-
-
-def _known(size: object) -> int:
-    assert isinstance(size, int)  # a width is the network's own
-    return size
+    latents, *features = step.inputs
+    batch = shapes[latents.name][0]
+    filled = {
+        each.name: tuple(size if isinstance(size, int) else batch for size in each.shape)
+        for each in features
+    }
+    return before, count_operations(step, {**filled, latents.name: shapes[latents.name]})
 
 
 def _time(session: Session, feeds: Mapping[str, np.ndarray]) -> list[float]:

@@ -26,9 +26,14 @@ class FuseAttention(GraphPass):
     name: ClassVar[str] = "fuse-attention"
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """With and without a causal mask."""
-        make = _Attention if dialect is Dialect.STANDARD else _MultiHeadAttention
-        return make(is_causal=False), make(is_causal=True)
+        """With and without a causal mask; and T5's, with a bias in place of a scale."""
+        if dialect is Dialect.STANDARD:
+            return _Attention(is_causal=False), _Attention(is_causal=True), _BiasedAttention()
+        return (
+            _MultiHeadAttention(is_causal=False),
+            _MultiHeadAttention(is_causal=True),
+            _BiasedMultiHeadAttention(),
+        )
 
     def expect(self, network: nn.Layer) -> int | None:
         """Every attention of the config."""
@@ -75,14 +80,62 @@ class _MultiHeadAttention(_Attention):
         return "" if read_size(found["query"], 2) else "its number of heads is not known"
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
-        attended = op.MultiHeadAttention(
-            *(_merge_heads(op, each) for each in (query, key, value)),
-            num_heads=read_size(query, 2),
-            scale=read_scalar(scale),
-            unidirectional=int(self.is_causal),
-            _domain=_MICROSOFT,
-        )
-        return op.Reshape(attended, op.Constant(value_ints=[0, 0, read_size(query, 2), -1]))
+        options = {"scale": read_scalar(scale), "unidirectional": int(self.is_causal)}
+        return _attend(op, query, key, value, (), options)
+
+
+class _BiasedAttention(GraphRule):
+    """Queries (B, heads, N, dim), keys and values (B, heads, M, dim), bias (1, heads, N, M)."""
+
+    opset = 23
+
+    def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
+        return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), value)
+
+    def match(self, place: Any, *, bias: Any, **_: Any) -> bool:
+        # A causal mask is the other rules' business.
+        return bias.producer() is None or bias.producer().op_type != "Trilu"
+
+    def check(self, place: Any, *, bias: Any, **_: Any) -> str:
+        return "" if len(bias.shape or ()) == 4 else "its bias is not one for each head"
+
+    def rewrite(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        return op.Attention(query, key, value, bias, scale=1.0)
+
+
+class _BiasedMultiHeadAttention(_BiasedAttention):
+    """Queries (B, N, heads, dim), keys and values (B, M, heads, dim), bias (1, heads, N, M)."""
+
+    opset = 17
+
+    def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        query, key, value = (op.Transpose(each, perm=_SWAP_HEADS) for each in (query, key, value))
+        return op.Transpose(super().pattern(op, query, key, value, bias), perm=_SWAP_HEADS)
+
+    def check(self, place: Any, *, bias: Any, **found: Any) -> str:
+        if reason := super().check(place, bias=bias, **found):
+            return reason
+        return "" if read_size(found["query"], 2) else "its number of heads is not known"
+
+    def rewrite(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        # Between them may stand a bias of the projections, and a mask of keys.
+        return _attend(op, query, key, value, (None, None, bias), {"scale": 1.0})
+
+
+def _attend(
+    op: Any, query: Any, key: Any, value: Any, others: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Give what ``MultiHeadAttention`` gives, (B, N, heads, dim)."""
+    heads = read_size(query, 2)
+    attended = op.MultiHeadAttention(
+        *(_merge_heads(op, each) for each in (query, key, value)),
+        *others,
+        num_heads=heads,
+        **options,
+        _domain=_MICROSOFT,
+    )
+    return op.Reshape(attended, op.Constant(value_ints=[0, 0, heads, -1]))
 
 
 def _merge_heads(op: Any, tokens: Any) -> Any:

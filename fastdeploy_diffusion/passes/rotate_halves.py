@@ -1,0 +1,61 @@
+"""Rotary embedding of pairs that lie half a head apart, and not side by side.
+
+Neighbours have to be taken apart and put together again, number by number; halves are blocks. Which
+numbers of a head make a pair is no one's business outside: queries and keys are multiplied with
+each other alone, and the same order in both leaves every product as it was. So the rows of their
+projections, and the norms' weights, change places once, when the weights are read.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+from paddle import nn
+
+from fastdeploy_diffusion.models.flux_blocks import FluxAttention
+from fastdeploy_diffusion.models.rotary import rotate_halves
+from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.expectations import count_rotations
+
+_PROJECTIONS = ("to_q", "to_k", "add_q_proj", "add_k_proj")
+_NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+
+
+class RotateHalves(LayerPass):
+    """Queries and keys of Flux's attentions."""
+
+    name: ClassVar[str] = "rotate-halves"
+
+    def match(self, layer: nn.Layer) -> bool:
+        """Attention that rotates neighbours; its projections are still its own."""
+        return (
+            isinstance(layer, FluxAttention)
+            and layer.rotate is not rotate_halves
+            and hasattr(layer, "to_q")
+        )
+
+    def check(self, layer: nn.Layer) -> str:
+        """All of them."""
+        return ""
+
+    def rewrite(self, layer: Any) -> Mapping[str, Derivation]:
+        """Rotate halves, and let the weights bring the pairs there."""
+        layer.rotate = rotate_halves
+        parts = [(name, layer.heads) for name in _PROJECTIONS] + [(name, 1) for name in _NORMS]
+        return {
+            f"{name}.{kind}": Derivation((f"{name}.{kind}",), partial(_part_pairs, heads=heads))
+            for name, heads in parts
+            if hasattr(layer, name)
+            for kind, _ in getattr(layer, name).named_parameters()
+        }
+
+    def expect(self, network: nn.Layer) -> int | None:
+        """Every attention of the config whose queries and keys are rotated."""
+        return count_rotations(network)
+
+
+def _part_pairs(weight: FloatArray, heads: int) -> FloatArray:
+    """Bring the first of all pairs of a head's outputs before the second of all."""
+    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])
+    parted: FloatArray = pairs.swapaxes(1, 2).reshape(weight.shape)
+    return parted
