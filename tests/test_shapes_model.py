@@ -11,34 +11,15 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from shapes.world import Scene, all_scenes
+from shapes.scoring import PROMPTS, choose_scenes, is_right
+from shapes.world import all_scenes
 
-PROMPTS = 200
 BATCH = 20
 
 
 @pytest.fixture(scope="module")
 def pipeline():
     return SDPipeline(DiffusionConfig.from_preset("shapes"))
-
-
-def choose_scenes() -> list[tuple[Scene, str]]:
-    """200 scenes with a language each: half held out of training, both halves in both languages."""
-    random = np.random.default_rng(20261121)
-    scenes = all_scenes()
-    chosen = []
-    for held_out in (True, False):
-        half = [scene for scene in scenes if scene.is_held_out is held_out]
-        for index, place in enumerate(random.permutation(len(half))[: PROMPTS // 2]):
-            chosen.append((half[place], ("en", "zh")[index % 2]))
-    return chosen
-
-
-def is_right(scene: Scene, verdict: Verdict) -> bool:
-    """Background, colour and shape as the caption says; the size where it says one."""
-    wanted = (scene.background, scene.colour, scene.shape)
-    seen = (verdict.background, verdict.colour, verdict.shape)
-    return seen == wanted and scene.size in ("", verdict.size)
 
 
 def test_held_out_scenes_are_a_share_of_every_attribute():

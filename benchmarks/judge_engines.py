@@ -1,0 +1,82 @@
+"""The judge's score of the model in the box on every engine and precision that runs here.
+
+``python benchmarks/judge_engines.py results.json`` draws the 200 captions of the tests on each, and
+compares the pictures with those of the first, Paddle.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "examples"))
+from shapes.scoring import choose_scenes, is_right
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.benchmark.environment import list_packages
+from fastdeploy_diffusion.benchmark.quality import measure_psnr
+from fastdeploy_diffusion.benchmark.shapes_judge import judge
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+from fastdeploy_diffusion.engines.registry import engine_names
+from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.machine import describe_machine
+
+# The Paddle layer itself is the reference that each build is compared with.
+ENGINES = sorted(set(engine_names()) - {"paddle-eager"}, key=lambda name: (name != "paddle", name))
+STEPS, BATCH = 20, 20
+
+
+def main() -> None:
+    """Judge every engine in every precision, and write what was found."""
+    rows: dict[str, Any] = {}
+    first = None
+    for engine in ENGINES:
+        for precision in TOLERANCES:
+            try:
+                config = DiffusionConfig.from_preset(
+                    "shapes", engine=engine, precision=precision, cpu_fallback=False
+                )
+                pipeline = SDPipeline(config)
+            except EngineUnavailableError as error:
+                rows[f"{engine} {precision}"] = {"missing": error.problem}
+                continue
+            pictures = draw(pipeline)
+            first = pictures if first is None else first
+            row = rows[f"{engine} {precision}"] = rate(pipeline, pictures, first)
+            print(engine, precision, row, flush=True)
+            pipeline.close()
+    found = {"machine": describe_machine(), "packages": list_packages(), "rows": rows}
+    Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def draw(pipeline: SDPipeline) -> list[Any]:
+    """Draw the captions, a seed each."""
+    captions = [scene.caption(language) for scene, language in choose_scenes()]
+    pictures = []
+    for start in range(0, len(captions), BATCH):
+        prompts = captions[start : start + BATCH]
+        seeds = range(start, start + len(prompts))
+        pictures += pipeline.text_to_image(prompts, seed=seeds, num_inference_steps=STEPS)
+    return pictures
+
+
+def rate(pipeline: SDPipeline, pictures: list[Any], first: list[Any]) -> dict[str, Any]:
+    """Count the right ones, and compare them with the first engine's."""
+    marks = [
+        is_right(scene, judge(picture))
+        for (scene, _), picture in zip(choose_scenes(), pictures, strict=True)
+    ]
+    return {
+        "right": sum(marks),
+        "captions": len(marks),
+        "lowest_psnr_db": measure_psnr(*(np.stack([*each]) for each in (pictures, first))),
+        "relative_errors": {each.name: each.relative_error for each in pipeline.report.components},
+        "precisions": {each.name: each.precision for each in pipeline.report.components},
+    }
+
+
+if __name__ == "__main__":
+    main()
