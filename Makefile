@@ -1,10 +1,8 @@
 # `make demo`: a picture from a prompt. `make test`: what CI runs. Each makes its own .venv.
-# The files of tests go to two processes (one file to one process, for what its tests share).
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-JOBS ?= 2
 PROMPT ?= a large red star on a blue background
 
 .PHONY: demo test lint clean
@@ -14,7 +12,7 @@ demo: .venv/installed
 		--output demo.png --overwrite
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

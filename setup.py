@@ -33,7 +33,6 @@ EXTRAS = {
         "diffusers==0.42.1",
         "mypy==2.4.1",
         "pytest>=8,<10",
-        "pytest-xdist>=3.6",
         "ruff==0.17.5",
         "torch==2.13.0",
         "transformers==5.23.0",

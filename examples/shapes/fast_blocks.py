@@ -19,7 +19,7 @@ def speed_up_blocks(transformer: FluxTransformer2DModel) -> None:
     and put together again, and a GELU of ten operations. All transformers of this process get the
     faster functions; ``transformer`` itself gets faster linear layers.
     """
-    flux_blocks.rotate = _rotate
+    flux_blocks.FluxAttention.rotate = staticmethod(_rotate)
     flux_blocks.gelu_tanh = _gelu
     flux_blocks.shift_and_scale = _shift_and_scale
     for layer in transformer.sublayers():
@@ -43,9 +43,9 @@ def _gelu(values: Tensor) -> Tensor:
     return F.gelu(values, approximate=True)
 
 
-def _shift_and_scale(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def _shift_and_scale(normed: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
     column = paddle.ones([normed.shape[0], normed.shape[1], 1])
-    return normed * (column @ (1.0 + scale)) + column @ shift
+    return normed * (column @ gain) + column @ shift
 
 
 def _multiply_and_add(self: nn.Linear, x: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ def test_the_configuration_survives_the_way(tmp_path, engine):
         "threads": 1,
         "cpu_fallback": False,
         "cache_dir": told.cache_dir,
+        # Every picture that is measured encodes its prompt.
+        "embedding_cache": {"memory_mib": 0.0, "disk_mib": 0.0},
     }
     assert told.model_dump() == {**config.model_dump(), **changes}
     assert told.cache_dir.startswith(str(tmp_path))

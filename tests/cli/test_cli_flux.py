@@ -17,7 +17,7 @@ from fastdeploy_diffusion.images import read_settings
 
 QUICK = ("--engine", "paddle-eager")
 SMALL = ("--height", 16, "--width", 24, "--steps", 2)
-COMPONENTS = ["text_encoder", "denoiser", "vae_decoder", "text_encoder_2"]
+COMPONENTS = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder"]
 
 
 @pytest.fixture(autouse=True)

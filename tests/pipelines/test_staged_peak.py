@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from importlib import resources
-from pathlib import Path
 
 import pytest
 
-from fastdeploy_diffusion.benchmark.random_checkpoint import draw_weights
-from fastdeploy_diffusion.checkpoints.diffusers_writer import write_diffusers_folder
+from fastdeploy_diffusion.benchmark.architectures import Architecture
+from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
 from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
 from fastdeploy_diffusion.engines.cache import ArtifactCache
 
@@ -63,9 +61,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
-    tokenizer = presets / "shapes" / "tokenizer"
-    write_diffusers_folder(folder, CONFIGS, draw_weights(CONFIGS), tokenizer)
+    write_random_checkpoint(folder, Architecture("sd1", CONFIGS, "F16"))
     return folder
 
 
