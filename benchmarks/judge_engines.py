@@ -1,7 +1,7 @@
 """The judge's score of the model in the box on every engine and precision that runs here.
 
 ``python benchmarks/judge_engines.py results.json`` draws the 200 captions of the tests on each, and
-compares the pictures with those of the first, Paddle.
+compares the pictures with those of the first: OpenVINO, if it is there.
 """
 
 import json
@@ -25,7 +25,7 @@ from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.machine import describe_machine
 
 # The Paddle layer itself is the reference that each build is compared with.
-ENGINES = sorted(set(engine_names()) - {"paddle-eager"}, key=lambda name: (name != "paddle", name))
+ENGINES = sorted(set(engine_names()) - {"paddle-eager"}, key=lambda name: (name != "openvino", name))
 STEPS, BATCH = 20, 20
 
 
