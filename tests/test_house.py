@@ -239,6 +239,19 @@ def test_importing_the_package_imports_no_runtime(module: str) -> None:
     assert not loaded & set(RUNTIMES)
 
 
+def test_pipelines_open_with_paddle_alone() -> None:
+    """What an engine or the export needs is asked for where it is used: the rest is optional."""
+    optional = {*RUNTIMES, "ml_dtypes"} - {"paddle", "paddle_runtime"}
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(optional)}))\n"
+        "from fastdeploy_diffusion import DiffusionConfig\n"
+        "from fastdeploy_diffusion.pipelines.opening import open_pipeline\n"
+        "open_pipeline(DiffusionConfig.from_preset('shapes'))"
+    )
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-import ml_dtypes  # noqa: F401  # numpy knows bfloat16 from here on
 import numpy as np
 import numpy.typing as npt
 
@@ -52,6 +51,9 @@ class BlockWeights:
         self._derivations = derivations
         self.count = count
         self._stored = {name: self._find_type(name) for name in shapes}
+        if "bfloat16" in self._stored.values():
+            # It comes with the export to ONNX, without which nothing is streamed.
+            import ml_dtypes  # noqa: F401  # numpy knows the type by its name from here on
         self.specs = tuple(
             TensorSpec(name, shape, self._stored[name] or "float32")
             for name, shape in shapes.items()
