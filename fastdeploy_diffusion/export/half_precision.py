@@ -39,11 +39,20 @@ def convert_to_half(
         which only float32 operators read, stay as they are.
     """
     model = ir.load(path)
+    _hold_tensors(model.graph)
     rewriting = _Rewriting(model.graph, HALF_TYPES[precision], float32_kernels)
     halved = rewriting.run(frozenset(weights))
     model.graph.sort()
     ir.save(model, path)
     return halved
+
+
+_BARE_NUMBERS: Mapping[str, type[np.generic]] = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
 
 
 class _Rewriting:
@@ -161,6 +170,17 @@ class _Rewriting:
         for node in nodes:
             if node.op_type == "Constant" and not node.outputs[0].uses():
                 self._graph.remove(node, safe=True)
+
+
+def _hold_tensors(graph: ir.Graph) -> None:
+    """Let every constant hold a tensor, as the converter writes them: passes write bare numbers."""
+    for node in graph:
+        if node.op_type != "Constant":
+            continue
+        for name, dtype in _BARE_NUMBERS.items():
+            if name in node.attributes:
+                numbers = np.array(node.attributes.pop(name).value, dtype)
+                node.attributes["value"] = ir.AttrTensor("value", ir.tensor(numbers))
 
 
 def _declare(tensor: ir.ExternalTensor, dtype: ir.DataType) -> ir.ExternalTensor:

@@ -13,6 +13,7 @@ from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 CONFIG = {
@@ -159,3 +160,15 @@ def test_constants_beyond_the_range_stay_finite(tmp_path):
         ("float16", -65504),
         ("float16", -np.inf),
     ]
+
+
+def test_what_graph_passes_wrote_is_converted(unet, tmp_path):
+    program = replace(unet[0], graph_passes=(SplitGEGLU(),))
+    path = export_onnx(program, tmp_path, as_initializers=True, precision="fp16")
+    graph, types = infer_types(onnx.load(str(path), load_external_data=False))
+    # The pass took every value and gate apart, by slices whose bounds are bare numbers.
+    assert not [node for node in graph.node if node.op_type == "Split"]
+    slices = [node for node in graph.node if node.op_type == "Slice"]
+    assert HALF in {types[node.output[0]] for node in slices}
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    assert {each.name for node in constants for each in node.attribute} == {"value"}
