@@ -262,5 +262,6 @@ def test_the_peak_of_memory_does_not_depend_on_the_depth(tmp_path):
     (small, *shallow), (large, *deep) = found[4], found[16]
     block = (large - small) / 12
     assert block > 30e6
+    # Twelve more blocks that stayed would be twelve; what malloc keeps varies by about one.
     for less, more in zip(shallow, deep, strict=True):
-        assert more - less < block
+        assert more - less < 3 * block
