@@ -7,7 +7,7 @@ from html import escape
 
 WIDTH = 440  # user units; about the pixels of a column on a desktop, scaled down on a phone
 _MARGIN = 8
-_LETTER = 6.5  # width of a small one, about
+LETTER = 6.5  # width of a small one, about
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def draw_axis(
     """Draw upright lines at a scale's ticks, with a label below each that has the room."""
     taken = -math.inf
     for tick, label in zip(scale.ticks(), labels, strict=True):
-        x, width = scale.place(tick), _LETTER * len(label)
+        x, width = scale.place(tick), LETTER * len(label)
         drawing.line(x, top, x, bottom, "grid")
         left = min(max(x - width / 2, 0), WIDTH - width)
         if left > taken:
             drawing.text(left, bottom + 14, label, "small")
-            taken = left + width + _LETTER
+            taken = left + width + LETTER
 
 
 def _write(value: object) -> str:

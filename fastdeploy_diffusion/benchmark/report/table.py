@@ -55,9 +55,8 @@ def describe_comparison(comparison: Comparison) -> str:
     """Say who was how much faster, in turns, and whether that can be relied on."""
     ratios = summarise(comparison.ratios)
     what = (
-        f"{comparison.ours.name} is {ratios.p50:.2f} times as fast as {comparison.theirs.name} "
-        f"({comparison.ours.work}; {ratios.count} pairs, half of them within "
-        f"{ratios.p25:.2f} to {ratios.p75:.2f})"
+        f"{comparison.ours.name} is {write_ratio(ratios.p50)} times as fast as "
+        f"{comparison.theirs.name} ({comparison.ours.work}; {_describe_pairs(ratios)})"
     )
     return f"{what}: {judge_ratios(ratios)}" + (
         f"; {comparison.missing}" if comparison.missing else ""
@@ -68,11 +67,22 @@ def describe_ablation(ablation: Ablation) -> str:
     """Say what a pass is worth, and whether that can be relied on."""
     ratios = summarise(ablation.ratios)
     return (
-        f"{ablation.component} with {ablation.passes} is {ratios.p50:.3f} times as fast on "
-        f"{ablation.case.name} ({ratios.count} pairs, half of them within {ratios.p25:.3f} to "
-        f"{ratios.p75:.3f}; relative error {ablation.relative_error or 0:.1e}): "
-        f"{judge_ratios(ratios)}"
+        f"{ablation.component} with {ablation.passes} is {write_ratio(ratios.p50)} times as fast "
+        f"on {ablation.case.name} ({_describe_pairs(ratios)}; relative error "
+        f"{ablation.relative_error or 0:.1e}): {judge_ratios(ratios)}"
     )
+
+
+def write_ratio(ratio: float) -> str:
+    """Write how many times as fast something is, to a thousandth or three digits."""
+    return f"{ratio:.3f}" if ratio >= 0.1 else f"{ratio:.3g}"
+
+
+def _describe_pairs(ratios: Summary) -> str:
+    if ratios.count == 1:
+        return "1 pair"
+    low, high = write_ratio(ratios.p25), write_ratio(ratios.p75)
+    return f"{ratios.count} pairs, half of them within {low} to {high}"
 
 
 def list_exponents(result: BenchmarkResult) -> list[str]:
@@ -91,6 +101,8 @@ def list_exponents(result: BenchmarkResult) -> list[str]:
 
 def judge_ratios(ratios: Summary) -> str:
     """Say what pairs show: who is faster, or that they do not agree."""
+    if ratios.count == 1:
+        return "one pair shows little"
     if ratios.is_unsteady:
         return "the pairs differ too much to rely on it"
     if ratios.p25 > 1:

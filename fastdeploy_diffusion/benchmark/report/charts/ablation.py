@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.svg import Drawing, Figure, Scale, draw_axis
+from fastdeploy_diffusion.benchmark.report.table import write_ratio
 from fastdeploy_diffusion.benchmark.result import Ablation
 from fastdeploy_diffusion.benchmark.summary import summarise
 
@@ -34,7 +35,7 @@ def draw_ablation(ablations: Sequence[Ablation]) -> Figure | None:
                 continue
             drawing.text(16, top + 11, passes, "small")
             left, right = scale.place(summary.p25), scale.place(summary.p75)
-            says = f"{component}, {passes}: {summary.p50:.3f} times as fast"
+            says = f"{component}, {passes}: {write_ratio(summary.p50)} times as fast"
             drawing.bar(left, top + 3, right - left, 10, "quiet", says)
             drawing.dot(
                 scale.place(summary.p50),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastdeploy_diffusion.benchmark.report.point_names import write_names
 from fastdeploy_diffusion.benchmark.report.svg import WIDTH, Drawing, Figure, Scale, draw_axis
 from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 
@@ -36,13 +37,14 @@ def draw_roofline(rooflines: Sequence[Roofline]) -> Figure | None:
         start = across.place(ridge)
         drawing.line(across.place(lowest), up.place(lowest * peaks.bandwidth), start, level, "roof")
     drawing.line(start, level, across.end, level, "roof")
+    named = []
     for each, rate in zip(rooflines, reached, strict=True):
         x, y = across.place(each.intensity), up.place(rate)
         says = f"{each.component}: {_write_rate(rate)}, {each.share:.0%} of the limit"
         data = {"component": each.component, "share": f"{each.share:.6g}"}
         drawing.dot(x, y, 5, "c2", says, **data)
-        words = f"{each.component} {each.share:.0%}"
-        drawing.text(x, y + 17, words, "small", "end" if x > WIDTH / 2 else "start")
+        named.append((x, y, f"{each.component} {each.share:.0%}"))
+    write_names(drawing, named, _TOP, _BOTTOM)
     return Figure("roofline", "How far from the limit", drawing.render(), caption=_CAPTION)
 
 

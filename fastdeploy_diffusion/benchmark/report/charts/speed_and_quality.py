@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from fastdeploy_diffusion.benchmark.report.point_names import write_names
 from fastdeploy_diffusion.benchmark.report.svg import WIDTH, Drawing, Figure, Scale, draw_axis
 from fastdeploy_diffusion.benchmark.report.table import format_psnr, format_seconds
 from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.summary import summarise
 
-_TOP, _BOTTOM, _LINE = 16, 236, 13
+_TOP, _BOTTOM = 16, 236
 _CAPTION = (
     "To the left is faster, up is nearer to the picture of the Paddle layers in float32. The "
     "uppermost line is for identical pictures."
@@ -29,29 +30,18 @@ def draw_speed_and_quality(rows: Sequence[Row]) -> Figure | None:
         (across.place(x), up.place(high if y is None else y))
         for x, y in zip(seconds, psnr, strict=True)
     ]
-    lines = _spread_names([y + 16 for _, y in places])
-    drawing = Drawing("Seconds of a picture, and its PSNR", max(_BOTTOM + 20, *lines))
+    drawing = Drawing("Seconds of a picture, and its PSNR", _BOTTOM + 20)
     draw_axis(drawing, across, _TOP, _BOTTOM, [format_seconds(tick) for tick in across.ticks()])
     labels = {tick: f"{tick:.0f} dB" for tick in up.ticks() if tick < high - 5}
     for tick, label in {**labels, high: "identical"}.items():
         y = up.place(tick)
         drawing.line(across.start, y, across.end, y, "grid")
         drawing.text(across.start - 6, y + 4, label, "small", "end")
-    for row, (x, y), line in zip(rows, places, lines, strict=True):
+    for row, (x, y) in zip(rows, places, strict=True):
         name, took = row.case.name, summarise(row.samples.pictures).p50
         says = f"{name}: {format_seconds(took)}, {format_psnr(row.quality)}"
         data = {"case": name, "seconds": f"{took:.6g}", "psnr": format_psnr(row.quality)}
         drawing.dot(x, y, 5, "c2", says, **data)
-        drawing.text(x, line, name, "small", "end" if x > WIDTH / 2 else "start")
+    names = [(x, y, row.case.name) for row, (x, y) in zip(rows, places, strict=True)]
+    write_names(drawing, names, _TOP, _BOTTOM)
     return Figure("quality", "Speed against quality", drawing.render(), caption=_CAPTION)
-
-
-def _spread_names(lines: Sequence[float]) -> list[float]:
-    """Move names down that would lie on others."""
-    spread: list[float] = []
-    for line in lines:
-        place = line
-        while any(abs(place - other) < _LINE for other in spread):
-            place += _LINE
-        spread.append(place)
-    return spread

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.report.svg import Drawing, Figure, Scale, draw_axis
+from fastdeploy_diffusion.benchmark.report.table import write_ratio
 from fastdeploy_diffusion.benchmark.result import Comparison
 from fastdeploy_diffusion.benchmark.summary import summarise
 
@@ -26,7 +27,7 @@ def draw_turns(comparisons: Sequence[Comparison]) -> Figure | None:
     for number, each in enumerate(comparisons):
         top, ratios = _ROW * number, summarise(each.ratios)
         name = f"{each.ours.name} / {each.theirs.name}"
-        drawing.text(8, top + 14, f"{name}, median {ratios.p50:.2f}", "label")
+        drawing.text(8, top + 14, f"{name}, median {write_ratio(ratios.p50)}", "label")
         left, right = scale.place(ratios.p25), scale.place(ratios.p75)
         drawing.bar(left, top + 20, right - left, 14, "quiet", f"{name}: middle half", case=name)
         for ratio in each.ratios:
