@@ -66,6 +66,8 @@ class Painter:
             )
         except ValueError as error:
             raise ValueError(f"{error}: {self._log.join_errors()}") from error
+        if not self._model.model:  # a null pointer, which the package lets through
+            raise ValueError(f"stable-diffusion.cpp: {self._log.join_errors()}")
 
     def describe(self):
         """Say which versions and settings draw."""

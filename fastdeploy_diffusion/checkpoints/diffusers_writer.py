@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,8 @@ def write_diffusers_folder(
 ) -> None:
     """Write a checkpoint of Stable Diffusion 1.x or 2.x, or of Flux, tensor by tensor.
 
-    What is there is replaced; ``model_index.json`` comes last, so that a folder which has it is
+    Text encoders of CLIP get the names that every version of transformers reads. What is there is
+    replaced; ``model_index.json`` comes last, so that a folder which has it is
     whole.
 
     Args:
@@ -65,7 +67,13 @@ def write_diffusers_folder(
     index.unlink(missing_ok=True)
     for name, shapes, read in weights:
         _write_json(folder / name / "config.json", configs[name])
-        write_safetensors(folder / name / f"{STEMS[name]}.safetensors", shapes, dtype, read)
+        names = {_publish(each, CLASSES[family][name]): each for each in shapes}
+        write_safetensors(
+            folder / name / f"{STEMS[name]}.safetensors",
+            {published: shapes[each] for published, each in names.items()},
+            dtype,
+            partial(_read, read, names),
+        )
     _write_json(folder / "scheduler" / "scheduler_config.json", configs["scheduler"])
     for name, write in tokenizers.items():
         write(folder / name)
@@ -88,6 +96,16 @@ def copy_clip_tokenizer(source: Path, folder: Path, length: int) -> None:
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, {**config, "model_max_length": length})
+
+
+def _publish(tensor: str, class_name: str) -> str:
+    """The name of a tensor in published checkpoints, which other programs ask for."""
+    is_tower = class_name.startswith("CLIPTextModel") and not tensor.startswith("text_projection.")
+    return f"text_model.{tensor}" if is_tower else tensor
+
+
+def _read(read: Callable[[str], FloatArray], names: Mapping[str, str], name: str) -> FloatArray:
+    return read(names[name])
 
 
 def _find_library(class_name: str) -> str:

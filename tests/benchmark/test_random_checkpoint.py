@@ -16,6 +16,7 @@ from fastdeploy_diffusion.benchmark.random_checkpoint import (
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_SCHNELL
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import ConfigError, ResourceError, UnsupportedModelError
 from fastdeploy_diffusion.tokenizers import T5Tokenizer
 
@@ -42,6 +43,13 @@ def test_diffusers_reads_every_weight(written):
     from diffusers import StableDiffusionPipeline
 
     compare_weights(StableDiffusionPipeline.from_pretrained(written), open_checkpoint(written))
+
+
+def test_the_text_encoder_has_the_published_names(written):
+    """Older transformers and other programs know no others."""
+    names = SafetensorsFile(written / "text_encoder/model.safetensors").tensors
+    assert "text_model.embeddings.token_embedding.weight" in names
+    assert all(name.startswith("text_model.") for name in names)
 
 
 def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):  # noqa: F811
