@@ -10,7 +10,7 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.engines.openvino_model import keep_model, read_model
+from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, keep_model, read_model
 from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
@@ -82,7 +82,7 @@ class _OpenVINOSession(Session):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._model = read_model(program, artifact)
+        self._model: OpenVINOModel | None = read_model(program, artifact)
         self._requests: dict[Shapes, Any] = {}
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -118,9 +118,11 @@ class _OpenVINOSession(Session):
         return self._requests[shapes]
 
     def _compile_model(self, shapes: Shapes, properties: Mapping[str, Any]) -> Any:
-        model = self._model.clone()  # the weights are shared
+        assert self._model is not None  # a closed session runs no more
+        model = self._model.model.clone()  # the weights are shared
         model.reshape(dict(zip(self.inputs, shapes, strict=True)))
-        return self._core.compile_model(model, "CPU", {**self._properties, **properties})
+        with self._model.give_back_pages():
+            return self._core.compile_model(model, "CPU", {**self._properties, **properties})
 
 
 def _share(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -5,19 +5,65 @@ OpenVINO's own format, which it maps into memory: nothing of the checkpoint is r
 start. What OpenVINO compiles of it is not kept: that takes as long to load as to compile again.
 """
 
+import mmap
 import shutil
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
 MODEL_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
+_GIVE_BACK_EVERY = 0.1  # seconds
 
 
-def read_model(program: Program, artifact: Path) -> Any:
+@dataclass(frozen=True)
+class OpenVINOModel:
+    """A model to compile.
+
+    Args:
+        model: OpenVINO's, which refers to its weights.
+        mapped: The file they lie in, if they are kept.
+    """
+
+    model: Any
+    mapped: mmap.mmap | None = None
+
+    @contextmanager
+    def give_back_pages(self) -> Iterator[None]:
+        """Free the pages of the file that are read inside, again and again.
+
+        OpenVINO packs copies of most weights, and would hold both until the end. What is given back
+        stays in the system's cache, and returns where it is read again.
+        """
+        if self.mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
+            yield
+            return
+        thread = threading.Thread(target=self._give_back, args=(ended := threading.Event(),))
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _give_back(self, ended: threading.Event) -> None:
+        assert self.mapped is not None
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(_GIVE_BACK_EVERY)
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_model(program: Program, artifact: Path) -> OpenVINOModel:
     """Give the model of a build: the kept one, or the graph with the program's weights.
 
     Raises:
@@ -26,9 +72,8 @@ def read_model(program: Program, artifact: Path) -> Any:
     import openvino
 
     types = check_manifest(program, artifact)
-    kept = artifact / MODEL_FILE
-    if kept.exists():
-        return openvino.Core().read_model(kept)
+    if (artifact / MODEL_FILE).exists():
+        return _map_model(artifact)
 
     from fastdeploy_diffusion.export.weights import read_weights
 
@@ -43,7 +88,7 @@ def read_model(program: Program, artifact: Path) -> Any:
             constant = openvino.op.Constant(shared, shared_memory=True)
             parameter.output(0).replace(constant.output(0))
             model.remove_parameter(parameter)
-    return model
+    return OpenVINOModel(model)
 
 
 def keep_model(program: Program, artifact: Path) -> None:
@@ -54,7 +99,7 @@ def keep_model(program: Program, artifact: Path) -> None:
     """
     import openvino
 
-    model = read_model(program, artifact)
+    model = read_model(program, artifact).model
     constants = [each for each in model.get_ops() if each.get_type_name() == "Constant"]
     needed = sum(each.data.nbytes for each in constants)
     free = shutil.disk_usage(artifact).free
@@ -67,3 +112,14 @@ def keep_model(program: Program, artifact: Path) -> None:
             (artifact / name).unlink(missing_ok=True)
         message = f"{program.name}: the weights of this build are not kept beside it: {error}"
         warnings.warn(message, CacheWarning, stacklevel=2)
+
+
+def _map_model(artifact: Path) -> OpenVINOModel:
+    import openvino
+
+    with (artifact / WEIGHTS_FILE).open("rb") as file:
+        # Nothing is written to it, but OpenVINO shares no memory that it could not write.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    weights = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
+    graph = (artifact / MODEL_FILE).read_text(encoding="utf-8")
+    return OpenVINOModel(openvino.Core().read_model(graph, weights), mapped)
