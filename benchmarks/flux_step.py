@@ -1,0 +1,219 @@
+"""A step of a Flux transformer of full width and little depth, in turns with those of others.
+
+``python benchmarks/flux_step.py --folder FOLDER`` draws random weights, runs
+ours, diffusers' in torch, and what OpenVINO converts from diffusers', and says how far each is from
+diffusers in float32. ``pip install torch diffusers openvino`` first. Half precision is asked of all
+of them with ``--precision bf16``.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from streamed_flux import RandomTransformer, list_positions
+
+from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+
+SIGMA, GUIDANCE = 0.7, 3.5
+Step = Callable[[], np.ndarray]
+
+
+class Inputs:
+    """What every transformer gets: (1, N, C) tokens, (1, T, D) texts, (1, P) pooled texts."""
+
+    def __init__(self, config: Any, options: argparse.Namespace) -> None:
+        random = np.random.default_rng(options.seed)
+        side = options.pixels // 16
+        shapes = (
+            (1, side**2, config.in_channels),
+            (1, options.text_tokens, config.joint_attention_dim),
+            (1, config.pooled_projection_dim),
+        )
+        self.tokens, self.texts, self.pooled = (
+            random.standard_normal(each, np.float32) for each in shapes
+        )
+        self.positions = list_positions(side, side)
+
+
+def open_ours(checkpoint: RandomTransformer, options: argparse.Namespace) -> tuple[Step, Any]:
+    """Ours; what stays the same over the steps is computed before them, and timed apart."""
+    config = DiffusionConfig(
+        model_path=str(checkpoint.path),
+        engine=options.engine,
+        precision=options.precision,
+        cpu_fallback=False,
+        cache=False,
+        **({"passes": tuple(filter(None, options.passes.split(",")))} if options.passes else {}),
+    )
+    denoiser = FluxDenoiser(checkpoint, config)
+    inputs = Inputs(denoiser.config, options)
+    session = denoiser.component.prepare(
+        denoiser.signature(inputs.tokens.shape[1], options.text_tokens)
+    )
+    given = (inputs.texts, inputs.pooled), inputs.positions, GUIDANCE
+
+    def precompute() -> float:
+        sigmas = np.linspace(1, 0.05, 20, dtype=np.float32)
+        started = time.perf_counter()
+        denoiser.precompute(session, sigmas, *given)
+        return time.perf_counter() - started
+
+    precompute()
+    report = denoiser.component.report
+    facts = {
+        "passes": dict(report.passes),
+        "relative_error": report.relative_error,
+        "seconds before 20 steps": precompute(),
+    }
+    return lambda: denoiser.predict(session, inputs.tokens, np.float32(SIGMA), *given), facts
+
+
+def load_torch(checkpoint: RandomTransformer) -> Any:
+    """Diffusers' transformer with the same weights, in float32."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(**checkpoint.config("transformer"))
+    source = checkpoint.tensors("transformer")
+    weights = {name: torch.from_numpy(source.read(name)) for name in model.state_dict()}
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def list_torch_inputs(inputs: Inputs) -> dict[str, Any]:
+    """Inputs by diffusers' names."""
+    import torch
+
+    arrays = {
+        "hidden_states": inputs.tokens,
+        "encoder_hidden_states": inputs.texts,
+        "pooled_projections": inputs.pooled,
+        "timestep": np.array([SIGMA], np.float32),
+        "img_ids": inputs.positions,
+        "txt_ids": np.zeros((inputs.texts.shape[1], 3), np.float32),
+        "guidance": np.array([GUIDANCE], np.float32),
+    }
+    return {name: torch.from_numpy(each) for name, each in arrays.items()}
+
+
+def open_torch(model: Any, inputs: Inputs, precision: str) -> Step:
+    """Diffusers' own, eager."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    model = model.to(dtype)
+    given = {
+        name: each if name.endswith("_ids") else each.to(dtype)
+        for name, each in list_torch_inputs(inputs).items()
+    }
+
+    def step() -> np.ndarray:
+        with torch.inference_mode():
+            return model(**given, return_dict=False)[0].float().numpy()
+
+    return step
+
+
+def open_converted(model: Any, inputs: Inputs, options: argparse.Namespace) -> Step:
+    """What OpenVINO makes of diffusers' transformer by itself, for these shapes."""
+    import openvino
+    import torch
+
+    given = list_torch_inputs(inputs)
+
+    class Positional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            named = dict(zip(given, tensors, strict=True))
+            return self.model(**named, return_dict=False)[0]
+
+    converted = openvino.convert_model(Positional(), example_input=tuple(given.values()))
+    arrays = [each.numpy() for each in given.values()]
+    converted.reshape(dict(zip(converted.inputs, (each.shape for each in arrays), strict=True)))
+    hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+    settings = {
+        "INFERENCE_PRECISION_HINT": hints[options.precision],
+        "INFERENCE_NUM_THREADS": options.threads,
+    }
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    return lambda: compiled(arrays)[0]
+
+
+def open_peers(checkpoint: RandomTransformer, options: argparse.Namespace) -> Iterator[Any]:
+    """Give the name and step of each, diffusers in float32 first."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    denoiser = FluxDenoiser(checkpoint, DiffusionConfig(model_path=str(checkpoint.path)))
+    inputs = Inputs(denoiser.config, options)
+    yield "torch fp32", open_torch(load_torch(checkpoint), inputs, "fp32")
+    step = open_converted(load_torch(checkpoint), inputs, options)
+    yield f"openvino from diffusers {options.precision}", step
+    if options.precision != "fp32":
+        step = open_torch(load_torch(checkpoint), inputs, options.precision)
+        yield f"torch {options.precision}", step
+
+
+def main() -> None:
+    """Write the transformer, measure, and remove it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--depth", type=int, nargs=2, default=(1, 2), help="double, single blocks")
+    parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--passes", help="in place of the default ones, comma-separated")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--pixels", type=int, default=512)
+    parser.add_argument("--text-tokens", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    checkpoint = RandomTransformer(options.folder, tuple(options.depth))
+    try:
+        ours, facts = open_ours(checkpoint, options)
+        steps = {"ours": ours, **dict(open_peers(checkpoint, options))}
+        gc.collect()
+        outputs = {name: step() for name, step in steps.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for turn in range(options.turns):
+            for name in steps if turn % 2 else reversed(steps):
+                started = time.perf_counter()
+                steps[name]()
+                seconds[name].append(time.perf_counter() - started)
+    finally:
+        checkpoint.file.unlink()
+    exact = outputs["torch fp32"]
+    pairs = {
+        name: [theirs / own for own, theirs in zip(seconds["ours"], each, strict=True)]
+        for name, each in seconds.items()
+    }
+    result = {
+        "ours": facts,
+        "median seconds": {name: statistics.median(each) for name, each in seconds.items()},
+        "ours so many times as fast": {
+            name: [round(each, 3) for each in statistics.quantiles(ratios, n=4)]
+            for name, ratios in pairs.items()
+            if name != "ours"
+        },
+        "relative difference from torch fp32": {
+            name: float(np.abs(each - exact).max() / np.abs(exact).max())
+            for name, each in outputs.items()
+        },
+        "seconds": seconds,
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
