@@ -2,15 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
+from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
+from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -65,6 +63,7 @@ def export_onnx(
         )
     from fastdeploy_diffusion.export.half_inputs import narrow_inputs, widen_inputs
 
+    CONVERTER.start()
     directory.mkdir(parents=True, exist_ok=True)
     output = directory / GRAPH_FILE
     for stale in (directory / MANIFEST_FILE, output):
@@ -113,20 +112,4 @@ def _convert(program: Program, traced: Path, output: Path) -> None:
         ),
         encoding="utf-8",
     )
-    child = "fastdeploy_diffusion.export.onnx_child"
-    done = subprocess.run(
-        [sys.executable, "-m", child, str(job)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        # The child finds this package where we found it.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    if done.returncode != 0:
-        said = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        raise EngineError(
-            f"{program.name}: Paddle2ONNX ended with code {done.returncode}: "
-            + (said[-1].strip() if said else "it said nothing"),
-            fix="run it on the paddle engine, and report this",
-        )
+    CONVERTER.convert(program.name, job)

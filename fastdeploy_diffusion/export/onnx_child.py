@@ -1,12 +1,14 @@
-"""The process of Paddle2ONNX: ``python -m fastdeploy_diffusion.export.onnx_child JOB.json``.
+"""The process of Paddle2ONNX: ``python -m fastdeploy_diffusion.export.onnx_child``.
 
-Paddle2ONNX may kill its process, and it may say "saved" over an empty file. The job is a JSON
-object with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``, ``outputs`` (names),
-and ``shapes`` (of inputs and outputs by name: numbers, names of free dimensions, and ``null`` for
-one without a name).
+Paddle2ONNX may kill its process, and it may say "saved" over an empty file. Each line on standard
+input names a job, and gets a line on standard output when it is done; the first that fails ends the
+process. A job is a JSON file with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``,
+``outputs`` (names), and ``shapes`` (of inputs and outputs by name: numbers, names of free
+dimensions, and ``null`` for one without a name).
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,22 @@ from fastdeploy_diffusion.paddle_runtime import paddle as _paddle  # noqa: F401 
 
 
 def main() -> None:
+    """Do the jobs that come, until no more can."""
+    import onnx  # noqa: F401  # before the first job, as it takes a while
+    import paddle2onnx  # noqa: F401
+
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Paddle2ONNX reports its progress there
+        for line in sys.stdin:
+            _convert(json.loads(Path(line.removesuffix("\n")).read_text(encoding="utf-8")))
+            print("done", file=answers, flush=True)
+
+
+def _convert(job: dict[str, Any]) -> None:
     """Convert, check and finish one graph."""
     import onnx
     import paddle2onnx
 
-    job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     output = Path(job["output"])
     paddle2onnx.export(
         job["graph"],

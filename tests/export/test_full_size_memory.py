@@ -12,6 +12,7 @@ from pathlib import Path
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.checkpoints.published_configs import SDXL_BASE
 from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.program import Program, TensorSpec
@@ -34,6 +35,7 @@ inputs = tuple(TensorSpec(name, shape, "float32") for name, shape in shapes.item
 outputs = (TensorSpec("prediction", (None, 4, 128, 128), "float32"),)
 before = peak(resource.RUSAGE_SELF)
 graph = export_onnx(Program("denoiser", layer, inputs, outputs), Path(sys.argv[1]))
+CONVERTER.close()  # a child counts when it has ended
 print(json.dumps({
     "parameters": parameters,
     "own": peak(resource.RUSAGE_SELF) - before,
