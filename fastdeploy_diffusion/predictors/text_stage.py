@@ -16,11 +16,12 @@ from fastdeploy_diffusion.predictors.residency import Residency
 class TextStage:
     """The texts of one request: those that are kept are looked up at once, the others encoded.
 
-    Every distinct text is encoded once and by itself, so that its embedding does not depend on what
-    else is asked for at the same time: what is kept is what would be computed.
+    Every distinct text is encoded once, whatever is taken of it, and by itself, so that its
+    embedding does not depend on what else is asked for at the same time: what is kept is what would
+    be computed.
 
     Args:
-        texts: By what they become: fields of `Conditioning`.
+        texts: By the names of what they become.
         encoders: The text encoders, in the order in which they run.
         cache: What is kept.
     """
@@ -48,7 +49,7 @@ class TextStage:
         return [part for part in self._encoders if part.component in needed]
 
     def encode(self, residency: Residency) -> dict[str, npt.NDArray[np.float32]]:
-        """Give the embeddings of all texts, stacked, by what they become; raises as ``lend``."""
+        """Give the embeddings of all texts, stacked, by name; raises as ``lend``."""
         for part in self.encoders:
             with residency.lend(part) as session:
                 self._read(part, session)
@@ -62,10 +63,15 @@ class TextStage:
         return tuple(self._report(part) for part in self._encoders)
 
     def _read(self, part: Part, session: Session) -> None:
+        wanted: dict[bytes, list[Text]] = {}
         for text in self._missing:
             if text.component is part.component:
-                input_ids = np.frombuffer(text.input_ids, np.int64)[None].copy()
-                values = text.wanted.take(session.run(input_ids=input_ids))
+                wanted.setdefault(text.input_ids, []).append(text)
+        for input_ids, texts in wanted.items():
+            ids = np.frombuffer(input_ids, np.int64)[None].copy()
+            outputs = session.run(input_ids=ids)
+            for text in texts:
+                values = text.wanted.take(outputs)
                 embedding = Embedding(values, part.component.report.relative_error)
                 self._embeddings[text] = embedding
                 self._cache.keep(text, part.signature, embedding)
@@ -77,9 +83,11 @@ class TextStage:
             if text.component is part.component
         }
         errors = [error for error in own.values() if error is not None]
+        read = {text.input_ids for text in self._missing if text.component is part.component}
+        distinct = {text.input_ids for text in own}
         return EmbeddingReport(
             part.component.name,
-            texts=len(own),
-            kept=len(own.keys() - set(self._missing)),
+            texts=len(distinct),
+            kept=len(distinct - read),
             relative_error=max(errors) if errors and len(errors) == len(own) else None,
         )

@@ -16,6 +16,7 @@ from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 from fastdeploy_diffusion.predictors.prompt_encoder import Text, Wanted
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 
 REQUEST = {"seed": 5, "num_inference_steps": 1}
 
@@ -93,6 +94,20 @@ def test_layers_are_kept_apart(model):
         picture, counts = draw(keeping, clip_skip=1)
         np.testing.assert_array_equal(picture, skipped)
     assert counts == (2, 2)
+
+
+def test_a_text_of_which_two_layers_are_taken_is_one_text(model, monkeypatch):
+    runs, run = [], RecoveringSession._run
+
+    def count(session, feeds):
+        runs.append(session._component)
+        return run(session, feeds)
+
+    monkeypatch.setattr(RecoveringSession, "_run", count)
+    pipeline = open_pipeline(model)
+    for counts in ((0, 1), (1, 1)):
+        assert draw(pipeline, prompt="", clip_skip=1)[1] == counts
+    assert runs.count("text_encoder") == 1
 
 
 def test_another_process_finds_them_on_disk(model, tmp_path, watch):  # noqa: F811
