@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.errors import DiffusionError
     from fastdeploy_diffusion.pipelines.flux import FluxPipeline
     from fastdeploy_diffusion.pipelines.sd import SDPipeline
+    from fastdeploy_diffusion.pipelines.sdxl import SDXLPipeline
     from fastdeploy_diffusion.predictors.request import GenerationRequest
     from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
 
@@ -23,6 +24,7 @@ __all__ = [
     "GenerationRequest",
     "GenerationResult",
     "SDPipeline",
+    "SDXLPipeline",
     "StepEvent",
     "__version__",
 ]
@@ -34,6 +36,7 @@ _HOMES = {
     "GenerationRequest": "predictors.request",
     "GenerationResult": "predictors.result",
     "SDPipeline": "pipelines.sd",
+    "SDXLPipeline": "pipelines.sdxl",
     "StepEvent": "predictors.result",
 }
 

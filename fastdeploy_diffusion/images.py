@@ -36,6 +36,12 @@ SETTINGS: dict[str, type] = {
     "true_cfg_scale": float,
     "sigmas": list,
     "max_sequence_length": int,
+    "original_size": list,
+    "crops_coords_top_left": list,
+    "target_size": list,
+    "negative_original_size": list,
+    "negative_crops_coords_top_left": list,
+    "negative_target_size": list,
 }
 
 

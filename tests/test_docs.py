@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from tiny_flux import shrink
+from tiny_sdxl import shrink_sdxl
 from typer.testing import CliRunner
 from user_distribution import forget_modules
 
@@ -23,6 +24,7 @@ from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.predictors.flux_request import FluxRequest
+from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,7 @@ PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
 READERS_FOLDER = "/models/stable-diffusion"
 READERS_PATHS = ("/models/", "runs/")
 READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
+READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -119,9 +122,9 @@ def write_files(folder, language):
 
 
 @pytest.fixture(scope="session")
-def flux_folders(tmp_path_factory):
-    """Small checkpoints whose tokens are 64 pixels wide, so that large pictures have few."""
-    folder = tmp_path_factory.mktemp("flux")
+def readers_folders(tmp_path_factory):
+    """Small checkpoints whose latents are 32 pixels wide, so that large pictures have few."""
+    folder = tmp_path_factory.mktemp("models")
     text_encoder = {"max_position_embeddings": 77}
     vae = {"block_out_channels": [4] * 6, "layers_per_block": 1, "norm_num_groups": 2}
     vae |= {
@@ -132,6 +135,10 @@ def flux_folders(tmp_path_factory):
     for path, published in zip(READERS_FLUX, (FLUX_DEV, FLUX_SCHNELL), strict=True):
         found[path] = folder / Path(path).name
         write_random_checkpoint(found[path], shrink(published, text_encoder=text_encoder, vae=vae))
+    found[READERS_SDXL] = folder / "sdxl"
+    texts = {"text_encoder": text_encoder, "text_encoder_2": text_encoder}
+    small = shrink_sdxl(**texts, unet={"sample_size": 32}, vae=vae)
+    write_random_checkpoint(found[READERS_SDXL], small)
     return found
 
 
@@ -151,7 +158,7 @@ def test_blocks_are_of_a_kind_that_is_tested(page):
     [page for page in PAGES_TO_RUN if "python" in {block.language for block in read_blocks(page)}],
     ids=lambda page: page.name,
 )
-def test_python_blocks_run(page, folder, flux_folders, capsys):
+def test_python_blocks_run(page, folder, readers_folders, capsys):
     blocks = [block for block in read_blocks(page) if block.language == "python" and not block.file]
     model = DiffusionConfig.from_preset("shapes").model_path
     names = {"__name__": "__main__"}
@@ -160,7 +167,7 @@ def test_python_blocks_run(page, folder, flux_folders, capsys):
         for block in blocks:
             # Only these very folders: the other paths below /models are never opened.
             code = block.code.replace(f'"{READERS_FOLDER}"', repr(model))
-            for path, small in flux_folders.items():
+            for path, small in readers_folders.items():
                 code = code.replace(f'"{path}"', repr(str(small)))
             capsys.readouterr()
             exec(compile(code, page.name, "exec"), names)
@@ -252,6 +259,7 @@ def test_readmes_link_every_page(readme):
     [
         ("generate.md", [field.name for field in fields(GenerationRequest)]),
         ("flux.md", list(FluxRequest.__annotations__)),
+        ("sdxl.md", list(SDXLRequest.__annotations__)),
         ("configuration.md", [*DiffusionConfig.option_names(), *RequestDefaults.option_names()]),
         ("configuration.md", [*SCHEDULERS, *ENGINES, *PREDICTION_TYPES]),
         ("engines.md", ENGINES),

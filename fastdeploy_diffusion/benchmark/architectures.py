@@ -8,24 +8,35 @@ from typing import Any
 
 from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
 from fastdeploy_diffusion.checkpoints.checkpoint import Family
+from fastdeploy_diffusion.checkpoints.diffusers_folder import CLASSES
 from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SD_2_1, SDXL_BASE
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.models.clip import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
 from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
-from fastdeploy_diffusion.pipelines.opening import PIPELINES
 
 _MAKERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
-    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
-    "text_encoder_2": lambda config: T5EncoderModel(T5Config.from_dict(config)),
-    "transformer": lambda config: FluxTransformer2DModel(FluxTransformer2DConfig.from_dict(config)),
-    "unet": lambda config: UNet2DConditionModel(UNet2DConditionConfig.from_dict(config)),
-    "vae": lambda config: AutoencoderKL(AutoencoderKLConfig.from_dict(config)),
+    "AutoencoderKL": lambda config: AutoencoderKL(AutoencoderKLConfig.from_dict(config)),
+    "CLIPTextModel": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+    "CLIPTextModelWithProjection": lambda config: CLIPTextModelWithProjection(
+        CLIPTextConfig.from_dict(config)
+    ),
+    "FluxTransformer2DModel": lambda config: FluxTransformer2DModel(
+        FluxTransformer2DConfig.from_dict(config)
+    ),
+    "T5EncoderModel": lambda config: T5EncoderModel(T5Config.from_dict(config)),
+    "UNet2DConditionModel": lambda config: UNet2DConditionModel(
+        UNet2DConditionConfig.from_dict(config)
+    ),
 }
 
 
@@ -43,17 +54,13 @@ class Architecture:
     configs: Mapping[str, Mapping[str, Any]]
     dtype: str
 
-    @property
-    def is_drawn(self) -> bool:
-        """Whether this version has a pipeline for it."""
-        return self.family in PIPELINES
-
     def sketch(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """List the shape of each network's tensors, in their order; takes no memory."""
         return {
-            name: list_shapes(build_skeleton(partial(make, dict(self.configs[name]))))
-            for name, make in _MAKERS.items()
-            if name in self.configs
+            name: list_shapes(
+                build_skeleton(partial(_MAKERS[class_name], dict(self.configs[name])))
+            )
+            for name, class_name in CLASSES[self.family].items()
         }
 
     @cached_property

@@ -20,7 +20,7 @@ from fastdeploy_diffusion.checkpoints.diffusers_writer import (
 )
 from fastdeploy_diffusion.checkpoints.safetensors_writer import count_bytes
 from fastdeploy_diffusion.engines.cache import default_cache_folder
-from fastdeploy_diffusion.errors import ConfigError, ResourceError, UnsupportedModelError
+from fastdeploy_diffusion.errors import ConfigError, ResourceError
 from fastdeploy_diffusion.suggest import did_you_mean
 
 SEED = 0
@@ -44,7 +44,6 @@ def make_random_checkpoint(name: str) -> Path:
 
     Raises:
         ConfigError: There is no such architecture.
-        UnsupportedModelError: No pipeline draws with it.
         ResourceError: There is too little memory to draw with it, or disk space to write it.
     """
     option = f"--random-weights {name}"
@@ -53,12 +52,6 @@ def make_random_checkpoint(name: str) -> Path:
             option, allowed=", ".join(ARCHITECTURES), fix=did_you_mean(name, ARCHITECTURES)
         )
     architecture = ARCHITECTURES[name]
-    if not architecture.is_drawn:
-        raise UnsupportedModelError(
-            f"{option}: no pipeline of this version draws with the family {architecture.family}, "
-            "so there is nothing to measure",
-            allowed=", ".join(each for each, found in ARCHITECTURES.items() if found.is_drawn),
-        )
     root = default_cache_folder()
     folder = root.with_name(f"{root.name}-random-weights") / f"{name}-seed{SEED}"
     if not (folder / "model_index.json").exists():
@@ -78,16 +71,17 @@ def make_random_checkpoint(name: str) -> Path:
 def write_random_checkpoint(folder: Path, architecture: Architecture) -> None:
     """Write a diffusers folder, a tensor at a time.
 
-    Its tokenizers are that of the model in the box at CLIP's length and, for T5, one of single
+    CLIP's tokenizers are that of the model in the box at CLIP's length, and T5's is one of single
     characters: the published ones cannot be shipped.
     """
     presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
     length = architecture.configs["text_encoder"]["max_position_embeddings"]
-    tokenizers: dict[str, Callable[[Path], None]] = {
-        "tokenizer": lambda path: copy_clip_tokenizer(presets / "shapes/tokenizer", path, length)
-    }
+    copy = partial(copy_clip_tokenizer, presets / "shapes/tokenizer", length=length)
+    tokenizers: dict[str, Callable[[Path], None]] = {"tokenizer": copy}
     if architecture.family == "flux":
         tokenizers["tokenizer_2"] = write_character_tokenizer
+    elif architecture.family == "sdxl":
+        tokenizers["tokenizer_2"] = partial(copy, pad_token="!")
     write_diffusers_folder(
         folder,
         architecture.family,
@@ -119,9 +113,5 @@ def _draw(
 
 
 def _suggest_what_fits() -> str:
-    fitting = [
-        name
-        for name, each in ARCHITECTURES.items()
-        if each.is_drawn and fits_memory(each.parameters)
-    ]
+    fitting = [name for name, each in ARCHITECTURES.items() if fits_memory(each.parameters)]
     return f"take one that fits: {', '.join(fitting)}" if fitting else "free memory first"

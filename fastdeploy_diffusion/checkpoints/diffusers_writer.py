@@ -14,16 +14,24 @@ from fastdeploy_diffusion.checkpoints.safetensors_writer import FloatArray, writ
 _PIPELINES: Mapping[Family, str] = {
     "sd1": "StableDiffusionPipeline",
     "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
     "flux": "FluxPipeline",
 }
-_TOKENIZERS = {
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+_TOKENIZERS: Mapping[Family, Mapping[str, str]] = {
+    "sd1": {"tokenizer": "CLIPTokenizer"},
+    "sd2": {"tokenizer": "CLIPTokenizer"},
+    "sdxl": {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"},
+    "flux": {"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5TokenizerFast"},
 }
 # Optional components that such a checkpoint does without.
 _ABSENT: Mapping[str, tuple[str, ...]] = {
     "StableDiffusionPipeline": ("feature_extractor", "safety_checker"),
+    "StableDiffusionXLPipeline": ("feature_extractor", "image_encoder"),
     "FluxPipeline": ("feature_extractor", "image_encoder"),
+}
+# Behaviour of the whole pipeline, as the published ones have it.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "StableDiffusionXLPipeline": {"force_zeros_for_empty_prompt": True}
 }
 
 
@@ -49,7 +57,7 @@ def write_diffusers_folder(
     tokenizers: Mapping[str, Callable[[Path], None]],
     dtype: str,
 ) -> None:
-    """Write a checkpoint of Stable Diffusion 1.x or 2.x, or of Flux, tensor by tensor.
+    """Write a checkpoint of any family, tensor by tensor.
 
     Text encoders of CLIP get the names that every version of transformers reads. What is there is
     replaced; ``model_index.json`` comes last, so that a folder which has it is
@@ -82,20 +90,30 @@ def write_diffusers_folder(
         index,
         {
             "_class_name": pipeline,
+            **_OPTIONS.get(pipeline, {}),
             **{name: [None, None] for name in _ABSENT[pipeline]},
             "scheduler": ["diffusers", configs["scheduler"]["_class_name"]],
-            **{name: _TOKENIZERS[name] for name in tokenizers},
+            **{name: ["transformers", _TOKENIZERS[family][name]] for name in tokenizers},
             **{name: [_find_library(each), each] for name, each in CLASSES[family].items()},
         },
     )
 
 
-def copy_clip_tokenizer(source: Path, folder: Path, length: int) -> None:
-    """Copy a tokenizer's folder; ``length`` becomes its number of tokens."""
+def copy_clip_tokenizer(
+    source: Path, folder: Path, length: int, pad_token: str | None = None
+) -> None:
+    """Copy a tokenizer's folder.
+
+    Args:
+        source: The folder.
+        folder: Made if missing.
+        length: Its number of tokens from now on.
+        pad_token: What it pads with from now on; ``None`` for what it did.
+    """
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    _write_json(path, {**config, "model_max_length": length})
+    padding = {} if pad_token is None else {"pad_token": pad_token}
+    _update_json(folder / "tokenizer_config.json", {"model_max_length": length, **padding})
+    _update_json(folder / "special_tokens_map.json", padding)
 
 
 def _publish(tensor: str, class_name: str) -> str:
@@ -109,8 +127,12 @@ def _read(read: Callable[[str], FloatArray], names: Mapping[str, str], name: str
 
 
 def _find_library(class_name: str) -> str:
-    is_text = class_name in ("CLIPTextModel", "T5EncoderModel")
+    is_text = class_name.startswith(("CLIP", "T5"))
     return "transformers" if is_text else "diffusers"
+
+
+def _update_json(path: Path, changes: Mapping[str, Any]) -> None:
+    _write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

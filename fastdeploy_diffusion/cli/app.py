@@ -85,7 +85,8 @@ def generate(
         typer.Option(help="What not to draw; on Flux, with a --true-cfg-scale above 1."),
     ] = None,
     prompt_2: Annotated[
-        str | None, typer.Option(help="Flux: what T5 reads; PROMPT if left out.")
+        str | None,
+        typer.Option(help="SDXL, Flux: what the second text encoder reads; PROMPT if left out."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance_scale: Annotated[
@@ -126,8 +127,8 @@ def generate(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Tokenizer of a .safetensors file, which carries no vocabulary; for Flux, the "
-            "folder that holds tokenizer and tokenizer_2.",
+            help="Tokenizer of a .safetensors file, which carries no vocabulary; for SDXL and "
+            "Flux, the folder that holds tokenizer and tokenizer_2.",
         ),
     ] = None,
     output: Annotated[

@@ -29,7 +29,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Full size, seeded random weights, for --model: sd15, sd21, flux-dev or "
+            help="Full size, seeded random weights, for --model: sd15, sd21, sdxl, flux-dev or "
             "flux-schnell.",
         ),
     ] = None,

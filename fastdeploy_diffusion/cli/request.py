@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.flux_request import FluxRequest
 from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
@@ -36,13 +37,23 @@ def make_cli_request(
             raise RequestError(
                 f"{flag} {value} has no effect on {report.model}, a checkpoint of the family "
                 f"{report.family}",
-                allowed=f"{flag} for a checkpoint of Flux",
+                allowed=f"{flag} for a checkpoint of {_name_families(name)}",
                 fix=f"leave {flag} out",
             )
     request = pipeline.request_class(prompt=prompt, **given)
     if isinstance(request, FluxRequest) and request.negative_prompt is not None:
         _check_true_guidance(request, report.model)
     return request
+
+
+def _name_families(setting: str) -> str:
+    """Say which families have a setting that not all have."""
+    requests = {"SDXL": SDXLRequest, "Flux": FluxRequest}
+    return " or ".join(
+        family
+        for family, request_class in requests.items()
+        if setting in {each.name for each in fields(request_class)}
+    )
 
 
 def _check_true_guidance(request: FluxRequest, model: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.model_config import per_block, read_config
 
+# Height and width of the original, top and left of the crop, height and width of the target.
+SIZE_NUMBERS = 6
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 
@@ -105,6 +107,14 @@ class UNet2DConditionConfig:
             f"{raw['addition_embed_type']!r} is not implemented",
             allowed="null, 'text_time'",
         )
+
+    @property
+    def text_embeds_dim(self) -> int | None:
+        """Width of SDXL's pooled text, which is embedded with sizes; None in SD 1.x and 2.x."""
+        if self.addition_embed_type is None:
+            return None
+        sizes = SIZE_NUMBERS * (self.addition_time_embed_dim or 0)
+        return (self.projection_class_embeddings_input_dim or 0) - sizes
 
     @property
     def blocks(self) -> int:

@@ -1,21 +1,17 @@
 """Flux (Black Forest Labs, 2024): FLUX.1-dev, FLUX.1-schnell, and models of their kind."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import (
-    CheckpointError,
-    ConfigError,
-    RequestError,
-    UnsupportedModelError,
-)
+from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.pipelines.family import open_for
+from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
@@ -57,15 +53,9 @@ class FluxPipeline(CheckpointPredictor):
 
     def __init__(self, config: DiffusionConfig) -> None:
         _check_config(config)
-        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-        if checkpoint.family != "flux":
-            raise UnsupportedModelError(
-                f"{checkpoint.path} is a checkpoint of the family {checkpoint.family}",
-                allowed="flux",
-                fix="open it with SDPipeline" if checkpoint.family in ("sd1", "sd2") else "",
-            )
+        checkpoint = open_for("FluxPipeline", config)
         super().__init__(config, checkpoint)
-        folders = _find_tokenizers(checkpoint, config)
+        folders = find_tokenizers(checkpoint, config, "Flux", "of T5")
         self._text_encoder = PooledTextEncoder(
             checkpoint, config, CLIPTokenizer.from_folder(folders[0])
         )
@@ -235,27 +225,6 @@ def _check_config(config: DiffusionConfig) -> None:
                 allowed="the checkpoint's own scheduler, and a build for each size",
                 fix=f"leave {name} out",
             )
-
-
-def _find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Path, Path]:
-    names = "tokenizer", "tokenizer_2"
-    if config.tokenizer_path is not None:
-        first, second = (Path(config.tokenizer_path) / name for name in names)
-        if not (first.is_dir() and second.is_dir()):
-            raise CheckpointError(
-                f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
-                allowed="a folder with the folders tokenizer (of CLIP) and tokenizer_2 (of T5)",
-                fix="give any diffusers folder of Flux, not one of its components",
-            )
-        return first, second
-    own = [checkpoint.folder(name) for name in names]
-    if own[0] is None or own[1] is None:
-        raise CheckpointError(
-            f"{checkpoint.path} is a single file, which carries no tokenizers",
-            allowed="tokenizer_path, a folder with the folders tokenizer and tokenizer_2",
-            fix='DiffusionConfig(…, tokenizer_path="…"): any diffusers folder of Flux',
-        )
-    return own[0], own[1]
 
 
 def _read_limits(checkpoint: Checkpoint, denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:

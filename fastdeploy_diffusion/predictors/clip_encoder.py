@@ -20,6 +20,9 @@ class CLIPEncoder(PromptEncoder):
         config: Engine, device and precision.
         tokenizer: Its vocabulary must be the encoder's.
         wrap: Makes a layer of the encoder, as ``encoder``, that gives what the family takes.
+        form: Says in words what that is.
+        name: The component.
+        model_class: The encoder's class.
 
     Raises:
         UnsupportedModelError: The encoder's config is not implemented, or tokenizer and encoder
@@ -33,30 +36,34 @@ class CLIPEncoder(PromptEncoder):
         config: DiffusionConfig,
         tokenizer: CLIPTokenizer,
         wrap: Callable[[Any], Any],
+        form: str,
+        name: str = "text_encoder",
+        model_class: type[CLIPTextModel] = CLIPTextModel,
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = checkpoint.read_config("text_encoder", CLIPTextConfig.from_dict)
-        _check_fit(tokenizer, self.config)
+        self.config = checkpoint.read_config(name, CLIPTextConfig.from_dict)
+        _check_fit(tokenizer, self.config, name)
         network = Network(
-            lambda: CLIPTextModel(self.config),
-            checkpoint.config("text_encoder"),
-            checkpoint.tensors("text_encoder"),
+            lambda: model_class(self.config),
+            checkpoint.config(name),
+            checkpoint.tensors(name),
             wrap=wrap,
             prefix="encoder.",
+            form=form,
         )
-        super().__init__("text_encoder", config, network, self.config.vocab_size)
+        super().__init__(name, config, network, self.config.vocab_size)
 
 
-def _check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig) -> None:
+def _check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig, name: str) -> None:
     if tokenizer.vocab_size > config.vocab_size:
         raise UnsupportedModelError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder "
+            f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, the encoder "
             f"{config.vocab_size}",
             fix="use the tokenizer of this checkpoint",
         )
     if tokenizer.max_length > config.max_position_embeddings:
         raise UnsupportedModelError(
-            f"the tokenizer gives {tokenizer.max_length} tokens, the text encoder reads "
+            f"the tokenizer of {name} gives {tokenizer.max_length} tokens, the encoder reads "
             f"{config.max_position_embeddings}",
             fix="correct model_max_length in tokenizer_config.json",
         )

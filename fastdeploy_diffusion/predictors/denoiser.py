@@ -1,22 +1,27 @@
 """The sub-predictor that is called at every step."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.models.unet_config import SIZE_NUMBERS, UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
+_LARGEST_SIZE = 2048  # of the pictures that the check is told of, in pixels
+
 
 class Denoiser:
-    """The UNet of Stable Diffusion 1.x and 2.x.
+    """The UNet of Stable Diffusion 1.x, 2.x and XL.
 
     Args:
         checkpoint: Where config and weights come from.
@@ -29,6 +34,9 @@ class Denoiser:
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
         self.config = checkpoint.read_config("unet", UNet2DConditionConfig.from_dict)
+        generators: dict[str, Generator] = {"timestep": spread}
+        if self.config.text_embeds_dim is not None:
+            generators["time_ids"] = integers(0, _LARGEST_SIZE)
         self.component = Component(
             "denoiser",
             config.component("denoiser"),
@@ -40,52 +48,55 @@ class Denoiser:
                 checkpoint.config("unet"),
                 checkpoint.tensors("unet"),
             ),
-            generators={"timestep": spread},
+            generators=generators,
             rows=2,  # with guidance
         )
 
     def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:
         """For latents of this size, texts of this length, and this many rows."""
         config = self.config
-        return Signature(
-            (
-                TensorSpec("sample", (batch, config.in_channels, height, width), "float32"),
-                TensorSpec("timestep", (batch,), "float32"),
-                TensorSpec(
-                    "encoder_hidden_states", (batch, tokens, config.context_dims[0]), "float32"
-                ),
-            ),
-            (TensorSpec("prediction", (batch, config.out_channels, height, width), "float32"),),
-        )
+        context = (batch, tokens, config.context_dims[0])
+        inputs = [
+            TensorSpec("sample", (batch, config.in_channels, height, width), "float32"),
+            TensorSpec("timestep", (batch,), "float32"),
+            TensorSpec("encoder_hidden_states", context, "float32"),
+        ]
+        if config.text_embeds_dim is not None:
+            inputs.append(TensorSpec("text_embeds", (batch, config.text_embeds_dim), "float32"))
+            inputs.append(TensorSpec("time_ids", (batch, SIZE_NUMBERS), "float32"))
+        prediction = (batch, config.out_channels, height, width)
+        return Signature(tuple(inputs), (TensorSpec("prediction", prediction, "float32"),))
 
     def precompute(
         self,
         session: Session,
         timesteps: npt.NDArray[np.float32],
-        encoder_hidden_states: npt.NDArray[np.float32],
+        told: Mapping[str, npt.NDArray[np.float32]],
     ) -> None:
         """Compute what stays the same over the steps, where a pass has taken it out of them.
 
         Args:
             session: That of the component.
             timesteps: All of the request, (S,).
-            encoder_hidden_states: Conditioning, (B, T, D) float32.
+            told: As for `predict`.
         """
-        session.precompute(timestep=timesteps, encoder_hidden_states=encoder_hidden_states)
+        session.precompute(timestep=timesteps, **told)
 
     def predict(
         self,
         session: Session,
         sample: npt.NDArray[np.float32],
         timestep: float,
-        encoder_hidden_states: npt.NDArray[np.float32],
+        told: Mapping[str, npt.NDArray[np.float32]],
     ) -> npt.NDArray[np.float32]:
-        """Predict from (B, C, H, W) latents at one timestep, given (B, T, D) conditioning.
+        """Predict the noise, or what else the model was trained to predict, (B, C, H, W) float32.
 
-        ``session`` is that of the component.
+        Args:
+            session: That of the component.
+            sample: Latents, (B, C, H, W) float32.
+            timestep: Of all rows.
+            told: Conditioning, float32: ``encoder_hidden_states`` (B, T, D), and for SDXL
+                ``text_embeds`` (B, P) and ``time_ids`` (B, 6).
         """
-        return session.run(
-            sample=sample,
-            timestep=np.full(len(sample), timestep, np.float32),
-            encoder_hidden_states=encoder_hidden_states,
-        )["prediction"]
+        timesteps = np.full(len(sample), timestep, np.float32)
+        return session.run(sample=sample, timestep=timesteps, **told)["prediction"]

@@ -218,7 +218,13 @@ class DiffusionPredictor(ABC):
 
     @abstractmethod
     def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
-        """What text encoders read, by the fields of `Conditioning` that it becomes."""
+        """What text encoders read, by what `_condition` calls what they say of it."""
+
+    def _condition(
+        self, plan: GenerationPlan, embeddings: Mapping[str, FloatArray]
+    ) -> Conditioning:
+        """Make conditioning of embeddings; here, each is a field of it."""
+        return Conditioning(**embeddings)
 
     @abstractmethod
     def _precompute(
@@ -258,7 +264,7 @@ class DiffusionPredictor(ABC):
         *encoders, denoiser, vae_decoder = self._list_parts(plan)
         text_stage = TextStage(self._list_texts(plan), encoders, self._embeddings)
         residency.begin([*text_stage.encoders, denoiser, vae_decoder])
-        told = Conditioning(**text_stage.encode(residency))
+        told = self._condition(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = clock.lap()
         total = len(scheduler.timesteps)

@@ -13,8 +13,8 @@ from fastdeploy_diffusion.predictors.request import (
     GenerationRequest,
     ModelLimits,
     plan_generation,
-    spread_texts,
 )
+from fastdeploy_diffusion.predictors.second_texts import name_second, spread_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +90,8 @@ class FluxPlan(GenerationPlan):
 
     def settings(self, index: int) -> dict[str, Any]:
         """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
-        both = self.prompts_2[index], self.negative_prompts_2[index]
-        prompt_2, negative_2 = (
-            second if second != first else None
-            for first, second in zip(
-                (self.prompts[index], self.negative_prompts[index]), both, strict=True
-            )
-        )
+        prompt_2 = name_second(self.prompts[index], self.prompts_2[index])
+        negative_2 = name_second(self.negative_prompts[index], self.negative_prompts_2[index])
         return {
             **super().settings(index),
             "negative_prompt": self.negative_prompts[index] if self.is_guided else None,
@@ -120,7 +115,7 @@ def plan_flux(
     Warns:
         UserWarning: ``negative_prompt`` has no effect without ``true_cfg_scale``, or the reverse.
     """
-    asked = _widen(request)
+    asked = FluxRequest.widen(request)
     _check_effects(asked, defaults, limits)
     sigmas = _read_sigmas(asked)
     if sigmas is not None:
@@ -134,8 +129,8 @@ def plan_flux(
     is_guided = _is_guided(asked, defaults)
     return FluxPlan(
         **{each.name: getattr(plan, each.name) for each in fields(plan)},
-        prompts_2=_spread_seconds("prompt_2", asked.prompt_2, plan.prompts, asked),
-        negative_prompts_2=_spread_seconds(
+        prompts_2=spread_seconds("prompt_2", asked.prompt_2, plan.prompts, asked),
+        negative_prompts_2=spread_seconds(
             "negative_prompt_2", asked.negative_prompt_2, plan.negative_prompts, asked
         ),
         true_cfg_scale=float(asked.true_cfg_scale) if is_guided else 1.0,
@@ -143,12 +138,6 @@ def plan_flux(
         sigmas=sigmas,
         is_distilled=limits.is_distilled,
     )
-
-
-def _widen(request: GenerationRequest) -> FluxRequest:
-    if isinstance(request, FluxRequest):
-        return request
-    return FluxRequest(**{each.name: getattr(request, each.name) for each in fields(request)})
 
 
 def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: FluxLimits) -> None:
@@ -209,20 +198,3 @@ def _read_sigmas(request: FluxRequest) -> tuple[float, ...] | None:
             fix="leave num_inference_steps out",
         )
     return sigmas
-
-
-def _spread_seconds(
-    name: str, given: Any, firsts: tuple[str, ...], request: FluxRequest
-) -> tuple[str, ...]:
-    """Give each picture its text for T5."""
-    if given is None:
-        return firsts
-    texts = spread_texts(name, given)
-    prompts = len(firsts) // request.num_images_per_prompt
-    if len(texts) == 1:
-        texts = texts * prompts
-    if len(texts) != prompts:
-        raise RequestError(
-            f"{name} has {len(texts)} texts for {prompts} prompts", allowed=f"one, or {prompts}"
-        )
-    return tuple(text for text in texts for _ in range(request.num_images_per_prompt))

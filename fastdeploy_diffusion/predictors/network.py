@@ -24,6 +24,8 @@ class Network:
         source: Its weights.
         wrap: Turns it into the layer that engines run.
         prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
+        form: What ``wrap`` makes of the layer, in words, where families differ in it: they may
+            share weights, and must not share builds.
     """
 
     make: Callable[[], Any]
@@ -31,6 +33,7 @@ class Network:
     source: TensorSource
     wrap: Callable[[Any], Any] = lambda layer: layer
     prefix: str = ""
+    form: str = ""
 
     def load(self) -> Any:
         """Make the layer with its weights, in eval mode.
@@ -54,7 +57,11 @@ class Network:
         Args:
             root: Where builds are kept, and the digests of weights, so that each is read once.
         """
-        return {"config": dict(self.config), "weights": recall_digest(self.source, root)}
+        return {
+            "config": dict(self.config),
+            "weights": recall_digest(self.source, root),
+            "form": self.form,
+        }
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one weight by its name in the loaded layer, float32, in PyTorch's layout."""

@@ -20,7 +20,7 @@ class PooledTextEncoder(CLIPEncoder):
     def __init__(
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
     ) -> None:
-        super().__init__(checkpoint, config, tokenizer, PooledTextConditioner)
+        super().__init__(checkpoint, config, tokenizer, PooledTextConditioner, "pooled")
 
     def signature(self) -> Signature:
         """For any number of texts of the tokenizer's length."""

@@ -1,11 +1,12 @@
 """What a caller asks for, and the checked plan made of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
@@ -59,6 +60,23 @@ class GenerationRequest:
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
+
+    @classmethod
+    def widen(cls, request: "GenerationRequest") -> Self:
+        """Give a request as one of this class, whose further fields are left out.
+
+        Raises:
+            RequestError: It is one of another family.
+        """
+        if isinstance(request, cls):
+            return request
+        if type(request) is not GenerationRequest:
+            raise RequestError(
+                f"the request is a {type(request).__name__}, which asks for what this model does "
+                "not have",
+                allowed=f"GenerationRequest, {cls.__name__}",
+            )
+        return cls(**{each.name: getattr(request, each.name) for each in fields(request)})
 
 
 @dataclass(frozen=True)

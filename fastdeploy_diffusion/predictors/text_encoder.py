@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.predictors.clip_encoder import CLIPEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
@@ -16,15 +17,39 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 class TextEncoder(CLIPEncoder):
     """Tokenizer and CLIP text encoder, of which Stable Diffusion takes the hidden states.
 
-    Args and errors are those of `CLIPEncoder`, without ``wrap``.
+    Args and errors are those of `CLIPEncoder`, without ``wrap`` and ``form``.
+
+    Args:
+        normalize: Whether the hidden states go through the final LayerNorm.
+        unread: How many of the last layers nobody reads.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
+        self,
+        checkpoint: Checkpoint,
+        config: DiffusionConfig,
+        tokenizer: CLIPTokenizer,
+        name: str = "text_encoder",
+        model_class: type[CLIPTextModel] = CLIPTextModel,
+        *,
+        normalize: bool = True,
+        unread: int = 0,
     ) -> None:
         super().__init__(
-            checkpoint, config, tokenizer, lambda encoder: TextConditioner(encoder, normalize=True)
+            checkpoint,
+            config,
+            tokenizer,
+            lambda encoder: TextConditioner(encoder, normalize),
+            "normalized hidden states" if normalize else "hidden states",
+            name,
+            model_class,
         )
+        self._unread = unread
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled output."""
+        return self.config.hidden_size
 
     def signature(self, batch: Size = None) -> Signature:
         """For this many texts of the tokenizer's length."""
@@ -34,18 +59,20 @@ class TextEncoder(CLIPEncoder):
             (TensorSpec("input_ids", (batch, tokens), "int64"),),
             (
                 TensorSpec("hidden_states", (layers, batch, tokens, width), "float32"),
-                TensorSpec("pooled", (batch, width), "float32"),
+                TensorSpec("pooled", (batch, self.pooled_dim), "float32"),
             ),
         )
 
     def check_clip_skip(self, clip_skip: int) -> None:
         """Refuse a number of layers that the encoder does not have."""
-        if not 0 <= clip_skip <= self.config.num_hidden_layers:
+        largest = self.config.num_hidden_layers - self._unread
+        if not 0 <= clip_skip <= largest:
             raise RequestError(
                 f"clip_skip is {clip_skip}",
-                allowed=f"0 to {self.config.num_hidden_layers}, the encoder's layers",
+                allowed=f"0 to {largest}, the layers of {self.component.name}",
             )
 
     def read(self, texts: Sequence[str], clip_skip: int) -> Texts:
         """Ask for the hidden states (T, D) of N texts, but for this many of the last layers."""
-        return self._read(texts, self.tokenizer.encode, Wanted("hidden_states", -(clip_skip + 1)))
+        layer = -(clip_skip + self._unread + 1)
+        return self._read(texts, self.tokenizer.encode, Wanted("hidden_states", layer))

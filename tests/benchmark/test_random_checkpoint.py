@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 from tiny_flux import shrink, tiny_schnell  # noqa: F401  (a fixture)
+from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark import needs, random_checkpoint
@@ -17,10 +18,16 @@ from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_SCHNELL
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
-from fastdeploy_diffusion.errors import ConfigError, ResourceError, UnsupportedModelError
-from fastdeploy_diffusion.tokenizers import T5Tokenizer
+from fastdeploy_diffusion.errors import ConfigError, ResourceError
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 
-PARAMETERS = {"sd15": 1.066e9, "sd21": 1.290e9, "flux-dev": 16.871e9, "flux-schnell": 16.860e9}
+PARAMETERS = {
+    "sd15": 1.066e9,
+    "sd21": 1.290e9,
+    "sdxl": 3.469e9,
+    "flux-dev": 16.871e9,
+    "flux-schnell": 16.860e9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,21 @@ def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):  # noqa: F811
     np.testing.assert_array_equal(tokenizer.encode(prompts, 64).input_ids, theirs)
 
 
+def test_diffusers_reads_sdxl_and_its_tokenizers(tiny_sdxl):  # noqa: F811
+    from diffusers import StableDiffusionXLPipeline
+
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False)
+    ours = open_checkpoint(tiny_sdxl)
+    assert pipeline.config.force_zeros_for_empty_prompt
+    compare_weights(pipeline, ours)
+    prompts = ["a large red star on a blue background", "Hello!!", ""]
+    for name in ("tokenizer", "tokenizer_2"):
+        theirs = getattr(pipeline, name)(prompts, padding="max_length").input_ids
+        tokenizer = CLIPTokenizer.from_folder(ours.folder(name))
+        np.testing.assert_array_equal(tokenizer.encode(prompts).input_ids, theirs)
+    assert tokenizer.pad_id == 0
+
+
 def compare_weights(pipeline, ours):
     for name in WEIGHT_COMPONENTS[ours.family]:
         theirs = {
@@ -93,9 +115,6 @@ def test_architectures_have_the_published_sizes(name):
 def test_an_architecture_that_is_not_there():
     with pytest.raises(ConfigError, match="did you mean 'sd15'"):
         make_random_checkpoint("sd-15")
-    with pytest.raises(UnsupportedModelError, match="draws with the family sdxl") as caught:
-        make_random_checkpoint("sdxl")
-    assert caught.value.allowed == "sd15, sd21, flux-dev, flux-schnell"
 
 
 @pytest.fixture
@@ -116,7 +135,7 @@ def pretend_to_have(monkeypatch, *, memory=10**12, disk=10**12):
         (
             {"memory": 24 * 2**30},
             r"at least 62\.8 GiB of memory, and 24\.0 GiB of 24\.0 GiB are available",
-            "take one that fits: sd15, sd21",
+            "take one that fits: sd15, sd21, sdxl",
         ),
         (
             {"disk": 30 * 2**30},

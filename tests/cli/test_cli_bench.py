@@ -36,7 +36,6 @@ def run(*words, code=0):
         (["--model", "no/such"], "no/such does not exist"),
         (["--model", "shapes", "--random-weights", "sd15"], "one of both"),
         (["--random-weights", "sd-15"], "did you mean 'sd15'"),
-        (["--random-weights", "sdxl"], "no pipeline of this version draws with the family sdxl"),
         (["--size", "100x128"], "width is 100"),
         (["--sweep", "step"], "did you mean 'steps'"),
         (["--sweep", "steps", "--batch", "1,2"], "only what is swept changes"),

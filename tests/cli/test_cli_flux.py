@@ -113,6 +113,8 @@ def test_options_of_flux_are_refused_by_others(tiny_sd1, words, message):  # noq
     stderr = refuse("generate", "x", "--model", tiny_sd1, *words)
     assert f"error: {message}{tiny_sd1}, a checkpoint of the family sd1" in stderr
     assert f"fix: leave {words[0]} out" in stderr
+    families = "SDXL or Flux" if words[0] == "--prompt-2" else "Flux"
+    assert f"allowed: {words[0]} for a checkpoint of {families}\n" in stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
+from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
@@ -17,6 +17,7 @@ from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
 from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
 
 PASSES = (
@@ -50,6 +51,26 @@ def test_sd_1_5_has_the_promised_counts(component, counts):
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
     assert not any(result.skipped for result in results)
+
+
+def test_the_unet_of_sdxl_has_the_promised_counts():
+    network = build_skeleton(lambda: MAKERS["unet"](SDXL_BASE["unet"]))
+    promised = {
+        "fuse-attention": 140,
+        "fuse-group-norm-silu": 35,
+        "fuse-group-norm": 11,
+        "split-geglu": 70,
+        "fuse-gelu": 70,
+        "fuse-silu": 54,
+    }
+    passes = choose_passes(list(promised), "openvino")
+    assert {each.name: each.expect(network) for each in passes} == promised
+    results, _ = apply_passes(PASSES, network, strict=True)
+    # Down two transformers of 2 blocks and two of 10, up three of each, and 10 in the middle.
+    blocks = 2 * 2 + 2 * 10 + 3 * 10 + 3 * 2 + 10
+    counts = [blocks, blocks, 2, 21, 15, 0]
+    assert [result.count for result in results] == counts
+    assert [result.expected for result in results] == counts
 
 
 def test_a_place_that_is_missed_is_an_error():

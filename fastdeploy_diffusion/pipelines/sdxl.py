@@ -1,0 +1,150 @@
+"""Stable Diffusion XL (Podell et al., 2023), the base model."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.pipelines.family import open_for
+from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
+from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline, join
+from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
+from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedTextEncoder
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
+from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
+from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer
+
+_ZEROS = "force_zeros_for_empty_prompt"
+
+
+class SDXLPipeline(UNetPipeline):
+    """Text to image with a checkpoint of Stable Diffusion XL; its refiner is not implemented.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
+        UnsupportedModelError: It is of another family, its parts do not fit together, or its
+            configs ask for what is not implemented.
+        ConfigError: An option that SDXL does not have.
+        EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
+    """
+
+    request_class = SDXLRequest
+    model_name: ClassVar[str] = "SDXL"
+    own_guidance_scale: ClassVar[float] = 5.0
+    own_sample_size: ClassVar[int] = 128
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__(config, open_for("SDXLPipeline", config))
+        self._check_fit()
+        self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)
+        if not isinstance(self._has_zeros, bool):
+            raise CheckpointError(
+                f"{self._checkpoint.path}: {_ZEROS} is {self._has_zeros!r}", allowed="true, false"
+            )
+
+    def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
+        checkpoint, config = self._checkpoint, self.config
+        first, second = (
+            CLIPTokenizer.from_folder(folder)
+            for folder in find_tokenizers(checkpoint, config, "SDXL", "that pads with !")
+        )
+        # The last layer but one, before the final LayerNorm.
+        self._text_encoder = TextEncoder(checkpoint, config, first, normalize=False, unread=1)
+        self._text_encoder_2 = ProjectedTextEncoder(
+            checkpoint, config, second, normalize=False, unread=1
+        )
+        return self._text_encoder, self._text_encoder_2
+
+    def _check_fit(self) -> None:
+        unet, first, second = self._denoiser.config, self._text_encoder, self._text_encoder_2
+        for what, given, name, wanted in (
+            (
+                "tokenizer_2 gives tokens,",
+                second.tokenizer.max_length,
+                "tokenizer's number",
+                first.tokenizer.max_length,
+            ),
+            (
+                "both text encoders give features, together as wide as",
+                first.config.hidden_size + second.config.hidden_size,
+                "UNet's cross_attention_dim",
+                unet.context_dims[0],
+            ),
+            (
+                "text_encoder_2 sums up texts in",
+                second.pooled_dim,
+                "UNet's share for them in projection_class_embeddings_input_dim",
+                unet.text_embeds_dim,
+            ),
+        ):
+            if given != wanted:
+                raise UnsupportedModelError(
+                    f"{self._checkpoint.path}: {what} {given}, and the {name} is {wanted}",
+                    allowed="the base model of SDXL, and what was made of it",
+                    fix="use the components of one text-to-image checkpoint",
+                )
+
+    def _plan(self, request: GenerationRequest) -> SDXLPlan:
+        plan = plan_sdxl(request, self.config.defaults, self._limits, has_zeros=self._has_zeros)
+        for each in self._text_encoders:
+            each.check_clip_skip(request.clip_skip or 0)
+        return plan
+
+    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
+        xl, first, second = _as_sdxl(plan), self._text_encoder, self._text_encoder_2
+        clip_skip = plan.request.clip_skip or 0
+        texts = {
+            "first": first.read(xl.prompts, clip_skip),
+            "second": second.read(xl.prompts_2, clip_skip),
+            "pooled": second.read_pooled(xl.prompts_2),
+        }
+        if xl.is_guided and not xl.has_zero_negative:
+            # As in diffusers, layers are skipped for prompts, and never for negative prompts.
+            texts["negative_first"] = first.read(xl.negative_prompts, 0)
+            texts["negative_second"] = second.read(xl.negative_prompts_2, 0)
+            texts["negative_pooled"] = second.read_pooled(xl.negative_prompts_2)
+        return texts
+
+    def _condition(
+        self, plan: GenerationPlan, embeddings: Mapping[str, FloatArray]
+    ) -> Conditioning:
+        features = np.concatenate([embeddings["first"], embeddings["second"]], axis=-1)
+        pooled = embeddings["pooled"]
+        if not plan.is_guided:
+            return Conditioning(features, None, pooled)
+        if _as_sdxl(plan).has_zero_negative:
+            return Conditioning(features, np.zeros_like(features), pooled, np.zeros_like(pooled))
+        both = [embeddings["negative_first"], embeddings["negative_second"]]
+        negative = np.concatenate(both, axis=-1)
+        return Conditioning(features, negative, pooled, embeddings["negative_pooled"])
+
+    def _tell(self, plan: GenerationPlan, told: Conditioning) -> dict[str, FloatArray]:
+        xl, is_guided = _as_sdxl(plan), told.negative_prompt_embeds is not None
+        negative = _require_pooled(told.negative_pooled_prompt_embeds) if is_guided else None
+        sizes = np.tile(np.array(xl.sizes, np.float32), (len(told.prompt_embeds), 1))
+        negative_sizes = np.tile(np.array(xl.negative_sizes, np.float32), (len(sizes), 1))
+        return {
+            **super()._tell(plan, told),
+            "text_embeds": join(negative, _require_pooled(told.pooled_prompt_embeds)),
+            "time_ids": join(negative_sizes if is_guided else None, sizes),
+        }
+
+
+def _as_sdxl(plan: GenerationPlan) -> SDXLPlan:
+    if not isinstance(plan, SDXLPlan):
+        raise TypeError(f"a {type(plan).__name__} is not a plan of SDXL")
+    return plan
+
+
+def _require_pooled(embeddings: FloatArray | None) -> FloatArray:
+    # A callback may give negative embeddings where guidance was off, and these it cannot give.
+    if embeddings is None:
+        raise RequestError("there is no pooled text", fix="give a guidance_scale above 1")
+    return embeddings

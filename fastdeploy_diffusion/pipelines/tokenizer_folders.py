@@ -1,0 +1,58 @@
+"""Where the tokenizers of a checkpoint are."""
+
+from pathlib import Path
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import CheckpointError
+
+
+def find_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> Path:
+    """Find the folder of the one tokenizer that a family has.
+
+    Raises:
+        CheckpointError: A single file carries none, and the configuration names none.
+    """
+    folder = config.tokenizer_path or checkpoint.folder("tokenizer")
+    if folder is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is a single file, which carries no tokenizer",
+            allowed="tokenizer_path, a folder with tokenizer.json or vocab.json and merges.txt",
+            fix='DiffusionConfig(…, tokenizer_path="…/tokenizer"): the tokenizer folder of any '
+            "diffusers folder of the same family",
+        )
+    return Path(folder)
+
+
+def find_tokenizers(
+    checkpoint: Checkpoint, config: DiffusionConfig, model: str, second: str
+) -> tuple[Path, Path]:
+    """Find the folders of both tokenizers that a family has.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: May name a folder that holds both.
+        model: What to call the family.
+        second: What the second one is of.
+
+    Raises:
+        CheckpointError: One of them is not there.
+    """
+    names = "tokenizer", "tokenizer_2"
+    if config.tokenizer_path is not None:
+        folders = Path(config.tokenizer_path) / names[0], Path(config.tokenizer_path) / names[1]
+        if not all(each.is_dir() for each in folders):
+            raise CheckpointError(
+                f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
+                allowed=f"a folder with the folders tokenizer (of CLIP) and tokenizer_2 ({second})",
+                fix=f"give any diffusers folder of {model}, not one of its components",
+            )
+        return folders
+    own = [checkpoint.folder(name) for name in names]
+    if own[0] is None or own[1] is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is a single file, which carries no tokenizers",
+            allowed="tokenizer_path, a folder with the folders tokenizer and tokenizer_2",
+            fix=f'DiffusionConfig(…, tokenizer_path="…"): any diffusers folder of {model}',
+        )
+    return own[0], own[1]

@@ -1,0 +1,185 @@
+"""What the pipelines of families with a UNet have in common."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
+from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
+from fastdeploy_diffusion.predictors.denoiser import Denoiser
+from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
+from fastdeploy_diffusion.predictors.guidance import guide
+from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.request import GenerationPlan, ModelLimits
+from fastdeploy_diffusion.predictors.shape_ranges import resolve_ranges
+from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.schedulers import create_scheduler
+from fastdeploy_diffusion.schedulers.base import Scheduler
+
+_FOR_KNOWN_SIZES = {
+    "phase-upsample": "leaves the denoiser's upsamplers the plain way, for its latents may be "
+    "of an odd size; it works on the VAE decoder",
+    "winograd-4x4": "changes nothing: its tiles are laid out for sizes that are known",
+    "winograd-2x2": "changes nothing: its tiles are laid out for sizes that are known",
+    "channels-last": "changes nothing: the tiles that it is for are laid out for sizes that are "
+    "known",
+}
+"""What passes do less of where sizes are open."""
+
+
+class UNetPipeline(CheckpointPredictor):
+    """Text to image with CLIP's text encoders, a UNet and an autoencoder; a family names itself.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+        checkpoint: Opened.
+
+    Raises:
+        CheckpointError: The checkpoint lacks a tokenizer.
+        UnsupportedModelError: Its configs ask for what is not implemented.
+        ConfigError: An option that the family does not have.
+        EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
+    """
+
+    model_name: ClassVar[str]
+    # Where neither request nor configuration nor checkpoint says it.
+    own_guidance_scale: ClassVar[float] = 7.5
+    own_sample_size: ClassVar[int] = 64
+
+    def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
+        _check_config(config, self.model_name)
+        super().__init__(config, checkpoint)
+        self._text_encoders = self._open_text_encoders()
+        self._denoiser = Denoiser(checkpoint, config)
+        self._vae = VAEDecoder(checkpoint, config)
+        self._limits = self._read_limits()
+        self._scheduler_config = checkpoint.config("scheduler")
+        if config.prediction_type is not None:
+            self._scheduler_config["prediction_type"] = config.prediction_type
+        # Refuses a scheduler that is not implemented now, not at the first picture.
+        scheduler = create_scheduler(self._scheduler_config, config.scheduler)
+        self._scheduler_name = type(scheduler).__name__
+        self._components = (
+            *(each.component for each in self._text_encoders),
+            self._denoiser.component,
+            self._vae.component,
+        )
+
+    @abstractmethod
+    def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
+        """Open what reads texts, in the order in which it runs; all read as many tokens."""
+
+    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+        scheduler = create_scheduler(
+            self._scheduler_config, self.config.scheduler, eta=plan.request.eta
+        )
+        scheduler.set_timesteps(plan.num_inference_steps)
+        return scheduler
+
+    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
+        _, height, width = plan.latent_shape
+        tokens = self._text_encoders[0].tokenizer.max_length
+        ranges = self._limits.ranges
+        if ranges is None:
+            signatures = (
+                *(each.signature() for each in self._text_encoders),
+                self._denoiser.signature(height, width, tokens),
+                self._vae.signature(height, width),
+            )
+        else:
+            signatures = (
+                *(each.signature(ranges.texts) for each in self._text_encoders),
+                self._denoiser.signature(ranges.height, ranges.width, tokens, ranges.batch),
+                self._vae.signature(ranges.height, ranges.width, 1),
+            )
+        sizes = {"height": height, "width": width}
+        return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
+
+    def _tell(self, plan: GenerationPlan, told: Conditioning) -> dict[str, FloatArray]:
+        """What the UNet is told, of one batch: that of negative prompts first, under guidance."""
+        return {"encoder_hidden_states": join(told.negative_prompt_embeds, told.prompt_embeds)}
+
+    def _precompute(
+        self,
+        session: Session,
+        plan: GenerationPlan,
+        timesteps: Sequence[float],
+        told: Conditioning,
+    ) -> None:
+        values = np.array(timesteps, np.float32)
+        self._denoiser.precompute(session, values, self._tell(plan, told))
+
+    def _predict(
+        self,
+        session: Session,
+        plan: GenerationPlan,
+        latents: FloatArray,
+        timestep: float,
+        told: Conditioning,
+    ) -> FloatArray:
+        feeds = self._tell(plan, told)
+        if told.negative_prompt_embeds is None:
+            return self._denoiser.predict(session, latents, timestep, feeds)
+        doubled = np.concatenate([latents, latents])
+        predicted = self._denoiser.predict(session, doubled, timestep, feeds)
+        negative, positive = np.split(predicted, 2)
+        return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
+
+    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
+        return self._vae.decode(session, latents)
+
+    def _read_limits(self) -> ModelLimits:
+        config, unet, vae = self.config, self._denoiser.config, self._vae.config
+        scale = vae.downscale
+        if unet.in_channels != vae.latent_channels:
+            raise UnsupportedModelError(
+                f"the UNet takes {unet.in_channels} channels, and latents have "
+                f"{vae.latent_channels}: an inpainting or depth model, perhaps",
+                allowed="text-to-image models",
+            )
+        size = unet.sample_size if unet.sample_size is not None else self.own_sample_size
+        sizes = size if isinstance(size, tuple) else (size, size)
+        height, width = (scale * each for each in sizes)
+        ranges = resolve_ranges(config, height, width, scale)
+        if ranges is not None:
+            for name in config.passes or ():
+                if name in _FOR_KNOWN_SIZES:
+                    message = f"with enable_dynamic_shape, the pass {name} {_FOR_KNOWN_SIZES[name]}"
+                    warnings.warn(message, UserWarning, stacklevel=4)
+            height, width = scale * ranges.height.opt, scale * ranges.width.opt
+        return ModelLimits(
+            height,
+            width,
+            scale,
+            vae.latent_channels,
+            ranges,
+            guidance_scale=self.own_guidance_scale,
+        )
+
+
+def join(negative: FloatArray | None, positive: FloatArray) -> FloatArray:
+    """Join what is told of negative prompts and of prompts, if there are any of the former."""
+    return positive if negative is None else np.concatenate([negative, positive])
+
+
+def _check_config(config: DiffusionConfig, model: str) -> None:
+    if config.defaults.max_sequence_length is not None:
+        raise ConfigError(
+            f"defaults.max_sequence_length is {config.defaults.max_sequence_length}, which "
+            f"{model} does not have",
+            allowed="the tokenizer's own length",
+            fix="leave it out",
+        )
+    if config.memory == "streamed":
+        raise ConfigError(
+            f"memory is 'streamed', which {model} does not have",
+            allowed="resident, staged",
+            fix="memory='staged'",
+        )

@@ -1,0 +1,121 @@
+"""What a caller asks of SDXL beyond what all families know, and the checked plan made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastdeploy_diffusion.config import RequestDefaults
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.predictors.request import (
+    GenerationPlan,
+    GenerationRequest,
+    ModelLimits,
+    plan_generation,
+)
+from fastdeploy_diffusion.predictors.second_texts import name_second, spread_seconds
+from fastdeploy_diffusion.predictors.size_conditions import (
+    SIZE_CONDITIONS,
+    SizeNumbers,
+    read_size_numbers,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDXLRequest(GenerationRequest):
+    """One call of text-to-image with Stable Diffusion XL; pairs are numbers of pixels.
+
+    Args:
+        prompt_2: What the second text encoder reads: one text for all prompts, or one each;
+            ``prompt`` if left out.
+        negative_prompt_2: The same for ``negative_prompt``.
+        original_size: Height and width of the photograph that the picture is to look like; the
+            picture's own if left out (Podell et al., 2023, section 2.2).
+        crops_coords_top_left: Top and left of the crop that it is to look like; (0, 0) if left out.
+        target_size: Height and width that it is to look right in; the picture's own if left out.
+        negative_original_size: The same for the negative prompt, with ``negative_target_size``;
+            without both, the negative prompt is told what the prompt is told.
+        negative_crops_coords_top_left: The same for the negative prompt, with both of its sizes.
+        negative_target_size: The same for the negative prompt, with ``negative_original_size``.
+    """
+
+    prompt_2: str | Sequence[str] | None = None
+    negative_prompt_2: str | Sequence[str] | None = None
+    original_size: tuple[int, int] | None = None
+    crops_coords_top_left: tuple[int, int] | None = None
+    target_size: tuple[int, int] | None = None
+    negative_original_size: tuple[int, int] | None = None
+    negative_crops_coords_top_left: tuple[int, int] | None = None
+    negative_target_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class SDXLPlan(GenerationPlan):
+    """A request with every default filled in and every value checked.
+
+    ``prompts_2`` and ``negative_prompts_2`` have one entry for each picture. Where
+    ``has_zero_negative``, zeros take the place of what encoders say of negative prompts.
+    """
+
+    prompts_2: tuple[str, ...]
+    negative_prompts_2: tuple[str, ...]
+    has_negative: bool
+    has_zero_negative: bool
+    sizes: SizeNumbers
+    negative_sizes: SizeNumbers
+
+    def settings(self, index: int) -> dict[str, Any]:
+        """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
+        negative, negative_2 = self.negative_prompts[index], self.negative_prompts_2[index]
+        given = {name: getattr(self.request, name) for name in SIZE_CONDITIONS}
+        return {
+            **super().settings(index),
+            # An empty one is not the same as none.
+            "negative_prompt": negative if self.has_negative else None,
+            "prompt_2": name_second(self.prompts[index], self.prompts_2[index]),
+            "negative_prompt_2": name_second(negative, negative_2),
+            **{name: pair and [int(each) for each in pair] for name, pair in given.items()},
+        }
+
+
+def plan_sdxl(
+    request: GenerationRequest, defaults: RequestDefaults, limits: ModelLimits, *, has_zeros: bool
+) -> SDXLPlan:
+    """Fill in defaults (request > config > model) and check every value.
+
+    Args:
+        request: What is asked for.
+        defaults: Of the configuration.
+        limits: Of the model.
+        has_zeros: Whether zeros take the place of a negative prompt that nobody gives.
+
+    Raises:
+        RequestError: A value is not allowed; the message says which are.
+
+    Warns:
+        UserWarning: Sizes for the negative prompt have no effect without guidance.
+    """
+    asked = SDXLRequest.widen(request)
+    plan = plan_generation(asked, defaults, limits)
+    has_negative = asked.negative_prompt is not None or defaults.negative_prompt is not None
+    if has_zeros and asked.negative_prompt_2 is not None and not has_negative:
+        raise RequestError(
+            "negative_prompt_2 is given, and negative_prompt is not: without one, this model "
+            "takes zeros for both",
+            fix="give negative_prompt as well, which may be empty",
+        )
+    sizes, negative_sizes = read_size_numbers(
+        {name: getattr(asked, name) for name in SIZE_CONDITIONS},
+        (plan.height, plan.width),
+        is_guided=plan.is_guided,
+    )
+    return SDXLPlan(
+        **{each.name: getattr(plan, each.name) for each in fields(plan)},
+        prompts_2=spread_seconds("prompt_2", asked.prompt_2, plan.prompts, asked),
+        negative_prompts_2=spread_seconds(
+            "negative_prompt_2", asked.negative_prompt_2, plan.negative_prompts, asked
+        ),
+        has_negative=has_negative,
+        has_zero_negative=has_zeros and not has_negative,
+        sizes=sizes,
+        negative_sizes=negative_sizes,
+    )

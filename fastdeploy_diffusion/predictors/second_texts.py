@@ -1,0 +1,38 @@
+"""Texts for the second text encoder of families that have one."""
+
+from typing import Any
+
+from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.predictors.request import GenerationRequest, spread_texts
+
+
+def spread_seconds(
+    name: str, given: Any, firsts: tuple[str, ...], request: GenerationRequest
+) -> tuple[str, ...]:
+    """Give each picture its text for the second encoder.
+
+    Args:
+        name: Of the setting.
+        given: Its value; ``None`` for what the first encoder reads.
+        firsts: What that is, for each picture.
+        request: Says how many pictures a prompt has.
+
+    Raises:
+        RequestError: It is not one text, or one for each prompt.
+    """
+    if given is None:
+        return firsts
+    texts = spread_texts(name, given)
+    prompts = len(firsts) // request.num_images_per_prompt
+    if len(texts) == 1:
+        texts = texts * prompts
+    if len(texts) != prompts:
+        raise RequestError(
+            f"{name} has {len(texts)} texts for {prompts} prompts", allowed=f"one, or {prompts}"
+        )
+    return tuple(text for text in texts for _ in range(request.num_images_per_prompt))
+
+
+def name_second(first: str, second: str) -> str | None:
+    """Give a second text as a setting: nothing where it is the first one, too."""
+    return second if second != first else None

@@ -1,0 +1,72 @@
+"""The sizes that SDXL is told beside the texts (Podell et al., 2023, section 2.2)."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastdeploy_diffusion.errors import RequestError
+
+SizeNumbers = tuple[int, ...]
+"""Height and width of the original, top and left of the crop, height and width of the target."""
+
+_PARTS = ("original_size", "crops_coords_top_left", "target_size")
+_NEGATIVE_PARTS = tuple(f"negative_{name}" for name in _PARTS)
+SIZE_CONDITIONS = (*_PARTS, *_NEGATIVE_PARTS)
+
+
+def read_size_numbers(
+    given: Mapping[str, Any], size: tuple[int, int], *, is_guided: bool
+) -> tuple[SizeNumbers, SizeNumbers]:
+    """Check what a request says of sizes, and fill in what it leaves out.
+
+    Args:
+        given: By the names of ``SIZE_CONDITIONS``; ``None`` where left out.
+        size: Height and width of the picture.
+        is_guided: Whether there is a negative prompt that can be told anything.
+
+    Returns:
+        What the prompt is told, and what the negative prompt is told.
+
+    Raises:
+        RequestError: A value is no pair of whole numbers, or one for the negative prompt has no
+            effect without another.
+
+    Warns:
+        UserWarning: There is no negative prompt that is told.
+    """
+    pairs = {name: _read_pair(name, pair) for name, pair in given.items() if pair is not None}
+    original, target = (pairs.get(name, size) for name in ("original_size", "target_size"))
+    sizes = (*original, *pairs.get("crops_coords_top_left", (0, 0)), *target)
+    negative = [name for name in _NEGATIVE_PARTS if name in pairs]
+    if not negative:
+        return sizes, sizes
+    wanted = ("negative_original_size", "negative_target_size")
+    if missing := [name for name in wanted if name not in pairs]:
+        raise RequestError(
+            f"{' and '.join(negative)} given without {' and '.join(missing)}",
+            allowed=f"{' and '.join(wanted)} together, or none of them",
+            fix=f"give {' and '.join(missing)}, too",
+        )
+    if not is_guided:
+        message = f"{', '.join(negative)} have no effect with a guidance_scale of 1 or less"
+        warnings.warn(message, UserWarning, stacklevel=5)
+    crop = pairs.get("negative_crops_coords_top_left", (0, 0))
+    return sizes, (*pairs[wanted[0]], *crop, *pairs[wanted[1]])
+
+
+def _read_pair(name: str, given: Any) -> tuple[int, int]:
+    least = 0 if name.endswith("top_left") else 1
+    is_pair = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
+    if not is_pair or not all(_is_whole(each) and each >= least for each in given):
+        first, second = ("top", "left") if least == 0 else ("height", "width")
+        raise RequestError(
+            f"{name} is {given!r}",
+            allowed=f"({first}, {second}), two whole numbers of pixels of {least} or more",
+        )
+    return int(given[0]), int(given[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
