@@ -4,8 +4,10 @@
 memory, which is the quickest that diffusers is on a CPU without compiling.
 """
 
+import json
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 try:
     import diffusers
@@ -16,23 +18,29 @@ else:
     MISSING = ""
 
 TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# What draws, and what of it would do more than draw.
+PIPELINES = {
+    "StableDiffusionPipeline": {"safety_checker": None},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+}
 
 
 class Painter:
-    """Draws with `StableDiffusionPipeline`; a task says what (`fastdeploy_diffusion.benchmark`)."""
+    """Draws with the checkpoint's own pipeline; a task: `fastdeploy_diffusion.benchmark`."""
 
     keeps_builds = False
 
     def __init__(self, task):
         if task["precision"] not in TYPES:
             raise ValueError(f"diffusers: {task['precision']}, not {', '.join(TYPES)}")
+        name = read_pipeline_name(Path(task["model_path"]))
         if MISSING:
             raise ModuleNotFoundError(MISSING)
         precision = getattr(torch, TYPES[task["precision"]])
         torch.set_num_threads(task["threads"])
         self._task = task
-        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            task["model_path"], dtype=precision, safety_checker=None
+        pipeline = getattr(diffusers, name).from_pretrained(
+            task["model_path"], dtype=precision, **PIPELINES[name]
         )
         if pipeline.dtype != precision:
             # Older versions pass over the name that newer ones want.
@@ -47,7 +55,8 @@ class Painter:
             for network in (pipeline.unet, pipeline.vae):
                 network.to(memory_format=torch.channels_last)
         self._clock = Clock(self._device)
-        self._clock.watch(pipeline.text_encoder, "text_encoder", "forward")
+        for part in sorted(set(pipeline.components) & {"text_encoder", "text_encoder_2"}):
+            self._clock.watch(getattr(pipeline, part), "text_encoder", "forward")
         self._clock.watch(pipeline.vae, "vae_decoder", "decode")
 
     def describe(self):
@@ -84,6 +93,21 @@ class Painter:
         ).images
         stages = {name: sum(seconds) for name, seconds in self._clock.seconds.items()}
         return pictures, {**stages, "step": self._clock.split_steps(ends)}
+
+
+def read_pipeline_name(folder):
+    """Read which pipeline a folder is for.
+
+    Raises:
+        ValueError: It is another, or no folder.
+    """
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise ValueError(f"diffusers: a diffusers folder, not {folder.name}")
+    name = json.loads(file.read_text(encoding="utf-8"))["_class_name"]
+    if name not in PIPELINES:
+        raise ValueError(f"diffusers: {name}, not {', '.join(PIPELINES)}")
+    return name
 
 
 class Clock:

@@ -9,6 +9,7 @@ import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 from diffusers import EulerDiscreteScheduler
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
+from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
@@ -30,6 +31,7 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
     ("name", "changes", "message"),
     [
         ("diffusers", {"precision": "int8"}, "diffusers: int8, not fp32, fp16, bf16"),
+        ("diffusers", {"model_path": "x/model.safetensors"}, "a diffusers folder, not model.safet"),
         ("onnxruntime", {"precision": "bf16"}, "onnxruntime: bf16, not fp32"),
         ("onnxruntime", {"device": "gpu"}, "on the cpu, not on gpu"),
         ("openvino-genai", {"precision": "int8"}, "openvino-genai: int8, not fp32, bf16, fp16"),
@@ -45,6 +47,11 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
 def test_what_a_peer_cannot_do_is_refused(tiny_sd1, name, changes, message):  # noqa: F811
     with pytest.raises(ValueError, match=message):
         load_adapter(name).Painter(make_task(tiny_sd1, **changes))
+
+
+def test_diffusers_refuses_what_it_draws_in_another_way(tiny_schnell):  # noqa: F811
+    with pytest.raises(ValueError, match=r"diffusers: FluxPipeline, not StableDiffusionP.*XLPip"):
+        load_adapter("diffusers").Painter(make_task(tiny_schnell))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-genai", "sdcpp"])
