@@ -22,6 +22,7 @@ TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PIPELINES = {
     "StableDiffusionPipeline": {"safety_checker": None},
     "StableDiffusionXLPipeline": {"add_watermarker": False},
+    "FluxPipeline": {},
 }
 
 
@@ -52,8 +53,8 @@ class Painter:
         self._device = task["device"].replace("gpu", "cuda")
         self._pipeline = pipeline.to(self._device)
         if task["precision"] != "fp32":
-            for network in (pipeline.unet, pipeline.vae):
-                network.to(memory_format=torch.channels_last)
+            for part in sorted(set(pipeline.components) & {"unet", "vae"}):
+                getattr(pipeline, part).to(memory_format=torch.channels_last)
         self._clock = Clock(self._device)
         for part in sorted(set(pipeline.components) & {"text_encoder", "text_encoder_2"}):
             self._clock.watch(getattr(pipeline, part), "text_encoder", "forward")
@@ -85,14 +86,25 @@ class Painter:
         pictures = self._pipeline(
             list(prompts),
             num_inference_steps=steps,
-            guidance_scale=self._task["guidance_scale"],
             height=self._task["height"],
             width=self._task["width"],
             generator=generators,
             callback_on_step_end=note,
+            **self._list_settings(),
         ).images
         stages = {name: sum(seconds) for name, seconds in self._clock.seconds.items()}
         return pictures, {**stages, "step": self._clock.split_steps(ends)}
+
+    def _list_settings(self):
+        """What not every pipeline takes."""
+        settings = {}
+        if self._task["guidance_scale"] is not None:
+            settings["guidance_scale"] = self._task["guidance_scale"]
+        if "transformer" in self._pipeline.components:
+            # Left out, diffusers takes 512 for the models without guidance, too.
+            published = 512 if self._pipeline.transformer.config.guidance_embeds else 256
+            settings["max_sequence_length"] = self._task["max_sequence_length"] or published
+        return settings
 
 
 def read_pipeline_name(folder):

@@ -106,6 +106,7 @@ class Task(Frozen):
         width: In pixels.
         height: In pixels.
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
+        max_sequence_length: Tokens that T5 reads; ``None`` for as many as the model's own.
         threads: CPU threads.
         cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.
     """
@@ -118,5 +119,6 @@ class Task(Frozen):
     width: int
     height: int
     guidance_scale: float | None
+    max_sequence_length: int | None
     threads: int
     cache_dir: str

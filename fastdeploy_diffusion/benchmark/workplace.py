@@ -79,6 +79,7 @@ class Workplace:
             width=work.width,
             height=work.height,
             guidance_scale=work.guidance_scale,
+            max_sequence_length=config.defaults.max_sequence_length,
             threads=work.threads,
             cache_dir=str(self.cache_folder(case)),
         )

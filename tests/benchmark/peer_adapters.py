@@ -23,6 +23,7 @@ def make_task(folder, **changes):
         "width": 32,
         "height": 32,
         "guidance_scale": 5.0,
+        "max_sequence_length": None,
         "threads": 2,
         "cache_dir": "nowhere",
         **changes,

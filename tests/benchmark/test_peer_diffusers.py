@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
+from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
 from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig
@@ -22,17 +23,26 @@ def module():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "scheduler"), [("tiny_sd1", None), ("tiny_sd1", "ddim"), ("tiny_sdxl", None)]
+    ("model", "scheduler", "guidance_scale"),
+    [
+        ("tiny_sd1", None, 5.0),
+        ("tiny_sd1", "ddim", 5.0),
+        ("tiny_sdxl", None, 5.0),
+        ("tiny_schnell", None, None),
+    ],
 )
-def test_it_draws_the_same_pictures_as_we_do(module, model, scheduler, request):
+def test_it_draws_the_same_pictures_as_we_do(module, model, scheduler, guidance_scale, request):
     folder = request.getfixturevalue(model)
     theirs = {"ddim": "DDIMScheduler"}.get(scheduler)
-    painter = module.Painter(make_task(folder, scheduler=theirs))
+    task = make_task(folder, scheduler=theirs, guidance_scale=guidance_scale)
+    painter = module.Painter(task)
     started = time.perf_counter()
     pictures, stages = painter.draw(PROMPTS, SEEDS, STEPS)
     seconds = time.perf_counter() - started
     config = DiffusionConfig(model_path=folder, engine="paddle-eager", scheduler=scheduler)
-    settings = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "height": 32, "width": 32}
+    settings = {"num_inference_steps": STEPS, "height": 32, "width": 32}
+    if guidance_scale is not None:
+        settings["guidance_scale"] = guidance_scale
     ours = open_pipeline(config).text_to_image(PROMPTS, seed=SEEDS, **settings)
     psnr = measure_psnr(
         np.stack(list(map(np.asarray, pictures))), np.stack(list(map(np.asarray, ours)))
