@@ -4,7 +4,6 @@
 memory, which is the quickest that diffusers is on a CPU without compiling.
 """
 
-import json
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +17,12 @@ else:
     MISSING = ""
 
 TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# What draws, and what of it would do more than draw.
+# What draws with a family, and what of it would do more than draw.
 PIPELINES = {
-    "StableDiffusionPipeline": {"safety_checker": None},
-    "StableDiffusionXLPipeline": {"add_watermarker": False},
-    "FluxPipeline": {},
+    "sd1": ("StableDiffusionPipeline", {"safety_checker": None}),
+    "sd2": ("StableDiffusionPipeline", {"safety_checker": None}),
+    "sdxl": ("StableDiffusionXLPipeline", {"add_watermarker": False}),
+    "flux": ("FluxPipeline", {}),
 }
 
 
@@ -34,14 +34,16 @@ class Painter:
     def __init__(self, task):
         if task["precision"] not in TYPES:
             raise ValueError(f"diffusers: {task['precision']}, not {', '.join(TYPES)}")
-        name = read_pipeline_name(Path(task["model_path"]))
+        if not Path(task["model_path"]).is_dir():
+            raise ValueError(f"diffusers: a diffusers folder, not {Path(task['model_path']).name}")
         if MISSING:
             raise ModuleNotFoundError(MISSING)
         precision = getattr(torch, TYPES[task["precision"]])
         torch.set_num_threads(task["threads"])
         self._task = task
+        name, options = PIPELINES[task["family"]]
         pipeline = getattr(diffusers, name).from_pretrained(
-            task["model_path"], dtype=precision, **PIPELINES[name]
+            task["model_path"], dtype=precision, **options
         )
         if pipeline.dtype != precision:
             # Older versions pass over the name that newer ones want.
@@ -100,26 +102,11 @@ class Painter:
         settings = {}
         if self._task["guidance_scale"] is not None:
             settings["guidance_scale"] = self._task["guidance_scale"]
-        if "transformer" in self._pipeline.components:
+        if self._task["family"] == "flux":
             # Left out, diffusers takes 512 for the models without guidance, too.
             published = 512 if self._pipeline.transformer.config.guidance_embeds else 256
             settings["max_sequence_length"] = self._task["max_sequence_length"] or published
         return settings
-
-
-def read_pipeline_name(folder):
-    """Read which pipeline a folder is for.
-
-    Raises:
-        ValueError: It is another, or no folder.
-    """
-    file = folder / "model_index.json"
-    if not file.is_file():
-        raise ValueError(f"diffusers: a diffusers folder, not {folder.name}")
-    name = json.loads(file.read_text(encoding="utf-8"))["_class_name"]
-    if name not in PIPELINES:
-        raise ValueError(f"diffusers: {name}, not {', '.join(PIPELINES)}")
-    return name
 
 
 class Clock:

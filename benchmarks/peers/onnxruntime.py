@@ -21,6 +21,8 @@ except ModuleNotFoundError as error:
 else:
     MISSING = ""
 
+FAMILIES = ("sd1", "sd2")
+
 
 class Painter:
     """Draws with `ORTStableDiffusionPipeline`; a task: `fastdeploy_diffusion.benchmark`."""
@@ -33,6 +35,8 @@ class Painter:
             raise ValueError(f"onnxruntime: {task['precision']}, not fp32")
         if task["device"] != "cpu":
             raise ValueError(f"onnxruntime: on the cpu, not on {task['device']}")
+        if task["family"] not in FAMILIES:
+            raise ValueError(f"onnxruntime: {task['family']}, only tried with {FAMILIES}")
         if MISSING:
             raise ModuleNotFoundError(MISSING)
         self._task = task

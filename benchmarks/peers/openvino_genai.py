@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 else:
     MISSING = ""
 
+FAMILIES = ("sd1", "sd2")
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 SCHEDULERS = {
     "DDIMScheduler": "DDIM",
@@ -44,6 +45,8 @@ class Painter:
             raise ValueError(f"openvino-genai: {task['precision']}, not {', '.join(HINTS)}")
         if task["device"] != "cpu":
             raise ValueError(f"openvino-genai: on the cpu, not on {task['device']}")
+        if task["family"] not in FAMILIES:
+            raise ValueError(f"openvino-genai: {task['family']}, only tried with {FAMILIES}")
         if task["scheduler"] and task["scheduler"] not in SCHEDULERS:
             raise ValueError(f"openvino-genai: {task['scheduler']}, not {', '.join(SCHEDULERS)}")
         if MISSING:

@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 else:
     MISSING = ""
 
+FAMILIES = ("sd1", "sd2")
 TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 SCHEDULER = "EulerDiscreteScheduler"
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
@@ -49,6 +50,8 @@ class Painter:
             raise ValueError(f"stable-diffusion.cpp: {task['precision']}, not {', '.join(TYPES)}")
         if task["device"] != "cpu":
             raise ValueError(f"stable-diffusion.cpp: on the cpu, not on {task['device']}")
+        if task["family"] not in FAMILIES:
+            raise ValueError(f"stable-diffusion.cpp: {task['family']}, only tried with {FAMILIES}")
         self._schedule = read_schedule(Path(task["model_path"]), task["scheduler"])
         if MISSING:
             raise ModuleNotFoundError(MISSING)

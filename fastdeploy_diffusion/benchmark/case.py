@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from fastdeploy_diffusion.checkpoints.checkpoint import Family
+
 OWN = "fastdeploy-diffusion"
 
 
@@ -100,6 +102,7 @@ class Task(Frozen):
     Args:
         config: A `DiffusionConfig`, for this library's own pipeline.
         model_path: The checkpoint, for peers.
+        family: Of the checkpoint: ``"sd1"``, ``"sd2"``, ``"sdxl"`` or ``"flux"``.
         scheduler: Name of its class in diffusers; ``None`` for the checkpoint's own.
         precision: ``"fp32"``, ``"bf16"`` …
         device: ``"cpu"`` …
@@ -113,6 +116,7 @@ class Task(Frozen):
 
     config: dict[str, Any]
     model_path: str
+    family: Family
     scheduler: str | None
     precision: str
     device: str

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.benchmark.case import OWN, Case, Model, Work
 from fastdeploy_diffusion.benchmark.peers import Peer
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.checkpoints.checkpoint import Family
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.layers import preset_layer
@@ -41,6 +42,7 @@ class BenchmarkPlan:
     Args:
         config: What all own cases share.
         model: The checkpoint.
+        family: Its family.
         cases: What is measured, in order.
         missing: What cannot be, and why.
         peers: Who else draws.
@@ -53,6 +55,7 @@ class BenchmarkPlan:
 
     config: DiffusionConfig
     model: Model
+    family: Family
     cases: tuple[Case, ...]
     missing: tuple[Missing, ...]
     peers: tuple[Peer, ...]

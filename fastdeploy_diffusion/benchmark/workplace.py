@@ -73,6 +73,7 @@ class Workplace:
         task = Task(
             config=own if case.is_own else {},
             model_path=os.path.abspath(config.model_path),
+            family=self.plan.family,
             scheduler=scheduler,
             precision=case.precision,
             device=case.device,

@@ -19,6 +19,7 @@ from fastdeploy_diffusion.benchmark.random_checkpoint import (
     make_random_checkpoint,
 )
 from fastdeploy_diffusion.benchmark.sweep import SWEEPS, widen
+from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.cli.build import parse_sizes
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -83,6 +84,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     return BenchmarkPlan(
         config=config,
         model=describe_model(config, name and describe_weights(name)),
+        family=open_checkpoint(config.model_path, variant=config.variant).family,
         cases=tuple(cases),
         missing=tuple(missing),
         peers=tuple(peers),

@@ -53,6 +53,7 @@ def make_plan(adapter, cases=(), runs=3, time_limit=60):
     return BenchmarkPlan(
         config=DiffusionConfig(model_path="nowhere"),
         model=Model(name="nowhere", digest="0"),
+        family="sd1",
         cases=tuple(cases),
         missing=(),
         peers=(Peer("painted", adapter, sys.executable),),

@@ -17,6 +17,7 @@ def make_task(folder, **changes):
     return {
         "config": {},
         "model_path": str(folder),
+        "family": "sd1",
         "scheduler": None,
         "precision": "fp32",
         "device": "cpu",

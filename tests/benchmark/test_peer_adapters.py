@@ -9,7 +9,6 @@ import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 from diffusers import EulerDiscreteScheduler
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
@@ -37,6 +36,9 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
         ("openvino-genai", {"precision": "int8"}, "openvino-genai: int8, not fp32, bf16, fp16"),
         ("openvino-genai", {"device": "gpu:1"}, "on the cpu, not on gpu:1"),
         ("openvino-genai", {"scheduler": "HeunDiscreteScheduler"}, "HeunDiscreteScheduler, not DD"),
+        ("openvino-genai", {"family": "sdxl"}, "openvino-genai: sdxl, only tried with .*sd1"),
+        ("onnxruntime", {"family": "flux"}, "onnxruntime: flux, only tried with .*sd1"),
+        ("sdcpp", {"family": "flux"}, "stable-diffusion.cpp: flux, only tried with .*sd1"),
         ("sdcpp", {"precision": "int8"}, "stable-diffusion.cpp: int8, not fp32, fp16, bf16"),
         ("sdcpp", {"device": "gpu"}, "on the cpu, not on gpu"),
         ("sdcpp", {}, "no PNDMScheduler as diffusers has, only EulerDiscreteScheduler"),
@@ -47,11 +49,6 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
 def test_what_a_peer_cannot_do_is_refused(tiny_sd1, name, changes, message):  # noqa: F811
     with pytest.raises(ValueError, match=message):
         load_adapter(name).Painter(make_task(tiny_sd1, **changes))
-
-
-def test_diffusers_refuses_what_it_draws_in_another_way(tiny_schnell):  # noqa: F811
-    with pytest.raises(ValueError, match=r"diffusers: FluxPipeline, not StableDiffusionP.*XLPip"):
-        load_adapter("diffusers").Painter(make_task(tiny_schnell))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-genai", "sdcpp"])

@@ -23,18 +23,13 @@ def module():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "scheduler", "guidance_scale"),
-    [
-        ("tiny_sd1", None, 5.0),
-        ("tiny_sd1", "ddim", 5.0),
-        ("tiny_sdxl", None, 5.0),
-        ("tiny_schnell", None, None),
-    ],
+    ("family", "scheduler", "guidance_scale"),
+    [("sd1", None, 5.0), ("sd1", "ddim", 5.0), ("sdxl", None, 5.0), ("flux", None, None)],
 )
-def test_it_draws_the_same_pictures_as_we_do(module, model, scheduler, guidance_scale, request):
-    folder = request.getfixturevalue(model)
+def test_it_draws_the_same_pictures_as_we_do(module, family, scheduler, guidance_scale, request):
+    folder = request.getfixturevalue({"flux": "tiny_schnell"}.get(family, f"tiny_{family}"))
     theirs = {"ddim": "DDIMScheduler"}.get(scheduler)
-    task = make_task(folder, scheduler=theirs, guidance_scale=guidance_scale)
+    task = make_task(folder, family=family, scheduler=theirs, guidance_scale=guidance_scale)
     painter = module.Painter(task)
     started = time.perf_counter()
     pictures, stages = painter.draw(PROMPTS, SEEDS, STEPS)
