@@ -262,3 +262,14 @@ def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
     """They are no packages, so two of one name are one module to Python, and one is not found."""
     names = [file.name for file in (ROOT / "tests").rglob("*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_nothing_lies_at_the_root_by_accident() -> None:
+    """A profiler's log of 70,000 lines once did."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    files = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    links = {"configs", "engines", "passes"}
+    folders = {".ci", "benchmarks", "docs", "examples", "fastdeploy_diffusion", "tests"}
+    own = {".gitignore", "LICENSE", "Makefile", "README.md", "README.zh-CN.md"}
+    own |= {"pyproject.toml", "setup.py"}
+    assert {file.split("/")[0] for file in files if file} == links | folders | own
