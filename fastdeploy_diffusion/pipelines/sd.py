@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
@@ -40,6 +41,13 @@ class SDPipeline(UNetPipeline):
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config, open_for("SDPipeline", config))
+        if self._denoiser.config.text_embeds_dim is not None:
+            raise UnsupportedModelError(
+                f"{self._checkpoint.path}: the UNet wants the pooled text and the sizes of SDXL "
+                "(addition_embed_type is 'text_time')",
+                allowed="a UNet of Stable Diffusion 1.x or 2.x",
+                fix="use the components of one text-to-image checkpoint",
+            )
 
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
         folder = find_tokenizer(self._checkpoint, self.config)
@@ -48,7 +56,8 @@ class SDPipeline(UNetPipeline):
         return (self._text_encoder,)
 
     def _plan(self, request: GenerationRequest) -> GenerationPlan:
-        plan = plan_generation(request, self.config.defaults, self._limits)
+        asked = GenerationRequest.widen(request)
+        plan = plan_generation(asked, self.config.defaults, self._limits)
         self._text_encoder.check_clip_skip(request.clip_skip or 0)
         return plan
 

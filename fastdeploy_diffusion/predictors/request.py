@@ -66,17 +66,18 @@ class GenerationRequest:
         """Give a request as one of this class, whose further fields are left out.
 
         Raises:
-            RequestError: It is one of another family.
+            RequestError: It is one of another family, with fields that nobody would read.
         """
-        if isinstance(request, cls):
-            return request
-        if type(request) is not GenerationRequest:
+        asked = {each.name for each in fields(request)}
+        if not asked <= {each.name for each in fields(cls)}:
             raise RequestError(
                 f"the request is a {type(request).__name__}, which asks for what this model does "
                 "not have",
-                allowed=f"GenerationRequest, {cls.__name__}",
+                allowed=", ".join(dict.fromkeys((GenerationRequest.__name__, cls.__name__))),
             )
-        return cls(**{each.name: getattr(request, each.name) for each in fields(request)})
+        if isinstance(request, cls):
+            return request
+        return cls(**{name: getattr(request, name) for name in asked})
 
 
 @dataclass(frozen=True)

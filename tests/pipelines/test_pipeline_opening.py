@@ -1,6 +1,7 @@
 """One way to the pipeline of a checkpoint's family."""
 
 import json
+import shutil
 
 import pytest
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
@@ -10,9 +11,12 @@ from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
-from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.family import PIPELINE_NAMES
 from fastdeploy_diffusion.pipelines.opening import PIPELINES, open_pipeline
+from fastdeploy_diffusion.predictors.flux_request import FluxRequest
+from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
 
 
 def test_the_family_decides(tiny_sd1, tiny_sdxl, tiny_schnell):  # noqa: F811
@@ -40,3 +44,20 @@ def test_what_is_no_checkpoint(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(CheckpointError, match="names no text_encoder"):
         open_pipeline(DiffusionConfig(model_path=tmp_path))
+
+
+def test_requests_of_other_families_are_refused(tiny_sd1, tiny_sdxl, tiny_schnell):  # noqa: F811
+    requests = {tiny_sd1: GenerationRequest, tiny_sdxl: SDXLRequest, tiny_schnell: FluxRequest}
+    for folder, own in requests.items():
+        pipeline = open_pipeline(DiffusionConfig(model_path=folder))
+        for other in set(requests.values()) - {own, GenerationRequest}:
+            with pytest.raises(RequestError, match=f"the request is a {other.__name__}") as caught:
+                pipeline.generate(other(prompt="a dog"))
+            assert own.__name__ in caught.value.allowed
+
+
+def test_a_unet_of_sdxl_in_a_folder_of_sd(tiny_sd1, tiny_sdxl, tmp_path):  # noqa: F811
+    folder = shutil.copytree(tiny_sd1, tmp_path / "mixed")
+    shutil.copytree(tiny_sdxl / "unet", folder / "unet", dirs_exist_ok=True)
+    with pytest.raises(UnsupportedModelError, match="wants the pooled text and the sizes of SDXL"):
+        SDPipeline(DiffusionConfig(model_path=folder))

@@ -21,7 +21,6 @@ from fastdeploy_diffusion.errors import (
     UnsupportedModelError,
 )
 from fastdeploy_diffusion.images import read_settings
-from fastdeploy_diffusion.predictors.flux_request import FluxRequest
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 
 STAGES = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder"]
@@ -89,12 +88,6 @@ def psnr(given, wanted):
 def test_requests_that_are_refused(pipeline, settings, words):
     with pytest.raises(RequestError, match=words):
         plan(pipeline, **settings)
-
-
-def test_requests_of_other_families_are_refused(pipeline):
-    with pytest.raises(RequestError, match="the request is a FluxRequest") as caught:
-        pipeline.generate(FluxRequest(prompt="a dog"))
-    assert caught.value.allowed == "GenerationRequest, SDXLRequest"
 
 
 def test_sizes_without_a_negative_prompt_to_tell_them_are_a_warning(pipeline):
