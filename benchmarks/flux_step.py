@@ -10,13 +10,16 @@ import argparse
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from streamed_flux import RandomTransformer, list_positions
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_flux import RandomInputs, RandomTransformer
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
@@ -25,21 +28,9 @@ SIGMA, GUIDANCE = 0.7, 3.5
 Step = Callable[[], np.ndarray]
 
 
-class Inputs:
-    """What every transformer gets: (1, N, C) tokens, (1, T, D) texts, (1, P) pooled texts."""
-
-    def __init__(self, config: Any, options: argparse.Namespace) -> None:
-        random = np.random.default_rng(options.seed)
-        side = options.pixels // 16
-        shapes = (
-            (1, side**2, config.in_channels),
-            (1, options.text_tokens, config.joint_attention_dim),
-            (1, config.pooled_projection_dim),
-        )
-        self.tokens, self.texts, self.pooled = (
-            random.standard_normal(each, np.float32) for each in shapes
-        )
-        self.positions = list_positions(side, side)
+def draw_inputs(denoiser: FluxDenoiser, options: argparse.Namespace) -> RandomInputs:
+    """What every transformer gets."""
+    return RandomInputs(denoiser.config, options.pixels, options.text_tokens, options.seed)
 
 
 def open_ours(checkpoint: RandomTransformer, options: argparse.Namespace) -> tuple[Step, Any]:
@@ -53,7 +44,7 @@ def open_ours(checkpoint: RandomTransformer, options: argparse.Namespace) -> tup
         **({"passes": tuple(filter(None, options.passes.split(",")))} if options.passes else {}),
     )
     denoiser = FluxDenoiser(checkpoint, config)
-    inputs = Inputs(denoiser.config, options)
+    inputs = draw_inputs(denoiser, options)
     session = denoiser.component.prepare(
         denoiser.signature(inputs.tokens.shape[1], options.text_tokens)
     )
@@ -88,7 +79,7 @@ def load_torch(checkpoint: RandomTransformer) -> Any:
     return model.eval()
 
 
-def list_torch_inputs(inputs: Inputs) -> dict[str, Any]:
+def list_torch_inputs(inputs: RandomInputs) -> dict[str, Any]:
     """Inputs by diffusers' names."""
     import torch
 
@@ -104,7 +95,7 @@ def list_torch_inputs(inputs: Inputs) -> dict[str, Any]:
     return {name: torch.from_numpy(each) for name, each in arrays.items()}
 
 
-def open_torch(model: Any, inputs: Inputs, precision: str) -> Step:
+def open_torch(model: Any, inputs: RandomInputs, precision: str) -> Step:
     """Diffusers' own, eager."""
     import torch
 
@@ -122,7 +113,7 @@ def open_torch(model: Any, inputs: Inputs, precision: str) -> Step:
     return step
 
 
-def open_converted(model: Any, inputs: Inputs, options: argparse.Namespace) -> Step:
+def open_converted(model: Any, inputs: RandomInputs, options: argparse.Namespace) -> Step:
     """What OpenVINO makes of diffusers' transformer by itself, for these shapes."""
     import openvino
     import torch
@@ -156,7 +147,7 @@ def open_peers(checkpoint: RandomTransformer, options: argparse.Namespace) -> It
 
     torch.set_num_threads(options.threads)
     denoiser = FluxDenoiser(checkpoint, DiffusionConfig(model_path=str(checkpoint.path)))
-    inputs = Inputs(denoiser.config, options)
+    inputs = draw_inputs(denoiser, options)
     yield "torch fp32", open_torch(load_torch(checkpoint), inputs, "fp32")
     step = open_converted(load_torch(checkpoint), inputs, options)
     yield f"openvino from diffusers {options.precision}", step

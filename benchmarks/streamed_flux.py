@@ -19,69 +19,12 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_flux import RandomInputs, RandomTransformer
+
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource, build_skeleton, list_shapes
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
-from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
-from fastdeploy_diffusion.predictors.packing import list_positions
-
-
-class RandomTransformer(Checkpoint):
-    """As much of a checkpoint as a denoiser reads."""
-
-    def __init__(self, folder: Path, depth: tuple[int, int]) -> None:
-        self.path, self.family, self.components = folder, "flux", ("transformer",)
-        self.pipeline_options = {}
-        double, single = depth
-        options = {**FLUX_DEV["transformer"], "num_layers": double, "num_single_layers": single}
-        config = FluxTransformer2DConfig.from_dict(options)
-        shapes = list_shapes(build_skeleton(lambda: FluxTransformer2DModel(config)))
-        self.file = folder / f"random-flux-{double}-{single}.safetensors"
-        if not self.file.exists():
-            write_random(self.file, shapes)
-        opened = SafetensorsFile(self.file)
-        views = {name: TensorView(opened, name) for name in shapes}
-        self._sources = {"transformer": TensorSource(str(self.file), views)}
-        self._configs = {"transformer": options}
-
-    def folder(self, component: str) -> Path | None:
-        """There is none."""
-        return None
-
-
-def write_random(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Write bf16 weights, matrices with 1 / sqrt(inputs), one tensor in memory at a time."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    random = np.random.default_rng(0)
-    # Drawing every value would take minutes: each tensor has stretches of these of its own.
-    pool = random.standard_normal(2**25, np.float32)
-    scaled: dict[tuple[float, float], np.ndarray] = {}
-    unfinished = file.with_suffix(".part")
-    with unfinished.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in shapes.items():
-            scale = shape[-1] ** -0.5 if len(shape) == 2 else 0.02
-            kind = scale, 1.0 if ".norm_" in name else 0.0
-            if kind not in scaled:
-                values = pool * np.float32(kind[0]) + np.float32(kind[1])
-                scaled[kind] = (values.view(np.uint32) >> 16).astype(np.uint16)
-            rest = int(np.prod(shape))
-            while rest:
-                count = min(2**24, rest)
-                begin = int(random.integers(0, len(pool) - count + 1))
-                out.write(scaled[kind][begin : begin + count].data)
-                rest -= count
-    unfinished.rename(file)
 
 
 def open_session(checkpoint: Checkpoint, options: Any, memory: str) -> tuple[Any, Session]:
@@ -96,16 +39,9 @@ def open_session(checkpoint: Checkpoint, options: Any, memory: str) -> tuple[Any
 
 def predict(denoiser: Any, session: Session, options: Any, seed: int) -> np.ndarray:
     """Predict once from random inputs."""
-    random = np.random.default_rng(seed)
-    config, side = denoiser.config, options.pixels // 16
-    shapes = (
-        (1, side**2, config.in_channels),
-        (1, options.text_tokens, config.joint_attention_dim),
-        (1, config.pooled_projection_dim),
-    )
-    latents, features, pooled = (random.standard_normal(each, np.float32) for each in shapes)
-    positions = list_positions(side, side)
-    return denoiser.predict(session, latents, 0.7, (features, pooled), positions, 3.5)
+    given = RandomInputs(denoiser.config, options.pixels, options.text_tokens, seed)
+    texts = given.texts, given.pooled
+    return denoiser.predict(session, given.tokens, 0.7, texts, given.positions, 3.5)
 
 
 def time_step(denoiser: Any, session: Session, options: Any) -> float:

@@ -6,23 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
-from typer.testing import CliRunner
 
 from fastdeploy_diffusion.benchmark import needs, random_checkpoint
 from fastdeploy_diffusion.benchmark.result import read_result
-from fastdeploy_diffusion.cli import app
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*words, code=0):
-    result = CliRunner().invoke(app, ["bench", *map(str, words)])
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
+run = partial(command_line.run, "bench")
 
 
 @pytest.mark.parametrize(

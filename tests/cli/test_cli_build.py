@@ -2,19 +2,15 @@
 
 import importlib.util
 import json
+from functools import partial
 
+import command_line
 import pytest
 from tiny_checkpoint import write_tiny_sd
-from typer.testing import CliRunner
 
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, ["build", *words])
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
+run = partial(command_line.run, "build")
 
 
 def test_every_size_is_built_once(tmp_path):

@@ -1,23 +1,19 @@
 """``cache`` shows and removes what ``generate`` has kept."""
 
 import json
+from functools import partial
 
+import command_line
 import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_sd
-from typer.testing import CliRunner
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.engines.cache import CINN_KERNELS, DIGESTS, EMBEDDINGS, TENSORRT_TIMINGS
 from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, ["cache", *words])
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
+run = partial(command_line.run, "cache")
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 from tiny_flux import tiny_dev, tiny_schnell  # noqa: F401  (fixtures)
-from typer.testing import CliRunner
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.images import read_settings
 
 QUICK = ("--engine", "paddle-eager")
@@ -23,13 +22,6 @@ COMPONENTS = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder"]
 @pytest.fixture(autouse=True)
 def _in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def refuse(*words):

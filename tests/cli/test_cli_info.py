@@ -5,19 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from typer.testing import CliRunner
+from command_line import run
 
 import fastdeploy_diffusion
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.config.sections import ENGINES
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*words):
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 def test_info_tells_what_can_run_here():

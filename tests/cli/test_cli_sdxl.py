@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
-from typer.testing import CliRunner
 
 from fastdeploy_diffusion import DiffusionConfig, SDXLPipeline
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.images import read_settings
 
 QUICK = ("--engine", "paddle-eager")
@@ -27,13 +26,6 @@ COUNTS = {
 @pytest.fixture(autouse=True)
 def _in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def test_generate_draws_what_the_library_draws(tiny_sdxl):  # noqa: F811

@@ -3,10 +3,9 @@
 import json
 
 import pytest
+from command_line import run
 from tiny_checkpoint import write_tiny_sd
-from typer.testing import CliRunner
 
-from fastdeploy_diffusion.cli import app
 from fastdeploy_diffusion.cli.tune import format_plans
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 
@@ -19,12 +18,6 @@ PLAN = ComponentPlan(
         Candidate("openvino", "bf16", refusal="this CPU has no instructions for bf16"),
     ),
 )
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
 
 
 def test_plans_for_people():

@@ -1,0 +1,13 @@
+"""The command line, run in this process."""
+
+from typer.testing import CliRunner
+
+from fastdeploy_diffusion.cli import app
+
+
+def run(*words, code=0):
+    """Run a command that must exit with ``code``, with a traceback only where it was asked for."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    assert ("Traceback" in result.stderr) == ("--debug" in words)
+    return result
