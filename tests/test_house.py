@@ -252,6 +252,23 @@ def test_pipelines_open_with_paddle_alone() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="caught signals are read as Linux tells them")
+def test_paddle_leaves_signals_alone() -> None:
+    """Its handler of SIGTERM was seen to hang: whoever stops a service would wait."""
+    code = (
+        "def tell():\n"
+        "    lines = open('/proc/self/status').readlines()\n"
+        "    print(*(line for line in lines if line.startswith('SigCgt')))\n"
+        "tell()\n"
+        "{}\n"
+        "tell()"
+    )
+    used = "from fastdeploy_diffusion import paddle_runtime"
+    for imported, is_same in (("import paddle", False), (used, True)):
+        before, after = run_python(code.format(imported)).stdout.split("SigCgt:")[1:]
+        assert (before.strip() == after.strip()) == is_same, imported
+
+
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
