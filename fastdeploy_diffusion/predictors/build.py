@@ -16,6 +16,7 @@ from fastdeploy_diffusion.engines.accuracy import (
     AccuracyReport,
     Generator,
     draw_feeds,
+    take_last_rows,
     verify,
 )
 from fastdeploy_diffusion.engines.cache import (
@@ -166,6 +167,43 @@ class ComponentBuild:
         Returns:
             The larger error.
         """
+        self._run_reference()
+        reports = [
+            verify(
+                self.reference.program,
+                session,
+                self.reference.expect,
+                seed=_VERIFY_SEED,
+                tolerance=TOLERANCES[self.placement.spec.precision],
+                generators=self.generators,
+                shapes=shapes,
+            )
+            for shapes in self._list_proof_shapes()
+        ]
+        return max(reports, key=lambda report: report.relative_error)
+
+    def draw_feeds(self) -> dict[str, np.ndarray]:
+        """Draw the inputs of one picture, the same ones each time."""
+        shapes = self._fill_shapes(self.sizes)
+        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
+
+    def _run_reference(self) -> None:
+        """Let the layer say what the proof will compare with, and free it: that is kept.
+
+        The layer with its weights and a session that has read its own need not be in memory
+        together.
+        """
+        reference = self.reference
+        inputs = reference.program.inputs
+        try:
+            for shapes in self._list_proof_shapes():
+                feeds = draw_feeds(self.name, inputs, _VERIFY_SEED, self.generators, shapes)
+                reference.expect(take_last_rows(inputs, feeds))
+        finally:
+            reference.release()
+
+    def _list_proof_shapes(self) -> list[dict[str, tuple[int, ...]]]:
+        """List the shapes of inputs that the proof runs on, one after the other."""
         usual = {"batch": self.sizes["batch"]}
         smaller = [
             {**usual, size.name: size.min}
@@ -173,27 +211,7 @@ class ComponentBuild:
             for size in spec.shape[1:]
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
-        try:
-            reports = [
-                verify(
-                    self.reference.program,
-                    session,
-                    self.reference.expect,
-                    seed=_VERIFY_SEED,
-                    tolerance=TOLERANCES[self.placement.spec.precision],
-                    generators=self.generators,
-                    shapes=self._fill_shapes(sizes),
-                )
-                for sizes in (*smaller[:1], usual)
-            ]
-        finally:
-            self.reference.release()
-        return max(reports, key=lambda report: report.relative_error)
-
-    def draw_feeds(self) -> dict[str, np.ndarray]:
-        """Draw the inputs of one picture, the same ones each time."""
-        shapes = self._fill_shapes(self.sizes)
-        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
+        return [self._fill_shapes(sizes) for sizes in (*smaller[:1], usual)]
 
     def _fill_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         return {
@@ -262,30 +280,48 @@ class ComponentBuild:
             return self._make(Path(folder) / self.name)
 
     def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
-        engine, spec, obstacle = self.placement.engine, self.placement.spec, self._find_obstacle()
-        signature = self.inputs, self.outputs
-        program = Program(self.name, None, *signature, graph_passes=self.graph_passes)
-        results: list[PassResult] = []
-        if engine.binds_weights or self.layer_passes:
-            rewritten = rewrite_network(self.network, self.layer_passes)
-            results = rewritten.results
-            layer = rewritten.layer if engine.binds_weights else rewritten.load()
-            program = replace(program, layer=layer, read_weight=rewritten.read)
-        else:
-            program = replace(program, layer=self.reference.load().layer)
+        obstacle = self._find_obstacle()
+        program, parts, counts = self._build(artifact, notes)
+        if obstacle is None:
+            self._run_reference()  # The build has given back its weights; the session has none yet.
+        session = self._start(program, parts, obstacle, notes)
+        if obstacle is not None:
+            return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
+        proof = self.prove(session)
+        return BuiltSession(session, proof.relative_error, counts, cached=False)
+
+    def _build(
+        self, artifact: Path, notes: Path | None
+    ) -> tuple[Program, list[tuple[Program, Path]], dict[str, int]]:
+        """Build the parts of the program, and count what each pass rewrote.
+
+        The programs come back without layers where the engine loads what it built from files.
+        """
+        engine = self.placement.engine
+        program, results = self._rewrite()
         parts = list_parts(program, artifact)
         for part, folder in parts:
-            engine.build(part, replace(spec, notes=notes), folder)
+            engine.build(part, replace(self.placement.spec, notes=notes), folder)
         rewrites = collect_graph_results(self.graph_passes, program.layer, engine, parts)
         for each, result in zip(self.graph_passes, rewrites, strict=True):
             require_promise(each, result, self.name)
-        counts = {each.name: each.count for each in (*results, *rewrites)}
-        session = self._start(program, parts, obstacle, notes)
-        if obstacle:
-            return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
-        # The layer as it was, with all its weights, comes last: the build has given back its own.
-        proof = self.prove(session)
-        return BuiltSession(session, proof.relative_error, counts, cached=False)
+        if engine.keeps_builds:
+            program = replace(program, layer=None)
+            parts = [(replace(part, layer=None), folder) for part, folder in parts]
+        return program, parts, {each.name: each.count for each in (*results, *rewrites)}
+
+    def _rewrite(self) -> tuple[Program, list[PassResult]]:
+        """Give the program to build, with the layer as layer passes leave it, and their results."""
+        signature = self.inputs, self.outputs
+        program = Program(self.name, None, *signature, graph_passes=self.graph_passes)
+        if not self.placement.engine.binds_weights and not self.layer_passes:
+            return replace(program, layer=self.reference.load().layer), []
+        rewritten = rewrite_network(self.network, self.layer_passes)
+        if self.placement.engine.binds_weights:
+            program = replace(program, layer=rewritten.layer, read_weight=rewritten.read)
+        else:
+            program = replace(program, layer=rewritten.load())
+        return program, rewritten.results
 
     def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:
         """Give what reads rewritten weights: passes run when the first one is asked for."""

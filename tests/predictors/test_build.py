@@ -1,9 +1,11 @@
 """A component's builds are kept, found again, and made again when they should be."""
 
+import gc
 import json
 import os
 import shutil
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.rewriting import RewrittenNetwork
 
 ENGINES = ("paddle", "openvino", "onnxruntime")
 
@@ -63,6 +66,36 @@ def test_the_second_start_neither_builds_nor_checks(engine, passes, model, tmp_p
     np.testing.assert_array_equal(first, second)
     # Both starts know where an engine may leave notes.
     assert set(notes) == {tmp_path / "cache"}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "passes"),
+    [*((engine, []) for engine in ENGINES), *((engine, ["merge-qkv"]) for engine in ENGINES[:2])],
+)
+def test_no_layer_is_in_memory_when_a_session_loads(
+    engine, passes, cached, model, tmp_path, monkeypatch
+):
+    layers, left = weakref.WeakSet(), []
+
+    def remember(load):
+        def load_and_remember(self):
+            layers.add(layer := load(self))
+            return layer
+
+        return load_and_remember
+
+    def look_and_load(self, program, spec, artifact):
+        gc.collect()
+        left.append(len(layers))
+        return load_session(self, program, spec, artifact)
+
+    load_session = Engine.load
+    monkeypatch.setattr(Engine, "load", look_and_load)
+    for each in (Network, RewrittenNetwork):
+        monkeypatch.setattr(each, "load", remember(each.load))
+    draw(model, tmp_path / "cache", engine, passes=passes, cache=cached)
+    assert left == [0] * 3
 
 
 def test_openvino_keeps_the_weights_of_a_build_where_there_is_room(model, tmp_path, monkeypatch):
