@@ -1,5 +1,6 @@
 """A Stable Diffusion checkpoint with random weights that draws 32 × 32 pixels in about a second."""
 
+import functools
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -29,22 +30,15 @@ def write_tiny_sd(folder: Path, *, family: Literal["sd1", "sd2"] = "sd1", seed: 
         seed: Of the weights.
     """
     vocabulary, _ = train_vocabulary()
-    configs = _configure(family, len(vocabulary))
-    layers: dict[str, Callable[[], Any]] = {
-        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
-        "unet": lambda: UNet2DConditionModel(UNet2DConditionConfig.from_dict(configs["unet"])),
-        "vae": lambda: AutoencoderKL(AutoencoderKLConfig.from_dict(configs["vae"])),
-    }
-    random = np.random.default_rng(seed)
+    configs, weights = _make(family, seed)
     for name, config in configs.items():
         (folder / name).mkdir(parents=True)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"
         write_json(folder / name, {file: config})
-        if name in layers:
-            is_text = name == "text_encoder"
-            weights = _draw_weights(layers[name](), random, "text_model." if is_text else "")
-            stem = "model" if is_text else "diffusion_pytorch_model"
-            save_file(weights, folder / name / f"{stem}.safetensors", metadata={"format": "pt"})
+        if name in weights:
+            stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+            file = folder / name / f"{stem}.safetensors"
+            save_file(weights[name], file, metadata={"format": "pt"})
     (folder / "tokenizer").mkdir()
     write_vocabulary(folder / "tokenizer")
     write_json(folder / "tokenizer", config_files(family, vocabulary))
@@ -55,6 +49,24 @@ def write_tiny_sd(folder: Path, *, family: Literal["sd1", "sd2"] = "sd1", seed: 
 @pytest.fixture(scope="session")
 def tiny_sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_sd(tmp_path_factory.mktemp("checkpoints") / "tiny-sd1")
+
+
+@functools.cache
+def _make(family: str, seed: int) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Configs and weights by component; layers are made only to see which weights they have."""
+    vocabulary, _ = train_vocabulary()
+    configs = _configure(family, len(vocabulary))
+    layers: dict[str, Callable[[], Any]] = {
+        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
+        "unet": lambda: UNet2DConditionModel(UNet2DConditionConfig.from_dict(configs["unet"])),
+        "vae": lambda: AutoencoderKL(AutoencoderKLConfig.from_dict(configs["vae"])),
+    }
+    random = np.random.default_rng(seed)
+    weights = {
+        name: _draw_weights(make(), random, "text_model." if name == "text_encoder" else "")
+        for name, make in layers.items()
+    }
+    return configs, weights
 
 
 def _draw_weights(layer: Any, random: np.random.Generator, prefix: str) -> dict[str, np.ndarray]:
