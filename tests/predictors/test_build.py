@@ -40,6 +40,21 @@ def model(tmp_path):
     return write_tiny_sd(tmp_path / "model")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The picture of such a model, and where its builds are kept."""
+    folder = tmp_path_factory.mktemp("kept")
+    picture, cached = draw(write_tiny_sd(folder / "model"), folder / "cache")
+    assert cached == [False] * 3
+    return picture, folder / "cache"
+
+
+@pytest.fixture
+def cache(kept, tmp_path):
+    """A copy of those builds, to change."""
+    return shutil.copytree(kept[1], tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     ("engine", "passes"),
     [*((engine, []) for engine in ENGINES), ("openvino", ["merge-qkv", "hoist-invariants"])],
@@ -137,30 +152,27 @@ def test_weights_are_hashed_once(model, tmp_path, monkeypatch):
     assert [each.cached for each in report.components] == [True, True, False]
 
 
-def test_other_weights_are_another_build(model, tmp_path):
-    draw(model, tmp_path / "cache")
+def test_other_weights_are_another_build(model, cache, tmp_path):
     other = write_tiny_sd(tmp_path / "other", seed=1)
-    picture, cached = draw(other, tmp_path / "cache")
+    picture, cached = draw(other, cache)
     assert cached == [False] * 3
-    assert not np.array_equal(picture, draw(model, tmp_path / "cache")[0])
+    plain, cached = draw(model, cache)
+    assert cached == [True] * 3
+    assert not np.array_equal(picture, plain)
 
 
-def test_a_damaged_build_is_made_again(model, tmp_path):
-    cache = tmp_path / "cache"
-    wanted, _ = draw(model, cache)
+def test_a_damaged_build_is_made_again(model, kept, cache):
     for file in cache.glob("*/artifact/program.pdiparams"):
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     picture, cached = draw(model, cache)
     assert cached == [False] * 3
-    np.testing.assert_array_equal(picture, wanted)
+    np.testing.assert_array_equal(picture, kept[0])
     assert draw(model, cache)[1] == [True] * 3
 
 
-def test_a_build_that_does_not_load_is_made_again(model, tmp_path):
-    cache = tmp_path / "cache"
-    draw(model, cache)
+def test_a_build_that_does_not_load_is_made_again(model, cache):
     for file in cache.glob("*/entry.json"):
         # As if the runtime had changed its mind on what it had built itself.
         entry = json.loads(file.read_text())
@@ -185,9 +197,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(model, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_is_read(model, tmp_path):
-    cache = tmp_path / "cache"
-    draw(model, cache)
+def test_a_read_only_cache_is_read(model, cache):
     cache.chmod(0o500)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
