@@ -48,7 +48,8 @@ SD2 = {
 SDXL = {
     **SD2,
     "attention_head_dim": [2, 4, 6],
-    "transformer_layers_per_block": [1, 2, 3],
+    # By level; the first has no attention.
+    "transformer_layers_per_block": [3, 1, 2],
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 16,
     "projection_class_embeddings_input_dim": 6 * 16 + 10,
