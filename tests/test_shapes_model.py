@@ -31,7 +31,9 @@ def test_held_out_scenes_are_a_share_of_every_attribute():
 
 
 @pytest.mark.slow
-def test_pictures_are_what_the_prompts_say(pipeline):
+def test_pictures_are_what_the_prompts_say():
+    # The fastest engine here; that the default one draws the same, diffusers is asked below.
+    pipeline = SDPipeline(DiffusionConfig.from_preset("shapes", engine="openvino"))
     right: dict[str, list[bool]] = {"en": [], "zh": []}
     held_out_right = []
     wrong = []
