@@ -48,12 +48,42 @@ def finish_graph(
     return results
 
 
+def prepare_graph(converted: Path) -> Any:
+    """Read a graph as graph passes get it: straight, and with the sizes that can be known.
+
+    Returns:
+        An ``onnx.ModelProto``, for `try_graph_pass`.
+    """
+    import onnx
+
+    return _prepare(onnx.load(str(converted)))
+
+
+def try_graph_pass(prepared: Any, each: GraphPass, dialect: Dialect) -> list[PassResult]:
+    """Apply a pass alone to a copy of a graph; arguments, result and errors as `finish_graph`."""
+    import onnx_ir
+
+    return apply_graph_passes([each], onnx_ir.from_proto(prepared), dialect)
+
+
 def _rewrite(
     proto: Any, passes: Sequence[GraphPass], dialect: Dialect
 ) -> tuple[Any, list[PassResult]]:
-    import onnx
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    model = onnx_ir.from_proto(_prepare(proto))
+    results = apply_graph_passes(passes, model, dialect)
+    _move_axes(model)
+    RemoveUnusedNodesPass()(model)
+    rewritten = onnx_ir.to_proto(model)
+    del rewritten.graph.value_info[:]  # what engines infer themselves
+    return rewritten, results
+
+
+def _prepare(proto: Any) -> Any:
+    import onnx
+    import onnx_ir
 
     # Paddle has the whole process log what is only informative.
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
@@ -61,14 +91,7 @@ def _rewrite(
     model = onnx_ir.from_proto(proto)
     _straighten(model)
     # Rules ask for sizes; free dimensions stay free.
-    inferred = onnx.shape_inference.infer_shapes(onnx_ir.to_proto(model), data_prop=True)
-    model = onnx_ir.from_proto(inferred)
-    results = apply_graph_passes(passes, model, dialect)
-    _move_axes(model)
-    RemoveUnusedNodesPass()(model)
-    rewritten = onnx_ir.to_proto(model)
-    del rewritten.graph.value_info[:]  # what engines infer themselves
-    return rewritten, results
+    return onnx.shape_inference.infer_shapes(onnx_ir.to_proto(model), data_prop=True)
 
 
 def _straighten(model: Any) -> None:

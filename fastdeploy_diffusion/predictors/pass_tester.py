@@ -1,5 +1,6 @@
 """What each pass alone does to a component: how often it fires, its error, and its speed."""
 
+import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,8 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import AccuracyError, PassError
-from fastdeploy_diffusion.export.graph_file import finish_graph
-from fastdeploy_diffusion.export.manifest import GRAPH_FILE
+from fastdeploy_diffusion.export.graph_file import prepare_graph, try_graph_pass
 from fastdeploy_diffusion.export.onnx import export_onnx
-from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.contract import Pass, PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
@@ -64,7 +63,6 @@ class PassTester:
         self._build = build
         self._measure = measure
         self._plain: Session | None = None
-        self._graph: bytes | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,25 +121,26 @@ class PassTester:
 
     def _count(self, each: Pass) -> PassResult:
         """Apply a pass alone to the layer, or to the graph that the engine would get."""
-        layer = self._build.network.sketch()
         if isinstance(each, LayerPass):
-            (result,), _ = apply_passes([each], layer, strict=False)
+            (result,), _ = apply_passes([each], self._build.network.sketch(), strict=False)
             return result
         assert isinstance(each, GraphPass)
         engine = self._build.placement.engine
         if engine.dialect is None:
             return refuse_graph_pass(each, engine)
-        return sum_results(each, layer, engine, self._rewrite_graph(each, layer, engine.dialect))
+        done = try_graph_pass(self._graph, each, engine.dialect)
+        return sum_results(each, self._layer, engine, done)
 
-    def _rewrite_graph(self, each: GraphPass, layer: Any, dialect: Dialect) -> list[PassResult]:
+    @functools.cached_property
+    def _layer(self) -> Any:
+        return self._build.network.sketch()
+
+    @functools.cached_property
+    def _graph(self) -> Any:
         build = self._build
+        program = Program(build.name, self._layer, build.inputs, build.outputs)
         with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            graph = Path(folder) / GRAPH_FILE
-            if self._graph is None:
-                program = Program(build.name, layer, build.inputs, build.outputs)
-                self._graph = export_onnx(program, Path(folder)).read_bytes()
-            graph.write_bytes(self._graph)
-            return finish_graph(graph, graph, [each], dialect)
+            return prepare_graph(export_onnx(program, Path(folder)))
 
     def _time(self, session: Session) -> TurnTimings:
         if self._plain is None:
