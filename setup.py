@@ -54,8 +54,8 @@ setup(
             "py.typed",
             "benchmark/report/style.css",
             "configs/*.yaml",
-            "configs/shapes/*",
-            "configs/shapes/*/*",
+            "configs/*shapes/*",
+            "configs/*shapes/*/*",
         ]
     },
     install_requires=[

@@ -1,4 +1,4 @@
-"""The model in the box draws what prompts say; pictures are judged by their pixels."""
+"""The models in the box draw what prompts say; pictures are judged by their pixels."""
 
 import sys
 from pathlib import Path
@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
+from fastdeploy_diffusion.pipelines.opening import open_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from shapes.scoring import PROMPTS, choose_scenes, is_right
 from shapes.world import all_scenes
 
 BATCH = 20
+MODELS = ["shapes", "flux-shapes"]
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    return SDPipeline(DiffusionConfig.from_preset("shapes"))
+@pytest.fixture(scope="module", params=MODELS)
+def pipeline(request):
+    return open_pipeline(DiffusionConfig.from_preset(request.param))
 
 
 def test_held_out_scenes_are_a_share_of_every_attribute():
@@ -31,9 +33,10 @@ def test_held_out_scenes_are_a_share_of_every_attribute():
 
 
 @pytest.mark.slow
-def test_pictures_are_what_the_prompts_say():
+@pytest.mark.parametrize("model", MODELS)
+def test_pictures_are_what_the_prompts_say(model):
     # The fastest engine here; that the default one draws the same, diffusers is asked below.
-    pipeline = SDPipeline(DiffusionConfig.from_preset("shapes", engine="openvino"))
+    pipeline = open_pipeline(DiffusionConfig.from_preset(model, engine="openvino"))
     right: dict[str, list[bool]] = {"en": [], "zh": []}
     held_out_right = []
     wrong = []
@@ -43,6 +46,7 @@ def test_pictures_are_what_the_prompts_say():
         prompts = [scene.caption(language) for scene, language in chosen[start : start + BATCH]]
         seeds = range(start, start + BATCH)
         images += pipeline.text_to_image(prompts, seed=seeds, num_inference_steps=20)
+    pipeline.close()
     for (scene, language), image in zip(chosen, images, strict=True):
         verdict = judge(image)
         right[language].append(is_right(scene, verdict))
@@ -67,16 +71,20 @@ def test_the_folder_is_small_and_draws_at_128(pipeline):
 @pytest.mark.slow
 def test_diffusers_draws_the_same_pictures(pipeline):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-    reference = StableDiffusionPipeline.from_pretrained(pipeline.report.model)
+    reference = DiffusionPipeline.from_pretrained(pipeline.report.model)
     reference.set_progress_bar_config(disable=True)
+    # What diffusers does not read from the checkpoint of a Flux.
+    sizes = {"height": 128, "width": 128, "max_sequence_length": 12}
+    sizes = sizes if pipeline.report.family == "flux" else {}
+    settings = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "np"}
     for seed, prompt in enumerate(
         ["a small pink ring on a black background", "白色背景上的绿色正方形"]
     ):
-        settings = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "np"}
         given = pipeline.text_to_image(prompt, seed=seed, **settings)
-        wanted = reference(prompt, generator=torch.Generator().manual_seed(seed), **settings).images
+        generator = torch.Generator().manual_seed(seed)
+        wanted = reference(prompt, generator=generator, **settings, **sizes).images
         assert -10 * np.log10(np.mean((given - wanted) ** 2)) >= 45
 
 

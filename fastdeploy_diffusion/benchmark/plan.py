@@ -49,7 +49,7 @@ class BenchmarkPlan:
         runs: Timed requests of each case.
         ablation: Whether to try each pass.
         time_limit: Seconds that a process may take.
-        is_shapes: Whether the judge of the model in the box can judge.
+        is_shapes: Whether the judge of the models in the box can judge.
         sweep: What is changed from case to case, one of ``SWEEPS``; ``None`` for nothing.
     """
 
@@ -184,8 +184,9 @@ def _name_engine(engine: str, error: EngineUnavailableError) -> EngineUnavailabl
 
 
 def is_shapes(config: DiffusionConfig) -> bool:
-    """Tell whether a configuration means the model in the box."""
-    return bool(config.model_path == preset_layer("shapes").values["model_path"])
+    """Tell whether a configuration means a model in the box."""
+    models = [preset_layer(name).values["model_path"] for name in ("shapes", "flux-shapes")]
+    return config.model_path in models
 
 
 def _find_refusal(engine: str, device: str, precision: str) -> EngineUnavailableError | None:

@@ -71,7 +71,7 @@ def make_random_checkpoint(name: str) -> Path:
 def write_random_checkpoint(folder: Path, architecture: Architecture) -> None:
     """Write a diffusers folder, a tensor at a time.
 
-    CLIP's tokenizers are that of the model in the box at CLIP's length, and T5's is one of single
+    CLIP's tokenizers are that of the model `shapes` at CLIP's length, and T5's is one of single
     characters: the published ones cannot be shipped.
     """
     presets = Path(str(resources.files("fastdeploy_diffusion.configs")))

@@ -61,7 +61,7 @@ class Quality(Frozen):
         psnr: In dB, of the worst picture; ``None`` if all are identical.
         ssim: Of the worst picture.
         relative_errors: Of each component, where it was proven; a peer proves none.
-        judgement: For the model in the box.
+        judgement: For a model in the box.
     """
 
     psnr: float | None

@@ -1,7 +1,7 @@
-"""A judge of the shapes model that looks at pixels only.
+"""A judge of the models in the box that looks at pixels only.
 
-It knows what the words of a caption mean as colours and geometry, and nothing of the model, its
-training or its latents.
+It knows what the words of a caption mean as colours and geometry, and nothing of the models, their
+training or their latents.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many captions the model in the box gets right, by a judge that looks at pixels only."""
+"""How many captions a model in the box gets right, by a judge that looks at pixels only."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.row import Judgement
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
 
-STEPS, SIDE = 20, 128  # as the test of the model in the box; it was trained at this size
+STEPS, SIDE = 20, 128  # as the test of the models in the box; they were trained at this size
 CAPTIONS = 8
 _SHAPES = ("circle", "square", "triangle", "star", "ring")
 _SIZES = ("small", "large")

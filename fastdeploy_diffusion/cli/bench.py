@@ -85,7 +85,7 @@ def bench(
 ) -> None:
     """Measure speed, memory and quality on this machine, and write a report.
 
-    Without options: the model in the box, on every engine that runs here. Each case runs in
+    Without options: the preset shapes, on every engine that runs here. Each case runs in
     processes of its own. Exit code 1 if nothing could be measured.
     """
     if context.invoked_subcommand is not None:

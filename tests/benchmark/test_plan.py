@@ -69,8 +69,9 @@ def test_a_size_that_cannot_be_drawn_is_refused_before_the_run():
         plan(sizes=[(100, 128)])
 
 
-def test_the_model_in_the_box_is_known():
+def test_the_models_in_the_box_are_known():
     assert is_shapes(SHAPES)
+    assert is_shapes(DiffusionConfig.from_preset("flux-shapes"))
     assert not is_shapes(DiffusionConfig(model_path="elsewhere"))
     model = describe_model(SHAPES, None)
     assert model.name == "shapes"

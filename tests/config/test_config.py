@@ -17,8 +17,8 @@ from fastdeploy_diffusion.config.sections import ENGINES, SCHEDULERS
 from fastdeploy_diffusion.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-HEIGHTS = {"sd15": 512, "sd21": 768, "shapes": 128}  # the others are for 1024
-PRESETS = ("flux-dev", "flux-schnell", "sd15", "sd21", "sdxl", "shapes")
+HEIGHTS = {"sd15": 512, "sd21": 768, "shapes": 128, "flux-shapes": 128}  # the others are for 1024
+PRESETS = ("flux-dev", "flux-schnell", "flux-shapes", "sd15", "sd21", "sdxl", "shapes")
 
 
 def refuse(**options: Any) -> str:
@@ -277,9 +277,10 @@ def test_presets_load(name: str) -> None:
     assert config.defaults.height == HEIGHTS.get(name, 1024)
 
 
-def test_shapes_brings_its_own_model() -> None:
-    folder = Path(fastdeploy_diffusion.__file__).parent / "configs" / "shapes"
-    assert DiffusionConfig.from_preset("shapes").model_path == str(folder)
+@pytest.mark.parametrize("name", ["shapes", "flux-shapes"])
+def test_models_in_the_box_come_with_their_preset(name: str) -> None:
+    folder = Path(fastdeploy_diffusion.__file__).parent / "configs" / name
+    assert DiffusionConfig.from_preset(name).model_path == str(folder)
 
 
 def test_preset_without_model_path_is_refused() -> None:
