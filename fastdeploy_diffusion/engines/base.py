@@ -179,4 +179,6 @@ class Engine(ABC):
         except DiffusionError:
             raise
         except Exception as error:
-            raise EngineError(f"{self.name} could not {task}: {error}") from error
+            raise EngineError(
+                f"{self.name} could not {task}: {type(error).__name__}: {error}"
+            ) from error

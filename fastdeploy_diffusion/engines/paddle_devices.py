@@ -40,7 +40,8 @@ def probe_paddle(device: Device, *, needs_cinn: bool = False) -> Availability:
             return Availability(False, reason, INSTALL_GPU)
         return _probe_device(paddle, device)
     except Exception as error:
-        return Availability(False, f"Paddle failed when asked for {device}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        return Availability(False, f"Paddle failed when asked for {device}: {reason}")
 
 
 def _probe_device(paddle: Any, device: Device) -> Availability:

@@ -115,7 +115,8 @@ class Session(ABC):
                 raise
             except Exception as error:
                 raise EngineError(
-                    f"{self.engine} failed to run {self._component}: {error}"
+                    f"{self.engine} failed to run {self._component}: "
+                    f"{type(error).__name__}: {error}"
                 ) from error
             return {
                 name: self._check_output(spec, outputs[name])
@@ -143,7 +144,8 @@ class Session(ABC):
                 raise
             except Exception as error:
                 raise EngineError(
-                    f"{self.engine} failed to profile {self._component}: {error}"
+                    f"{self.engine} failed to profile {self._component}: "
+                    f"{type(error).__name__}: {error}"
                 ) from error
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ def explain_tracing(program: Program) -> Iterator[None]:
 
     Raises:
         EngineError: The body fails.
+        MemoryError: As it comes.
     """
     with MODE_LOCK, warnings.catch_warnings():
         # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot
@@ -44,9 +45,12 @@ def explain_tracing(program: Program) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except MemoryError:
+            raise  # another forward would not help
         except Exception as error:
             raise EngineError(
-                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: {error}",
+                f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: "
+                f"{type(error).__name__}: {error}",
                 allowed="a forward(self, …) without *args, of which every input is used and every "
                 "output is a tensor",
             ) from error

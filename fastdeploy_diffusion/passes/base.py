@@ -107,6 +107,7 @@ def apply_passes(
     Raises:
         PassError: A pass failed, or says too little of its new weights; in strict mode, it rewrote
             another number of places than the config promises.
+        MemoryError: As it comes: no pass is to blame.
     """
     results: list[PassResult] = []
     derivations: dict[str, Derivation] = {}
@@ -114,6 +115,8 @@ def apply_passes(
     for each in passes:
         try:
             result, derived = each.apply(network)
+        except MemoryError:
+            raise  # not the pass's doing
         except Exception as error:
             raise PassError(
                 f"the pass {each} failed on {type(network).__name__}: "

@@ -93,11 +93,14 @@ def apply_graph_passes(
 
     Raises:
         PassError: A pass failed.
+        MemoryError: As it comes: no pass is to blame.
     """
     results = []
     for each in passes:
         try:
             results.append(each.apply(model, dialect))
+        except MemoryError:
+            raise  # not the pass's doing
         except Exception as error:
             raise PassError(
                 f"the pass {each} failed on an ONNX graph: {type(error).__name__}: {error}",

@@ -45,6 +45,8 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
         except MemoryError:
             return None
         except Exception as error:
+            if isinstance(error.__cause__, MemoryError):
+                return None  # an engine ran out of memory: that says nothing of the pass
             name = type(error).__name__
             what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
             return PassError(

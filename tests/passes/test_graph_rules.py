@@ -344,3 +344,14 @@ def test_a_pass_that_fails_is_named():
     assert issubclass(Broken, GraphPass)
     with pytest.raises(PassError, match="the pass broken failed on an ONNX graph: ValueError"):
         rewrite(parse(GELU), [Broken()], Dialect.STANDARD)
+
+
+def test_a_pass_is_not_blamed_for_too_little_memory():
+    class Large(FuseGELU):
+        name = "large"
+
+        def make_rules(self, dialect):
+            raise MemoryError("std::bad_alloc")
+
+    with pytest.raises(MemoryError, match="bad_alloc"):
+        rewrite(parse(GELU), [Large()], Dialect.STANDARD)

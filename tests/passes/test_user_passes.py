@@ -242,6 +242,12 @@ def test_an_engine_is_not_blamed_for_a_pass(install, tiny_sd1):  # noqa: F811
         pipeline.build()
 
 
+def test_a_pass_is_not_blamed_for_too_little_memory(install, tiny_sd1):  # noqa: F811
+    install(write_pass("raise MemoryError('no room')"), FOLD_NORM)
+    with pytest.raises(MemoryError, match="no room"):
+        open_pipeline(tiny_sd1, [NAME]).build()
+
+
 def test_a_pass_goes_on_from_what_an_earlier_one_has_made(install, tiny_sd1):  # noqa: F811
     again = write_pass("return {BIAS: Derivation((BIAS,), lambda bias: bias)}")
     again = again.replace("FoldNorm", "Again").replace('"fold-norm"', '"again"')
