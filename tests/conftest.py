@@ -6,6 +6,16 @@ import pytest
 
 import fastdeploy_diffusion.paddle_runtime  # noqa: F401
 
+# Fixtures for every room. A fixture that a test module imports would be made again for it, also one
+# of the session.
+pytest_plugins = [
+    "session_watch",
+    "tiny_checkpoint",
+    "tiny_flux",
+    "tiny_sdxl",
+    "user_distribution",
+]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 from diffusers import EulerDiscreteScheduler
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
@@ -46,13 +45,13 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
         ("sdcpp", {"model_path": "x/model.safetensors"}, "a diffusers folder, not model.safet"),
     ],
 )
-def test_what_a_peer_cannot_do_is_refused(tiny_sd1, name, changes, message):  # noqa: F811
+def test_what_a_peer_cannot_do_is_refused(tiny_sd1, name, changes, message):
     with pytest.raises(ValueError, match=message):
         load_adapter(name).Painter(make_task(tiny_sd1, **changes))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-genai", "sdcpp"])
-def test_a_peer_that_is_missing_names_the_command(tiny_sd1, name):  # noqa: F811
+def test_a_peer_that_is_missing_names_the_command(tiny_sd1, name):
     adapter = load_adapter(name)
     if not adapter.MISSING:
         pytest.skip(f"{name} is installed here")
@@ -118,7 +117,7 @@ def test_sdcpp_refuses_another_schedule(tmp_path, changes, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", [None, "euler"])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-genai"])
-def test_a_peer_draws_the_same_pictures_as_we_do(tmp_path, tiny_sd1, name, scheduler):  # noqa: F811
+def test_a_peer_draws_the_same_pictures_as_we_do(tmp_path, tiny_sd1, name, scheduler):
     """In the Python that the variable names, as ``NAME=/path/python,NAME=…``."""
     if name not in GIVEN:
         pytest.skip(f"{PYTHONS} names no Python that has {name}")
@@ -139,7 +138,7 @@ def test_a_peer_draws_the_same_pictures_as_we_do(tmp_path, tiny_sd1, name, sched
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another end of a crash")
-def test_sdcpp_says_why_it_cannot_load_a_network_that_it_does_not_know(tiny_sd1):  # noqa: F811
+def test_sdcpp_says_why_it_cannot_load_a_network_that_it_does_not_know(tiny_sd1):
     if "sdcpp" not in GIVEN:
         pytest.skip(f"{PYTHONS} names no Python that has sdcpp")
     (peer,) = find_peers(["sdcpp"], [f"sdcpp={GIVEN['sdcpp']}"])

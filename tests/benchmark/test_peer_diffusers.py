@@ -5,9 +5,6 @@ import time
 import numpy as np
 import pytest
 from benchmark.peer_adapters import load_adapter, make_task
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
-from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.quality import measure_psnr

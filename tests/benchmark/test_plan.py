@@ -1,7 +1,6 @@
 import sys
 
 import pytest
-from tiny_flux import tiny_dev, tiny_schnell  # noqa: F401  (fixtures)
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.peers import Peer, find_peers
@@ -57,7 +56,7 @@ def test_what_is_left_open_comes_from_the_configuration_and_the_model():
     assert work.seeds == [7, 8, 9]
 
 
-def test_flux_is_asked_for_what_it_knows(tiny_dev, tiny_schnell):  # noqa: F811
+def test_flux_is_asked_for_what_it_knows(tiny_dev, tiny_schnell):
     for model, scale, steps in ((tiny_dev, 3.5, 20), (tiny_schnell, None, 4)):
         (work,) = plan_works(DiffusionConfig(model_path=model), [(None, 16)], [1], None)
         assert (work.guidance_scale, work.steps) == (scale, steps)

@@ -2,9 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_flux import shrink, tiny_schnell  # noqa: F401  (a fixture)
-from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
+from tiny_flux import shrink
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark import needs, random_checkpoint
@@ -31,7 +29,7 @@ PARAMETERS = {
 
 
 @pytest.fixture(scope="module")
-def written(tiny_sd1, tmp_path_factory):  # noqa: F811
+def written(tiny_sd1, tmp_path_factory):
     checkpoint = open_checkpoint(tiny_sd1)
     names = ("text_encoder", "unet", "vae", "scheduler")
     configs = {name: checkpoint.config(name) for name in names}
@@ -59,7 +57,7 @@ def test_the_text_encoder_has_the_published_names(written):
     assert all(name.startswith("text_model.") for name in names)
 
 
-def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):  # noqa: F811
+def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):
     from diffusers import FluxPipeline
 
     pipeline, ours = FluxPipeline.from_pretrained(tiny_schnell), open_checkpoint(tiny_schnell)
@@ -70,7 +68,7 @@ def test_diffusers_reads_flux_and_its_tokenizers(tiny_schnell):  # noqa: F811
     np.testing.assert_array_equal(tokenizer.encode(prompts, 64).input_ids, theirs)
 
 
-def test_diffusers_reads_sdxl_and_its_tokenizers(tiny_sdxl):  # noqa: F811
+def test_diffusers_reads_sdxl_and_its_tokenizers(tiny_sdxl):
     from diffusers import StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False)
@@ -98,7 +96,7 @@ def compare_weights(pipeline, ours):
             np.testing.assert_array_equal(values, ours.tensors(name).read(key))
 
 
-def test_the_same_seed_draws_the_same(tiny_schnell):  # noqa: F811
+def test_the_same_seed_draws_the_same(tiny_schnell):
     source = open_checkpoint(tiny_schnell)
     for name, shapes, read in draw_weights(shrink(FLUX_SCHNELL)):
         for key in shapes:
@@ -172,7 +170,7 @@ def test_what_is_half_written_is_removed(cache, monkeypatch):
     assert index.stat().st_mtime_ns == first
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(tiny_schnell, monkeypatch):  # noqa: F811
+def test_a_checkpoint_that_does_not_fit_is_refused(tiny_schnell, monkeypatch):
     config = DiffusionConfig(model_path=tiny_schnell)
     needs.check_model(config)
     pretend_to_have(monkeypatch, memory=2**16)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.report.rooflines import (
@@ -53,7 +52,7 @@ def test_memory_is_copied_at_a_possible_speed():
     assert 1e8 < measure_copy(2) < 1e13
 
 
-def test_a_component_is_counted_as_it_runs(tiny_sd1):  # noqa: F811
+def test_a_component_is_counted_as_it_runs(tiny_sd1):
     """What is split counts only its step, and a batch counts as often."""
     pipeline = SDPipeline(DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager"))
     _, denoiser, _ = pipeline.plan_builds(32, 32)

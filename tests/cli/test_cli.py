@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
@@ -37,7 +36,7 @@ def refuse(*words, code=2):
     return result.stderr
 
 
-def test_generate_draws_what_the_library_draws(tiny_sd1):  # noqa: F811
+def test_generate_draws_what_the_library_draws(tiny_sd1):
     result = draw(
         tiny_sd1, "--seed", 5, "--images", 2, "--height", 24, "--guidance-scale", 3,
         "--negative-prompt", "blue", "--scheduler", "ddim", "-o", "new/folder",
@@ -62,7 +61,7 @@ def test_generate_draws_what_the_library_draws(tiny_sd1):  # noqa: F811
     assert re.search(r"calls 2, \d+\.\d\d/s\).*building and checking \d+\.\d\d s", lines[6])
 
 
-def test_json_is_all_of_stdout(tiny_sd1):  # noqa: F811
+def test_json_is_all_of_stdout(tiny_sd1):
     found = json.loads(draw(tiny_sd1, "--seed", 7, "--json").stdout)
     (image,) = found["images"]
     assert image["file"] == str(Path("output.png").absolute())
@@ -118,7 +117,7 @@ def test_bad_input_is_explained(words, message):
         (["--seed", 2**64], "error: "),
     ],
 )
-def test_a_bad_request_is_refused(tiny_sd1, words, message):  # noqa: F811
+def test_a_bad_request_is_refused(tiny_sd1, words, message):
     assert refuse("generate", "x", "--model", tiny_sd1, *words).startswith(message)
 
 
@@ -136,7 +135,7 @@ def test_usage_errors_end_with_2(words, message):
 
 
 @pytest.mark.slow  # builds with Paddle Inference
-def test_a_fallback_is_one_line_of_warning(tiny_sd1):  # noqa: F811
+def test_a_fallback_is_one_line_of_warning(tiny_sd1):
     result = draw(tiny_sd1, "--engine", "tensorrt", "--json", "--scheduler", "ddim", "--steps", 1)
     (line,) = result.stderr.splitlines()  # although all three networks fall back
     assert re.match(r"warning: tensorrt on cpu in fp32 was asked for .* openvino on cpu in", line)
@@ -148,7 +147,7 @@ def test_a_fallback_is_one_line_of_warning(tiny_sd1):  # noqa: F811
         assert 0 <= component["relative_error"] <= 1e-4
 
 
-def test_without_fallback_it_is_an_error(tiny_sd1):  # noqa: F811
+def test_without_fallback_it_is_an_error(tiny_sd1):
     Path("strict.yaml").write_text(f"model_path: {tiny_sd1}\ncpu_fallback: false\n")
     words = ("generate", "x", "--config", "strict.yaml", "--engine", "tensorrt")
     stderr = refuse(*words, code=1)
@@ -156,7 +155,7 @@ def test_without_fallback_it_is_an_error(tiny_sd1):  # noqa: F811
     assert "cpu_fallback=True" in stderr
 
 
-def test_command_line_wins_over_the_file(tiny_sd1):  # noqa: F811
+def test_command_line_wins_over_the_file(tiny_sd1):
     Path("c.yaml").write_text(
         f"model_path: {tiny_sd1}\nengine: paddle-eager\nscheduler: euler\n"
         "defaults: {num_inference_steps: 1, seed: 4, guidance_scale: 2}\n"
@@ -178,7 +177,7 @@ def test_a_presets_name_means_the_preset_and_its_model():
     assert "sd15 has no model_index.json" in refuse("generate", "x", "--model", "./sd15")
 
 
-def test_the_prompt_that_was_cut_off_is_shown(tiny_sd1):  # noqa: F811
+def test_the_prompt_that_was_cut_off_is_shown(tiny_sd1):
     result = run("generate", "circle " * 200, "--model", tiny_sd1, *QUICK, "--steps", 1)
     (line,) = result.stderr.splitlines()
     assert re.match(r"warning: the prompt has \d+ tokens .* cut off: 'c", line)

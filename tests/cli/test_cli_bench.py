@@ -11,7 +11,6 @@ from pathlib import Path
 
 import command_line
 import pytest
-from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion.benchmark import needs, random_checkpoint
 from fastdeploy_diffusion.benchmark.result import read_result
@@ -67,7 +66,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_written(tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_whole_run_of_flux(tmp_path, tiny_schnell):  # noqa: F811
+def test_a_whole_run_of_flux(tmp_path, tiny_schnell):
     file, folder = tmp_path / "c.yaml", tmp_path / "report"
     settings = "defaults: {height: 16, width: 24, max_sequence_length: 8}"
     file.write_text(f"model_path: {tiny_schnell}\n{settings}\n")

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_flux import tiny_dev, tiny_schnell  # noqa: F401  (fixtures)
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline
 from fastdeploy_diffusion.images import read_settings
@@ -42,7 +40,7 @@ def edit(model, component, **changes):
     file.write_text(json.dumps({key: value for key, value in content.items() if value}))
 
 
-def test_generate_draws_what_the_library_draws(tiny_dev):  # noqa: F811
+def test_generate_draws_what_the_library_draws(tiny_dev):
     result = run(
         "generate", "a red dog", "--model", tiny_dev, *QUICK, *SMALL, "--seed", 5,
         "--guidance-scale", 2, "--prompt-2", "a large dog", "--negative-prompt", "blue",
@@ -63,12 +61,12 @@ def test_generate_draws_what_the_library_draws(tiny_dev):  # noqa: F811
     assert [line.split()[0] for line in lines[2:6]] == COMPONENTS
 
 
-def test_schnell_has_no_guidance_scale_to_show(tiny_schnell):  # noqa: F811
+def test_schnell_has_no_guidance_scale_to_show(tiny_schnell):
     words = ("generate", "a dog", "--model", tiny_schnell, *QUICK, *SMALL)
     assert "guidance" not in run(*words, "--max-sequence-length", 16).stdout
 
 
-def test_presets_are_those_of_the_published_models(tiny_dev, tiny_schnell):  # noqa: F811
+def test_presets_are_those_of_the_published_models(tiny_dev, tiny_schnell):
     for name, model, scale in (("flux-dev", tiny_dev, 3.5), ("flux-schnell", tiny_schnell, None)):
         config = DiffusionConfig.from_preset(name, model_path=model)
         pipeline = FluxPipeline(config)
@@ -83,7 +81,7 @@ def test_presets_are_those_of_the_published_models(tiny_dev, tiny_schnell):  # n
     assert "the preset 'flux-dev' holds a model's usual settings, but no model" in stderr
 
 
-def test_fewer_tokens_can_be_configured(tiny_schnell, tiny_sd1):  # noqa: F811
+def test_fewer_tokens_can_be_configured(tiny_schnell, tiny_sd1):
     text = "defaults: {max_sequence_length: 12, height: 16, width: 16, num_inference_steps: 1}\n"
     Path("c.yaml").write_text(f"model_path: {tiny_schnell}\nengine: paddle-eager\n{text}")
     run("generate", "a dog", "--config", "c.yaml")
@@ -101,7 +99,7 @@ def test_fewer_tokens_can_be_configured(tiny_schnell, tiny_sd1):  # noqa: F811
         (["--max-sequence-length", 99], "--max-sequence-length 99 has no effect on "),
     ],
 )
-def test_options_of_flux_are_refused_by_others(tiny_sd1, words, message):  # noqa: F811
+def test_options_of_flux_are_refused_by_others(tiny_sd1, words, message):
     stderr = refuse("generate", "x", "--model", tiny_sd1, *words)
     assert f"error: {message}{tiny_sd1}, a checkpoint of the family sd1" in stderr
     assert f"fix: leave {words[0]} out" in stderr
@@ -119,13 +117,13 @@ def test_options_of_flux_are_refused_by_others(tiny_sd1, words, message):  # noq
         (["--tokenizer", "."], "tokenizer_path is ., which lacks tokenizer or tokenizer_2"),
     ],
 )
-def test_what_flux_refuses(tiny_dev, words, message):  # noqa: F811
+def test_what_flux_refuses(tiny_dev, words, message):
     stderr = refuse("generate", "x", "--model", tiny_dev, *words)
     assert f"error: {message.replace('MODEL', str(tiny_dev))}" in stderr
     assert "\n  fix: " in stderr or "\n  allowed: " in stderr
 
 
-def test_schnell_takes_no_guidance_scale(tiny_schnell):  # noqa: F811
+def test_schnell_takes_no_guidance_scale(tiny_schnell):
     stderr = refuse("generate", "x", "--model", tiny_schnell, "--guidance-scale", 3.5)
     assert f"guidance_scale is 3.5, and {tiny_schnell} was not distilled for guidance" in stderr
     assert "fix: leave guidance_scale out" in stderr
@@ -148,7 +146,7 @@ def test_schnell_takes_no_guidance_scale(tiny_schnell):  # noqa: F811
         ("", {"text_encoder_2": None}, "MODEL/model_index.json names no text_encoder_2"),
     ],
 )
-def test_a_wrong_t5_is_named(tiny_schnell, component, changes, message):  # noqa: F811
+def test_a_wrong_t5_is_named(tiny_schnell, component, changes, message):
     model = copy(tiny_schnell)
     edit(model, component, **changes)
     stderr = refuse("generate", "x", "--model", model)
@@ -156,7 +154,7 @@ def test_a_wrong_t5_is_named(tiny_schnell, component, changes, message):  # noqa
     assert "\n  fix: " in stderr
 
 
-def test_weights_of_another_t5_are_named(tiny_schnell, tmp_path):  # noqa: F811
+def test_weights_of_another_t5_are_named(tiny_schnell, tmp_path):
     model = copy(tiny_schnell)
     edit(model, "text_encoder_2", num_layers=1)
     stderr = refuse("generate", "x", "--model", model, *QUICK, *SMALL)
@@ -165,7 +163,7 @@ def test_weights_of_another_t5_are_named(tiny_schnell, tmp_path):  # noqa: F811
     assert "\n  fix: " in stderr
 
 
-def test_a_missing_text_encoder_2_is_named(tiny_schnell):  # noqa: F811
+def test_a_missing_text_encoder_2_is_named(tiny_schnell):
     model = copy(tiny_schnell)
     (model / "text_encoder_2" / "model.safetensors").unlink()
     stderr = refuse("generate", "x", "--model", model)
@@ -176,7 +174,7 @@ def test_a_missing_text_encoder_2_is_named(tiny_schnell):  # noqa: F811
     assert "fix: download or export the whole checkpoint folder again" in stderr
 
 
-def test_files_that_are_no_checkpoint_are_named(tiny_schnell):  # noqa: F811
+def test_files_that_are_no_checkpoint_are_named(tiny_schnell):
     from safetensors.numpy import save_file
 
     name = "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"
@@ -195,7 +193,7 @@ def test_files_that_are_no_checkpoint_are_named(tiny_schnell):  # noqa: F811
     assert f"error: {transformer} looks like the transformer of Flux" in stderr
 
 
-def test_build_explain_and_passes(tiny_schnell):  # noqa: F811
+def test_build_explain_and_passes(tiny_schnell):
     Path("c.yaml").write_text(
         f"model_path: {tiny_schnell}\ndefaults: {{height: 16, width: 16, max_sequence_length: 8}}\n"
     )

@@ -5,8 +5,7 @@ import re
 
 import command_line
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from user_distribution import BLOCKS, install, write_pass  # noqa: F401  (a fixture)
+from user_distribution import BLOCKS, write_pass
 
 from fastdeploy_diffusion.passes.registry import pass_names
 
@@ -32,7 +31,7 @@ def read(*words, **options):
     return json.loads(run(*words, "--json", **options).stdout)
 
 
-def test_json_has_a_row_for_each_component_and_pass(tiny_sd1, tmp_path):  # noqa: F811
+def test_json_has_a_row_for_each_component_and_pass(tiny_sd1, tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(f"model_path: {tiny_sd1}\ncache_dir: builds\n")
     rows = read("--config", file)
@@ -51,7 +50,7 @@ def test_json_has_a_row_for_each_component_and_pass(tiny_sd1, tmp_path):  # noqa
     assert not (tmp_path / "builds").exists()
 
 
-def test_the_table_says_the_same(tiny_sd1):  # noqa: F811
+def test_the_table_says_the_same(tiny_sd1):
     result = run("--model", tiny_sd1, "--passes", ",".join(LAYER_PASSES))
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -73,7 +72,7 @@ def test_the_table_says_the_same(tiny_sd1):  # noqa: F811
     ]
 
 
-def test_measure_adds_the_times(tiny_sd1, monkeypatch):  # noqa: F811
+def test_measure_adds_the_times(tiny_sd1, monkeypatch):
     monkeypatch.setattr("fastdeploy_diffusion.predictors.turns._SECONDS", 0.0)
     words = ("--model", tiny_sd1, "--passes", "merge-kv", "--measure")
     rows = {row["component"]: row for row in read(*words)}
@@ -90,7 +89,7 @@ def test_measure_adds_the_times(tiny_sd1, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_engine_is_the_one_asked_for(tiny_sd1):  # noqa: F811
+def test_the_engine_is_the_one_asked_for(tiny_sd1):
     rows = read("--model", tiny_sd1, "--passes", "phase-upsample", "--measure", engine="openvino")
     assert [row["matched"] for row in rows] == [0, 1, 1]
     assert all(row["error"] <= 1e-4 and row["times_as_fast"] > 0 for row in rows[1:])
@@ -98,7 +97,7 @@ def test_the_engine_is_the_one_asked_for(tiny_sd1):  # noqa: F811
     assert text.count("openvino on cpu in fp32") == 3
 
 
-def test_a_graph_pass_has_nothing_to_do_where_no_graph_is_read(tiny_sd1):  # noqa: F811
+def test_a_graph_pass_has_nothing_to_do_where_no_graph_is_read(tiny_sd1):
     result = run("--model", tiny_sd1, "--passes", "fuse-attention")
     assert result.stdout.count("fuse-attention  0 of 0") == 3
     reason = "    skipped the whole network: paddle-eager reads no ONNX graph\n"
@@ -107,7 +106,7 @@ def test_a_graph_pass_has_nothing_to_do_where_no_graph_is_read(tiny_sd1):  # noq
 
 
 @pytest.mark.slow
-def test_a_graph_pass_is_tried_on_the_graph_that_the_engine_reads(tiny_sd1):  # noqa: F811
+def test_a_graph_pass_is_tried_on_the_graph_that_the_engine_reads(tiny_sd1):
     words = ("--model", tiny_sd1, "--passes", "fuse-attention,fuse-group-norm-silu")
     rows = read(*words, engine="onnxruntime")
     assert [row["matched"] for row in rows] == [2, 0, 8, 0, 1, 0]
@@ -130,7 +129,7 @@ def test_a_graph_pass_is_tried_on_the_graph_that_the_engine_reads(tiny_sd1):  # 
         (["--model", "no/such"], r"no/such does not exist"),
     ],
 )
-def test_bad_input_is_explained(tiny_sd1, tmp_path, monkeypatch, words, message):  # noqa: F811
+def test_bad_input_is_explained(tiny_sd1, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.yaml").write_text(f"model_path: {tiny_sd1}\npasses: []\n")
     (tmp_path / "typo.yaml").write_text(f"model_path: {tiny_sd1}\npasses: [merge-kvs]\n")
@@ -139,13 +138,13 @@ def test_bad_input_is_explained(tiny_sd1, tmp_path, monkeypatch, words, message)
     assert result.stdout == ""
 
 
-def test_an_engine_that_cannot_run_is_loud(tiny_sd1, tmp_path):  # noqa: F811
+def test_an_engine_that_cannot_run_is_loud(tiny_sd1, tmp_path):
     file = tmp_path / "strict.yaml"
     file.write_text(f"model_path: {tiny_sd1}\ncpu_fallback: false\n")
     assert "cannot run here" in run("--config", file, code=1, engine="tensorrt").stderr
 
 
-def test_a_users_pass_is_tried_like_ours(install, tiny_sd1):  # noqa: F811
+def test_a_users_pass_is_tried_like_ours(install, tiny_sd1):
     install(write_pass(), FOLD_NORM)
     install("raise ValueError('no licence')", {"broken": "X"}, name="bad", module="bad_passes")
     result = run("--model", tiny_sd1, "--json")
@@ -159,7 +158,7 @@ def test_a_users_pass_is_tried_like_ours(install, tiny_sd1):  # noqa: F811
     assert len(json.loads(result.stdout)) == 3 * (len(pass_names()) + 1)
 
 
-def find_fault(install, model, code):  # noqa: F811
+def find_fault(install, model, code):
     """Try a bad pass beside one of ours; give its row of the denoiser and what is said of it."""
     install(code, FOLD_NORM)
     words = ("--model", model, "--passes", "merge-kv,fold-norm")
@@ -175,13 +174,13 @@ def find_fault(install, model, code):  # noqa: F811
     return bad, same
 
 
-def test_a_wrong_count_ends_with_1(install, tiny_sd1):  # noqa: F811
+def test_a_wrong_count_ends_with_1(install, tiny_sd1):
     row, problem = find_fault(install, tiny_sd1, write_pass(expected="9"))
     assert (row["matched"], row["expected"], row["error"]) == (BLOCKS, 9, None)
     assert problem == "the pass fold-norm of acme-passes 1.0 rewrote 4 places of 9"
 
 
-def test_wrong_numbers_end_with_1(install, tiny_sd1):  # noqa: F811
+def test_wrong_numbers_end_with_1(install, tiny_sd1):
     code = write_pass("return {WEIGHT: Derivation((WEIGHT,), lambda weight: 1.01 * weight)}")
     row, problem = find_fault(install, tiny_sd1, code)
     assert row["matched"] == BLOCKS
@@ -189,7 +188,7 @@ def test_wrong_numbers_end_with_1(install, tiny_sd1):  # noqa: F811
     assert f"differs from the Paddle layer by {row['error']:.2e}" in problem
 
 
-def test_a_crash_ends_with_1(install, tiny_sd1):  # noqa: F811
+def test_a_crash_ends_with_1(install, tiny_sd1):
     row, problem = find_fault(install, tiny_sd1, write_pass("layer.norm4.weight"))
     assert (row["matched"], row["expected"], row["error"]) == (None, None, None)
     assert problem.startswith("the pass fold-norm of acme-passes 1.0 failed on UNet2DCondition")
@@ -199,7 +198,7 @@ def test_a_crash_ends_with_1(install, tiny_sd1):  # noqa: F811
     assert problem.startswith("the pass fold-norm of acme-passes 1.0 fails its check on denoiser")
 
 
-def test_what_is_skipped_is_said_with_its_reason(install, tiny_sd1):  # noqa: F811
+def test_what_is_skipped_is_said_with_its_reason(install, tiny_sd1):
     code = write_pass(expected="0").replace('return ""', 'return "not on Sundays"')
     install(code, FOLD_NORM)
     words = ("--model", tiny_sd1, "--passes", "fold-norm")

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"PIL", "numpy", "paddle", "pydantic", "rich", "safetensors", "tokenizers", "yaml"}
@@ -41,7 +40,7 @@ def test_help_imports_nothing_heavy(tmp_path, word):
     assert HEAVY & set(modules.split()) == set()
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):  # noqa: F811
+def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):
     # The event of the first step tells that the loop runs; nothing else is changed.
     code = (
         # A test run in the background is started with this signal ignored, and so is its child.

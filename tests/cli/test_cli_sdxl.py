@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
-from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 
 from fastdeploy_diffusion import DiffusionConfig, SDXLPipeline
 from fastdeploy_diffusion.images import read_settings
@@ -28,7 +27,7 @@ def _in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_generate_draws_what_the_library_draws(tiny_sdxl):  # noqa: F811
+def test_generate_draws_what_the_library_draws(tiny_sdxl):
     result = run(
         "generate", "a red dog", "--model", tiny_sdxl, *QUICK, "--steps", 2, "--seed", 5,
         "--prompt-2", "a large dog", "--negative-prompt", "blue", "--height", 24,
@@ -47,14 +46,14 @@ def test_generate_draws_what_the_library_draws(tiny_sdxl):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["true-cfg-scale", "max-sequence-length"])
-def test_options_of_flux_are_refused(tiny_sdxl, name):  # noqa: F811
+def test_options_of_flux_are_refused(tiny_sdxl, name):
     stderr = run("generate", "x", "--model", tiny_sdxl, f"--{name}", 4, code=2).stderr
     assert f"has no effect on {tiny_sdxl}, a checkpoint of the family sdxl" in stderr
     assert f"allowed: --{name} for a checkpoint of Flux\n" in stderr
     assert not list(Path().iterdir())
 
 
-def test_build_explain_and_passes(tiny_sdxl):  # noqa: F811
+def test_build_explain_and_passes(tiny_sdxl):
     words = ("--model", tiny_sdxl, *QUICK, "--json")
     (built,) = json.loads(run("build", *words, "--size", "24x16").stdout)
     assert [each["name"] for each in built["components"]] == COMPONENTS

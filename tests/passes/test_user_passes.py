@@ -4,8 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from user_distribution import BLOCKS, MODULE, install, write_pass  # noqa: F401  (a fixture)
+from user_distribution import BLOCKS, MODULE, write_pass
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.errors import ConfigError, PassError
@@ -29,7 +28,7 @@ def draw(model, passes, **options):
     return picture, pipeline.report.components
 
 
-def test_a_user_pass_is_chosen_by_name_and_follows_ours(install):  # noqa: F811
+def test_a_user_pass_is_chosen_by_name_and_follows_ours(install):
     install(GOOD, FOLD_NORM, version="1.2")
     chosen = choose_passes([NAME, "merge-kv", "merge-qkv"], "paddle")
     assert [str(each) for each in chosen] == [
@@ -46,7 +45,7 @@ ENGINES = ["paddle-eager", pytest.param("openvino", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_it_rewrites_counts_and_keeps_the_picture(install, tiny_sd1, engine):  # noqa: F811
+def test_it_rewrites_counts_and_keeps_the_picture(install, tiny_sd1, engine):
     install(GOOD, FOLD_NORM)
     plain, _ = draw(tiny_sd1, [], engine=engine)
     picture, components = draw(tiny_sd1, [NAME, "merge-qkv"], engine=engine)
@@ -60,7 +59,7 @@ def test_it_rewrites_counts_and_keeps_the_picture(install, tiny_sd1, engine):  #
 
 
 @pytest.mark.slow
-def test_another_version_or_other_code_is_another_build(install, tiny_sd1, tmp_path):  # noqa: F811
+def test_another_version_or_other_code_is_another_build(install, tiny_sd1, tmp_path):
     def are_cached():
         _, components = draw(tiny_sd1, [NAME], engine="openvino", cache_dir=tmp_path / "cache")
         return {each.cached for each in components}
@@ -74,7 +73,7 @@ def test_another_version_or_other_code_is_another_build(install, tiny_sd1, tmp_p
     assert are_cached() == {False}
 
 
-def test_a_helper_beside_the_pass_is_part_of_its_code(install, tmp_path):  # noqa: F811
+def test_a_helper_beside_the_pass_is_part_of_its_code(install, tmp_path):
     place = install("", {NAME: "FoldNorm"}, module="unused")
     package = place / MODULE
     package.mkdir()
@@ -109,7 +108,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("code", "passes", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_pass_is_named_and_harms_no_other(install, code, passes, message):  # noqa: F811
+def test_a_broken_pass_is_named_and_harms_no_other(install, code, passes, message):
     install(code, passes)
     install(GOOD.replace("fold-norm", "sound"), {"sound": "FoldNorm"}, name="sound", module="sound")
     (broken,) = passes
@@ -122,7 +121,7 @@ def test_a_broken_pass_is_named_and_harms_no_other(install, code, passes, messag
         assert [each.name for each in choose_passes(["sound"], "paddle")] == ["sound"]
 
 
-def test_a_name_of_ours_is_refused(install):  # noqa: F811
+def test_a_name_of_ours_is_refused(install):
     install(GOOD.replace("fold-norm", "merge-qkv"), {"merge-qkv": "FoldNorm"})
     for make in (lambda: choose_passes(["merge-qkv"], "paddle"), make_all_passes):
         with pytest.warns(PassWarning, match="'merge-qkv' of acme-passes 1.0 is refused"):
@@ -130,7 +129,7 @@ def test_a_name_of_ours_is_refused(install):  # noqa: F811
         assert all(each.origin is None for each in passes)
 
 
-def test_a_name_that_is_registered_twice_is_refused(install):  # noqa: F811
+def test_a_name_that_is_registered_twice_is_refused(install):
     install(GOOD, FOLD_NORM)
     install(GOOD, FOLD_NORM, name="other-passes", version="2.0", module="other_passes")
     with pytest.raises(PassError, match=r"by acme-passes 1\.0 and by other-passes 2\.0"):
@@ -174,7 +173,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("code", "message"), WRONG.values(), ids=WRONG)
-def test_what_it_does_wrong_is_its_own_fault(install, tiny_sd1, code, message):  # noqa: F811
+def test_what_it_does_wrong_is_its_own_fault(install, tiny_sd1, code, message):
     install(code, FOLD_NORM)
     pipeline = open_pipeline(tiny_sd1, ["merge-qkv", NAME])
     with pytest.raises(PassError, match=message):
@@ -215,8 +214,8 @@ class Scale(GraphPass):
     ],
 )
 def test_a_graph_pass_is_checked_like_a_layer_pass(
-    install,  # noqa: F811
-    tiny_sd1,  # noqa: F811
+    install,
+    tiny_sd1,
     factor,
     expected,
     message,
@@ -234,7 +233,7 @@ def test_a_graph_pass_is_checked_like_a_layer_pass(
 
 
 @pytest.mark.slow
-def test_an_engine_is_not_blamed_for_a_pass(install, tiny_sd1):  # noqa: F811
+def test_an_engine_is_not_blamed_for_a_pass(install, tiny_sd1):
     code, message = WRONG["makes another shape"]
     install(code, FOLD_NORM)
     pipeline = open_pipeline(tiny_sd1, ["merge-qkv", NAME], engine="openvino", cache=False)
@@ -242,13 +241,13 @@ def test_an_engine_is_not_blamed_for_a_pass(install, tiny_sd1):  # noqa: F811
         pipeline.build()
 
 
-def test_a_pass_is_not_blamed_for_too_little_memory(install, tiny_sd1):  # noqa: F811
+def test_a_pass_is_not_blamed_for_too_little_memory(install, tiny_sd1):
     install(write_pass("raise MemoryError('no room')"), FOLD_NORM)
     with pytest.raises(MemoryError, match="no room"):
         open_pipeline(tiny_sd1, [NAME]).build()
 
 
-def test_a_pass_goes_on_from_what_an_earlier_one_has_made(install, tiny_sd1):  # noqa: F811
+def test_a_pass_goes_on_from_what_an_earlier_one_has_made(install, tiny_sd1):
     again = write_pass("return {BIAS: Derivation((BIAS,), lambda bias: bias)}")
     again = again.replace("FoldNorm", "Again").replace('"fold-norm"', '"again"')
     again = again.replace("layer.norm3.weight is not None", "True")
@@ -257,7 +256,7 @@ def test_a_pass_goes_on_from_what_an_earlier_one_has_made(install, tiny_sd1):  #
     assert report.passes == {NAME: BLOCKS, "again": BLOCKS}
 
 
-def test_a_config_knows_the_registered_names(install, tiny_sd1):  # noqa: F811
+def test_a_config_knows_the_registered_names(install, tiny_sd1):
     with pytest.raises(ConfigError, match="passes is"):
         DiffusionConfig(model_path=tiny_sd1, passes=[NAME])
     install(GOOD, FOLD_NORM)

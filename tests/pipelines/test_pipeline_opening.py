@@ -4,9 +4,6 @@ import json
 import shutil
 
 import pytest
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_flux import tiny_schnell  # noqa: F401  (a fixture)
-from tiny_sdxl import tiny_sdxl  # noqa: F401  (a fixture)
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
@@ -19,7 +16,7 @@ from fastdeploy_diffusion.predictors.request import GenerationRequest
 from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
 
 
-def test_the_family_decides(tiny_sd1, tiny_sdxl, tiny_schnell):  # noqa: F811
+def test_the_family_decides(tiny_sd1, tiny_sdxl, tiny_schnell):
     folders = {SDPipeline: tiny_sd1, SDXLPipeline: tiny_sdxl, FluxPipeline: tiny_schnell}
     for right, folder in folders.items():
         config = DiffusionConfig(model_path=folder)
@@ -46,7 +43,7 @@ def test_what_is_no_checkpoint(tmp_path):
         open_pipeline(DiffusionConfig(model_path=tmp_path))
 
 
-def test_requests_of_other_families_are_refused(tiny_sd1, tiny_sdxl, tiny_schnell):  # noqa: F811
+def test_requests_of_other_families_are_refused(tiny_sd1, tiny_sdxl, tiny_schnell):
     requests = {tiny_sd1: GenerationRequest, tiny_sdxl: SDXLRequest, tiny_schnell: FluxRequest}
     for folder, own in requests.items():
         pipeline = open_pipeline(DiffusionConfig(model_path=folder))
@@ -56,7 +53,7 @@ def test_requests_of_other_families_are_refused(tiny_sd1, tiny_sdxl, tiny_schnel
             assert own.__name__ in caught.value.allowed
 
 
-def test_a_unet_of_sdxl_in_a_folder_of_sd(tiny_sd1, tiny_sdxl, tmp_path):  # noqa: F811
+def test_a_unet_of_sdxl_in_a_folder_of_sd(tiny_sd1, tiny_sdxl, tmp_path):
     folder = shutil.copytree(tiny_sd1, tmp_path / "mixed")
     shutil.copytree(tiny_sdxl / "unet", folder / "unet", dirs_exist_ok=True)
     with pytest.raises(UnsupportedModelError, match="wants the pooled text and the sizes of SDXL"):

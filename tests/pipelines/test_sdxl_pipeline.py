@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from checkpoint_writers import write_sparse
 from ldm_reference import single_file
-from session_watch import watch  # noqa: F401  (a fixture)
-from tiny_checkpoint import tiny_sd1  # noqa: F401  (a fixture)
-from tiny_sdxl import shrink_sdxl, tiny_sdxl  # noqa: F401  (a fixture)
+from tiny_sdxl import shrink_sdxl
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
@@ -35,12 +33,12 @@ def open_sdxl(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_sdxl):  # noqa: F811
+def pipeline(tiny_sdxl):
     return open_sdxl(tiny_sdxl)
 
 
 @pytest.fixture
-def copied(tiny_sdxl, tmp_path):  # noqa: F811
+def copied(tiny_sdxl, tmp_path):
     return shutil.copytree(tiny_sdxl, tmp_path / "model")
 
 
@@ -184,7 +182,7 @@ def test_each_text_is_read_once_by_each_encoder(pipeline, monkeypatch):
     assert (runs["text_encoder"], runs["text_encoder_2"]) == (1, 1)
 
 
-def test_one_component_is_in_memory_at_a_time(tiny_sdxl, pipeline, watch):  # noqa: F811
+def test_one_component_is_in_memory_at_a_time(tiny_sdxl, pipeline, watch):
     staged = open_sdxl(tiny_sdxl, memory="staged")
     given = staged.text_to_image("a dog", **QUICK)
     assert (watch.loaded, watch.most, watch.open) == (STAGES, 1, [])
@@ -192,7 +190,7 @@ def test_one_component_is_in_memory_at_a_time(tiny_sdxl, pipeline, watch):  # no
 
 
 @pytest.mark.slow
-def test_engines_agree_in_every_size_of_a_range(tiny_sdxl, pipeline):  # noqa: F811
+def test_engines_agree_in_every_size_of_a_range(tiny_sdxl, pipeline):
     options = {"enable_dynamic_shape": True, "shapes": {"batch": (1, 2, 4)}}
     free = open_sdxl(tiny_sdxl, engine="paddle", **options)
     for size in ((32, 32), (24, 44)):
@@ -229,7 +227,7 @@ def test_a_vae_that_overflows_in_half_precision(tmp_path, pipeline):
         ({"tokenizer_path": "."}, "tokenizer_path is ., which lacks tokenizer or tokenizer_2"),
     ],
 )
-def test_options_that_sdxl_does_not_have(tiny_sdxl, options, words):  # noqa: F811
+def test_options_that_sdxl_does_not_have(tiny_sdxl, options, words):
     with pytest.raises((ConfigError, CheckpointError), match=words):
         open_sdxl(tiny_sdxl, **options)
 
@@ -284,7 +282,7 @@ def test_an_index_that_says_nothing_of_zeros_means_them(copied):
         index.setdefault(UNSAFE, True)
 
 
-def test_builds_of_stable_diffusion_are_not_taken(tiny_sd1, copied, tmp_path):  # noqa: F811
+def test_builds_of_stable_diffusion_are_not_taken(tiny_sd1, copied, tmp_path):
     """SDXL's first text encoder is that of SD 1.5, of which it takes something else."""
     config = json.loads((tiny_sd1 / "text_encoder" / "config.json").read_text())
     shutil.rmtree(copied / "text_encoder")

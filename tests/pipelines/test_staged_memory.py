@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from flux_folder import write_flux_folder
-from session_watch import watch  # noqa: F401  (a fixture)
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
@@ -48,7 +47,7 @@ def test_every_value_of_the_option_is_implemented():
     assert tuple(RESIDENCIES) == MEMORY_CHOICES
 
 
-def test_one_component_is_in_memory_at_a_time(model, wanted, watch):  # noqa: F811
+def test_one_component_is_in_memory_at_a_time(model, wanted, watch):
     resident = open_sd(model, memory="resident")
     resident.text_to_image("a cat", **REQUEST)
     assert (watch.most, watch.open) == (3, STAGES)
@@ -70,7 +69,7 @@ def test_one_component_is_in_memory_at_a_time(model, wanted, watch):  # noqa: F8
 
 
 @pytest.mark.slow
-def test_flux_loads_its_text_encoders_one_after_the_other(flux_model, watch):  # noqa: F811
+def test_flux_loads_its_text_encoders_one_after_the_other(flux_model, watch):
     settings = {**REQUEST, "height": 16, "width": 24, "negative_prompt": "ugly"}
     settings |= {"true_cfg_scale": 2.0, "max_sequence_length": 16}
     pictures = {}
@@ -92,14 +91,14 @@ def test_flux_loads_its_text_encoders_one_after_the_other(flux_model, watch):  #
     np.testing.assert_array_equal(pixels(pictures["resident"]), pixels(pictures["staged"]))
 
 
-def test_build_leaves_nothing_in_memory(model, watch, tmp_path):  # noqa: F811
+def test_build_leaves_nothing_in_memory(model, watch, tmp_path):
     report = open_sd(model, cache_dir=tmp_path).build()
     assert not any(each.cached for each in report.components)
     assert all(each.relative_error is not None for each in report.components)
     assert (watch.loaded, watch.most, watch.open) == (STAGES, 1, [])
 
 
-def test_a_stream_that_is_given_up_gives_its_memory_back(model, watch):  # noqa: F811
+def test_a_stream_that_is_given_up_gives_its_memory_back(model, watch):
     stream = open_sd(model).stream(GenerationRequest(prompt="a cat", **REQUEST))
     next(stream)
     assert watch.open == ["denoiser"]
@@ -107,7 +106,7 @@ def test_a_stream_that_is_given_up_gives_its_memory_back(model, watch):  # noqa:
     assert watch.open == []
 
 
-def test_what_is_cancelled_or_fails_gives_its_memory_back(model, watch, wanted):  # noqa: F811
+def test_what_is_cancelled_or_fails_gives_its_memory_back(model, watch, wanted):
     pipeline = open_sd(model)
 
     def cancel(caller, index, timestep, tensors):
@@ -126,7 +125,7 @@ def test_what_is_cancelled_or_fails_gives_its_memory_back(model, watch, wanted):
     )
 
 
-def test_requests_at_the_same_time_do_not_close_each_others_sessions(model, watch):  # noqa: F811
+def test_requests_at_the_same_time_do_not_close_each_others_sessions(model, watch):
     pipeline = open_sd(model)
     requests = [
         GenerationRequest(prompt="a cat", height=size, width=32, **REQUEST) for size in (32, 32, 48)
@@ -144,7 +143,7 @@ def test_requests_at_the_same_time_do_not_close_each_others_sessions(model, watc
     assert watch.open == []
 
 
-def test_an_engine_that_fails_is_replaced_and_closed(model, wanted, watch, monkeypatch):  # noqa: F811
+def test_an_engine_that_fails_is_replaced_and_closed(model, wanted, watch, monkeypatch):
     pipeline = open_sd(model, engine="openvino", passes=[])
 
     def break_engine(caller, index, timestep, tensors):

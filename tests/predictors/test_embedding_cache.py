@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from session_watch import watch  # noqa: F401  (a fixture)
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
@@ -39,7 +38,7 @@ def draw(pipeline, prompt="a cat", **settings):
     return np.asarray(result.images[0]), (report.kept, report.texts)
 
 
-def test_a_known_text_does_not_load_the_encoder(model, watch):  # noqa: F811
+def test_a_known_text_does_not_load_the_encoder(model, watch):
     wanted, counts = draw(open_pipeline(model, memory_mib=0))
     assert counts == (0, 2)
     for memory in ("resident", "staged"):
@@ -110,7 +109,7 @@ def test_a_text_of_which_two_layers_are_taken_is_one_text(model, monkeypatch):
     assert runs.count("text_encoder") == 1
 
 
-def test_another_process_finds_them_on_disk(model, tmp_path, watch):  # noqa: F811
+def test_another_process_finds_them_on_disk(model, tmp_path, watch):
     options = {"disk_mib": 1.0, "cache_dir": tmp_path}
     wanted, counts = draw(open_pipeline(model, **options))
     assert counts == (0, 2)
