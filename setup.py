@@ -31,6 +31,7 @@ EXTRAS = {
     # pinned because another version formats differently.
     "dev": [
         "diffusers==0.42.1",
+        "filelock>=3.12",
         "mypy==2.4.1",
         "pytest>=8,<10",
         "ruff==0.17.5",
@@ -59,6 +60,8 @@ setup(
         ]
     },
     install_requires=[
+        # Elsewhere, the system's own locks serve.
+        "filelock>=3.12; sys_platform == 'win32'",
         "numpy>=1.26",
         "pillow>=11.3",
         "platformdirs>=4",

@@ -12,7 +12,8 @@ import typer
 from fastdeploy_diffusion.cli.errors import explain_errors
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheEntry
+    from fastdeploy_diffusion.engines.cache import ArtifactCache
+    from fastdeploy_diffusion.engines.cache_entry import CacheEntry
     from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
 cache_app = typer.Typer(
@@ -58,8 +59,9 @@ def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> 
 def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Compare every file with its checksum; exit code 1 if one is damaged."""
     with explain_errors(debug):
-        entries = _open(folder).entries()
-        damages = [entry.find_damage() for entry in entries]
+        cache = _open(folder)
+        entries = cache.entries()
+        damages = [cache.find_damage(entry) for entry in entries]
         damaged_texts = _open_embeddings(folder).find_damage()
         if as_json:
             rows = zip(entries, damages, strict=True)
@@ -88,15 +90,22 @@ def rm(
 
     With --all also what is noted beside them: digests, kernels and their times, embeddings.
     """
+    from fastdeploy_diffusion.errors import CacheError
+
     with explain_errors(debug):
         cache = _open(folder)
         entries = cache.entries()
         chosen = entries if everything else _choose(entries, digests or [])
-        for entry in chosen:
-            cache.remove(entry.digest)
+        removed = [cache.remove(entry.digest) for entry in chosen]
         if everything:
             cache.remove_notes()
-        print(f"removed {_count(len(chosen))}")
+        print(f"removed {_count(sum(removed))}")
+        if left := removed.count(False):
+            stay, them = ("stays", "it") if left == 1 else ("stay", "them")
+            raise CacheError(
+                f"{_count(left)} {stay}: another process builds or loads {them} now",
+                fix="try again when it is done",
+            )
 
 
 @cache_app.command()

@@ -2,37 +2,47 @@
 
 An entry is a folder named after the digest of its key, with the artifact in ``artifact/`` and
 ``entry.json`` beside it, which holds the key's ingredients, the proof of the build, and a checksum
-of every file. Entries are built beside their place and renamed into it, so a killed build leaves
-nothing that could be taken for an entry.
+of every file. Processes share the folder by one protocol:
+
+* Each key has a lock file. Who reads an entry holds it shared for as long as files are opened or
+  loaded by their names; who builds, replaces or removes one holds it alone.
+* An entry appears by one rename, of a folder in which it was built, and disappears by one: what it
+  replaces is set aside first, and removed under another name. So a killed process leaves a whole
+  entry or none, and what a process has mapped stays as it is.
+* ``entry.json`` is replaced as a whole, so that a proof, or a plan, is the old one or the new one.
+* Who may not write reads all the same, without a lock where there is none to hold.
 """
 
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_dir
 
+from fastdeploy_diffusion.engines.cache_entry import (
+    ARTIFACT_FOLDER,
+    ENTRY_FILE,
+    CacheEntry,
+    measure_files,
+    read_entry,
+    write_entry,
+)
+from fastdeploy_diffusion.engines.file_lock import hold_file
 from fastdeploy_diffusion.errors import CacheError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-ENTRY_FILE = "entry.json"
-ARTIFACT_FOLDER = "artifact"
 _STAGED = ".staged"
-_BLOCK = 1 << 22
-_PIECE = 64 * _BLOCK  # what one thread reads of a file
-# Locks are never removed: one process would wait for a file that another no longer sees.
+_REMOVED = ".removed"
+# What a killed process may have left, and nothing else that lies in a folder of the user's.
+_HALF_BUILT = re.compile(rf"[0-9a-f]{{64}}\{_STAGED}")
+_ASIDE = re.compile(rf"([0-9a-f]{{64}}|[a-z-]+)\{_REMOVED}-[0-9a-f]{{16}}")
 _LOCKS = "locks"
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
@@ -61,60 +71,8 @@ class CacheKey:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class CacheEntry:
-    """A finished build.
-
-    Args:
-        folder: Where it lies.
-        ingredients: What it was built from.
-        proof: What its check found, as it was given to ``publish``.
-        files: Size in bytes and checksum of every file of the artifact, by relative path.
-        used: When it was last asked for, in seconds since the epoch.
-    """
-
-    folder: Path
-    ingredients: Mapping[str, Any]
-    proof: Mapping[str, Any]
-    files: Mapping[str, tuple[int, int]]
-    used: float
-
-    @property
-    def artifact(self) -> Path:
-        """Folder of the artifact."""
-        return self.folder / ARTIFACT_FOLDER
-
-    @property
-    def digest(self) -> str:
-        """Digest of the key."""
-        return self.folder.name
-
-    @property
-    def size(self) -> int:
-        """Bytes of the artifact."""
-        return sum(size for size, _ in self.files.values())
-
-    def find_damage(self) -> str:
-        """Say what is not as it was when it was built; nothing if all is."""
-        try:
-            found = {
-                path.relative_to(self.artifact).as_posix()
-                for path in self.artifact.rglob("*")
-                if path.is_file()
-            }
-            for name in sorted(found ^ self.files.keys()):
-                return f"{name} is {'missing' if name in self.files else 'not part of it'}"
-            measured = _measure([self.artifact / name for name in self.files])
-            for (name, expected), found_now in zip(self.files.items(), measured, strict=True):
-                if found_now != expected:
-                    return f"{name} has changed"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror or error}"
-        return ""
-
-
 class ArtifactCache:
-    """A folder of builds, shared by any number of processes.
+    """A folder of builds, shared by any number of processes and threads.
 
     Args:
         root: The folder; made when the first build is kept.
@@ -126,111 +84,77 @@ class ArtifactCache:
         self.limit = limit
 
     @contextmanager
-    def lock(self, key: CacheKey) -> Iterator[None]:
-        """Hold a key, so that of several processes one builds and the others wait.
+    def read(self, key: CacheKey) -> Iterator[CacheEntry | None]:
+        """Lend the entry of a key, whole and unchanged, or nothing, until the block ends.
+
+        Nobody replaces or removes it meanwhile; whoever builds it now is waited for. A damaged one
+        is removed, where that can be done. Reading counts as use.
+        """
+        with self._share(key.digest):
+            entry, is_damaged = self._find(key)
+            if not is_damaged:
+                yield entry
+                return
+        # Whoever holds it alone looks again: another process may have replaced it by now.
+        with suppress(CacheError), self.lock(key) as slot:
+            slot.find()
+        with self._share(key.digest):
+            entry, is_damaged = self._find(key)
+            yield None if is_damaged else entry
+
+    @contextmanager
+    def lock(self, key: CacheKey) -> Iterator["CacheSlot"]:
+        """Hold a key alone, so that of several processes one builds and the others wait.
 
         The system releases it when the process ends, however it ends.
 
         Raises:
             CacheError: The folder cannot be written.
         """
-        with _explain(self.root):
-            (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
-            file = (self.root / _LOCKS / key.digest).open("a")
-        with file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def find(self, key: CacheKey) -> CacheEntry | None:
-        """Give the entry of a key, whole and unchanged, or nothing.
-
-        A damaged one is removed. Finding counts as use.
-        """
-        entry = self._read(self.root / key.digest)
-        if entry is None:
-            return None
-        if entry.find_damage() or entry.ingredients != json.loads(json.dumps(key.ingredients)):
-            self.remove(entry.digest)
-            return None
-        with suppress(OSError):  # a read-only cache serves too, but does not know its last use
-            os.utime(entry.folder / ENTRY_FILE)
-        return entry
-
-    def stage(self, key: CacheKey) -> Path:
-        """Give an empty folder to build in; whoever calls holds the key's lock.
-
-        Raises:
-            CacheError: The folder cannot be written.
-        """
-        staged = self.root / f"{key.digest}{_STAGED}"
-        with _explain(self.root):
-            # What a killed build has left.
-            shutil.rmtree(staged, ignore_errors=True)
-            (staged / ARTIFACT_FOLDER).mkdir(parents=True)
-        return staged / ARTIFACT_FOLDER
-
-    def discard(self, key: CacheKey) -> None:
-        """Remove what was staged for a key, whose lock is held."""
-        shutil.rmtree(self.root / f"{key.digest}{_STAGED}", ignore_errors=True)
-
-    def publish(self, key: CacheKey, proof: Mapping[str, Any]) -> CacheEntry:
-        """Turn what was built in the staged folder into the key's entry, and make room for it.
-
-        Args:
-            key: The key, whose lock is held.
-            proof: What the check of the build found; JSON values.
-
-        Raises:
-            CacheError: The folder cannot be written, or the disk is full.
-        """
-        staged, folder = self.root / f"{key.digest}{_STAGED}", self.root / key.digest
-        artifact = staged / ARTIFACT_FOLDER
-        with _explain(self.root):
-            paths = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
-            files = {
-                path.relative_to(artifact).as_posix(): list(each)
-                for path, each in zip(paths, _measure(paths), strict=True)
-            }
-            _write_entry(staged, {"ingredients": key.ingredients, "proof": proof, "files": files})
-            shutil.rmtree(folder, ignore_errors=True)
-            staged.rename(folder)
-        published = self._read(folder)
-        if published is None:
-            raise CacheError(f"{folder} vanished while it was written")
-        self.collect(keep=key.digest)
-        return published
+        with self._hold(key.digest):
+            yield CacheSlot(self, key)
 
     def record_proof(self, entry: CacheEntry, proof: Mapping[str, Any]) -> None:
         """Note what a check has found of an entry that was published without one.
 
         Args:
-            entry: The entry; it must not be changed by others meanwhile, except by the same check.
+            entry: The entry, inside the block that `read` lends it for. Other readers may do the
+                same check, and note the same.
             proof: What the check found; JSON values.
 
         Raises:
             CacheError: The folder cannot be written.
         """
         with _explain(self.root):
-            files = {name: list(each) for name, each in entry.files.items()}
-            content = {"ingredients": entry.ingredients, "proof": proof, "files": files}
-            _write_entry(entry.folder, content)
+            write_entry(replace(entry, proof=proof))
 
     def entries(self) -> list[CacheEntry]:
         """All entries, the one used last first."""
         folders = self.root.iterdir() if self.root.is_dir() else ()
-        found = [entry for folder in folders if (entry := self._read(folder))]
+        found = [entry for folder in folders if (entry := read_entry(folder))]
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
-    def remove(self, digest: str) -> None:
-        """Remove an entry, if it is there.
+    def find_damage(self, entry: CacheEntry) -> str:
+        """Say what of an entry is not as it was when it was built; nothing if all is.
+
+        Nothing either of one that another process builds, replaces or removes now.
+        """
+        with self._share(entry.digest, waits=False) as is_held:
+            return entry.find_damage() if is_held and read_entry(entry.folder) else ""
+
+    def remove(self, digest: str) -> bool:
+        """Remove an entry, if nobody builds or loads it now.
+
+        Returns:
+            Whether it is gone.
 
         Raises:
             CacheError: It cannot be removed.
         """
-        with _explain(self.root):
-            if (self.root / digest).exists():
-                shutil.rmtree(self.root / digest)
+        with self._hold(digest, waits=False) as is_held:
+            if is_held:
+                self._remove(digest)
+            return is_held
 
     def remove_notes(self) -> None:
         """Remove what is remembered beside the entries: digests, kernels, embeddings of texts.
@@ -238,13 +162,13 @@ class ArtifactCache:
         Raises:
             CacheError: They cannot be removed.
         """
-        with _explain(self.root):
-            for name in _NOTES:
-                if (self.root / name).exists():
-                    shutil.rmtree(self.root / name)
+        for name in _NOTES:
+            self._remove(name)
 
     def collect(self, keep: str = "") -> list[str]:
         """Remove what was used longest ago, until the rest is within the limit.
+
+        What somebody builds or loads now stays. What killed processes have left goes, too.
 
         Args:
             keep: Digest of an entry that stays, however large it is.
@@ -255,62 +179,164 @@ class ArtifactCache:
         Raises:
             CacheError: An entry cannot be removed.
         """
+        self._clear_remains()
         removed, total = [], 0
         for entry in self.entries():
             total += entry.size
-            if total > self.limit and entry.digest != keep:
-                self.remove(entry.digest)
+            if total > self.limit and entry.digest != keep and self.remove(entry.digest):
                 removed.append(entry.digest)
         return removed
 
-    def _read(self, folder: Path) -> CacheEntry | None:
-        if folder.suffix == _STAGED:
+    @contextmanager
+    def _hold(self, digest: str, *, waits: bool = True) -> Iterator[bool]:
+        """Hold a digest alone; tells whether it is held."""
+        with ExitStack() as stack:
+            with _explain(self.root):
+                path = self.root / _LOCKS / digest
+                path.parent.mkdir(parents=True, exist_ok=True)
+                is_held = stack.enter_context(hold_file(path, waits=waits))
+            yield is_held
+
+    @contextmanager
+    def _share(self, digest: str, *, waits: bool = True) -> Iterator[bool]:
+        """Hold a digest with other readers; tells whether nobody holds it alone."""
+        with ExitStack() as stack:
+            is_free = True
+            # Nothing is kept yet, or who may not write there has no lock to hold.
+            with suppress(OSError):
+                (self.root / _LOCKS).mkdir(exist_ok=True)
+                path = self.root / _LOCKS / digest
+                is_free = stack.enter_context(hold_file(path, is_shared=True, waits=waits))
+            yield is_free
+
+    def _find(self, key: CacheKey) -> tuple[CacheEntry | None, bool]:
+        """Look up what is held: the entry, if it is there, and whether it is damaged."""
+        folder = self.root / key.digest
+        entry = read_entry(folder)
+        if entry is None:
+            return None, folder.exists()
+        if entry.find_damage() or entry.ingredients != json.loads(json.dumps(key.ingredients)):
+            return entry, True
+        with suppress(OSError):  # a read-only cache serves too, but does not know its last use
+            os.utime(entry.folder / ENTRY_FILE)
+        return entry, False
+
+    def _set_aside(self, name: str) -> Path | None:
+        """Rename a folder to what nobody looks for; gives the new name, if it was there."""
+        aside = self.root / f"{name}{_REMOVED}-{secrets.token_hex(8)}"
+        with _explain(self.root):
+            try:
+                return (self.root / name).rename(aside)
+            except FileNotFoundError:
+                return None
+
+    def _remove(self, name: str) -> None:
+        if aside := self._set_aside(name):
+            shutil.rmtree(aside, ignore_errors=True)  # what stays is cleared another time
+
+    def _clear_remains(self) -> None:
+        """Remove what killed processes have left half built or half removed."""
+        for folder in self.root.glob("*.*"):
+            if _ASIDE.fullmatch(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif _HALF_BUILT.fullmatch(folder.name):
+                with self._hold(folder.stem, waits=False) as is_held:
+                    if is_held:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+class CacheSlot:
+    """The place of one key in a cache, which whoever has this holds alone.
+
+    Args:
+        cache: The cache.
+        key: The key.
+    """
+
+    def __init__(self, cache: ArtifactCache, key: CacheKey) -> None:
+        self._cache = cache
+        self._key = key
+        self._folder = cache.root / key.digest
+        self._staged = cache.root / f"{key.digest}{_STAGED}"
+
+    def find(self) -> CacheEntry | None:
+        """Give the entry, whole and unchanged, or nothing; a damaged one is removed.
+
+        What a process was about to publish when it was killed is published now.
+
+        Raises:
+            CacheError: It cannot be removed.
+        """
+        if (self._staged / ENTRY_FILE).exists() and not self._folder.exists():
+            with _explain(self._cache.root):
+                self._staged.rename(self._folder)
+        entry, is_damaged = self._cache._find(self._key)
+        if is_damaged:
+            self._cache._remove(self._key.digest)
             return None
-        try:
-            path = folder / ENTRY_FILE
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            files = {name: (int(size), int(sum_)) for name, (size, sum_) in entry["files"].items()}
-            used = path.stat().st_mtime
-            return CacheEntry(folder, entry["ingredients"], entry["proof"], files, used)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return entry
+
+    def stage(self) -> Path:
+        """Give an empty folder to build in.
+
+        Raises:
+            CacheError: The folder cannot be written.
+        """
+        with _explain(self._cache.root):
+            self.discard()  # what a killed build has left
+            (self._staged / ARTIFACT_FOLDER).mkdir(parents=True)
+        return self._staged / ARTIFACT_FOLDER
+
+    def discard(self) -> None:
+        """Remove what was staged."""
+        shutil.rmtree(self._staged, ignore_errors=True)
+
+    def publish(self, proof: Mapping[str, Any]) -> CacheEntry:
+        """Turn what was built in the staged folder into the entry, and make room for it.
+
+        Args:
+            proof: What the check of the build found; JSON values.
+
+        Raises:
+            CacheError: The folder cannot be written, or the disk is full.
+        """
+        artifact = self._staged / ARTIFACT_FOLDER
+        with _explain(self._cache.root):
+            paths = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
+            names = [path.relative_to(artifact).as_posix() for path in paths]
+            files = dict(zip(names, measure_files(paths), strict=True))
+            write_entry(CacheEntry(self._staged, self._key.ingredients, proof, files, 0.0))
+            earlier = self._cache._set_aside(self._key.digest)
+            self._staged.rename(self._folder)
+        if earlier:
+            shutil.rmtree(earlier, ignore_errors=True)
+        published = read_entry(self._folder)
+        if published is None:
+            raise CacheError(f"{self._folder} vanished while it was written")
+        with suppress(CacheError):  # the entry is kept, even if others cannot be removed
+            self._cache.collect(keep=self._key.digest)
+        return published
+
+    def keep_record(self, record: Mapping[str, Any]) -> None:
+        """Keep JSON values alone, without files, in place of earlier ones.
+
+        At no time is there none, whatever becomes of this process.
+
+        Raises:
+            CacheError: The folder cannot be written.
+        """
+        entry = self.find()
+        if entry is None:
+            self.stage()
+            self.publish(record)
+            return
+        with _explain(self._cache.root):
+            write_entry(replace(entry, proof=record))
 
 
 def default_cache_folder() -> Path:
     """Where builds are kept unless a configuration says otherwise: the user's own cache folder."""
     return Path(user_cache_dir("fastdeploy-diffusion", appauthor=False))
-
-
-def _write_entry(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the note beside an artifact; a reader sees the old one or the new one, whole."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    unfinished = folder / f"{ENTRY_FILE}.{os.getpid()}"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(folder / ENTRY_FILE)
-
-
-def _measure(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size in bytes of files, and CRC-32 of their pieces' CRC-32: gigabytes are read at each start.
-
-    It is damage that must be noticed, and every burst of up to 32 wrong bits is.
-    """
-    sizes = [path.stat().st_size for path in paths]
-    with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
-        pieces = [
-            [pool.submit(_sum_piece, path, start) for start in range(0, size, _PIECE)]
-            for path, size in zip(paths, sizes, strict=True)
-        ]
-        sums = [b"".join(piece.result() for piece in each) for each in pieces]
-    return list(zip(sizes, map(zlib.crc32, sums), strict=True))
-
-
-def _sum_piece(path: Path, start: int) -> bytes:
-    checksum = 0
-    with path.open("rb") as file:
-        file.seek(start)
-        for _ in range(0, _PIECE, _BLOCK):
-            checksum = zlib.crc32(file.read(_BLOCK), checksum)
-    return checksum.to_bytes(4, "big")
 
 
 @contextmanager

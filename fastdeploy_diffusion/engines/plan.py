@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache_entry import CacheEntry
 from fastdeploy_diffusion.engines.placement import AUTO
 
 
@@ -115,15 +115,21 @@ class ComponentPlan:
         }
 
 
-def keep_plan(cache: ArtifactCache, key: CacheKey, plan: ComponentPlan) -> None:
-    """Keep a plan in place of an earlier one.
+def keep_plan(cache: ArtifactCache, key: CacheKey, plan: ComponentPlan) -> ComponentPlan:
+    """Keep a plan in place of an earlier one, of which stays what real requests have shown.
+
+    Returns:
+        What is kept: with what the earlier one knows to be unsafe, too.
 
     Raises:
         CacheError: The cache cannot be written.
     """
-    with cache.lock(key):
-        cache.stage(key)
-        cache.publish(key, asdict(plan))
+    with cache.lock(key) as slot:
+        earlier = _read(slot.find())
+        if earlier:
+            plan = replace(plan, unsafe=tuple(dict.fromkeys((*earlier.unsafe, *plan.unsafe))))
+        slot.keep_record(asdict(plan))
+    return plan
 
 
 def remember_unsafe(
@@ -134,20 +140,22 @@ def remember_unsafe(
     Raises:
         CacheError: The cache cannot be written.
     """
-    with cache.lock(key):
-        plan = find_plan(cache, key) or ComponentPlan(component, {}, ())
+    with cache.lock(key) as slot:
+        plan = _read(slot.find()) or ComponentPlan(component, {}, ())
         if unsafe not in plan.unsafe:
-            cache.stage(key)
-            cache.publish(key, asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))))
+            slot.keep_record(asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))))
 
 
 def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:
     """Give the plan of a key, if one was kept."""
-    entry = cache.find(key)
-    return None if entry is None else _read(entry.proof)
+    with cache.read(key) as entry:
+        return _read(entry)
 
 
-def _read(kept: Mapping[str, Any]) -> ComponentPlan:
+def _read(entry: CacheEntry | None) -> ComponentPlan | None:
+    if entry is None:
+        return None
+    kept = entry.proof
     return ComponentPlan(
         kept["component"],
         {name: tuple(shape) for name, shape in kept["shapes"].items()},

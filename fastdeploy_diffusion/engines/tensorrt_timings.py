@@ -1,11 +1,11 @@
 """What TensorRT has measured of its kernels, kept so that a later build need not measure again."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.engines.cache import TENSORRT_TIMINGS
+from fastdeploy_diffusion.whole_file import write_whole
 
 
 class TimingCache:
@@ -34,14 +34,9 @@ class TimingCache:
     def keep(self, config: Any) -> None:
         """Write what is known after a build; of several processes the last one wins."""
         found = memoryview(config.get_timing_cache().serialize())
-        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
+        with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(found)
-            unfinished.replace(self.path)
-        except OSError:
-            with suppress(OSError):
-                unfinished.unlink()
+            write_whole(self.path, found)
 
 
 def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:

@@ -21,10 +21,11 @@ from fastdeploy_diffusion.engines.accuracy import (
 )
 from fastdeploy_diffusion.engines.cache import (
     ArtifactCache,
-    CacheEntry,
     CacheKey,
+    CacheSlot,
     CacheWarning,
 )
+from fastdeploy_diffusion.engines.cache_entry import CacheEntry
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
@@ -123,11 +124,12 @@ class ComponentBuild:
             return self._make_for_now()
         try:
             key = self._key(cache.root)
-            if kept := self._load(cache, key):
-                return kept
-            with cache.lock(key):
+            with cache.read(key) as entry:
+                if kept := self._load(cache, entry):
+                    return kept
+            with cache.lock(key) as slot:
                 # Another process may have built it while this one waited.
-                return self._load(cache, key) or self._make_and_keep(cache, key)
+                return self._load(cache, slot.find()) or self._make_and_keep(cache, slot)
         except CacheError as error:
             if self._find_obstacle():
                 raise  # Made for now it would be made for nothing.
@@ -228,8 +230,7 @@ class ComponentBuild:
             {**self.network.identify(root), "passes": [each.identify() for each in self.passes]},
         )
 
-    def _load(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession | None:
-        entry = cache.find(key)
+    def _load(self, cache: ArtifactCache, entry: CacheEntry | None) -> BuiltSession | None:
         if entry is None:
             return None
         try:
@@ -259,17 +260,17 @@ class ComponentBuild:
             _warn(f"{self.name}: the proof of a build is not kept: {unwritten}")
         return proven
 
-    def _make_and_keep(self, cache: ArtifactCache, key: CacheKey) -> BuiltSession:
-        staged = cache.stage(key)
+    def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot) -> BuiltSession:
+        staged = slot.stage()
         try:
             built = self._make(staged, notes=cache.root)
         except BaseException:
-            cache.discard(key)
+            slot.discard()
             raise
         try:
-            cache.publish(key, built.describe_proof())
+            slot.publish(built.describe_proof())
         except CacheError as error:
-            cache.discard(key)
+            slot.discard()
             if built.unchecked:
                 raise
             _warn(f"{self.name}: this build is not kept: {error}")

@@ -233,10 +233,7 @@ class Component:
                 cache=self._cache,
                 runs=runs,
             )
-            # What real requests have shown is not forgotten.
-            earlier = self._find_plan()
-            plan = replace(plan, unsafe=earlier.unsafe if earlier else ())
-            keep_plan(self._cache, self._plan_key(self._cache), plan)
+            plan = keep_plan(self._cache, self._plan_key(self._cache), plan)
             self._place()
             return plan
 

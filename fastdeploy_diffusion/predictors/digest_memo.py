@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.engines.cache import DIGESTS
+from fastdeploy_diffusion.whole_file import write_whole
 
 # A file that was changed this short a time ago could change again and look the same.
 _SETTLED_NANOSECONDS = 2 * 10**9
@@ -36,7 +36,5 @@ def recall_digest(source: TensorSource, root: Path) -> str:
     if time.time_ns() - changed > _SETTLED_NANOSECONDS:
         with suppress(OSError):
             memo.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = memo.with_name(f"{memo.name}.{os.getpid()}")
-            unfinished.write_text(digest, encoding="ascii")
-            unfinished.replace(memo)
+            write_whole(memo, digest.encode())
     return digest

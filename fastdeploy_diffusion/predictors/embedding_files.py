@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import threading
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +14,12 @@ from safetensors.numpy import save
 
 from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.predictors.embedding import Embedding
+from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _SUFFIX = ".safetensors"
 _TENSOR = "embedding"
+# No file takes as long to write; one that is as old was left by a killed process.
+_ABANDONED_SECONDS = 3600
 
 
 class EmbeddingFiles:
@@ -37,7 +40,8 @@ class EmbeddingFiles:
     def find(self, digest: str) -> Embedding | None:
         """Give what is kept under a digest, whole and unchanged; finding counts as use.
 
-        A damaged file is removed, with a `CacheWarning`.
+        A damaged file is a `CacheWarning`. It stays where it is: the text is encoded again, and
+        replaces it, or another process has replaced it by now.
         """
         path = self._folder / f"{digest}{_SUFFIX}"
         try:
@@ -46,8 +50,6 @@ class EmbeddingFiles:
             return None
         except (SafetensorError, OSError, ValueError) as error:
             _warn(f"a text is encoded again, because {path} is damaged: {error}")
-            with suppress(OSError):
-                path.unlink()
             return None
         with suppress(OSError):  # a read-only folder serves too, but does not know its last use
             os.utime(path)
@@ -56,22 +58,18 @@ class EmbeddingFiles:
     def keep(self, digest: str, embedding: Embedding) -> None:
         """Keep an embedding under a digest, and remove what was used longest ago to make room."""
         path = self._folder / f"{digest}{_SUFFIX}"
-        unfinished = path.with_name(f"{digest}.{os.getpid()}.{threading.get_ident()}")
         error = repr(embedding.relative_error)
         values = embedding.values
         notes = {"relative_error": error, "sha256": _seal(digest, values, error)}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(save({_TENSOR: values}, metadata=notes))
-            unfinished.replace(path)
+            write_whole(path, save({_TENSOR: values}, metadata=notes))
             self.collect(keep=path)
         except OSError as problem:
             _warn(
                 f"the embedding of a text is not kept in {self._folder}: "
                 f"{problem.strerror or problem}"
             )
-            with suppress(OSError):
-                unfinished.unlink()
 
     def measure(self) -> tuple[int, int]:
         """Count the files, and their bytes."""
@@ -91,23 +89,27 @@ class EmbeddingFiles:
     def collect(self, keep: Path | None = None) -> None:
         """Remove what was used longest ago, until the rest is within the limit.
 
+        What a killed process has left half written goes, too.
+
         Args:
             keep: A file that stays, however large it is.
 
         Raises:
             OSError: A file cannot be removed.
         """
+        for path, status in self._list(UNFINISHED):
+            if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
         total = 0
         for path, status in sorted(self._list(), key=lambda each: -each[1].st_mtime_ns):
             total += status.st_size
             if total > self._limit and path != keep:
                 path.unlink(missing_ok=True)
 
-    def _list(self) -> list[tuple[Path, os.stat_result]]:
-        """All files, and among them what a killed process has left half written."""
+    def _list(self, suffix: str = _SUFFIX) -> list[tuple[Path, os.stat_result]]:
         found = []
         with suppress(FileNotFoundError):  # nothing is kept yet
-            for path in self._folder.iterdir():
+            for path in self._folder.glob(f"*{suffix}"):
                 with suppress(FileNotFoundError):  # another process makes room, too
                     found.append((path, path.stat()))
         return found

@@ -9,7 +9,14 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.cache import CINN_KERNELS, DIGESTS, EMBEDDINGS, TENSORRT_TIMINGS
+from fastdeploy_diffusion.engines.cache import (
+    CINN_KERNELS,
+    DIGESTS,
+    EMBEDDINGS,
+    TENSORRT_TIMINGS,
+    ArtifactCache,
+    CacheKey,
+)
 from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
@@ -79,3 +86,17 @@ def test_wrong_names_are_explained(tmp_path, words, message):
 def test_a_cache_that_is_not_there_is_empty(tmp_path):
     assert "0 builds" in run("ls", "--dir", str(tmp_path / "none")).stdout
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_in_use_stays(tmp_path):
+    where = ("--dir", str(tmp_path))
+    cache, key = ArtifactCache(tmp_path, limit=0), CacheKey({"engine": "test"})
+    with cache.lock(key) as slot:
+        slot.stage()
+        slot.publish({})
+    with cache.read(key):
+        result = run("rm", "--all", *where, code=1)
+        assert result.stdout == "removed 0 builds\n"
+        assert "1 build stays: another process builds or loads it now" in result.stderr
+        assert run("gc", "--limit-gib", "0", *where).stdout == "removed 0 builds\n"
+    assert run("rm", "--all", *where).stdout == "removed 1 build\n"

@@ -13,7 +13,8 @@ import pytest
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines import cache_key
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache import ENTRY_FILE, ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE
 from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CacheError
@@ -29,18 +30,23 @@ def cache(tmp_path):
 
 
 def keep(cache, key=KEY, content=b"built", name="sub/graph"):
-    with cache.lock(key):
-        file = cache.stage(key) / name
+    with cache.lock(key) as slot:
+        file = slot.stage() / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        return cache.publish(key, PROOF)
+        return slot.publish(PROOF)
+
+
+def find(cache, key=KEY):
+    with cache.read(key) as entry:
+        return entry
 
 
 def test_a_kept_build_is_found(cache):
-    assert cache.find(KEY) is None
+    assert find(cache) is None
     assert cache.entries() == []
     kept = keep(cache)
-    found = cache.find(KEY)
+    found = find(cache)
     assert found.artifact == kept.artifact
     assert (found.artifact / "sub" / "graph").read_bytes() == b"built"
     assert found.proof == PROOF
@@ -52,13 +58,13 @@ def test_a_kept_build_is_found(cache):
 def test_publishing_again_replaces(cache):
     keep(cache)
     keep(cache, content=b"anew", name="other")
-    assert list(cache.find(KEY).files) == ["other"]
+    assert list(find(cache).files) == ["other"]
 
 
 def test_a_proof_that_comes_later_is_recorded(cache):
     entry = keep(cache)
     cache.record_proof(entry, {"relative_error": 3e-7})
-    found = cache.find(KEY)
+    found = find(cache)
     assert found.proof == {"relative_error": 3e-7}
     assert (found.files, found.ingredients) == (entry.files, entry.ingredients)
     assert sorted(path.name for path in found.folder.iterdir()) == ["artifact", ENTRY_FILE]
@@ -84,10 +90,10 @@ def test_a_damaged_entry_is_removed(cache, damage):
     else:  # an entry under another key's name
         other = CacheKey({"engine": "other"})
         entry.folder.rename(entry.folder.with_name(other.digest))
-        assert cache.find(other) is None
-    assert cache.find(KEY) is None
+        assert find(cache, other) is None
+    assert find(cache) is None
     keep(cache)
-    assert cache.find(KEY) is not None
+    assert find(cache) is not None
 
 
 def test_what_was_used_longest_ago_goes_first(cache):
@@ -97,13 +103,13 @@ def test_what_was_used_longest_ago_goes_first(cache):
         moment = time.time() - age
         os.utime(entry.folder / ENTRY_FILE, (moment, moment))
         if key is keys[0]:
-            assert cache.find(keys[0]) is not None
+            assert find(cache, keys[0]) is not None
             os.utime(entry.folder / ENTRY_FILE, (moment, moment))
     # The third did not fit: the first, used longest ago, had gone.
-    assert [cache.find(key) is not None for key in keys] == [False, True, True]
-    assert cache.find(keys[1]) is not None  # used now: the third is older
+    assert [find(cache, key) is not None for key in keys] == [False, True, True]
+    assert find(cache, keys[1]) is not None  # used now: the third is older
     keep(cache, CacheKey({"number": 3}), b"x" * 4000)
-    assert [cache.find(key) is not None for key in keys] == [False, True, False]
+    assert [find(cache, key) is not None for key in keys] == [False, True, False]
 
 
 def test_a_build_larger_than_the_limit_is_kept_alone(cache):
@@ -115,14 +121,14 @@ def test_a_build_larger_than_the_limit_is_kept_alone(cache):
 
 def _build_slowly(root: Path, log: Path) -> None:
     cache = ArtifactCache(root, limit=10_000)
-    with cache.lock(KEY):
-        if cache.find(KEY) is None:
-            file = cache.stage(KEY) / "graph"
+    with cache.lock(KEY) as slot:
+        if slot.find() is None:
+            file = slot.stage() / "graph"
             with log.open("a") as lines:
                 lines.write(f"{os.getpid()}\n")
             time.sleep(0.5)
             file.write_bytes(b"built")
-            cache.publish(KEY, PROOF)
+            slot.publish(PROOF)
 
 
 def test_of_two_processes_one_builds(tmp_path):
@@ -141,8 +147,8 @@ def test_of_two_processes_one_builds(tmp_path):
 
 def _build_for_ever(root: Path, ready: Path) -> None:
     cache = ArtifactCache(root, limit=10_000)
-    with cache.lock(KEY):
-        (cache.stage(KEY) / "half").write_bytes(b"half a bu")
+    with cache.lock(KEY) as slot:
+        (slot.stage() / "half").write_bytes(b"half a bu")
         ready.touch()
         time.sleep(600)
 
@@ -157,17 +163,17 @@ def test_a_killed_build_leaves_nothing_in_the_way(tmp_path, cache):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert cache.find(KEY) is None
+    assert find(cache) is None
     assert cache.entries() == []
     keep(cache)
-    assert list(cache.find(KEY).files) == ["sub/graph"]
+    assert list(find(cache).files) == ["sub/graph"]
     assert sorted(path.name for path in cache.root.iterdir()) == sorted([KEY.digest, "locks"])
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
     (tmp_path / "file").touch()
     cache = ArtifactCache(tmp_path / "file" / "cache", limit=10_000)
-    assert cache.find(KEY) is None
+    assert find(cache) is None
     with pytest.raises(CacheError, match="cannot be written") as caught, cache.lock(KEY):
         pass
     assert "cache_dir" in caught.value.fix

@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+from file_powers import plain_user
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
@@ -196,20 +197,35 @@ def test_a_folder_that_cannot_be_written_is_a_warning(model, tmp_path):
     assert "cannot be written" in str(caught[1].message)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_is_read(model, cache):
-    cache.chmod(0o500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert draw(model, cache)[1] == [True] * 3
-    cache.chmod(0o700)
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_read_only_cache_is_read(model, kept, cache, has_locks):
+    if not has_locks:  # as one that was copied
+        shutil.rmtree(cache / "locks")
+    folders = [folder for folder in (cache, *cache.rglob("*")) if folder.is_dir()]
+    before = {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
+    for folder in folders:
+        folder.chmod(0o500)
+    with plain_user():
+        with pytest.raises(PermissionError):
+            (cache / "file").touch()
+        picture, cached = draw(model, cache)
+    for folder in folders:
+        folder.chmod(0o700)
+    assert cached == [True] * 3
+    np.testing.assert_array_equal(picture, kept[0])
+    # Files may be touched, whose times tell of their use.
+    after = {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
+    assert {path for path in before if before[path] != after.pop(path)} <= set(
+        cache.glob("*/entry.json")
+    )
+    assert after == {}
 
 
 def test_a_full_disk_is_a_warning_and_leaves_nothing(model, tmp_path, monkeypatch):
     def fail(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fastdeploy_diffusion.engines.cache._measure", fail)
+    monkeypatch.setattr("fastdeploy_diffusion.engines.cache.measure_files", fail)
     with pytest.warns(CacheWarning, match="No space left on device"):
         draw(model, tmp_path / "cache")
     assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"locks", "digests"}

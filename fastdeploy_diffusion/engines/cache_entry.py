@@ -1,0 +1,117 @@
+"""An entry of the cache of builds: its artifact, and the note that says what it is."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdeploy_diffusion.whole_file import write_whole
+
+ENTRY_FILE = "entry.json"
+ARTIFACT_FOLDER = "artifact"
+_BLOCK = 1 << 22
+_PIECE = 64 * _BLOCK  # what one thread reads of a file
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A finished build.
+
+    Args:
+        folder: Where it lies.
+        ingredients: What it was built from.
+        proof: What its check found, as it was given to ``publish``.
+        files: Size in bytes and checksum of every file of the artifact, by relative path.
+        used: When it was last asked for, in seconds since the epoch.
+    """
+
+    folder: Path
+    ingredients: Mapping[str, Any]
+    proof: Mapping[str, Any]
+    files: Mapping[str, tuple[int, int]]
+    used: float
+
+    @property
+    def artifact(self) -> Path:
+        """Folder of the artifact."""
+        return self.folder / ARTIFACT_FOLDER
+
+    @property
+    def digest(self) -> str:
+        """Digest of the key."""
+        return self.folder.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artifact."""
+        return sum(size for size, _ in self.files.values())
+
+    def find_damage(self) -> str:
+        """Say what is not as it was when it was built; nothing if all is."""
+        try:
+            found = {
+                path.relative_to(self.artifact).as_posix()
+                for path in self.artifact.rglob("*")
+                if path.is_file()
+            }
+            for name in sorted(found ^ self.files.keys()):
+                return f"{name} is {'missing' if name in self.files else 'not part of it'}"
+            measured = measure_files([self.artifact / name for name in self.files])
+            for (name, expected), found_now in zip(self.files.items(), measured, strict=True):
+                if found_now != expected:
+                    return f"{name} has changed"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        return ""
+
+
+def read_entry(folder: Path) -> CacheEntry | None:
+    """Read the note of an entry; nothing if there is none, or none that can be read."""
+    if folder.suffix:  # half built, or half removed
+        return None
+    try:
+        path = folder / ENTRY_FILE
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: (int(size), int(sum_)) for name, (size, sum_) in entry["files"].items()}
+        used = path.stat().st_mtime
+        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, used)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def write_entry(entry: CacheEntry) -> None:
+    """Write the note of an entry: who reads it sees the one before or this one, whole.
+
+    Raises:
+        OSError: It cannot be written; the one before is unchanged.
+    """
+    content = {"ingredients": entry.ingredients, "proof": entry.proof, "files": entry.files}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_whole(entry.folder / ENTRY_FILE, text.encode())
+
+
+def measure_files(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Size in bytes of files, and CRC-32 of their pieces' CRC-32: gigabytes are read at each start.
+
+    It is damage that must be noticed, and every burst of up to 32 wrong bits is.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
+        pieces = [
+            [pool.submit(_sum_piece, path, start) for start in range(0, size, _PIECE)]
+            for path, size in zip(paths, sizes, strict=True)
+        ]
+        sums = [b"".join(piece.result() for piece in each) for each in pieces]
+    return list(zip(sizes, map(zlib.crc32, sums), strict=True))
+
+
+def _sum_piece(path: Path, start: int) -> bytes:
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        for _ in range(0, _PIECE, _BLOCK):
+            checksum = zlib.crc32(file.read(_BLOCK), checksum)
+    return checksum.to_bytes(4, "big")
