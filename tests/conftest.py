@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from git_history import is_ancestor, name_lack_of_history
 
 import fastdeploy_diffusion.paddle_runtime  # noqa: F401
 
@@ -21,3 +22,11 @@ pytest_plugins = [
 def own_cache(tmp_path_factory):
     """Builds of the tests are kept for the tests, not in the user's own cache folder."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def history():
+    """Tells whether a commit is among those that led here."""
+    if reason := name_lack_of_history():
+        pytest.skip(reason)
+    return is_ancestor

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastdeploy_diffusion import __version__
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
 from fastdeploy_diffusion.benchmark.result import RESULT_FILE, BenchmarkResult, read_result
 from fastdeploy_diffusion.errors import ConfigError
@@ -36,5 +37,22 @@ def format_page(results: Mapping[str, BenchmarkResult]) -> str:
     for name, result in results.items():
         text = re.sub(r"^(#+)", r"\1#", format_markdown(result), flags=re.MULTILINE)
         title, _, rest = text.partition("\n")
-        sections.append(f"{title}: {name}\n{rest}")
+        sections.append(f"{title}: {name}\n\n{describe_age(result, __version__)}\n{rest}")
     return "\n".join([_HEAD, *(sections or [_NOTHING])])
+
+
+def describe_age(result: BenchmarkResult, version: str) -> str:
+    """Say of which code a result speaks.
+
+    Args:
+        result: The run.
+        version: Of the library that shows it.
+    """
+    revision, changes, _ = (result.git_revision or "").partition("+changes")
+    commit = f"at commit {revision[:7]}" if revision else "at a commit that nobody noted"
+    measured = result.packages.get("fastdeploy-diffusion", "unknown")
+    age = (
+        f"Measured {commit}{', with changes,' if changes else ''} ({result.started[:10]}), "
+        f"version {measured}; later changes are not in these figures."
+    )
+    return age if measured == version else f"{age} **This is version {version}: measure again.**"
