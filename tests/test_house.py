@@ -239,17 +239,19 @@ def test_importing_the_package_imports_no_runtime(module: str) -> None:
     assert not loaded & set(RUNTIMES)
 
 
-def test_pipelines_open_with_paddle_alone() -> None:
+def test_a_picture_is_drawn_with_paddle_alone() -> None:
     """What an engine or the export needs is asked for where it is used: the rest is optional."""
     optional = {*RUNTIMES, "ml_dtypes"} - {"paddle", "paddle_runtime"}
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(optional)}))\n"
         "from fastdeploy_diffusion import DiffusionConfig\n"
         "from fastdeploy_diffusion.pipelines.opening import open_pipeline\n"
-        "open_pipeline(DiffusionConfig.from_preset('shapes'))"
+        "pipeline = open_pipeline(DiffusionConfig.from_preset('shapes', cache=False))\n"
+        "print(pipeline.text_to_image('a red star', seed=1, num_inference_steps=1).size)"
     )
     result = run_python(code)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "(128, 128)"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="caught signals are read as Linux tells them")

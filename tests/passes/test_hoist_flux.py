@@ -90,9 +90,11 @@ def test_a_step_of_full_width_has_nothing_but_its_blocks():
     # Queries, keys, values, output, and two layers four times as wide: in one matrix or in many.
     blocks = 3 * (2 * tokens * dim * 12 * dim + attention)
     ends = 2 * (2 * image * 64 * dim)
+    assert round(blocks / 1e12, 2) == 1.13
     assert left.flops == blocks + ends
     assert ends < 1e-3 * left.flops
     vectors = 2 * 6 + 2 * 3 + 2
+    assert round(vectors * dim * dim / 1e6) == 189
     embeddings = 2 * (256 * dim + dim * dim) + (768 * dim + dim * dim)
     assert whole.flops - left.flops == 2 * (vectors * dim * dim + embeddings + text * 4096 * dim)
     # A third of the weights need not be read at each step.

@@ -10,6 +10,7 @@ from fastdeploy_diffusion.pipelines.flux import FluxPipeline
 
 pytestmark = pytest.mark.slow
 
+LEAST = 120  # dB: what is right has 132 and more here
 SMALL = {"height": 32, "width": 32, "max_sequence_length": 24, "output_type": "np"}
 # name → (whether it is like dev, settings)
 REQUESTS = {
@@ -45,7 +46,10 @@ def models(tmp_path_factory):
     for is_dev in (True, False):
         folder = tmp_path_factory.mktemp("dev" if is_dev else "schnell")
         reference = write_flux_folder(folder, is_dev=is_dev, seed=20261121)
-        found[is_dev] = FluxPipeline(DiffusionConfig(model_path=folder / "model")), reference
+        found[is_dev] = (
+            FluxPipeline(DiffusionConfig(model_path=folder / "model", engine="paddle")),
+            reference,
+        )
     return found
 
 
@@ -63,7 +67,7 @@ def test_requests(models, is_dev, settings):
     wanted = reference(
         "the cat's whiskers", generator=torch.Generator().manual_seed(11), **settings
     ).images
-    assert psnr(given, wanted) >= 50
+    assert psnr(given, wanted) >= LEAST
 
 
 def test_batch_of_two_prompts_with_two_pictures_each(models):
@@ -73,7 +77,7 @@ def test_batch_of_two_prompts_with_two_pictures_each(models):
     given = ours.text_to_image(prompts, seed=[5, 6, 7, 8], **settings)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7, 8)]
     wanted = reference(prompts, generator=generators, **settings).images
-    assert psnr(given, wanted) >= 50
+    assert psnr(given, wanted) >= LEAST
 
 
 def test_latents_in_and_out(models):

@@ -13,6 +13,8 @@ from diffusers_folder import write_diffusers_folder
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 
+# dB: what is right has 124 and more here; a guidance scale of 7.0 in place of 7.5 has 47.
+LEAST = 120
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "pndm": PNDMScheduler,
@@ -45,32 +47,32 @@ def test_schedulers(both, name):
     folder, reference = both
     # From the file, as we do: in memory, diffusers tells defaults apart from what was given.
     reference.scheduler = SCHEDULERS[name].from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler=name))
+    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler=name, engine="paddle"))
     settings = {"num_inference_steps": 7, "guidance_scale": 6.0, "output_type": "np"}
     given = pipeline.text_to_image("a red circle", seed=11, **settings)
     wanted = reference(
         "a red circle", generator=torch.Generator().manual_seed(11), **settings
     ).images
-    assert psnr(given, wanted) >= 50
+    assert psnr(given, wanted) >= LEAST
 
 
 @pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS.keys())
 def test_requests(both, options):
     folder, reference = both
     reference.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim"))
+    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle"))
     settings = {"num_inference_steps": 4, "output_type": "np", **options}
     given = pipeline.text_to_image("the cat's whiskers", seed=3, **settings)
     wanted = reference(
         "the cat's whiskers", generator=torch.Generator().manual_seed(3), **settings
     ).images
-    assert psnr(given, wanted) >= 50
+    assert psnr(given, wanted) >= LEAST
 
 
 def test_batch_of_prompts_with_eta(both):
     folder, reference = both
     reference.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim"))
+    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle"))
     settings = {"num_inference_steps": 5, "eta": 0.7, "num_images_per_prompt": 2}
     prompts = ["a dog", "一只可爱的猫"]
     given = pipeline.text_to_image(prompts, seed=[5, 6, 7, 8], output_type="np", **settings)
@@ -80,13 +82,13 @@ def test_batch_of_prompts_with_eta(both):
         output_type="np",
         **settings,
     ).images
-    assert psnr(given, wanted) >= 50
+    assert psnr(given, wanted) >= LEAST
 
 
 def test_latents_in_and_out(both):
     folder, reference = both
     reference.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim"))
+    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle"))
     latents = np.random.default_rng(0).standard_normal((1, 4, 16, 16), np.float32)
     settings = {"num_inference_steps": 3, "output_type": "latent"}
     given = pipeline.text_to_image("a dog", latents=latents, **settings)
