@@ -1,7 +1,7 @@
 """The judge's score of the model in the box on every engine and precision that runs here.
 
-``python benchmarks/judge_engines.py results.json`` draws the 200 captions of the tests on each, and
-compares the pictures with those of the first: OpenVINO, if it is there.
+``python benchmarks/judge_engines.py`` draws the 200 captions of the tests on each, and compares the
+pictures with those of the first: OpenVINO, if it is there.
 """
 
 import json
@@ -16,13 +16,11 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "examples"))
 from shapes.scoring import choose_scenes, is_right
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.benchmark.environment import list_packages
 from fastdeploy_diffusion.benchmark.quality import measure_psnr
 from fastdeploy_diffusion.benchmark.shapes_judge import judge
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.registry import engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.machine import describe_machine
 
 # The Paddle layer itself is the reference that each build is compared with.
 ENGINES = [name for name in engine_names() if name != "paddle-eager"]
@@ -31,7 +29,7 @@ STEPS, BATCH = 20, 20
 
 
 def main() -> None:
-    """Judge every engine in every precision, and write what was found."""
+    """Judge every engine in every precision, and print what was found."""
     rows: dict[str, Any] = {}
     first = None
     for engine in ENGINES:
@@ -47,10 +45,9 @@ def main() -> None:
             pictures = draw(pipeline)
             first = pictures if first is None else first
             row = rows[f"{engine} {precision}"] = rate(pipeline, pictures, first)
-            print(engine, precision, row, flush=True)
+            print(engine, precision, row, file=sys.stderr, flush=True)
             pipeline.close()
-    found = {"machine": describe_machine(), "packages": list_packages(), "rows": rows}
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(rows, indent=2))
 
 
 def draw(pipeline: SDPipeline) -> list[Any]:

@@ -110,6 +110,7 @@ def main() -> None:
         measure, depth = PARTS[options.part]
         print(json.dumps(measure(RandomTransformer(options.folder, depth), options)))
         return
+    found = {}
     for part, (_, depth) in PARTS.items():
         if part == "full" and not options.steps:
             continue
@@ -117,9 +118,10 @@ def main() -> None:
         try:
             command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            print(json.dumps({part: json.loads(done.stdout.splitlines()[-1])}, indent=2))
+            found[part] = json.loads(done.stdout.splitlines()[-1])
         finally:
             checkpoint.file.unlink()
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
