@@ -1,0 +1,257 @@
+"""Where each figure of the documentation comes from: no figure is typed without a source.
+
+A phrase is text of the page, line breaks as spaces, around one figure or several. Two pages have
+none: docs/benchmarks.md, which is generated, and the Chinese README, which has the English figures.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from figure_values import (
+    FLOAT32,
+    MIB,
+    billions,
+    compare_medians,
+    find_row,
+    gib,
+    lowest_psnr,
+    middle_half,
+    peak_gib,
+    summarise_turns,
+    unet_gib,
+)
+
+from fastdeploy_diffusion.benchmark.summary import WIDEST_SPREAD
+from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+
+
+@dataclass(frozen=True)
+class Asserted:
+    """A test asserts it.
+
+    Args:
+        test: As ``file::function``, the file below ``tests``.
+        words: What of the file asserts it.
+    """
+
+    test: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Computed:
+    """It follows from published results, configs or constants of the code.
+
+    Args:
+        compute: Gives all numbers of the phrase, in order.
+    """
+
+    compute: Callable[[], float | Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Dated:
+    """It was seen at a commit, which the page names, and is not measured again by any file."""
+
+    commit: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """It is no finding: a setting, a size of somebody else's, a limit of arithmetic."""
+
+    why: str
+
+
+Source = Asserted | Computed | Dated | Chosen
+
+JUDGED = "test_shapes_model.py::test_pictures_are_what_the_prompts_say"
+SD_PARITY = Asserted("pipelines/test_sd_parity.py::test_requests", "LEAST = 120")
+SDXL_PARITY = Asserted("pipelines/test_sdxl_parity.py::test_requests", "LEAST = 120")
+FLUX_PARITY = Asserted("pipelines/test_flux_parity.py::test_requests", "LEAST = 120")
+SIZE = Asserted("test_shapes_model.py::test_the_folder_is_small_and_draws_at_128", "<= 16e6")
+BOX_HALF = "test_the_model_in_the_box_draws_the_same_picture_in_half_precision"
+SETTING = Chosen("a setting")
+
+FIGURES: dict[str, dict[str, Source]] = {
+    "README.md": {
+        "`shapes` (Stable Diffusion) gets 96.5 %": Asserted(JUDGED, "total >= 0.95"),
+        "`flux-shapes` (Flux) 97.5 %": Asserted(JUDGED, "total >= 0.95"),
+        "the pictures of diffusers to 120 dB and more": SDXL_PARITY,
+        "ask for a PSNR of at least 120 dB": SD_PARITY,
+        "relative error at most 1e-4": Asserted("models/test_unet.py::test_parity", "1e-4"),
+        "3.06 to 3.50 times as fast as diffusers on torch (the middle half of 9": Computed(
+            lambda: (*middle_half("shapes", "diffusers")[1:], middle_half("shapes", "diffusers")[0])
+        ),
+        "`onnxruntime` 1.5 times": Computed(
+            lambda: compare_medians("shapes", "onnxruntime", "diffusers")
+        ),
+        "`paddle` 0.96 times": Computed(lambda: compare_medians("shapes", "paddle", "diffusers")),
+        "to 88 dB and more": Computed(lambda: lowest_psnr("shapes")),
+        "1.7 times as fast as diffusers": Computed(
+            lambda: summarise_turns("sd15", "diffusers").p50
+        ),
+        "1.3 times as fast as openvino-genai": Computed(
+            lambda: summarise_turns("sd15", "openvino-genai").p50
+        ),
+        "7.2 times as fast": Computed(lambda: summarise_turns("sd15", "sdcpp").p50),
+        "8.9 GiB where ours took 15.2 GiB": Computed(
+            lambda: (peak_gib("sd15", "openvino-genai"), peak_gib("sd15", "openvino"))
+        ),
+    },
+    "docs/architecture.md": {
+        "relative error at most 1e-5": Chosen("a rule for new passes"),
+    },
+    "docs/benchmark.md": {
+        "more than 10 % of the median": Computed(lambda: 100 * WIDEST_SPREAD),
+        "more than 100 %": Chosen("a limit of arithmetic"),
+        "4.0 GiB for `sd": Computed(lambda: gib("sd15")),
+        "4.8 GiB for `sd": Computed(lambda: gib("sd21")),
+        "12.9 GiB for `sdxl`": Computed(lambda: gib("sdxl")),
+        "62.8 GiB for `flux-dev`": Computed(lambda: gib("flux-dev")),
+    },
+    "docs/configuration.md": {
+        "as `sm86` for 8.6": Chosen("an architecture of GPUs"),
+    },
+    "docs/engines.md": {
+        "at most 1e-4 in fp32": Computed(lambda: TOLERANCES["fp32"]),
+        "2e-2 in fp16 and bf16": Computed(lambda: TOLERANCES["fp16"]),
+    },
+    "docs/engines/openvino.md": {
+        "within 1e-5 of the largest": Asserted(
+            "engines/test_openvino_linears.py::test_large_layers_leave_mlas_and_keep_their_numbers",
+            "atol=1e-5",
+        ),
+        "5.2 GiB for SD": Computed(unet_gib),
+    },
+    "docs/engines/tensorrt.md": {
+        "had 3.46 GB": Dated("16bc8b6"),
+        "took 12.3 GB of memory": Dated("16bc8b6"),
+    },
+    "docs/flux.md": {
+        "120 dB at least": FLUX_PARITY,
+        "a guidance scale of 3.5": SETTING,
+        "| transformer | 11.9 billion | 22.2 GiB | 44.3 GiB |": Computed(
+            lambda: (
+                billions("flux-dev", "transformer"),
+                gib("flux-dev", "transformer", width=2),
+                gib("flux-dev", "transformer"),
+            )
+        ),
+        "4.8 billion | 8.9 GiB | 17.7 GiB |": Computed(
+            lambda: (
+                billions("flux-dev", "text_encoder_2"),
+                gib("flux-dev", "text_encoder_2", width=2),
+                gib("flux-dev", "text_encoder_2"),
+            )
+        ),
+        "| CLIP and autoencoder | 0.2 billion | 0.4 GiB | 0.8 GiB |": Computed(
+            lambda: (
+                billions("flux-dev", "text_encoder", "vae"),
+                gib("flux-dev", "text_encoder", "vae", width=2),
+                gib("flux-dev", "text_encoder", "vae"),
+            )
+        ),
+        "62.8 GiB": Computed(lambda: gib("flux-dev")),
+        "31.4 GiB of disk": Computed(lambda: gib("flux-dev", width=2)),
+        "0.99 to 1.04 times as fast": Dated("67f4caa"),
+        "1.04 to 1.15 times as fast": Dated("67f4caa"),
+        "3.29 to 3.50 times as fast": Dated("78a1f55"),
+    },
+    "docs/generate.md": {
+        "7.5; SDXL 5": SETTING,
+    },
+    "docs/memory.md": {
+        "at least 90 % of the weights": Asserted(
+            "pipelines/test_staged_peak.py::test_staged_takes_less_by_what_is_not_loaded",
+            ">= 0.9 * others",
+        ),
+        "1.03 times": Dated("78a1f55"),
+        "1.26 times": Dated("78a1f55"),
+        "a peak of 3.7 GB": Dated("78a1f55"),
+        "needs 26 GB of disk": Chosen("the size of what a script writes"),
+        "takes 0.23 MiB": Computed(lambda: 77 * 768 * FLOAT32 / MIB),
+        "one of Flux 8 MiB at": Computed(lambda: 512 * 4096 * FLOAT32 / MIB),
+    },
+    "docs/own-checkpoint.md": {
+        "(2.0, 2.1: `v_prediction`": Chosen("versions of Stable Diffusion"),
+    },
+    "docs/passes.md": {
+        "take 4 times the memory": Computed(lambda: 36 / 9),
+        "take 1.8 times the memory": Computed(lambda: 16 / 9),
+        "1.13 TFLOP": Asserted(
+            "passes/test_hoist_flux.py::test_a_step_of_full_width_has_nothing_but_its_blocks",
+            "== 1.13",
+        ),
+        "189 million weights": Asserted(
+            "passes/test_hoist_flux.py::test_a_step_of_full_width_has_nothing_but_its_blocks",
+            "== 189",
+        ),
+        "about 1e-5": Computed(
+            lambda: max(find_row("sd15", "openvino").quality.relative_errors.values())
+        ),
+        "from 3.9 to 5.2 GiB": Computed(lambda: (unet_gib("winograd-2x2"), unet_gib())),
+        "they are 3.2 GiB": Computed(lambda: gib("sd15", "unet")),
+    },
+    "docs/precision.md": {
+        "| 8.2e-7 |": Dated("96daf6f"),
+        "86 dB | 6.7e-7": Dated("96daf6f"),
+        "83 dB | 4.4e-7": Dated("96daf6f"),
+        "55 dB | 8.0e-4": Dated("96daf6f"),
+        "38 dB | 6.2e-3": Dated("96daf6f"),
+        "may be 2e-2": Computed(lambda: TOLERANCES["fp16"]),
+        "to 65 dB and more": Asserted(
+            f"predictors/test_precision_guard.py::{BOX_HALF}", '"fp16", 65'
+        ),
+        "to 45 dB and more": Asserted(
+            f"predictors/test_precision_guard.py::{BOX_HALF}", '"bf16", 45'
+        ),
+        "to 50 dB and more (": Asserted(
+            "predictors/test_precision_guard.py::test_a_run_that_overflows_is_repeated_and_remembered",
+            ">= 50",
+        ),
+    },
+    "docs/sdxl.md": {
+        "agree to 120 dB and more": SDXL_PARITY,
+        "2.57 billion | 4.8 GiB | 9.6 GiB": Computed(
+            lambda: (billions("sdxl", "unet"), gib("sdxl", "unet", width=2), gib("sdxl", "unet"))
+        ),
+        "0.69 billion | 1.3 GiB | 2.6 GiB": Computed(
+            lambda: (
+                billions("sdxl", "text_encoder_2"),
+                gib("sdxl", "text_encoder_2", width=2),
+                gib("sdxl", "text_encoder_2"),
+            )
+        ),
+        "0.21 billion | 0.4 GiB | 0.8 GiB": Computed(
+            lambda: (
+                billions("sdxl", "text_encoder", "vae"),
+                gib("sdxl", "text_encoder", "vae", width=2),
+                gib("sdxl", "text_encoder", "vae"),
+            )
+        ),
+        "12.9 GiB": Computed(lambda: gib("sdxl")),
+        "6.5 GiB of disk": Computed(lambda: gib("sdxl", width=2)),
+        "took 17.0 GiB at its peak": Dated("78a1f55"),
+    },
+    "docs/shapes-model.md": {
+        "at most 16 MB": SIZE,
+        "At least 95 % must be right, and 90 % in each language": Asserted(JUDGED, "total >= 0.95"),
+        "`shapes` get 96.5 % of them right: 96 % in English, 97 % in Chinese, 99 %": Asserted(
+            JUDGED, "total >= 0.95"
+        ),
+        "gets 97.5 % right: 98 % in English, 97 % in Chinese, 98 %": Asserted(
+            JUDGED, "total >= 0.95"
+        ),
+        "among 2 (96 %), 2.5 (96 %), 3 and 3.5 (97 %)": Dated("9343ff4"),
+        "scale 3 gets 97 %": Dated("9343ff4"),
+        "| 3 minutes |": Dated("30483a3"),
+        "1 second a step": Dated("30483a3"),
+        "1.2 to 1.6 seconds a step, 70 minutes": Dated("30483a3"),
+        "0.6 s a step, 20 minutes": Dated("9343ff4"),
+        "0.36 s a step, 36 minutes": Dated("9343ff4"),
+        "0.7 s a step, 19 minutes": Dated("9343ff4"),
+        "0.9 s a step, 23 minutes": Dated("9343ff4"),
+        "and scale 2.5": SETTING,
+    },
+}
