@@ -1,6 +1,8 @@
 """Paddle Inference on the exported PIR program: the engine that needs nothing but Paddle."""
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +11,7 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
+from fastdeploy_diffusion.engines.paddle_thread import PaddleThread, give_back, take_thread
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import PROGRAM_FILE, WEIGHTS_FILE, check_manifest
@@ -69,7 +72,7 @@ class PaddleEngine(Engine):
         check_manifest(program, artifact)
         config = paddle.inference.Config(str(artifact / PROGRAM_FILE), str(artifact / WEIGHTS_FILE))
         self._configure(config, spec)
-        return _PaddleSession(self.name, program, paddle.inference.create_predictor(config))
+        return _PaddleSession(self.name, program, lambda: paddle.inference.create_predictor(config))
 
     def _configure(self, config: Any, spec: BuildSpec) -> None:
         """Set up Paddle Inference's ``Config`` for a spec."""
@@ -126,10 +129,16 @@ def _configure_xpu(config: Any, spec: BuildSpec) -> None:
 
 
 class _PaddleSession(Session):
-    def __init__(self, engine: str, program: Program, predictor: Any) -> None:
+    """Everything that Paddle does for it, from making the predictor on, is done by one thread."""
+
+    def __init__(self, engine: str, program: Program, make_predictor: Callable[[], Any]) -> None:
         super().__init__(engine, program)
-        self._predictor = predictor
-        found = set(predictor.get_input_names())
+        self._thread = take_thread()
+        self._held: list[Any] = []  # the predictor; nothing else may hold it
+        # Also where nobody closes the session.
+        self._free = weakref.finalize(self, _free_later, self._thread, self._held)
+        self._free.atexit = False
+        found = self._thread.call(partial(_open, self._held, make_predictor))
         if found != set(self.inputs):
             raise EngineError(
                 f"{program.name}: the exported program has the inputs {', '.join(sorted(found))}",
@@ -138,18 +147,33 @@ class _PaddleSession(Session):
             )
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        for name, array in feeds.items():
-            handle = self._predictor.get_input_handle(name)
-            handle.reshape(list(array.shape))
-            # Not ascontiguousarray: it would give a scalar a dimension.
-            handle.copy_from_cpu(np.asarray(array, order="C"))
-        self._predictor.run()
-        # Handles copy; the list form of run() returns the runtime's own memory.
-        names = self._predictor.get_output_names()  # in the order that the layer returned them
-        return {
-            output: self._predictor.get_output_handle(name).copy_to_cpu()
-            for output, name in zip(self.outputs, names, strict=True)
-        }
+        outputs = self._thread.call(partial(_run, self._held, feeds))
+        return dict(zip(self.outputs, outputs, strict=True))
 
     def _close(self) -> None:
-        self._predictor = None
+        self._thread.call(self._held.clear)
+        self._free()
+
+
+def _open(held: list[Any], make_predictor: Callable[[], Any]) -> set[str]:
+    """Make the predictor, and give the names of its inputs."""
+    held.append(make_predictor())
+    return set(held[0].get_input_names())
+
+
+def _run(held: Sequence[Any], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run the predictor, and give its outputs in the order in which the layer returned them."""
+    # Never in a variable of its own: that would outlive the session in the traceback of an error.
+    for name, array in feeds.items():
+        handle = held[0].get_input_handle(name)
+        handle.reshape(list(array.shape))
+        # Not ascontiguousarray: it would give a scalar a dimension.
+        handle.copy_from_cpu(np.asarray(array, order="C"))
+    held[0].run()
+    # Handles copy; the list form of run() returns the runtime's own memory.
+    return [held[0].get_output_handle(name).copy_to_cpu() for name in held[0].get_output_names()]
+
+
+def _free_later(thread: PaddleThread, held: list[Any]) -> None:
+    thread.begin(held.clear)
+    give_back(thread)
