@@ -196,7 +196,8 @@ def test_engines_agree_in_every_size_of_a_range(tiny_sdxl, pipeline):
     for size in ((32, 32), (24, 44)):
         settings = {**QUICK, "height": size[0], "width": size[1], "output_type": "np"}
         given = free.text_to_image(["a dog", "a cat"], **settings)
-        assert psnr(given, pipeline.text_to_image(["a dog", "a cat"], **settings)) >= 50
+        wanted = pipeline.text_to_image(["a dog", "a cat"], **settings)
+        assert psnr(given, wanted) >= 120  # 124 here
     assert [each.name for each in free.report.components] == STAGES
     for component in free.report.components:
         assert component.relative_error <= component.tolerance
@@ -216,7 +217,7 @@ def test_a_vae_that_overflows_in_half_precision(tmp_path, pipeline):
     assert len(warned) == 1
     assert half.report.components[-1].precision in ("bf16", "fp32")
     wanted = open_sdxl(model).text_to_image("a dog", output_type="np", **QUICK)
-    assert psnr(given, wanted) >= 30
+    assert psnr(given, wanted) >= 50  # the decoder in bf16: 56 here
 
 
 @pytest.mark.parametrize(
