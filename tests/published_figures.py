@@ -252,6 +252,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "0.36 s a step, 36 minutes": Dated("9343ff4"),
         "0.7 s a step, 19 minutes": Dated("9343ff4"),
         "0.9 s a step, 23 minutes": Dated("9343ff4"),
+        "92 of 100 of the captions": Dated("9343ff4"),
         "and scale 2.5": SETTING,
     },
 }

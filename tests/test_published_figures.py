@@ -26,9 +26,9 @@ UNITS = (
     r"times\b|[GMKk]i?B\b|(?:kilo|mega|giga)bytes|dB\b|ms\b|s\b|(?:milli)?seconds?\b|minutes?\b"
     r"|hours?\b|[GT]FLOP|[mb]illion|%|percent|倍|秒|分钟|小时"
 )
-# A number with a unit, a decimal fraction, or a power of ten.
+# A number with a unit, a share, a decimal fraction, or a power of ten.
 FIGURE = re.compile(
-    rf"(?<![\w.\-/])(?:{NUMBER} ?(?:{UNITS})|\d+\.\d+(?:e-?\d+)?(?![\w.\-])|\de-\d+)"
+    rf"(?<![\w.\-/])(?:{NUMBER} ?(?:{UNITS})|\d+ of \d+|\d+\.\d+(?:e-?\d+)?(?![\w.\-])|\de-\d+)"
 )
 # Code, links, links to papers by their numbers; what a processor is sold as; versions and models,
 # several of them too.
@@ -68,6 +68,7 @@ def parse(text):
     ("text", "figures"),
     [
         ("It is 3.4 times as fast, in 12 s and 1,024 MiB.", ["3.4 times", "12 s", "1,024 MiB"]),
+        ("92 of 100 pictures are right", ["92 of 100"]),
         ("took 5.6 in place of\n10.7 GiB", ["5.6", "10.7 GiB"]),
         ("| a | 8.99 | 1.8e-05 | 96 % |", ["8.99", "1.8e-05", "96 %"]),
         ("an error of 1e-6, 97% and 3 倍, 2.5 GiB。", ["1e-6", "97%", "3 倍", "2.5 GiB"]),
