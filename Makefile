@@ -26,7 +26,7 @@ lint: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 .venv/installed: setup.py | .venv
-	$(BIN)/python -m pip install --quiet --editable ".[cpu]"
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,openvino]"
 	@touch $@
 
 .venv/installed-dev: setup.py | .venv

@@ -286,7 +286,7 @@ def tune(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure every engine and precision here, and keep what is fastest for `--engine auto`."""
+    """Measure every engine and precision here, and keep what is fastest for later runs."""
     with explain_errors(debug):
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.tune import format_plans, tune_all

@@ -35,6 +35,7 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
             f"steps {settings[0]['num_inference_steps']}{_describe_guidance(settings[0])}"
             + ("" if report.memory == "resident" else f", memory {report.memory}"),
             *align([["", *describe_component(each)] for each in report.components]),
+            *([report.advice] if report.advice else []),
             *(
                 f"{each.component}: {each.kept} of {each.texts} texts were encoded before"
                 for each in result.embeddings

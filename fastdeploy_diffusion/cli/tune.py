@@ -54,6 +54,8 @@ def format_explanation(report: PipelineReport, as_json: bool) -> str:
     for each in report.components:
         lines += align([describe_component(each)])
         lines += [f"  {line}" for line in _explain(each)]
+    if report.advice:
+        lines.append(report.advice)
     return "\n".join(lines)
 
 

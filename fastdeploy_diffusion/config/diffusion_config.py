@@ -85,7 +85,8 @@ class DiffusionConfig(ConfigSection):
 
     Making one touches neither disk nor runtime: whether this machine can do what it asks is decided
     when the pipeline is built. Only for a pass that is not this library's, the names that installed
-    distributions register are read. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``.
+    distributions register are read. ``use_tensorrt=True`` is accepted for ``engine="tensorrt"``;
+    ``use_tensorrt=False`` keeps ``auto`` from taking it.
 
     Raises:
         ConfigError: An option is unknown, has a value that is not allowed, or contradicts another.
@@ -104,11 +105,21 @@ class DiffusionConfig(ConfigSection):
         min_length=1,
         description="path of a tokenizer folder, for .safetensors files, which carry no vocabulary",
     )
-    scheduler: SchedulerName | None = Field(default=None, description=SCHEDULER_HELP)
+    scheduler: SchedulerName | None = Field(
+        default=None,
+        title="sampler; the checkpoint's own if left out",
+        description=SCHEDULER_HELP,
+    )
     prediction_type: PredictionType | None = Field(default=None, description=PREDICTION_TYPE_HELP)
-    engine: EngineName = Field(default="paddle", description=ENGINE_HELP)
-    device: DeviceName = Field(default="cpu", description=DEVICE_HELP)
-    precision: PrecisionName = Field(default="fp32", description=PRECISION_HELP)
+    engine: EngineName = Field(
+        default="auto",
+        title="what runs the networks; auto takes what tune has found fastest",
+        description=ENGINE_HELP,
+    )
+    device: DeviceName = Field(default="cpu", title="where they run", description=DEVICE_HELP)
+    precision: PrecisionName = Field(
+        default="fp32", title="what they compute in", description=PRECISION_HELP
+    )
     threads: int | None = Field(
         default=None, ge=1, description="number of CPU threads: a whole number of 1 or more"
     )
@@ -276,18 +287,21 @@ class DiffusionConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check_engine_options_have_effect(self) -> Self:
-        engines = {self.component(name).engine for name in COMPONENTS}
-        if self.tensorrt != TensorRTConfig() and not engines & {"tensorrt", "auto"}:
+        choices = [self.component(name) for name in COMPONENTS]
+        engines_on_gpu = {
+            each.engine for each in choices if parse_device(each.device).kind == "gpu"
+        }
+        asks_for_tensorrt = any(each.engine == "tensorrt" for each in choices)
+        if self.tensorrt != TensorRTConfig() and not (
+            asks_for_tensorrt or "auto" in engines_on_gpu
+        ):
             raise refuse(
                 "tensorrt has options, and nothing is to run on it",
                 allowed="options of engines that are asked for",
-                fix="add engine='tensorrt', or remove the section",
+                fix="add engine='tensorrt' or device='gpu', or remove the section",
                 option="tensorrt",
             )
-        choices = [self.component(name) for name in COMPONENTS]
-        if self.paddle != PaddleConfig() and not any(
-            "paddle" in each.options and each.engine in ("paddle", "auto") for each in choices
-        ):
+        if self.paddle != PaddleConfig() and not engines_on_gpu & {"paddle", "auto"}:
             raise refuse(
                 "paddle has options for GPUs, and nothing is to run on it on a GPU",
                 allowed="options of engines that are asked for, on their devices",
@@ -338,4 +352,18 @@ class DiffusionConfig(ConfigSection):
                 fix="remove use_tensorrt; engine alone decides",
                 option="use_tensorrt",
             )
-        return {**options, "engine": "tensorrt"} if asked else options
+        if asked:
+            return {**options, "engine": "tensorrt"}
+        if engine == "auto" and _names_gpu(options):
+            return {**options, "engine": "paddle"}  # the first of the others, there
+        return options
+
+
+def _names_gpu(options: Mapping[str, Any]) -> bool:
+    """Whether a device of a GPU is among options that nobody has checked yet."""
+    sections = (options, *(options.get(name) for name in COMPONENTS))
+    devices = (
+        section.get("device") if isinstance(section, Mapping) else getattr(section, "device", None)
+        for section in sections
+    )
+    return any(str(device).startswith("gpu") for device in devices)

@@ -26,8 +26,8 @@ class BuildSpec:
 
     Args:
         device: Where it runs.
-        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``; inputs and outputs keep the
-            types of their specs.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; inputs and outputs keep the types of their
+            specs.
         threads: CPU threads of one run; ``None`` for every core that the process may use.
         target: The GPU architecture to build for, ``"sm86"``, where that need not be a GPU of this
             machine; ``None`` for the device itself.
@@ -72,10 +72,17 @@ class Availability:
 
 @dataclass(frozen=True)
 class Support:
-    """Whether an engine can build for a spec; if not, why."""
+    """Whether an engine can build for a spec; if not, why.
+
+    Args:
+        ok: Whether it can.
+        reason: Why not.
+        is_emulated: Whether it computes in float32 and rounds, which is slower than float32.
+    """
 
     ok: bool
     reason: str = ""
+    is_emulated: bool = False
 
 
 class Engine(ABC):

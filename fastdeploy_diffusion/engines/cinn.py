@@ -23,7 +23,7 @@ class CINNEngine(PaddleEngine):
     def probe(self, device: Device) -> Availability:
         """Tell whether the installed Paddle has CINN, is built for the GPU, and sees it."""
         if device.kind != "gpu":
-            return Availability(False, f"cinn runs on gpu, not on {device}")
+            return Availability(False, f"cinn runs on gpu, not on {device.kind}")
         return probe_paddle(device, needs_cinn=True)
 
     def _configure(self, config: Any, spec: BuildSpec) -> None:

@@ -63,7 +63,7 @@ class ONNXRuntimeEngine(Engine):
     def probe(self, device: Device) -> Availability:
         """Tell whether ONNX Runtime, its provider for the device and the export are installed."""
         if device.kind not in PROVIDERS:
-            return Availability(False, f"onnxruntime runs on cpu and gpu, not on {device}")
+            return Availability(False, f"onnxruntime runs on cpu and gpu, not on {device.kind}")
         try:
             import onnxruntime
 
@@ -79,7 +79,8 @@ class ONNXRuntimeEngine(Engine):
         """Float32; fp16; on CPUs bf16."""
         precisions = PRECISIONS[spec.device.kind]
         if spec.precision in precisions:
-            return Support(True)
+            rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
+            return Support(True, is_emulated=rounds)
         runs = f"onnxruntime runs {', '.join(precisions)} on {spec.device.kind}"
         return Support(False, f"{runs}, not {spec.precision}")
 

@@ -40,7 +40,7 @@ class OpenVINOEngine(Engine):
     def probe(self, device: Device) -> Availability:
         """Tell whether OpenVINO and the export are installed; it runs on CPUs."""
         if device.kind != "cpu":
-            return Availability(False, f"openvino runs on cpu, not on {device}")
+            return Availability(False, f"openvino runs on cpu, not on {device.kind}")
         try:
             import openvino
 
@@ -51,12 +51,9 @@ class OpenVINOEngine(Engine):
 
     def supports(self, spec: BuildSpec) -> Support:
         """Float32 everywhere; half precisions where the CPU has the instructions."""
-        import openvino
-
         if spec.precision not in PRECISIONS:
             return Support(False, f"openvino runs {', '.join(PRECISIONS)}, not {spec.precision}")
-        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if PRECISIONS[spec.precision] not in capabilities:
+        if PRECISIONS[spec.precision] not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
         return Support(True)
 
@@ -126,6 +123,13 @@ class _OpenVINOSession(Session):
             prefer_onednn(model)
         with self._model.give_back_pages():
             return self._core.compile_model(model, "CPU", {**self._properties, **properties})
+
+
+def read_capabilities() -> list[str]:
+    """Name the precisions that the CPU has instructions for, as OpenVINO writes them."""
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _share(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:

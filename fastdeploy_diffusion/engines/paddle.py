@@ -51,15 +51,8 @@ class PaddleEngine(Engine):
         allowed = PRECISIONS[spec.device.kind]
         if spec.precision in allowed:
             return Support(True)
-        why = (
-            ": Paddle's CPU kernels are float32 only, and its bfloat16 oneDNN is not offered yet"
-            if spec.device.kind == "cpu"
-            else ""
-        )
-        return Support(
-            False,
-            f"{self.name} runs {spec.device} in {' or '.join(allowed)}, not {spec.precision}{why}",
-        )
+        runs = f"{self.name} runs {' or '.join(allowed)} on {spec.device.kind}"
+        return Support(False, f"{runs}, not {spec.precision}")
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         from fastdeploy_diffusion.export.pir import export_program

@@ -27,9 +27,8 @@ class PaddleEagerEngine(Engine):
     def supports(self, spec: BuildSpec) -> Support:
         """Only float32 on the CPU: a reference has one meaning."""
         if spec.device.kind != "cpu" or spec.precision != "fp32":
-            return Support(
-                False, f"paddle-eager is the reference and runs on cpu in fp32, not {spec}"
-            )
+            asked = f"{spec.precision} on {spec.device.kind}"
+            return Support(False, f"paddle-eager, the reference, runs fp32 on cpu, not {asked}")
         return Support(True)
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:

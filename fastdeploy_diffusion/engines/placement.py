@@ -41,12 +41,15 @@ class Placement:
         spec: What to build for.
         fallback: Why it is not what was asked for; ``None`` if it is.
         passed_over: With ``auto``, why each engine before this one was not taken, by name.
+        installable: Those of ``passed_over`` that an installation would make run: the command of
+            each, by name, the fastest as a rule first.
     """
 
     engine: Engine
     spec: BuildSpec
     fallback: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    installable: Mapping[str, str] = field(default_factory=dict)
 
 
 def select_engine(
@@ -59,7 +62,10 @@ def select_engine(
     target: str | None = None,
     options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Placement:
-    """Choose what was asked for if it can run here, and otherwise the CPU's best in float32.
+    """Choose what was asked for if it can run here, and otherwise what is nearest on the CPU.
+
+    That is another engine in the same precision, if it was for the CPU and one has the instructions
+    for it; and else the first of ``AUTO_ORDER`` in float32.
 
     Args:
         name: Name of the engine, or ``auto`` for the first of ``AUTO_ORDER`` that can run.
@@ -92,19 +98,18 @@ def select_engine(
             allowed=unavailable.allowed,
             fix=unavailable.fix,
         )
-    instead = BuildSpec(Device("cpu"), "fp32", threads)
     if not cpu_fallback:
         raise EngineUnavailableError(
             f"{name} on {asked} cannot run here: {unavailable.problem}",
             allowed=unavailable.allowed,
             fix=" — or: ".join(filter(None, (unavailable.fix, "cpu_fallback=True"))),
         )
-    if (name, asked) == (FALLBACK_ENGINE, instead):
+    if (name, asked) == (FALLBACK_ENGINE, BuildSpec(Device("cpu"), "fp32", threads)):
         raise unavailable
-    fallback = _choose(instead, {})
+    fallback = _choose_nearest(asked)
     why = (
-        f"{name} on {asked} was asked for and cannot run here: {unavailable.problem}. "
-        f"{fallback.engine.name} on {instead} runs instead"
+        f"{name} on {asked} cannot run here ({unavailable.problem}); "
+        f"{fallback.engine.name} on {fallback.spec} runs instead"
     )
     hint = f". To get it: {unavailable.fix}" if unavailable.fix else ""
     warnings.warn(why + hint, FallbackWarning, stacklevel=2)
@@ -160,16 +165,35 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
     return None
 
 
-def _choose(asked: BuildSpec, options: Mapping[str, Mapping[str, Any]]) -> Placement:
+def _choose_nearest(asked: BuildSpec) -> Placement:
+    """Give the CPU's best in the precision asked for, if that was for a CPU, or in float32."""
+    if asked.device.kind == "cpu" and asked.precision != "fp32":
+        try:
+            return _choose(replace(asked, options={}), {}, emulated=False)
+        except EngineUnavailableError:
+            pass  # The warning says why what was asked for cannot run.
+    return _choose(BuildSpec(Device("cpu"), "fp32", asked.threads), {})
+
+
+def _choose(
+    asked: BuildSpec, options: Mapping[str, Mapping[str, Any]], *, emulated: bool = True
+) -> Placement:
     passed_over: dict[str, str] = {}
+    installable: dict[str, str] = {}
     for name in AUTO_ORDER[asked.device.kind]:
         spec = replace(asked, options=options.get(name, {}))
         try:
-            return Placement(_require_engine(name, spec), spec, passed_over=passed_over)
+            engine = _require_engine(name, spec)
         except EngineUnavailableError as error:
             passed_over[name] = error.problem
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
-    raise EngineUnavailableError(f"no engine runs {asked} ({reasons})")
+            if error.fix:
+                installable[name] = error.fix
+            continue
+        if emulated or not engine.supports(spec).is_emulated:
+            return Placement(engine, spec, passed_over=passed_over, installable=installable)
+        passed_over[name] = f"{name} computes in fp32 and rounds to {spec.precision}"
+    reasons = "; ".join(dict.fromkeys(passed_over.values()))
+    raise EngineUnavailableError(f"no engine can: {reasons}")
 
 
 def _require_engine(name: str, spec: BuildSpec) -> Engine:

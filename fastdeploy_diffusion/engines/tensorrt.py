@@ -46,10 +46,10 @@ class TensorRTEngine(Engine):
     def probe(self, device: Device) -> Availability:
         """Tell whether there is such a GPU, and what running on it takes is installed."""
         if device.kind != "gpu":
-            return Availability(False, f"tensorrt runs on gpu, not on {device}")
+            return Availability(False, f"tensorrt runs on gpu, not on {device.kind}")
         gpus = list_gpus()
         if not gpus:
-            return Availability(False, "not possible here: no NVIDIA GPU")
+            return Availability(False, "this machine has no NVIDIA GPU")
         if device.index >= len(gpus):
             return Availability(False, f"there is no {device}: the driver sees {len(gpus)} GPU(s)")
         try:

@@ -59,6 +59,8 @@ class ComponentReport:
         build_seconds: Until the component was ready, in seconds.
         measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
         passed_over: With ``engine="auto"``, why other engines were not taken, by name.
+        installable: Engines that ``auto`` tries before this one and that are not installed: the
+            command that installs each, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
@@ -78,6 +80,7 @@ class ComponentReport:
     target: str | None = None
     unchecked: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    installable: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -263,8 +266,9 @@ class Component:
         # Nothing is known to be right in half precision before it was measured.
         unmeasured = "fp32" if choice.precision == AUTO else choice.precision
         placement = select(choice.engine, precision=unmeasured)
+        installable = placement.installable
         is_open = AUTO in (choice.engine, choice.precision)
-        # What is not there, and has a fallback, has no plan.
+        # An engine that cannot run here, and has a fallback, has no plan.
         is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
         plan = self._find_plan() if is_planned else None
         taken = None
@@ -295,6 +299,7 @@ class Component:
             passed_over=plan.explain(taken, choice.precision)
             if plan and taken
             else placement.passed_over,
+            installable=installable,
             measured_seconds=taken.seconds if taken else None,
         )
 
@@ -314,7 +319,7 @@ class Component:
         try:
             return find_plan(self._cache, self._plan_key(self._cache))
         except CacheError as error:
-            message = f"{self.name}: nobody can tell whether it was tuned here: {error}"
+            message = f"{self.name}: cannot read the tuning plan: {error}"
             warnings.warn(message, CacheWarning, stacklevel=2)
             return None
 
@@ -322,7 +327,7 @@ class Component:
         """Build what takes the place of an engine that failed, and say so."""
         with self._lock:
             placement = self._guard.retreat(self._placement, error)
-            # What is built for another machine has no place here that something could take.
+            # A build for another machine cannot fall back to an engine here.
             if placement is None and self._cpu_fallback and self._placement.spec.target is None:
                 placement = replace_engine(self._placement, error.problem)
                 if placement is not None:

@@ -34,6 +34,14 @@ class PipelineReport:
         """Why components do not run on what was asked for; empty when all do."""
         return tuple(dict.fromkeys(each.fallback for each in self.components if each.fallback))
 
+    @property
+    def advice(self) -> str | None:
+        """What is faster as a rule and not installed, with the command; ``None`` if nothing is."""
+        for each in self.components:
+            for engine, command in each.installable.items():
+                return f"{engine} is faster as a rule, and is not installed: {command}"
+        return None
+
 
 @dataclass(frozen=True)
 class StageTimings:

@@ -50,7 +50,7 @@ def test_the_box_model_is_built_for_a_gpu_elsewhere(tmp_path):
     file.write_text("preset: shapes\ncache_dir: builds\n")
     words = ("--config", str(file), "--engine", "tensorrt", "--device", "gpu", "--target", "sm86")
     result = run(*words)
-    reason = "not possible here: no NVIDIA GPU"
+    reason = "this machine has no NVIDIA GPU"
     assert result.stdout.count(f"for sm86, not checked: {reason}") == 3
     assert result.stderr.count("is not compared with the Paddle layer") == 3
     plans = list(tmp_path.glob("builds/*/artifact/engine.plan"))

@@ -28,7 +28,7 @@ def folder(tmp_path):
     """A cache with the builds of one pipeline."""
     model = write_tiny_sd(tmp_path / "model")
     cache = tmp_path / "cache"
-    pipeline = SDPipeline(DiffusionConfig(model_path=model, cache_dir=cache))
+    pipeline = SDPipeline(DiffusionConfig(model_path=model, cache_dir=cache, engine="paddle"))
     pipeline.text_to_image("a cat", num_inference_steps=1)
     return cache
 

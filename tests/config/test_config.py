@@ -59,7 +59,7 @@ def test_defaults() -> None:
         "tokenizer_path": None,
         "scheduler": None,
         "prediction_type": None,
-        "engine": "paddle",
+        "engine": "auto",
         "device": "cpu",
         "precision": "fp32",
         "threads": None,
@@ -174,7 +174,11 @@ def test_every_refused_option_is_listed() -> None:
     [
         ({"use_tensorrt": True}, "tensorrt"),
         ({"use_tensorrt": True, "engine": "tensorrt"}, "tensorrt"),
-        ({"use_tensorrt": False}, "paddle"),
+        ({"use_tensorrt": False}, "auto"),
+        ({"use_tensorrt": False, "device": "gpu:1"}, "paddle"),
+        ({"use_tensorrt": False, "engine": "auto", "device": "gpu"}, "paddle"),
+        ({"use_tensorrt": False, "vae": {"device": "gpu"}}, "paddle"),
+        ({"use_tensorrt": False, "vae": ComponentConfig(device="gpu")}, "paddle"),
         ({"use_tensorrt": False, "engine": "openvino"}, "openvino"),
     ],
 )
@@ -207,9 +211,9 @@ def test_components_override_the_pipeline() -> None:
         vae={"precision": "fp32"},
         text_encoder=ComponentConfig(engine="paddle-eager", device="cpu"),
     )
-    assert config.component("denoiser") == EngineChoice("paddle", "gpu:1", "fp16", 2)
+    assert config.component("denoiser") == EngineChoice("auto", "gpu:1", "fp16", 2)
     assert config.component("vae") == EngineChoice(
-        "paddle", "gpu:1", "fp32", 2, pinned_by="vae.precision"
+        "auto", "gpu:1", "fp32", 2, pinned_by="vae.precision"
     )
     assert config.component("text_encoder") == EngineChoice("paddle-eager", "cpu", "fp16", 2)
     with pytest.raises(ConfigError, match=r"'unet'\n.*\n.*did you mean 'denoiser'"):
@@ -345,7 +349,8 @@ def test_a_higher_layer_chooses_the_engine_in_either_spelling(tmp_path: Path) ->
     file = write(tmp_path, "model_path: /m\nuse_tensorrt: true\n")
     assert DiffusionConfig.from_yaml(file).engine == "tensorrt"
     assert DiffusionConfig.from_yaml(file, engine="cinn").engine == "cinn"
-    assert DiffusionConfig.from_yaml(file, use_tensorrt=False).engine == "paddle"
+    assert DiffusionConfig.from_yaml(file, use_tensorrt=False).engine == "auto"
+    assert DiffusionConfig.from_yaml(file, use_tensorrt=False, device="gpu").engine == "paddle"
     file = write(tmp_path, "model_path: /m\nengine: openvino\n")
     assert DiffusionConfig.from_yaml(file, use_tensorrt=True).engine == "tensorrt"
     assert DiffusionConfig.from_yaml(file, use_tensorrt=False).engine == "openvino"

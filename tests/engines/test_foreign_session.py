@@ -8,7 +8,7 @@ from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 def test_a_session_of_another_machine_has_a_signature_and_no_numbers():
     case = CASES["attention"]
     program = case.program("attention")
-    session = ForeignSession("tensorrt", program, "sm86", "not possible here: no NVIDIA GPU")
+    session = ForeignSession("tensorrt", program, "sm86", "this machine has no NVIDIA GPU")
     assert list(session.inputs.values()) == list(case.inputs)
     with pytest.raises(EngineError, match="input 'sample', 'context' was not"):
         session.run()

@@ -19,13 +19,12 @@ UNAVAILABLE = [
     ("cinn", NO_GPU, "fp16", "without CINN|no gpu:99"),
     ("tensorrt", NO_GPU, "fp32", "no NVIDIA GPU|no gpu:99"),
     ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
-    ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu:99"),
+    ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu"),
     ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
     ("onnxruntime", CPU, "int8", "onnxruntime runs fp32, fp16, bf16 on cpu, not int8"),
     ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
     ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
-    ("paddle", CPU, "bf16", "cpu in fp32, not bf16"),
 ]
 
 
@@ -49,7 +48,7 @@ def test_the_fallback_is_loud_and_recorded(name, device, precision, reason):
     assert placement.spec == BuildSpec(CPU, "fp32", 2)
     assert placement.fallback is not None
     assert str(caught[0].message).startswith(placement.fallback)
-    assert placement.fallback.startswith(f"{name} on {device} in {precision} was asked for")
+    assert placement.fallback.startswith(f"{name} on {device} in {precision} cannot run here (")
     assert placement.fallback.endswith("openvino on cpu in fp32 runs instead")
     assert re.search(reason, placement.fallback)
 
@@ -75,15 +74,62 @@ def test_auto_takes_the_first_engine_that_can_run(monkeypatch):
     assert taken.engine.name == "onnxruntime"
     assert taken.passed_over.keys() == {"openvino"}
     assert "OpenVINO cannot be imported" in taken.passed_over["openvino"]
+    assert taken.installable == {"openvino": 'pip install "fastdeploy-diffusion[openvino]"'}
     assert taken.fallback is None
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    taken = select_engine("auto", CPU, "fp32", cpu_fallback=False)
+    assert taken.engine.name == "paddle"
+    assert list(taken.installable) == ["openvino", "onnxruntime"]
 
 
 def test_auto_without_any_engine_falls_back_loudly_or_fails():
-    with pytest.warns(FallbackWarning, match=r"auto on gpu:99 .*tensorrt: .*paddle: .*onnxrun"):
+    with pytest.warns(FallbackWarning, match=r"auto on gpu:99 in fp16 .*no engine can: .*; .*; "):
         taken = select_engine("auto", NO_GPU, "fp16", cpu_fallback=True)
     assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU))
-    with pytest.raises(EngineUnavailableError, match="no engine runs cpu in int8"):
+    with pytest.raises(EngineUnavailableError, match=r"no engine can: openvino .* int8"):
         select_engine("auto", CPU, "int8", cpu_fallback=False)
+
+
+def offer(monkeypatch, *precisions):
+    """Let OpenVINO's CPU have the instructions of these precisions only."""
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.engines.openvino.read_capabilities",
+        lambda: [{"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}[each] for each in precisions],
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_auto_gives_up_the_engine_before_the_precision(monkeypatch, precision):
+    offer(monkeypatch, "fp32", precision)
+    taken = select_engine("auto", CPU, precision, cpu_fallback=True)
+    assert (taken.engine.name, taken.spec.precision) == ("openvino", precision)
+    offer(monkeypatch, "fp32")
+    taken = select_engine("auto", CPU, precision, cpu_fallback=True)
+    assert (taken.engine.name, taken.spec.precision) == ("onnxruntime", precision)
+    assert taken.fallback is None
+    assert taken.passed_over == {"openvino": f"this CPU has no instructions for {precision}"}
+
+
+@pytest.mark.parametrize("name", ["paddle", "paddle-eager"])
+def test_what_an_engine_does_not_compute_in_another_does_if_the_cpu_can(monkeypatch, name):
+    offer(monkeypatch, "fp32", "bf16")
+    with pytest.warns(FallbackWarning, match="not bf16.*; openvino on cpu in bf16 runs instead"):
+        taken = select_engine(name, CPU, "bf16", cpu_fallback=True, threads=2)
+    assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU, "bf16", 2))
+    # ONNX Runtime would take bf16, and compute in fp32 all the same, only slower.
+    offer(monkeypatch, "fp32")
+    with pytest.warns(FallbackWarning, match="not bf16.*; openvino on cpu in fp32 runs instead"):
+        taken = select_engine(name, CPU, "bf16", cpu_fallback=True, threads=2)
+    assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU, "fp32", 2))
+
+
+def test_a_fallback_says_each_thing_once():
+    with pytest.warns(FallbackWarning) as caught:
+        select_engine("paddle", CPU, "int8", cpu_fallback=True)
+    assert str(caught[0].message) == (
+        "paddle on cpu in int8 cannot run here (paddle runs fp32 on cpu, not int8); "
+        "openvino on cpu in fp32 runs instead"
+    )
 
 
 def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():

@@ -245,7 +245,7 @@ def test_a_plan_for_another_gpu_is_refused(engine, monkeypatch):
 
 @without_gpu
 def test_running_is_not_possible_without_a_gpu(engine, tmp_path):
-    reason = "not possible here: no NVIDIA GPU"
+    reason = "this machine has no NVIDIA GPU"
     assert engine.probe(GPU).reason == reason
     program = CASES["upsampler"].program("upsampler")
     for spec in (BuildSpec(GPU), SM86):

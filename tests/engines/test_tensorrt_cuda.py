@@ -50,7 +50,7 @@ def test_devices_and_memory_fail_for_the_missing_driver_and_nothing_else():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not GPUS, reason="not possible here: no NVIDIA GPU")
+@pytest.mark.skipif(not GPUS, reason="this machine has no NVIDIA GPU")
 def test_arrays_come_back_from_the_device():
     use_device(0)
     stream = call(runtime.cudaStreamCreate)

@@ -91,8 +91,11 @@ def test_options_of_an_engine_are_for_that_engine():
         model_path="m", tensorrt={"optimization_level": 4}, denoiser={"engine": "tensorrt"}
     )
     assert config.component("denoiser").options == options
-    with pytest.raises(ConfigError, match="tensorrt has options, and nothing is to run on it"):
-        DiffusionConfig(model_path="m", tensorrt={"optimization_level": 4})
+    config = DiffusionConfig(model_path="m", tensorrt={"optimization_level": 4}, device="gpu")
+    assert config.component("denoiser").options == options
+    for choice in ({}, {"engine": "openvino"}, {"engine": "paddle", "device": "gpu"}):
+        with pytest.raises(ConfigError, match="tensorrt has options, and nothing is to run on it"):
+            DiffusionConfig(model_path="m", tensorrt={"optimization_level": 4}, **choice)
 
 
 @needs_rtx

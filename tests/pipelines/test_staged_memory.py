@@ -36,7 +36,9 @@ def wanted(model):
 
 
 def open_sd(model, memory="staged", **options):
-    return SDPipeline(DiffusionConfig(model_path=model, memory=memory, **options))
+    # An engine whose default passes leave each component one session.
+    choice = {"engine": "paddle", **options}
+    return SDPipeline(DiffusionConfig(model_path=model, memory=memory, **choice))
 
 
 def pixels(image):
@@ -75,7 +77,9 @@ def test_flux_loads_its_text_encoders_one_after_the_other(flux_model, watch):
     pictures = {}
     for memory in ("resident", "staged"):
         watch.most = 0
-        pipeline = FluxPipeline(DiffusionConfig(model_path=flux_model, memory=memory))
+        pipeline = FluxPipeline(
+            DiffusionConfig(model_path=flux_model, memory=memory, engine="paddle")
+        )
         pictures[memory] = pipeline.text_to_image("a dog", **settings)
         assert watch.most == (4 if memory == "resident" else 1)
         if memory == "resident":

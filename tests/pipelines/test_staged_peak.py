@@ -48,7 +48,8 @@ def read_peak():  # of this program; what started it counts in ru_maxrss, too
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 folder, cache, memory = sys.argv[1:]
-pipeline = SDPipeline(DiffusionConfig(model_path=folder, cache_dir=cache, memory=memory))
+options = {"cache_dir": cache, "memory": memory, "engine": "paddle"}
+pipeline = SDPipeline(DiffusionConfig(model_path=folder, **options))
 picture = pipeline.text_to_image("a red circle", seed=1, num_inference_steps=2)
 print(json.dumps({
     "peak": read_peak(),

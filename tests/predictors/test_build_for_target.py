@@ -13,7 +13,7 @@ from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineUnavailableError
 from fastdeploy_diffusion.predictors.build import UncheckedWarning
 
-REASON = "not possible here: no NVIDIA GPU"
+REASON = "this machine has no NVIDIA GPU"
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

@@ -27,7 +27,9 @@ def model(tmp_path_factory):
 
 def open_pipeline(model, memory_mib=256.0, disk_mib=0.0, **options):
     limits = {"memory_mib": memory_mib, "disk_mib": disk_mib}
-    return SDPipeline(DiffusionConfig(model_path=model, embedding_cache=limits, **options))
+    # An engine whose default passes leave each component one session.
+    choice = {"engine": "paddle", **options}
+    return SDPipeline(DiffusionConfig(model_path=model, embedding_cache=limits, **choice))
 
 
 def draw(pipeline, prompt="a cat", **settings):

@@ -180,6 +180,6 @@ def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
         raise CacheError("nvidia-smi does not tell what gpu:0 is")
 
     monkeypatch.setattr("fastdeploy_diffusion.predictors.component.make_plan_key", refuse)
-    with pytest.warns(CacheWarning, match="nobody can tell whether it was tuned here: nvidia-smi"):
+    with pytest.warns(CacheWarning, match="cannot read the tuning plan: nvidia-smi"):
         report = open_pipeline().report
     assert [each.measured_seconds for each in report.components] == [None] * 3
