@@ -9,8 +9,10 @@ import typer
 from fastdeploy_diffusion.cli.bench import bench_app
 from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
+from fastdeploy_diffusion.cli.group import CommandGroup
 
 app = typer.Typer(
+    cls=CommandGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,7 +35,7 @@ ConfigFile = Annotated[
 Pixels = Annotated[int | None, typer.Option(min=1, help="Pixels.")]
 EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16, bf16 or int8.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
@@ -112,7 +114,10 @@ def generate(
     images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm-solver or lcm."),
+        typer.Option(
+            help="ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm-solver or lcm; or as "
+            "diffusers or the WebUI call it, such as 'DPM++ 2M Karras'."
+        ),
     ] = None,
     engine: Annotated[
         str | None,

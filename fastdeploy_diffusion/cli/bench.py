@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from fastdeploy_diffusion.cli.errors import INTERRUPTED, explain_errors
+from fastdeploy_diffusion.cli.group import CommandGroup
 
 bench_app = typer.Typer(
+    cls=CommandGroup,
     rich_markup_mode=None,
     help="Measure speed, memory and quality here; compare and show what was measured.",
 )
@@ -41,7 +43,7 @@ def bench(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar=f"NAME{_LIST}", help="fp32, fp16, bf16 or int8.")
+        str | None, typer.Option(metavar=f"NAME{_LIST}", help="fp32, fp16 or bf16.")
     ] = None,
     size: Annotated[
         str | None,

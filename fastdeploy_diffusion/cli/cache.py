@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdeploy_diffusion.cli.errors import explain_errors
+from fastdeploy_diffusion.cli.group import CommandGroup
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.cache import ArtifactCache
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
 cache_app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Look after the builds that are kept for the next start.",

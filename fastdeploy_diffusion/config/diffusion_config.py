@@ -133,7 +133,11 @@ class DiffusionConfig(ConfigSection):
         default=False,
         description="true or false: whether one build serves pictures of every size in a range",
     )
-    passes: PassNames | None = Field(default=None, description=PASSES_HELP)
+    passes: PassNames | None = Field(
+        default=None,
+        title="what rewrites the networks before they are built; those that pay if left out",
+        description=PASSES_HELP,
+    )
     memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
@@ -148,26 +152,44 @@ class DiffusionConfig(ConfigSection):
         description="GiB that kept builds may take: a finite number above 0",
     )
     embedding_cache: EmbeddingCache = Field(
-        default=EmbeddingCacheConfig(), description="a section with memory_mib, disk_mib"
+        default=EmbeddingCacheConfig(),
+        title="how much is kept of texts that were encoded",
+        description="a section with memory_mib, disk_mib",
     )
     defaults: Defaults = Field(
-        default=RequestDefaults(), description="a section of request defaults"
+        default=RequestDefaults(),
+        title="what requests get that do not say otherwise",
+        description="a section of request defaults",
     )
     shapes: Shapes = Field(
-        default=ShapesConfig(), description="a section with batch, height, width: ranges of sizes"
+        default=ShapesConfig(),
+        title="which sizes one build serves, with enable_dynamic_shape",
+        description="a section with batch, height, width: ranges of sizes",
     )
-    paddle: Paddle = Field(default=PaddleConfig(), description="a section with gpu_passes")
+    paddle: Paddle = Field(
+        default=PaddleConfig(),
+        title="what Paddle Inference may do on a GPU",
+        description="a section with gpu_passes",
+    )
     tensorrt: TensorRT = Field(
-        default=TensorRTConfig(), description="a section with optimization_level, workspace_gib"
+        default=TensorRTConfig(),
+        title="how TensorRT builds",
+        description="a section with optimization_level, workspace_gib",
     )
     text_encoder: Component = Field(
-        default=ComponentConfig(), description="a section with engine, device, precision"
+        default=ComponentConfig(),
+        title="where the text encoders differ from the rest of the pipeline",
+        description="a section with engine, device, precision",
     )
     denoiser: Component = Field(
-        default=ComponentConfig(), description="a section with engine, device, precision"
+        default=ComponentConfig(),
+        title="where the denoiser differs from the rest of the pipeline",
+        description="a section with engine, device, precision",
     )
     vae: Component = Field(
-        default=ComponentConfig(), description="a section with engine, device, precision"
+        default=ComponentConfig(),
+        title="where the VAE differs from the rest of the pipeline",
+        description="a section with engine, device, precision",
     )
 
     if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from fastdeploy_diffusion.config.layers import Layer
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def _explain(
     giver = next((layer for layer in reversed(layers) if layer.gives(path)), Layer({}))
     place = giver.locate(path, key=unknown)
     if unknown:
+        hint = find_hint(name)
+        missing = f": {hint.missing}" if hint and hint.missing else ""
         return ConfigError(
-            f"{place}unknown option {name!r}",
+            f"{place}unknown option {name!r}{missing}",
             allowed=", ".join(_find_section(model, path[:-1]).option_names()),
             fix=_suggest_option(model, path) or "correct the name, or remove the option",
         )
@@ -119,7 +122,8 @@ def _suggest_option(model: "type[ConfigSection]", path: tuple[str, ...]) -> str:
         for section_name in model.section_names():
             if meant in _find_section(model, (section_name,)).option_names():
                 return f"did you mean '{section_name}.{meant}'?"
-    return did_you_mean(name, own, _SYNONYMS)
+    hint = find_hint(name)
+    return hint.fix if hint and meant == name else did_you_mean(name, own, _SYNONYMS)
 
 
 def _suggest_value(details: ErrorDetails, field: FieldInfo | None) -> str:

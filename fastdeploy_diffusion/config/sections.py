@@ -8,18 +8,25 @@ from typing import Annotated, Any, ClassVar, NoReturn
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.introspection import make_signature, write_docstring
 from fastdeploy_diffusion.config.layers import Layer, keyword_layer, merge_layers
 from fastdeploy_diffusion.config.problems import explain_refusals, refuse
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
+from fastdeploy_diffusion.scheduler_names import (
+    SAMPLERS,
+    SCHEDULERS,
+    find_nearest_sampler,
+    find_sampler,
+)
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
 ENGINE_CHOICES = ("auto", *ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16")
 PRECISION_CHOICES = ("auto", *PRECISIONS)
-SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
 
 PASSES = (
     *("rotate-halves", "merge-qkv", "merge-kv", "merge-qkv-mlp", "phase-upsample"),
@@ -45,7 +52,7 @@ TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architectur
 PASSES_HELP = (
     f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"
 )
-SCHEDULER_HELP = f"one of {', '.join(SCHEDULERS)}"
+SCHEDULER_HELP = f"one of {', '.join((*SCHEDULERS, *SAMPLERS))}; other spellings are understood"
 
 _SYNONYMS = {
     "trt": "tensorrt",
@@ -55,14 +62,28 @@ _SYNONYMS = {
     "float16": "fp16",
     "half": "fp16",
     "bfloat16": "bf16",
-    "dpm++": "dpm-solver",
 }
 
 
 def _check_choice(allowed: tuple[str, ...], value: str) -> str:
     if value not in allowed:
-        raise refuse(fix=did_you_mean(value, allowed, _SYNONYMS))
+        hint = find_hint(value)
+        missing = f"{hint.missing}; {hint.fix}" if hint and hint.missing else ""
+        raise refuse(fix=missing or did_you_mean(value, allowed, _SYNONYMS))
     return value
+
+
+def _read_scheduler(value: str) -> str:
+    found = find_sampler(value)
+    if found is None:
+        nearest = find_nearest_sampler(value)
+        raise refuse(
+            f"scheduler is {value!r}, which is not implemented" if nearest else "",
+            fix=f"scheduler={nearest!r} is the nearest there is"
+            if nearest
+            else did_you_mean(value, (*SCHEDULERS, *SAMPLERS)),
+        )
+    return found
 
 
 def _read_list(value: Any) -> Any:
@@ -106,7 +127,7 @@ PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISION_C
 TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
-SchedulerName = Annotated[str, AfterValidator(partial(_check_choice, SCHEDULERS))]
+SchedulerName = Annotated[str, AfterValidator(_read_scheduler)]
 # Any, for an element that is refused must be blamed on the whole option.
 PassNames = Annotated[tuple[Any, ...], BeforeValidator(_read_list), AfterValidator(_check_passes)]
 MayBeEmpty = BeforeValidator(_read_empty_section)
@@ -130,6 +151,12 @@ class ConfigSection(BaseModel):
     # Nested sections must report to the outer one, which knows where they were given. This mark
     # makes pydantic build them without calling `__init__`; its own RootModel carries it too.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        cls.__doc__ = write_docstring(cls)
+        cls.__signature__ = make_signature(cls)
 
     @classmethod
     def from_layers(cls, layers: list[Layer]) -> Self:

@@ -20,6 +20,7 @@ from fastdeploy_diffusion.predictors.request import GenerationPlan, ModelLimits
 from fastdeploy_diffusion.predictors.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
@@ -66,6 +67,8 @@ class UNetPipeline(CheckpointPredictor):
         # Refuses a scheduler that is not implemented now, not at the first picture.
         scheduler = create_scheduler(self._scheduler_config, config.scheduler)
         self._scheduler_name = type(scheduler).__name__
+        if config.scheduler in SAMPLERS:
+            self._scheduler_name += f" ({config.scheduler})"
         self._components = (
             *(each.component for each in self._text_encoders),
             self._denoiser.component,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.scheduler_names import choose_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.config import read_config, unknown_option
 from fastdeploy_diffusion.schedulers.ddim import DDIMConfig, DDIMScheduler
@@ -35,16 +36,19 @@ def create_scheduler(
 
     Args:
         config: Content of ``scheduler_config.json``.
-        name: Key of ``SCHEDULERS``: use this algorithm instead of the file's, with the options of
-            the file that it understands.
+        name: One of our names of samplers: use this algorithm instead of the file's, with the
+            options of the file that it understands and that the name does not choose.
         eta: Share of DDPM's noise in DDIM, from 0 to 1.
 
     Raises:
         ConfigError: The class, an option or a value is unknown or not implemented.
         RequestError: ``eta`` is out of range, or not 0 and the scheduler is not DDIM.
     """
-    scheduler_class = find_scheduler_class(config.get("_class_name"), name)
     options = _read_options(config)
+    if name is not None:
+        choice = choose_scheduler(name)
+        name, options = choice.name, {**options, **choice.options}
+    scheduler_class = find_scheduler_class(config.get("_class_name"), name)
     own_keys = {field.name for field in fields(scheduler_class.config_class)}
     own = {key: value for key, value in options.items() if key in own_keys}
     if scheduler_class is DPMSolverScheduler:

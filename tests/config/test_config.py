@@ -108,7 +108,6 @@ def test_none_means_not_given() -> None:
         ({"engine": "tensor_rt"}, "engine is 'tensor_rt'", "did you mean 'tensorrt'?"),
         ({"precision": "float16"}, "precision is 'float16'", "did you mean 'fp16'?"),
         ({"precision": 16}, "precision is 16", "correct it"),
-        ({"scheduler": "euler_ancestral"}, "scheduler is", "did you mean 'euler-ancestral'?"),
         ({"memory": "stage"}, "memory is 'stage'", "did you mean 'staged'?"),
         ({"memory": "swapped"}, "memory is 'swapped'", ""),
         ({"embedding_cache": {"memory_mib": -1}}, "embedding_cache.memory_mib is -1", "correct it"),

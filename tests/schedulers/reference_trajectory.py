@@ -117,16 +117,20 @@ def compare(
     *,
     name: str | None = None,
     eta: float = 0.0,
+    reference: tuple[str, dict[str, Any]] | None = None,
     **denoiser: bool,
 ) -> float:
     """Both trajectories must agree in timesteps, noise, denoiser inputs and latents.
 
+    ``reference`` gives the class in diffusers and options that it has over those of the config.
     Returns the largest error of a step, relative to that step's largest value.
     """
     scheduler = create_scheduler(config, name, eta=eta)
-    reference = create_reference(config, type(scheduler).diffusers_name, steps)
+    class_name, options = reference or (type(scheduler).diffusers_name, {})
     ours = walk(scheduler, steps, **denoiser)
-    theirs = walk_reference(reference, eta, **denoiser)
+    theirs = walk_reference(
+        create_reference({**config, **options}, class_name, steps), eta, **denoiser
+    )
     assert ours.timesteps.dtype == theirs.timesteps.dtype
     np.testing.assert_allclose(ours.timesteps, theirs.timesteps, rtol=1e-6)
     assert ours.next_draw == theirs.next_draw

@@ -11,6 +11,7 @@ from published_schedulers import SD15, SDXL
 from reference_trajectory import compare, create_reference
 
 from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import SCHEDULERS, create_scheduler
 from fastdeploy_diffusion.schedulers.create import FOREIGN_OPTIONS
 from fastdeploy_diffusion.schedulers.registry import COMPATIBLE_CLASSES
@@ -30,6 +31,40 @@ def test_every_scheduler_starts_from_its_own_defaults_as_in_diffusers():
         assert own == {key: reference[key] for key in own}
         missing = set(reference) - set(vars(config))
         assert all(key.startswith("_") for key in missing), missing
+
+
+# By diffusers' own table of the WebUI's samplers (docs, "Schedulers").
+WEBUI = {
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "DPM++ 2M SDE": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False},
+    ),
+    "DPM++ 2M SDE Karras": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "Euler Karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "Heun Karras": ("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
+}
+
+
+def test_every_sampler_with_options_is_compared():
+    assert WEBUI.keys() == SAMPLERS.keys()
+
+
+@pytest.mark.parametrize("name", WEBUI)
+@pytest.mark.parametrize("config", [SD15, SDXL], ids=["sd15", "sdxl"])
+def test_a_sampler_of_the_webui_equals_diffusers(config, name):
+    class_name, options = WEBUI[name]
+    # What the file says otherwise does not come through.
+    contrary = {"use_karras_sigmas": "Karras" not in name, "skip_prk_steps": False}
+    if "DPM" in name:
+        contrary |= {"algorithm_type": "dpmsolver++", "solver_order": 3, "solver_type": "heun"}
+        options = {**options, "solver_order": 2, "solver_type": "midpoint"}
+    compare({**config, **contrary}, 20, name=name, reference=(class_name, options))
 
 
 def test_karras_ends_survive_a_switch():

@@ -1,0 +1,45 @@
+"""Groups of commands: whole summaries in ``--help``, and an answer to words of other tools."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from fastdeploy_diffusion.hints import find_hint
+
+# Of the click that typer is made with: since 0.26 one of its own.
+_UsageError: Any = typer.BadParameter.mro()[1]
+
+
+class CommandGroup(TyperGroup):
+    """Says of an option or command that is known elsewhere that it is not there yet."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands with the first sentence of each, however long it is."""
+        for command in self.commands.values():
+            if command.help and not command.short_help:
+                command.short_help = " ".join(command.help.split("\n\n")[0].split())
+        super().format_commands(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; explain an option of other tools that no command has."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            _explain(error, getattr(error, "option_name", None))
+            raise
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; explain one of other tools."""
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            _explain(error, args[0])
+            raise
+
+
+def _explain(error: Any, name: str | None) -> None:
+    hint = find_hint(name) if name else None
+    if hint and hint.missing:
+        error.message = f"{name}: {hint.missing}; {hint.fix}"
+        error.possibilities = None

@@ -1,0 +1,136 @@
+"""What people look for by the names of other tools: what to write here, or that it is not there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Hint:
+    """The answer to a name that this library does not have.
+
+    Args:
+        missing: That a feature is not there yet, as a clause; empty for what has another name here.
+        fix: What to write or do instead.
+    """
+
+    missing: str
+    fix: str
+
+
+_LEAVE = "leave it out"
+# Feature, its names in diffusers and on command lines, what helps until then.
+_NOT_YET = (
+    ("image to image", "image init_image init_img img2img image_to_image strength", _LEAVE),
+    ("inpainting", "mask mask_image inpaint inpainting outpaint padding_mask_crop", _LEAVE),
+    (
+        "LoRA",
+        "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora unfuse_lora "
+        "unload_lora_weights set_adapters load_attn_procs",
+        "merge it into the checkpoint with diffusers: load_lora_weights, fuse_lora, "
+        "save_pretrained",
+    ),
+    (
+        "ControlNet",
+        "controlnet control_net control_image controlnet_conditioning_scale load_controlnet "
+        "t2i_adapter",
+        _LEAVE,
+    ),
+    ("IP-Adapter", "ip_adapter ip_adapter_image load_ip_adapter set_ip_adapter_scale", _LEAVE),
+    (
+        "textual inversion",
+        "textual_inversion load_textual_inversion unload_textual_inversion",
+        _LEAVE,
+    ),
+    (
+        "the SDXL refiner",
+        "refiner refiner_model denoising_start denoising_end aesthetic_score",
+        "the base model draws without it",
+    ),
+    (
+        "VAE tiling",
+        "vae_tiling enable_vae_tiling disable_vae_tiling enable_tiling vae_slicing "
+        "enable_vae_slicing disable_vae_slicing",
+        "memory='staged' and fewer pictures at once take less memory",
+    ),
+    ("upscaling", "upscale upscaler hires hires_fix enable_hr", _LEAVE),
+    ("FreeU", "freeu enable_freeu disable_freeu", _LEAVE),
+    (
+        "giving prompts as embeddings",
+        "prompt_embeds negative_prompt_embeds pooled_prompt_embeds negative_pooled_prompt_embeds",
+        "give the texts; their embeddings are kept from one request to the next",
+    ),
+    (
+        "int8",
+        "int8 int4 fp8 nf4 w8a8 quantize quantization quantization_config load_in_8bit "
+        "load_in_4bit",
+        "precision='bf16' or 'fp16' halves the memory",
+    ),
+    (
+        "a server",
+        "serve server api webui ui gradio listen",
+        "call pipeline.text_to_image or pipeline.stream from yours",
+    ),
+    ("a file of prompts", "prompts_file prompts_from_file from_file", "give several prompts"),
+    ("a grid of pictures", "grid image_grid", _LEAVE),
+    ("previews", "preview previews", "pipeline.stream gives the latents of each step"),
+)
+# Names in diffusers, and what to write here.
+_ELSEWHERE = (
+    ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),
+    ("torch_dtype dtype half bfloat16", "precision='fp16' or 'bf16' in DiffusionConfig"),
+    ("scheduler", "scheduler='euler' or another in DiffusionConfig, when the pipeline is made"),
+    (
+        "safety_checker requires_safety_checker feature_extractor image_encoder",
+        "leave it out: there is none here",
+    ),
+    (
+        "enable_model_cpu_offload enable_sequential_cpu_offload enable_group_offload "
+        "low_cpu_mem_usage",
+        "memory='staged' in DiffusionConfig, or 'streamed' for Flux",
+    ),
+    (
+        "enable_attention_slicing disable_attention_slicing "
+        "enable_xformers_memory_efficient_attention disable_xformers_memory_efficient_attention "
+        "compile",
+        "leave it out: engines choose how they compute",
+    ),
+    ("fuse_qkv_projections", "passes=['merge-qkv', 'merge-kv'] in DiffusionConfig"),
+    (
+        "set_progress_bar_config progress_bar disable_progress_bar",
+        "leave it out; pipeline.stream(prompt) gives an event after each step",
+    ),
+    (
+        "unet transformer vae text_encoder text_encoder_2 tokenizer components",
+        "pipeline.report.components says what runs; sections of DiffusionConfig choose it",
+    ),
+    ("use_safetensors", "leave it out: weights are read from .safetensors files only"),
+    (
+        "revision token use_auth_token local_files_only force_download",
+        "leave it out, and give the path of a folder or file of this machine",
+    ),
+    ("custom_pipeline", "use SDPipeline, SDXLPipeline or FluxPipeline"),
+    ("save_pretrained", "checkpoints are only read; what is built of them is kept in the cache"),
+    ("from_pipe", "make a pipeline from the DiffusionConfig of the other"),
+    ("encode_prompt", "pipeline.text_to_image(prompt), which encodes it"),
+    ("interrupt", "pipeline.cancel()"),
+    ("generator", "seed=…, the one that was given to manual_seed"),
+    ("return_dict", "leave it out: pipeline(prompt) gives an object with .images"),
+)
+
+HINTS: Mapping[str, Hint] = MappingProxyType(
+    {
+        **{
+            name: Hint(f"{feature} is not there yet", fix)
+            for feature, names, fix in _NOT_YET
+            for name in names.split()
+        },
+        **{name: Hint("", fix) for names, fix in _ELSEWHERE for name in names.split()},
+    }
+)
+"""By the name in other tools, in lower case with ``_``."""
+
+
+def find_hint(name: str) -> Hint | None:
+    """Give the answer to a name of another tool: of an attribute, argument, option or command."""
+    return HINTS.get(name.strip().lstrip("-").lower().replace("-", "_"))

@@ -1,0 +1,71 @@
+"""Options and commands of other tools are answered, and summaries are whole."""
+
+import re
+
+import pytest
+from command_line import run
+
+from fastdeploy_diffusion.hints import HINTS
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("generate", "x", "--lora", "x"), "--lora: LoRA is not there yet; merge it into the"),
+        (("generate", "x", "--init-image", "x"), "--init-image: image to image is not there yet"),
+        (("generate", "x", "--image", "x.png"), "--image: image to image is not there yet"),
+        (("generate", "--mask=x.png", "x"), "--mask: inpainting is not there yet"),
+        (("generate", "x", "--controlnet", "x"), "--controlnet: ControlNet is not there yet"),
+        (("generate", "x", "--refiner", "x"), "--refiner: the SDXL refiner is not there yet"),
+        (("generate", "x", "--vae-tiling"), "--vae-tiling: VAE tiling is not there yet"),
+        (("serve",), "serve: a server is not there yet"),
+        (("server", "--port", "80"), "server: a server is not there yet"),
+        (("img2img", "x"), "img2img: image to image is not there yet"),
+    ],
+)
+def test_what_is_not_there_yet_is_said(words, answer):
+    error = run(*words, code=2).stderr
+    assert f"Error: {answer}" in " ".join(error.split())
+    assert "Possible options" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("generate", "x", "--heigth", "8"), "No such option: --heigth"),
+        (("genrate",), "No such command 'genrate'. Did you mean 'generate'?"),
+        # A name that has a counterpart in Python only.
+        (("generate", "x", "--torch-dtype", "x"), "No such option: --torch-dtype"),
+    ],
+)
+def test_other_mistakes_are_answered_as_ever(words, answer):
+    assert answer in run(*words, code=2).stderr
+
+
+def test_int8_is_not_there_yet():
+    assert "int8 is not there yet" in run("generate", "x", "--precision", "int8", code=2).stderr
+
+
+@pytest.mark.parametrize("words", [(), ("cache",)])
+def test_help_shows_whole_summaries(words):
+    shown = " ".join(run(*words, "--help").stdout.split())
+    assert "..." not in shown.replace("[ARGS]...", "")
+    if not words:
+        for summary in (
+            "Look after the builds that are kept for the next start.",
+            "Try each pass alone: how often it fires, its error on the engine, its speed.",
+        ):
+            assert summary in shown
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readmes_say_what_is_not_there_yet(readme):
+    from test_docs import ROOT
+
+    table = [line for line in (ROOT / readme).read_text("utf-8").splitlines() if line[:1] == "|"]
+    missing = next(line for line in table if "img2img" in line)
+    for name in ("inpainting", "LoRA", "ControlNet", "refiner", "VAE tiling", "textual inversion"):
+        assert name in missing
+        known = name.lower().replace(" ", "_")
+        assert HINTS[known].missing
+    assert re.search("not yet|尚未支持", missing)
