@@ -43,6 +43,10 @@ class RequestError(BadInputError):
     """A text-to-image request (prompt, size, steps, latents …) cannot be served."""
 
 
+class UnknownAttributeError(BadInputError, AttributeError):
+    """A pipeline has no such attribute; for a name of diffusers, the fix is what to write here."""
+
+
 class CheckpointError(BadInputError):
     """A checkpoint is missing, damaged, unsafe or does not fit the model."""
 

@@ -1,15 +1,19 @@
 """Flux (Black Forest Labs, 2024): FLUX.1-dev, FLUX.1-schnell, and models of their kind."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from typing_extensions import Unpack
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
@@ -26,6 +30,8 @@ from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.result import Pictures
+from fastdeploy_diffusion.predictors.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -39,7 +45,8 @@ class FluxPipeline(CheckpointPredictor):
     """Text to image with a checkpoint of Flux.
 
     Args:
-        config: Which checkpoint, and what to run it on.
+        config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
@@ -51,7 +58,8 @@ class FluxPipeline(CheckpointPredictor):
 
     request_class = FluxRequest
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+        config = read_config_argument(config, options)
         _check_config(config)
         checkpoint = open_for("FluxPipeline", config)
         super().__init__(config, checkpoint)
@@ -75,6 +83,52 @@ class FluxPipeline(CheckpointPredictor):
             self._denoiser.component,
             self._vae.component,
         )
+
+    @overload
+    def text_to_image(
+        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[FluxSettings]
+    ) -> Image.Image: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[FluxSettings],
+    ) -> list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str,
+        *,
+        num_images_per_prompt: int,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[FluxSettings],
+    ) -> Image.Image | list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["np", "latent"],
+        **settings: Unpack[FluxSettings],
+    ) -> npt.NDArray[np.float32]: ...
+    @takes_fields_of(FluxRequest)
+    def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
+        """Draw a prompt; its settings are the fields of `FluxRequest`, which explains them.
+
+        Returns:
+            One Pillow image for one picture, a list for several; an array for another
+            ``output_type``.
+
+        Raises:
+            RequestError: A setting is unknown or not allowed.
+            EngineError: A network failed.
+            CancelledError: ``cancel`` was called.
+        """
+        return super().text_to_image(prompt, *unnamed, **settings)
 
     def _check_fit(self) -> None:
         transformer, vae = self._denoiser.config, self._vae.config

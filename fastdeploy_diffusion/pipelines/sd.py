@@ -1,10 +1,15 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, overload
 
-from fastdeploy_diffusion.config import DiffusionConfig
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from typing_extensions import Unpack
+
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
@@ -14,6 +19,8 @@ from fastdeploy_diffusion.predictors.request import (
     GenerationRequest,
     plan_generation,
 )
+from fastdeploy_diffusion.predictors.result import Pictures
+from fastdeploy_diffusion.predictors.settings import Settings, takes_fields_of
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
@@ -22,7 +29,8 @@ class SDPipeline(UNetPipeline):
     """Text to image with a Stable Diffusion 1.x or 2.x checkpoint.
 
     Args:
-        config: Which checkpoint, and what to run it on.
+        config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
@@ -39,7 +47,8 @@ class SDPipeline(UNetPipeline):
 
     model_name: ClassVar[str] = "Stable Diffusion"
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+        config = read_config_argument(config, options)
         super().__init__(config, open_for("SDPipeline", config))
         if self._denoiser.config.text_embeds_dim is not None:
             raise UnsupportedModelError(
@@ -48,6 +57,52 @@ class SDPipeline(UNetPipeline):
                 allowed="a UNet of Stable Diffusion 1.x or 2.x",
                 fix="use the components of one text-to-image checkpoint",
             )
+
+    @overload
+    def text_to_image(
+        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[Settings]
+    ) -> Image.Image: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str,
+        *,
+        num_images_per_prompt: int,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[Settings],
+    ) -> Image.Image | list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["np", "latent"],
+        **settings: Unpack[Settings],
+    ) -> npt.NDArray[np.float32]: ...
+    @takes_fields_of(GenerationRequest)
+    def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
+        """Draw a prompt; its settings are the fields of `GenerationRequest`, which explains them.
+
+        Returns:
+            One Pillow image for one picture, a list for several; an array for another
+            ``output_type``.
+
+        Raises:
+            RequestError: A setting is unknown or not allowed.
+            EngineError: A network failed.
+            CancelledError: ``cancel`` was called.
+        """
+        return super().text_to_image(prompt, *unnamed, **settings)
 
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
         folder = find_tokenizer(self._checkpoint, self.config)

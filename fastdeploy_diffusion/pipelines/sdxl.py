@@ -1,12 +1,15 @@
 """Stable Diffusion XL (Podell et al., 2023), the base model."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from typing_extensions import Unpack
 
-from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline, join
@@ -14,7 +17,9 @@ from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedTextEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
+from fastdeploy_diffusion.predictors.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
@@ -25,7 +30,8 @@ class SDXLPipeline(UNetPipeline):
     """Text to image with a checkpoint of Stable Diffusion XL; its refiner is not implemented.
 
     Args:
-        config: Which checkpoint, and what to run it on.
+        config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
@@ -40,7 +46,8 @@ class SDXLPipeline(UNetPipeline):
     own_guidance_scale: ClassVar[float] = 5.0
     own_sample_size: ClassVar[int] = 128
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+        config = read_config_argument(config, options)
         super().__init__(config, open_for("SDXLPipeline", config))
         self._check_fit()
         self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)
@@ -48,6 +55,52 @@ class SDXLPipeline(UNetPipeline):
             raise CheckpointError(
                 f"{self._checkpoint.path}: {_ZEROS} is {self._has_zeros!r}", allowed="true, false"
             )
+
+    @overload
+    def text_to_image(
+        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[SDXLSettings]
+    ) -> Image.Image: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[SDXLSettings],
+    ) -> list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str,
+        *,
+        num_images_per_prompt: int,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[SDXLSettings],
+    ) -> Image.Image | list[Image.Image]: ...
+    @overload
+    def text_to_image(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: Literal["np", "latent"],
+        **settings: Unpack[SDXLSettings],
+    ) -> npt.NDArray[np.float32]: ...
+    @takes_fields_of(SDXLRequest)
+    def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
+        """Draw a prompt; its settings are the fields of `SDXLRequest`, which explains them.
+
+        Returns:
+            One Pillow image for one picture, a list for several; an array for another
+            ``output_type``.
+
+        Raises:
+            RequestError: A setting is unknown or not allowed.
+            EngineError: A network failed.
+            CancelledError: ``cancel`` was called.
+        """
+        return super().text_to_image(prompt, *unnamed, **settings)
 
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
         checkpoint, config = self._checkpoint, self.config

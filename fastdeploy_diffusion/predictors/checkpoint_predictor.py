@@ -1,9 +1,12 @@
 """What the pipelines of all families know of their checkpoint and their components."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import Self
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -28,9 +31,33 @@ class CheckpointPredictor(DiffusionPredictor):
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
         super().__init__(config.memory, open_embedding_cache(config))
-        self.config = config
+        self._config = config
         self._checkpoint = checkpoint
         self._digest: str | None = None
+
+    @classmethod
+    def from_pretrained(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
+        """Open a checkpoint as in diffusers: the same as the class with a path and options."""
+        return cls(model_path, **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_single_file(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
+        """The same for a ``.safetensors`` file, which mostly needs ``tokenizer_path``, too."""
+        return cls(model_path, **options)  # type: ignore[arg-type]
+
+    @property
+    def config(self) -> DiffusionConfig:
+        """What the pipeline was made from."""
+        return self._config
+
+    def __repr__(self) -> str:
+        """Name the model, and what each component runs on."""
+        report = self.report
+        components = ", ".join(
+            f"{each.name}: {each.engine} on {each.device} in {each.precision}"
+            for each in report.components
+        )
+        return f"<{type(self).__name__} {report.model} ({report.family}); {components}>"
 
     @property
     def report(self) -> PipelineReport:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from typing_extensions import Self
 
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
+from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
@@ -24,18 +26,19 @@ from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRe
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
+    Pictures,
     PipelineReport,
     StageTimings,
     StepEvent,
 )
 from fastdeploy_diffusion.predictors.text_stage import TextStage
+from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.suggest import did_you_mean
 
 FloatArray = npt.NDArray[np.float32]
 
 _SYNONYMS = {
-    "generator": "seed",
     "num_images": "num_images_per_prompt",
     "steps": "num_inference_steps",
     "callback": "callback_on_step_end",
@@ -59,7 +62,7 @@ class Conditioning:
     negative_pooled_prompt_embeds: FloatArray | None = None
 
 
-class DiffusionPredictor(ABC):
+class DiffusionPredictor(AnswersUnknownNames, ABC):
     """Text to image with any model that denoises latents; a family fills in the networks.
 
     Args:
@@ -83,40 +86,65 @@ class DiffusionPredictor(ABC):
     def close(self) -> None:
         """Free the engines' memory; a later request builds again."""
 
-    def text_to_image(self, prompt: Any, **settings: Any) -> Any:
-        """Draw a prompt.
+    def __enter__(self) -> Self:
+        """Give the pipeline, which is closed when the block ends."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Free the engines' memory."""
+        self.close()
+
+    def __call__(self, prompt: str | Sequence[str], **settings: Any) -> GenerationResult:
+        """As ``generate``, whose result has ``images``, as in diffusers."""
+        return self.generate(prompt, **settings)
+
+    def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
+        """Draw a prompt; a family's pipeline says which settings it takes, and what it gives."""
+        if unnamed:
+            raise RequestError(
+                f"{len(unnamed)} settings are given without their names",
+                allowed="the prompt by place, and each setting by name",
+                fix="text_to_image(prompt, height=…, width=…)",
+            )
+        result = self.generate(prompt, **settings)
+        is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
+        return result.images[0] if is_one and isinstance(result.images, list) else result.images
+
+    def generate(
+        self, request: GenerationRequest | str | Sequence[str], **settings: Any
+    ) -> GenerationResult:
+        """Serve a request, and give its pictures with timings and report.
 
         Args:
-            prompt: One prompt, or several.
-            **settings: Fields of `GenerationRequest`: ``negative_prompt``, ``height``, ``width``,
-                ``num_inference_steps``, ``guidance_scale``, ``seed`` …
-
-        Returns:
-            One Pillow image for one picture, a list for several; an array for another
-            ``output_type``.
+            request: A request, or the prompt of one.
+            **settings: With a prompt, as for ``text_to_image``.
 
         Raises:
             RequestError: A setting is unknown or not allowed.
             EngineError: A network failed.
             CancelledError: ``cancel`` was called.
         """
-        result = self.generate(make_request(prompt, settings, self.request_class))
-        is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
-        return result.images[0] if is_one and isinstance(result.images, list) else result.images
-
-    def generate(self, request: GenerationRequest) -> GenerationResult:
-        """Serve a request; raises as ``text_to_image``."""
-        for event in self.stream(request):
+        for event in self.stream(request, **settings):
             if event.result is not None:
                 return event.result
         raise EngineError("the loop ended without a result")
 
-    def stream(self, request: GenerationRequest) -> Iterator[StepEvent]:
+    def stream(
+        self, request: GenerationRequest | str | Sequence[str], **settings: Any
+    ) -> Iterator[StepEvent]:
         """Serve a request step by step; the last event carries the result.
 
         The request is checked here; work begins with the first event that is asked for. Stop early
-        by closing the iterator, or with ``cancel``. Raises as ``text_to_image``.
+        by closing the iterator, or with ``cancel``. Takes and raises the same as ``generate``.
         """
+        if not isinstance(request, GenerationRequest):
+            request = make_request(request, settings, self.request_class)
+        elif settings:
+            raise RequestError(
+                f"a request is given, and settings beside it: {', '.join(settings)}",
+                allowed="a request with its settings inside, or a prompt with settings",
+                fix="dataclasses.replace(request, …)",
+            )
         plan = self._plan(request)
         return self._run(plan, self._start_scheduler(plan))
 
@@ -363,10 +391,12 @@ def make_request(
     names = [each.name for each in fields(request_class)]
     for name in settings:
         if name not in names:
+            hint = find_hint(name)
+            missing = f": {hint.missing}" if hint and hint.missing else ""
             raise RequestError(
-                f"unknown argument {name!r}",
+                f"unknown argument {name!r}{missing}",
                 allowed=", ".join(names),
-                fix=did_you_mean(name, names, _SYNONYMS),
+                fix=hint.fix if hint else did_you_mean(name, names, _SYNONYMS),
             )
     return request_class(prompt=prompt, **settings)
 

@@ -1,6 +1,7 @@
 """What a generation gives: events while it runs, pictures and timings at its end."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,9 @@ from PIL import Image
 
 from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
+
+Pictures: TypeAlias = Image.Image | list[Image.Image] | npt.NDArray[np.float32]
+"""What ``text_to_image`` gives."""
 
 
 @dataclass(frozen=True)
