@@ -5,14 +5,13 @@ which is how diffusers calls it. Source: Radford et al., "Learning Transferable 
 Natural Language Supervision", 2021, section 2.4.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fastdeploy_diffusion.tokenizers.files import WORD_END, TokenizerFiles, read_tokenizer_files
-from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, TruncationWarning, check_texts
+from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, check_texts, tokenize
 
 
 class CLIPTokenizer:
@@ -65,25 +64,23 @@ class CLIPTokenizer:
             RequestError: no prompts, one bare string, or a prompt that is not Unicode text.
 
         Warns:
-            TruncationWarning: per prompt that is too long, with the text that was cut off.
+            TruncationWarning: per prompt that is too long, with what was cut off, shortened.
         """
         check_texts(texts)
         input_ids = np.full((len(texts), self.max_length), self.pad_id, np.int64)
         truncated = []
         for row, text in zip(input_ids, texts, strict=True):
             # One by one: encode_batch would start threads, which do not survive a server's fork.
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-            kept, cut = ids[: self.max_length - 2], ids[self.max_length - 2 :]
+            tokens, room = tokenize(self._tokenize, text, self.max_length), self.max_length - 2
+            kept, cut = tokens.ids[:room], tokens.ids[room:]
             row[: len(kept) + 2] = [self.bos_id, *kept, self.eos_id]
             truncated.append(self._decode(cut))
-            if cut:
-                warnings.warn(
-                    f"the prompt has {len(ids)} tokens and the text encoder reads "
-                    f"{self.max_length - 2}; cut off: {truncated[-1]!r}",
-                    TruncationWarning,
-                    stacklevel=2,
-                )
+            tokens.warn_of_cut(f"the text encoder reads {room}", room, truncated[-1])
         return TokenizedPrompts(input_ids, tuple(truncated))
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)

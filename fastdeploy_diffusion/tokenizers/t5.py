@@ -4,7 +4,6 @@ The ids equal those of transformers' ``T5Tokenizer``, truncated and padded, whic
 calls it. Source: Kudo, "Subword Regularization", 2018; Raffel et al., 2020, section 2.2.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tokenizers import Tokenizer
 
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.tokenizers.t5_files import END, PADDING, read_t5_tokenizer
-from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, TruncationWarning, check_texts
+from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, check_texts, tokenize
 
 
 class T5Tokenizer:
@@ -68,22 +67,21 @@ class T5Tokenizer:
             RequestError: No prompts, one bare string, or a prompt that is not Unicode text.
 
         Warns:
-            TruncationWarning: Per prompt that is too long, with the text that was cut off.
+            TruncationWarning: Per prompt that is too long, with what was cut off, shortened.
         """
         check_texts(texts)
         input_ids = np.full((len(texts), max_length), self.pad_id, np.int64)
         truncated = []
         for row, text in zip(input_ids, texts, strict=True):
             # One by one: encode_batch would start threads, which do not survive a server's fork.
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-            kept, cut = ids[: max_length - 1], ids[max_length - 1 :]
+            tokens, room = tokenize(self._tokenize, text, max_length), max_length - 1
+            kept, cut = tokens.ids[:room], tokens.ids[room:]
             row[: len(kept) + 1] = [*kept, self.eos_id]
             truncated.append(self._tokenizer.decode(cut, skip_special_tokens=False))
-            if cut:
-                warnings.warn(
-                    f"the prompt has {len(ids)} tokens and max_sequence_length leaves "
-                    f"{max_length - 1} to it; cut off: {truncated[-1]!r}",
-                    TruncationWarning,
-                    stacklevel=2,
-                )
+            reads = f"max_sequence_length leaves {room} to it"
+            tokens.warn_of_cut(reads, room, truncated[-1])
         return TokenizedPrompts(input_ids, tuple(truncated))
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids

@@ -114,6 +114,22 @@ def test_sd1_pads_with_the_end_token_and_sd2_with_exclamation_marks(folder):
     assert sd2.encode([""]).input_ids.tolist() == [empty + [0] * 75]
 
 
+def test_of_a_very_long_prompt_no_more_is_tokenized_than_needed(folder):
+    tokenizer = CLIPTokenizer.from_folder(folder)
+    reference = transformers.CLIPTokenizer.from_pretrained(folder)
+    words = ["Red", "cat,", "a", "\u3000", "猫!", "it's", " " * 5000]
+    random = np.random.default_rng(20261129)
+    for text in ("cat " * 260_000, " ".join(random.choice(words, 60_000).tolist()), "a" * 30_000):
+        with pytest.warns(TruncationWarning, match=r"has (more than )?\d+ tokens") as caught:
+            prompts = tokenizer.encode([text])
+        assert len(str(caught[0].message)) < 200
+        expected = reference_ids(reference, [text[:100_000]], tokenizer.max_length)
+        assert prompts.input_ids.tolist() == expected.tolist()
+        is_one_word = " " not in text
+        assert ("more than" in str(caught[0].message)) != is_one_word
+        assert (len(prompts.truncated[0]) < len(text) / 2) != is_one_word
+
+
 def test_a_long_prompt_keeps_its_end_token_and_warns_with_what_was_cut(folder):
     tokenizer = CLIPTokenizer.from_folder(folder)
     fits, too_long = "a " * 75, "a " * 75 + "Red CAT, 猫!"
