@@ -121,7 +121,7 @@ class DiffusionConfig(ConfigSection):
         default="fp32", title="what they compute in", description=PRECISION_HELP
     )
     threads: int | None = Field(
-        default=None, ge=1, description="number of CPU threads: a whole number of 1 or more"
+        default=None, ge=1, le=1024, description="number of CPU threads: a whole number, 1 to 1024"
     )
     target: TargetName | None = Field(default=None, description=TARGET_HELP)
     cpu_fallback: bool = Field(
@@ -148,8 +148,9 @@ class DiffusionConfig(ConfigSection):
     cache_limit_gib: float = Field(
         default=20.0,
         gt=0,
+        le=1e6,
         allow_inf_nan=False,
-        description="GiB that kept builds may take: a finite number above 0",
+        description="GiB that kept builds may take: a number above 0, up to 1,000,000",
     )
     embedding_cache: EmbeddingCache = Field(
         default=EmbeddingCacheConfig(),

@@ -11,12 +11,14 @@ class EmbeddingCacheConfig(ConfigSection):
     memory_mib: float = Field(
         default=256.0,
         ge=0,
+        le=1e9,
         allow_inf_nan=False,
-        description="MiB of memory for embeddings of texts: a finite number of 0 or more",
+        description="MiB of memory for embeddings of texts: a number from 0 to 1,000,000,000",
     )
     disk_mib: float = Field(
         default=0.0,
         ge=0,
+        le=1e9,
         allow_inf_nan=False,
-        description="MiB on disk for embeddings of texts: a finite number of 0 or more",
+        description="MiB on disk for embeddings of texts: a number from 0 to 1,000,000,000",
     )

@@ -78,6 +78,7 @@ class TensorRTConfig(ConfigSection):
     workspace_gib: float | None = Field(
         default=None,
         gt=0,
+        le=1e6,
         allow_inf_nan=False,
-        description="GiB of GPU memory for scratch while building: a finite number above 0",
+        description="GiB of GPU memory for scratch while building: above 0, up to 1,000,000",
     )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import ConfigSection
 
+_LARGEST = 2**31 - 1
 _HELP = "a list of the smallest, the one to tune for, and the largest; or one number"
 
 
@@ -18,9 +19,9 @@ def _check_range(value: Any) -> Any:
     if value is None:
         return value
     sizes = value if isinstance(value, tuple) else (value, value, value)
-    is_whole = all(type(size) is int and size >= 1 for size in sizes)
+    is_whole = all(type(size) is int and 1 <= size <= _LARGEST for size in sizes)
     if len(sizes) != 3 or not is_whole or list(sizes) != sorted(sizes):
-        raise refuse(fix="three whole numbers of 1 or more, none less than the one before")
+        raise refuse(fix=f"three whole numbers from 1 to {_LARGEST}, none less than the one before")
     return value
 
 
