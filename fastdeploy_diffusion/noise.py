@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.shown import show
 
 _BLOCK = 16  # torch transforms uniforms to normals in blocks of 16; fewer values take another path
 
@@ -31,7 +32,7 @@ class TorchGenerator:
     """
 
     def __init__(self, seed: int) -> None:
-        low_bits = _check_seed(seed) & 0xFFFFFFFF
+        low_bits = check_seed(seed) & 0xFFFFFFFF
         # RandomState seeds as torch does (init_genrand of Matsumoto and Nishimura, 2002); MT19937
         # on its own would spread the seed through a SeedSequence.
         self._words = np.random.MT19937()
@@ -112,16 +113,31 @@ def new_seed() -> int:
     return secrets.randbits(32)
 
 
-def _check_seed(seed: Any) -> int:
+def count_seeds(seed: int, first: int, pictures: int) -> tuple[int, ...]:
+    """Give the seeds of pictures that are numbered from ``first``, where that of number 0 is given.
+
+    The largest seed is followed by the smallest, as in 64-bit arithmetic.
+    """
+    return tuple(
+        (seed + index) % 2**64 if index else seed for index in range(first, first + pictures)
+    )
+
+
+def check_seed(seed: Any) -> int:
+    """Give a seed as Python's own integer.
+
+    Raises:
+        RequestError: It is not an integer from -2**63 to 2**64-1.
+    """
     allowed = "an integer from -2**63 to 2**64-1"
     try:
         if isinstance(seed, bool):  # an int to Python, a mistake to everybody else
             raise TypeError
         value = operator.index(seed)
     except TypeError:
-        raise RequestError(f"the seed {seed!r} is not an integer", allowed=allowed) from None
+        raise RequestError(f"the seed {show(seed)} is not an integer", allowed=allowed) from None
     if not -(2**63) <= value < 2**64:
-        raise RequestError(f"the seed {value} is out of range", allowed=allowed)
+        raise RequestError(f"the seed {show(value)} is out of range", allowed=allowed)
     return value
 
 

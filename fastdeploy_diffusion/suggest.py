@@ -5,12 +5,12 @@ from difflib import get_close_matches
 
 
 def did_you_mean(
-    given: str, allowed: Iterable[str], synonyms: Mapping[str, str] | None = None
+    given: object, allowed: Iterable[str], synonyms: Mapping[str, str] | None = None
 ) -> str:
     """Name the allowed word that ``given`` was probably meant to be.
 
     Args:
-        given: The word that was refused.
+        given: The word that was refused; nothing is like what is no text.
         allowed: Words that would have been accepted.
         synonyms: What else people call things, in lower case with ``-`` for ``_``
             (``{"half": "fp16"}``); meanings that are not allowed words are passed over.
@@ -18,6 +18,8 @@ def did_you_mean(
     Returns:
         ``"did you mean 'fp16'?"``, or an empty string where nothing comes close.
     """
+    if not isinstance(given, str):
+        return ""
     words = {_normalise(word): word for word in allowed}
     key = _normalise(given)
     meant = (synonyms or {}).get(key)

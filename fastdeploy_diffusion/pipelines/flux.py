@@ -171,6 +171,7 @@ class FluxPipeline(CheckpointPredictor):
     def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
         scheduler = create_flow_scheduler(self._scheduler_config)
         steps = plan.num_inference_steps
+        scheduler.check_steps(steps)  # before as many numbers are made
         sigmas = _as_flux(plan).sigmas or tuple(np.linspace(1.0, 1 / steps, steps))
         scheduler.set_timesteps(steps, sigmas=sigmas, image_tokens=plan.latent_shape[0])
         return scheduler

@@ -31,6 +31,7 @@ from fastdeploy_diffusion.predictors.result import (
     StageTimings,
     StepEvent,
 )
+from fastdeploy_diffusion.predictors.step_callback import read_replacements
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -355,8 +356,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             "negative_prompt_embeds": told.negative_prompt_embeds,
         }
         chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
-        returned = callback(self, index, timestep, chosen)
-        tensors |= {name: value for name, value in (returned or {}).items() if name in tensors}
+        tensors |= read_replacements(callback(self, index, timestep, chosen), tensors)
         return tensors["latents"], replace(
             told,
             prompt_embeds=tensors["prompt_embeds"],

@@ -12,9 +12,12 @@ from fastdeploy_diffusion.predictors.request import (
     GenerationPlan,
     GenerationRequest,
     ModelLimits,
+    check_choices,
+    check_number,
     plan_generation,
 )
 from fastdeploy_diffusion.predictors.second_texts import name_second, spread_seconds
+from fastdeploy_diffusion.shown import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ def plan_flux(
     Warns:
         UserWarning: ``negative_prompt`` has no effect without ``true_cfg_scale``, or the reverse.
     """
-    asked = FluxRequest.widen(request)
+    asked = check_choices(FluxRequest.widen(request))
     _check_effects(asked, defaults, limits)
     sigmas = _read_sigmas(asked)
     if sigmas is not None:
@@ -125,7 +128,7 @@ def plan_flux(
     if length is None:
         length = defaults.max_sequence_length or limits.max_sequence_length
     elif type(length) is not int or not 1 <= length <= 512:
-        raise RequestError(f"max_sequence_length is {length!r}", allowed="1 to 512")
+        raise RequestError(f"max_sequence_length is {show(length)}", allowed="1 to 512")
     is_guided = _is_guided(asked, defaults)
     return FluxPlan(
         **{each.name: getattr(plan, each.name) for each in fields(plan)},
@@ -144,7 +147,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
     for name, nothing in (("guidance_rescale", 0.0), ("eta", 0.0), ("clip_skip", None)):
         if getattr(request, name) != nothing:
             raise RequestError(
-                f"{name} is {getattr(request, name)!r}, and has no effect on Flux",
+                f"{name} is {show(getattr(request, name))}, and has no effect on Flux",
                 fix=f"leave {name} out",
             )
     for name, given in (
@@ -153,7 +156,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
     ):
         if given is not None and not limits.is_distilled:
             raise RequestError(
-                f"{name} is {given!r}, and {limits.model} was not distilled for guidance",
+                f"{name} is {show(given)}, and {limits.model} was not distilled for guidance",
                 allowed="a guidance scale for models with guidance_embeds, as FLUX.1-dev",
                 fix=f"leave {name} out; negative_prompt with true_cfg_scale guides any model, at "
                 "twice the cost",
@@ -161,9 +164,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
 
 
 def _is_guided(request: FluxRequest, defaults: RequestDefaults) -> bool:
-    scale = request.true_cfg_scale
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < 1e6:
-        raise RequestError(f"true_cfg_scale is {scale!r}", allowed="a number of 0 or more")
+    scale = check_number("true_cfg_scale", request.true_cfg_scale, largest=1e6)
     has_negative = request.negative_prompt is not None or defaults.negative_prompt is not None
     if has_negative and scale <= 1:
         warnings.warn(
@@ -186,15 +187,15 @@ def _read_sigmas(request: FluxRequest) -> tuple[float, ...] | None:
     allowed = "numbers from 1 to above 0, each smaller than the one before"
     try:
         sigmas = tuple(float(each) for each in request.sigmas)
-    except (TypeError, ValueError):
-        raise RequestError(f"sigmas are {request.sigmas!r}", allowed=allowed) from None
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"sigmas are {show(request.sigmas)}", allowed=allowed) from None
     pairs = pairwise(sigmas)
     if not sigmas or not 0 < sigmas[-1] <= sigmas[0] <= 1 or any(a <= b for a, b in pairs):
-        raise RequestError(f"sigmas are {list(sigmas)}", allowed=allowed)
+        raise RequestError(f"sigmas are {show(list(sigmas))}", allowed=allowed)
     steps = request.num_inference_steps
     if steps is not None and steps != len(sigmas):
         raise RequestError(
-            f"num_inference_steps is {steps}, and there are {len(sigmas)} sigmas",
+            f"num_inference_steps is {show(steps)}, and there are {len(sigmas)} sigmas",
             fix="leave num_inference_steps out",
         )
     return sigmas

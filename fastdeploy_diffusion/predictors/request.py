@@ -1,8 +1,9 @@
 """What a caller asks for, and the checked plan made of it."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,20 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.noise import TorchGenerator, new_seed
+from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.predictors.shape_ranges import ShapeRanges
+from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 
 OutputType = Literal["pil", "np", "latent"]
+RequestT = TypeVar("RequestT", bound="GenerationRequest")
 StepCallback = Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
+# A batch is planned picture by picture: no more than can be listed in a moment.
+MOST_PICTURES = 1_000_000
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,8 @@ class GenerationRequest:
         guidance_scale: Weight of the prompt (Ho & Salimans, 2022); 1 or less turns guidance off.
         guidance_rescale: Rescaling of the guided prediction, 0 to 1 (Lin et al., 2023, sec. 3.4).
         num_images_per_prompt: Pictures of each prompt.
-        seed: Picture ``i`` is drawn from ``seed + i``; or one seed for each picture.
+        seed: Picture ``i`` is drawn from ``seed + i``; or one seed for each picture, in a sequence
+            or an array.
         eta: Share of DDPM's noise in DDIM, 0 to 1.
         latents: Initial standard-normal latents, (pictures, 4, H/8, W/8) float32, in place of those
             drawn from the seed.
@@ -161,7 +168,7 @@ def plan_generation(
     Raises:
         RequestError: A value is not allowed; the message says which are.
     """
-    _check_choices(request)
+    request = check_choices(request)
     prompts = spread_texts("prompt", request.prompt)
     negatives = spread_texts(
         "negative_prompt", _first(request.negative_prompt, defaults.negative_prompt, "")
@@ -174,6 +181,7 @@ def plan_generation(
             allowed=f"one, or {len(prompts)}",
         )
     count = _check_whole("num_images_per_prompt", request.num_images_per_prompt)
+    _check_pictures(count * len(prompts))
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
     width = _check_size("width", _first(request.width, defaults.width, limits.width), limits)
     pictures = count * len(prompts)
@@ -191,7 +199,7 @@ def plan_generation(
             "num_inference_steps",
             _first(request.num_inference_steps, defaults.num_inference_steps, limits.steps),
         ),
-        guidance_scale=_check_number(
+        guidance_scale=check_number(
             "guidance_scale",
             _first(request.guidance_scale, defaults.guidance_scale, limits.guidance_scale),
         ),
@@ -207,24 +215,56 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _check_choices(request: GenerationRequest) -> None:
-    if request.output_type not in OUTPUT_TYPES:
+def check_choices(request: RequestT) -> RequestT:
+    """Check what needs no model; give numbers back as Python's own, which metadata can hold.
+
+    Raises:
+        RequestError: A value is not allowed.
+    """
+    if not isinstance(request.output_type, str) or request.output_type not in OUTPUT_TYPES:
         raise RequestError(
-            f"output_type is {request.output_type!r}",
+            f"output_type is {show(request.output_type)}",
             allowed=", ".join(OUTPUT_TYPES),
-            fix=did_you_mean(str(request.output_type), OUTPUT_TYPES, {"pt": "np", "numpy": "np"}),
+            fix=did_you_mean(request.output_type, OUTPUT_TYPES, {"pt": "np", "numpy": "np"}),
         )
-    for name in request.callback_on_step_end_tensor_inputs:
-        if name not in CALLBACK_INPUTS:
+    _check_callback(request)
+    clip_skip = request.clip_skip
+    return replace(
+        request,
+        guidance_rescale=check_number("guidance_rescale", request.guidance_rescale, largest=1.0),
+        eta=check_number("eta", request.eta, largest=1.0),
+        clip_skip=None if clip_skip is None else _check_whole("clip_skip", clip_skip, least=0),
+    )
+
+
+def _check_callback(request: GenerationRequest) -> None:
+    callback, names = request.callback_on_step_end, request.callback_on_step_end_tensor_inputs
+    if callback is not None and not callable(callback):
+        raise RequestError(
+            f"callback_on_step_end is {show(callback)}",
+            allowed="what can be called as callback(pipeline, step, timestep, tensors)",
+        )
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise RequestError(
+            f"callback_on_step_end_tensor_inputs is {show(names)}",
+            allowed=f"a list of {', '.join(CALLBACK_INPUTS)}",
+        )
+    for name in names:
+        if not isinstance(name, str) or name not in CALLBACK_INPUTS:
             raise RequestError(
-                f"callback_on_step_end_tensor_inputs has {name!r}",
+                f"callback_on_step_end_tensor_inputs has {show(name)}",
                 allowed=", ".join(CALLBACK_INPUTS),
-                fix=did_you_mean(str(name), CALLBACK_INPUTS),
+                fix=did_you_mean(name, CALLBACK_INPUTS),
             )
-    _check_number("guidance_rescale", request.guidance_rescale, largest=1.0)
-    _check_number("eta", request.eta, largest=1.0)
-    if request.clip_skip is not None:
-        _check_whole("clip_skip", request.clip_skip, least=0)
+
+
+def _check_pictures(pictures: int) -> None:
+    if pictures > MOST_PICTURES:
+        raise RequestError(
+            f"{show(pictures)} pictures are asked for at once",
+            allowed=f"1 to {MOST_PICTURES:,}, all prompts together, if they fit into memory",
+            fix="ask for fewer at once, again and again",
+        )
 
 
 def spread_texts(name: str, given: Any) -> tuple[str, ...]:
@@ -239,27 +279,23 @@ def spread_texts(name: str, given: Any) -> tuple[str, ...]:
         or not texts
         or not all(isinstance(text, str) for text in texts)
     ):
-        raise RequestError(f"{name} is {given!r}", allowed="a string, or a list of strings")
+        raise RequestError(f"{name} is {show(given)}", allowed="a string, or a list of strings")
     return tuple(texts)
 
 
 def _spread_seeds(given: Any, pictures: int) -> tuple[int, ...]:
     if given is None:
         given = new_seed()
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        if len(given) != pictures:
-            raise RequestError(
-                f"{len(given)} seeds for {pictures} pictures",
-                allowed=f"one whole number, or {pictures} of them",
-            )
-        seeds = tuple(given)
-    else:
-        TorchGenerator(given)  # refuses what is no seed, before anything is added to it
-        # The largest seed is followed by the smallest, as in 64-bit arithmetic.
-        seeds = (given, *((int(given) + index) % 2**64 for index in range(1, pictures)))
-    for seed in seeds:
-        TorchGenerator(seed)
-    return tuple(int(seed) for seed in seeds)
+    if isinstance(given, np.ndarray) and given.ndim == 1:
+        given = given.tolist()
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        return count_seeds(check_seed(given), 0, pictures)
+    if len(given) != pictures:
+        raise RequestError(
+            f"{len(given)} seeds for {pictures} pictures",
+            allowed=f"one whole number, or {pictures} of them",
+        )
+    return tuple(check_seed(seed) for seed in given)
 
 
 def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
@@ -276,17 +312,33 @@ def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
 
 
 def _check_whole(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise RequestError(f"{name} is {value!r}", allowed=f"a whole number of {least} or more")
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < least:
+        raise RequestError(f"{name} is {show(value)}", allowed=f"a whole number of {least} or more")
+    if value > _LARGEST:
+        raise RequestError(f"{name} is {show(value)}", allowed=f"{least} to {_LARGEST}")
     return int(value)
 
 
-def _check_number(name: str, value: Any, largest: float = np.inf) -> float:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not np.isfinite(value) or not 0 <= value <= largest:
-        up_to = f" to {largest:g}" if largest != np.inf else " or more"
-        raise RequestError(f"{name} is {value!r}", allowed=f"a number of 0{up_to}")
-    return float(value)
+def check_number(name: str, value: Any, largest: float = math.inf) -> float:
+    """Give a number of 0 or more as Python's own.
+
+    Raises:
+        RequestError: It is none, not finite, or not in the range.
+    """
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    number = _to_float(value) if is_number and not isinstance(value, bool) else math.nan
+    if not 0 <= number <= largest or math.isinf(number):
+        up_to = f" to {largest:g}" if largest != math.inf else " or more"
+        raise RequestError(f"{name} is {show(value)}", allowed=f"a number of 0{up_to}")
+    return number
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond what float holds
+        return math.inf
 
 
 def _check_latents(latents: Any, shape: tuple[int, ...]) -> None:

@@ -64,10 +64,8 @@ class Scheduler(ABC, Generic[ConfigT]):
         Raises:
             RequestError: The number cannot be served by this scheduler.
         """
+        self.check_steps(num_inference_steps)
         limit = self.config.num_train_timesteps
-        # bool is an int, and True steps is surely a mistake.
-        if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= limit:
-            raise self.refuse_steps(num_inference_steps, f"a whole number from 1 to {limit}")
         # A refused plan must not leave parts of itself beside the last one.
         self._timesteps = None
         planned = self._plan(num_inference_steps)
@@ -149,6 +147,17 @@ class Scheduler(ABC, Generic[ConfigT]):
             RequestError: The timestep is not one that can come now.
         """
         return self.index_of(timestep)
+
+    def check_steps(self, steps: object) -> None:
+        """Refuse a number of steps before anything is made for them.
+
+        Raises:
+            RequestError: It is not a whole number from 1 to the training length.
+        """
+        limit = self.config.num_train_timesteps
+        # bool is an int, and True steps is surely a mistake.
+        if type(steps) is not int or not 1 <= steps <= limit:
+            raise self.refuse_steps(steps, f"a whole number from 1 to {limit}")
 
     def refuse_steps(self, steps: object, allowed: str) -> RequestError:
         """The error for a number of steps that cannot be served."""

@@ -105,9 +105,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
                 fix="set_timesteps(…, image_tokens=…)",
             )
         self._given, self._tokens = sigmas, image_tokens
-        limit = self.config.num_train_timesteps
-        if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= limit:
-            raise self.refuse_steps(num_inference_steps, f"a whole number from 1 to {limit}")
+        self.check_steps(num_inference_steps)
         if sigmas is not None and len(sigmas) != num_inference_steps:
             raise self.refuse_steps(num_inference_steps, f"{len(sigmas)}, one for each of sigmas")
         self._timesteps = self._plan(num_inference_steps)
