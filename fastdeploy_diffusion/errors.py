@@ -1,5 +1,6 @@
 """Every error that the library raises on purpose: what is wrong, what is allowed, what to do."""
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -19,6 +20,12 @@ class DiffusionError(Exception):
         self.allowed = allowed
         self.fix = fix
         super().__init__(problem, allowed, fix)
+
+    @property
+    def in_one_line(self) -> str:
+        """The same for a warning, which goes on after it."""
+        allowed = self.allowed and f"allowed: {self.allowed}"
+        return "; ".join(each for each in (self.problem, allowed, self.fix) if each)
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -94,6 +101,22 @@ class CacheError(DiffusionError):
 
 class ResourceError(DiffusionError):
     """The machine has too little memory or disk space for what was asked for."""
+
+
+class DiskFullError(ResourceError):
+    """A folder takes no more.
+
+    Args:
+        what: What needs the room.
+        folder: The folder.
+        shortage: What there is too little of, in words that "in a folder" may follow.
+        fix: As for `DiffusionError`.
+    """
+
+    def __init__(self, what: str, folder: Path, shortage: str, *, fix: str = "") -> None:
+        super().__init__(f"{what}: {shortage} in {folder}", fix=fix)
+        self.folder = folder
+        self.shortage = shortage
 
 
 class CancelledError(DiffusionError):

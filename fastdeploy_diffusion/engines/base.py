@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import (
     ConfigError,
@@ -147,9 +148,10 @@ class Engine(ABC):
         Raises:
             EngineUnavailableError: The engine cannot do this here; the message says why.
             EngineError: The build failed.
+            DiskFullError: It does not fit into the folder.
         """
         self.require_build(spec)
-        with self._explain(f"build {program.name}"):
+        with self._explain(f"build {program.name}"), explain_full_disk(program.name, out):
             out.mkdir(parents=True, exist_ok=True)
             self._build(program, spec, out)
 

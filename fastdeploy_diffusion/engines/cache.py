@@ -27,6 +27,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
+from fastdeploy_diffusion.disk_room import describe_shortage
 from fastdeploy_diffusion.engines.cache_entry import (
     ARTIFACT_FOLDER,
     ENTRY_FILE,
@@ -44,6 +45,11 @@ _REMOVED = ".removed"
 _HALF_BUILT = re.compile(rf"[0-9a-f]{{64}}\{_STAGED}")
 _ASIDE = re.compile(rf"([0-9a-f]{{64}}|[a-z-]+)\{_REMOVED}-[0-9a-f]{{16}}")
 _LOCKS = "locks"
+MAKE_ROOM = (
+    "make room (fastdeploy-diffusion cache rm), or give another folder as cache_dir, or set "
+    "cache: false"
+)
+"""What to do where a cache has no room."""
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
 EMBEDDINGS = "embeddings"
@@ -344,7 +350,9 @@ def _explain(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if shortage := describe_shortage(error):
+            raise CacheError(f"{shortage} in {root}", fix=MAKE_ROOM) from error
         raise CacheError(
             f"the cache of builds in {root} cannot be written: {error.strerror or error}",
-            fix="make room there, or give another folder as cache_dir",
+            fix="give another folder as cache_dir, or set cache: false",
         ) from error

@@ -62,7 +62,7 @@ class OpenVINOEngine(Engine):
 
         export_onnx(program, out, dialect=self.dialect)
         if spec.notes is not None:
-            keep_model(program, out)
+            keep_model(program, out, spec.notes)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _OpenVINOSession(self.name, program, spec, artifact)

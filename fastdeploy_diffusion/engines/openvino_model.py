@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.cache import CacheWarning
+from fastdeploy_diffusion.engines.cache import MAKE_ROOM, CacheWarning
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.program import Program
 
@@ -91,11 +91,16 @@ def read_model(program: Program, artifact: Path) -> OpenVINOModel:
     return OpenVINOModel(model)
 
 
-def keep_model(program: Program, artifact: Path) -> None:
+def keep_model(program: Program, artifact: Path, cache: Path) -> None:
     """Write the model into its build, weights and all.
 
     Where there is no room, a `CacheWarning` says so, and they are read from the checkpoint at each
     start.
+
+    Args:
+        program: What was built.
+        artifact: Folder of the build.
+        cache: Where builds are kept, for the message.
     """
     import openvino
 
@@ -105,13 +110,21 @@ def keep_model(program: Program, artifact: Path) -> None:
     free = shutil.disk_usage(artifact).free
     try:
         if needed > free:
-            raise OSError(f"they take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
+            raise OSError(f"{_format(free)} are free")
         openvino.save_model(model, artifact / MODEL_FILE, compress_to_fp16=False)
     except (OSError, RuntimeError) as error:
         for name in (MODEL_FILE, WEIGHTS_FILE):
             (artifact / name).unlink(missing_ok=True)
-        message = f"{program.name}: the weights of this build are not kept beside it: {error}"
+        message = (
+            f"{program.name}: the weights of this build are not kept beside it, and are read from "
+            f"the checkpoint at each start: they take {_format(needed)} in {cache}: {error}; "
+            f"{MAKE_ROOM}"
+        )
         warnings.warn(message, CacheWarning, stacklevel=2)
+
+
+def _format(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _map_model(artifact: Path) -> OpenVINOModel:

@@ -1,10 +1,10 @@
 """TensorRT, or TensorRT-RTX, on the exported ONNX graph: NVIDIA's compiler for its GPUs."""
 
-import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
@@ -89,19 +89,19 @@ class TensorRTEngine(Engine):
         trt = import_tensorrt(spec.target)
         if spec.target is None:
             use_device(spec.device.index)
-        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
+        with make_temporary_folder(program.name) as folder:
             graph = export_onnx(
                 bounded,
-                Path(folder),
+                folder,
                 as_initializers=True,
                 dialect=self.dialect,
                 precision=spec.precision,
             )
-            weights = read_weights(bounded, check_manifest(bounded, Path(folder)))
+            weights = read_weights(bounded, check_manifest(bounded, folder))
             gpu = spec.target or list_gpus()[spec.device.index]
             timings = find_timings(trt, spec.notes, gpu)
             plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)
-            results = read_graph_passes(bounded, Path(folder))
+            results = read_graph_passes(bounded, folder)
         (out / PLAN_FILE).write_bytes(plan)
         write_manifest(program, out, [PLAN_FILE], graph_passes=results)
 

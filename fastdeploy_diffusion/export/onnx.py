@@ -2,15 +2,16 @@
 
 import importlib.util
 import json
-import tempfile
 from pathlib import Path
 
+from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
 from fastdeploy_diffusion.export.weightless import trace_without_weights
+from fastdeploy_diffusion.export.written_files import read_graph
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.size_range import SizeRange
@@ -68,11 +69,11 @@ def export_onnx(
     output = directory / GRAPH_FILE
     for stale in (directory / MANIFEST_FILE, output):
         stale.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-        traced = Path(folder) / "traced.json"
+    with make_temporary_folder(program.name) as folder:
+        traced = folder / "traced.json"
         widened = widen_inputs(program)
         weights = trace_without_weights(widened, traced)
-        graph = repair_for_onnx(program.name, traced.read_text(encoding="utf-8"))
+        graph = repair_for_onnx(program.name, read_graph(program.name, traced))
         traced.write_text(graph, encoding="utf-8")
         converted = traced.with_suffix(".onnx")
         _convert(widened, traced, converted)

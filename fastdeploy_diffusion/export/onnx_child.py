@@ -42,6 +42,8 @@ def _convert(job: dict[str, Any]) -> None:
         auto_upgrade_opset=False,
         optimize_tool="none",  # the default installs packages with pip
     )
+    if not output.stat().st_size:
+        raise ValueError("Paddle2ONNX has written an empty file: is there room on its disk?")
     model = onnx.load(str(output))
     _name_outputs(model.graph, job["outputs"])
     _set_shapes([*model.graph.input, *model.graph.output], job["shapes"])

@@ -11,6 +11,7 @@ from fastdeploy_diffusion.export.manifest import (
     WEIGHTS_FILE,
     write_manifest,
 )
+from fastdeploy_diffusion.export.written_files import read_graph, require_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program
 
@@ -52,7 +53,7 @@ def export_program(program: Program, directory: Path) -> Path:
 
     Raises:
         EngineError: The layer is in training mode, cannot be traced, draws random numbers, or does
-            not have the signature that the program claims.
+            not have the signature that the program claims; or its files were cut short.
     """
     require_eval_mode(program)
     directory.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,9 @@ def export_program(program: Program, directory: Path) -> Path:
         (directory / name).unlink(missing_ok=True)
     path = directory / PROGRAM_FILE
     _trace(program, path)
-    _check_operators(program, path)
+    graph = read_graph(program.name, path)
+    _check_operators(program, graph)
+    require_weights(program.name, graph, directory / WEIGHTS_FILE)
     saved = [name for name in (PROGRAM_FILE, WEIGHTS_FILE) if (directory / name).exists()]
     write_manifest(program, directory, saved)
     return path
@@ -75,8 +78,8 @@ def _trace(program: Program, path: Path) -> None:
         paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
 
 
-def _check_operators(program: Program, path: Path) -> None:
-    operators = OPERATOR.findall(path.read_text(encoding="utf-8"))
+def _check_operators(program: Program, graph: str) -> None:
+    operators = OPERATOR.findall(graph)
     if drawn := sorted(RANDOM_OPERATORS.intersection(operators)):
         raise EngineError(
             f"{program.name}: the network draws random numbers ({', '.join(drawn)})",

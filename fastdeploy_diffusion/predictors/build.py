@@ -1,7 +1,6 @@
 """How a component gets its session: from a kept build, or made, proven and kept."""
 
 import functools
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.accuracy import (
     TOLERANCES,
     AccuracyReport,
@@ -20,6 +20,7 @@ from fastdeploy_diffusion.engines.accuracy import (
     verify,
 )
 from fastdeploy_diffusion.engines.cache import (
+    MAKE_ROOM,
     ArtifactCache,
     CacheKey,
     CacheSlot,
@@ -30,7 +31,12 @@ from fastdeploy_diffusion.engines.cache_key import make_cache_key
 from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CacheError, EngineError, EngineUnavailableError
+from fastdeploy_diffusion.errors import (
+    CacheError,
+    DiskFullError,
+    EngineError,
+    EngineUnavailableError,
+)
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
@@ -111,14 +117,15 @@ class ComponentBuild:
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
 
-        A cache that cannot be written is a warning, not an error; except for a build that is meant
-        for another machine, which is nowhere then. What cannot run here is not proven: that is a
-        warning, and its machine proves it when it first loads it.
+        A cache that cannot be written, or has no room, is a warning, not an error; except for a
+        build that is meant for another machine, which is nowhere then. What cannot run here is not
+        proven: that is a warning, and its machine proves it when it first loads it.
 
         Raises:
             CacheError: A build for another machine cannot be kept.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
+            DiskFullError: There is no room for it anywhere.
         """
         if cache is None or not self.placement.engine.keeps_builds:
             return self._make_for_now()
@@ -133,7 +140,7 @@ class ComponentBuild:
         except CacheError as error:
             if self._find_obstacle():
                 raise  # Made for now it would be made for nothing.
-            _warn(f"{self.name}: this build is not kept: {error}")
+            _warn(f"{self.name}: this build is not kept: {error.in_one_line}")
             return self._make_for_now()
 
     @property
@@ -236,7 +243,10 @@ class ComponentBuild:
         try:
             return self._load_entry(cache, entry)
         except EngineError as error:
-            _warn(f"{self.name}: the kept build is made again, because it does not load: {error}")
+            _warn(
+                f"{self.name}: the kept build is made again, because it does not load: "
+                f"{error.in_one_line}"
+            )
             return None
 
     def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
@@ -257,15 +267,17 @@ class ComponentBuild:
         try:
             cache.record_proof(entry, proven.describe_proof())
         except CacheError as unwritten:
-            _warn(f"{self.name}: the proof of a build is not kept: {unwritten}")
+            _warn(f"{self.name}: the proof of a build is not kept: {unwritten.in_one_line}")
         return proven
 
     def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot) -> BuiltSession:
         staged = slot.stage()
         try:
             built = self._make(staged, notes=cache.root)
-        except BaseException:
+        except BaseException as error:
             slot.discard()
+            if isinstance(error, DiskFullError) and cache.root in error.folder.parents:
+                raise CacheError(f"{error.shortage} in {cache.root}", fix=MAKE_ROOM) from error
             raise
         try:
             slot.publish(built.describe_proof())
@@ -273,12 +285,12 @@ class ComponentBuild:
             slot.discard()
             if built.unchecked:
                 raise
-            _warn(f"{self.name}: this build is not kept: {error}")
+            _warn(f"{self.name}: this build is not kept: {error.in_one_line}")
         return built
 
     def _make_for_now(self) -> BuiltSession:
-        with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:
-            return self._make(Path(folder) / self.name)
+        with make_temporary_folder(self.name) as folder:
+            return self._make(folder / self.name)
 
     def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
         obstacle = self._find_obstacle()

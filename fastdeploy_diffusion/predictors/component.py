@@ -28,7 +28,13 @@ from fastdeploy_diffusion.engines.placement import (
 from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CacheError, ConfigError, EngineError, PassError
+from fastdeploy_diffusion.errors import (
+    CacheError,
+    ConfigError,
+    EngineError,
+    PassError,
+    ResourceError,
+)
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
@@ -221,9 +227,10 @@ class Component:
             runs: How many runs are timed.
             sizes: As for `plan`.
 
+        A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
+
         Raises:
             ConfigError: There is no cache to keep the plan in.
-            CacheError: The plan cannot be kept.
         """
         if self._cache is None:
             raise ConfigError("tune keeps its plan in the cache, and cache is false")
@@ -236,8 +243,12 @@ class Component:
                 cache=self._cache,
                 runs=runs,
             )
-            plan = keep_plan(self._cache, self._plan_key(self._cache), plan)
-            self._place()
+            try:
+                plan = keep_plan(self._cache, self._plan_key(self._cache), plan)
+            except CacheError as error:
+                message = f"{self.name}: what was measured is not kept: {error.in_one_line}"
+                warnings.warn(message, CacheWarning, stacklevel=2)
+            self._place(plan)
             return plan
 
     def _prepare(self, signature: Signature) -> Session:
@@ -252,8 +263,12 @@ class Component:
             )
         return session
 
-    def _place(self) -> None:
-        """Choose engine, precision and passes: under ``auto``, what a plan found fastest."""
+    def _place(self, measured: ComponentPlan | None = None) -> None:
+        """Choose engine, precision and passes: under ``auto``, what a plan found fastest.
+
+        Args:
+            measured: The plan; ``None`` for the one that is kept.
+        """
         choice, device = self._choice, parse_device(self._choice.device)
         select = partial(
             select_engine,
@@ -270,7 +285,7 @@ class Component:
         is_open = AUTO in (choice.engine, choice.precision)
         # An engine that cannot run here, and has a fallback, has no plan.
         is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
-        plan = self._find_plan() if is_planned else None
+        plan = (measured or self._find_plan()) if is_planned else None
         taken = None
         if plan and is_open:
             taken = plan.choose(choice.precision, self._pass_names, engine=choice.engine)
@@ -319,7 +334,7 @@ class Component:
         try:
             return find_plan(self._cache, self._plan_key(self._cache))
         except CacheError as error:
-            message = f"{self.name}: cannot read the tuning plan: {error}"
+            message = f"{self.name}: cannot read the tuning plan: {error.in_one_line}"
             warnings.warn(message, CacheWarning, stacklevel=2)
             return None
 
@@ -380,7 +395,7 @@ class Component:
         build = self.plan(signature)
         try:
             return build.open(self._cache)
-        except (PassError, MemoryError):
+        except (PassError, MemoryError, ResourceError):
             raise
         except Exception as error:
             safer = None

@@ -215,7 +215,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
 
         Raises:
             RequestError: The model does not draw this size.
-            CacheError: The plan cannot be kept.
+            ConfigError: There is no cache to keep the plan in.
         """
         return [
             part.component.tune(part.signature, runs=runs, sizes=part.sizes)

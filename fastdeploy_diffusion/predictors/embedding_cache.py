@@ -83,7 +83,7 @@ class EmbeddingCache:
         try:
             build = text.component.identify(signature)
         except CacheError as error:
-            message = f"{text.component.name}: embeddings are not kept on disk: {error}"
+            message = f"{text.component.name}: embeddings are not kept on disk: {error.in_one_line}"
             warnings.warn(message, CacheWarning, stacklevel=2)
             return None
         content = hashlib.sha256(f"{build} {tuple(text.wanted)}\n".encode())

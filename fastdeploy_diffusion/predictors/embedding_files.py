@@ -68,7 +68,8 @@ class EmbeddingFiles:
         except OSError as problem:
             _warn(
                 f"the embedding of a text is not kept in {self._folder}: "
-                f"{problem.strerror or problem}"
+                f"{problem.strerror or problem}; make room (fastdeploy-diffusion cache rm --all), "
+                "or leave out embedding_cache.disk_mib"
             )
 
     def measure(self) -> tuple[int, int]:

@@ -170,6 +170,22 @@ def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
     assert find_plan(component._cache, component._plan_key(component._cache)) == plan
 
 
+def test_a_plan_that_cannot_be_kept_is_gone_by_all_the_same(open_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.predictors.component.tune_component", lambda *_, **__: HALVES
+    )
+    (tmp_path / "file").touch()
+    pipeline = open_pipeline(precision="auto", cache_dir=tmp_path / "file" / "cache")
+    with pytest.warns(CacheWarning, match=": what was measured is not kept: .*cache_dir"):
+        plans = pipeline.tune(runs=1)
+    assert plans == [HALVES] * 3
+    report = pipeline.report.components[1]
+    assert (report.engine, report.precision, report.measured_seconds) == (
+        *("onnxruntime", "fp16"),
+        0.2,
+    )
+
+
 def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):
     with pytest.raises(ConfigError, match="cache is false"):
         open_pipeline(cache=False).tune()
