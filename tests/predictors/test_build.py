@@ -235,7 +235,8 @@ def rename(path, to, rename=pathlib.Path.rename):
     return rename(path, to)
 
 pathlib.Path.rename = rename
-SDPipeline(DiffusionConfig(model_path=sys.argv[1], cache_dir=sys.argv[2])).build()
+config = DiffusionConfig(model_path=sys.argv[1], cache_dir=sys.argv[2], engine="paddle")
+SDPipeline(config).build()
 """
 
 

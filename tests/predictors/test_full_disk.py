@@ -79,7 +79,7 @@ def test_a_full_disk_is_a_warning_and_the_picture(
 
 
 def test_no_room_anywhere_is_an_error_that_says_where(tiny_sd1, tmp_path):
-    pipeline = open_pipeline(tiny_sd1, tmp_path / "cache")
+    pipeline = open_pipeline(tiny_sd1, tmp_path / "cache", engine="paddle")
     with (
         file_size_limit(60 * KIB),
         pytest.warns(CacheWarning, match="this build is not kept: no file may be as large"),
