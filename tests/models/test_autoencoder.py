@@ -3,7 +3,8 @@ import paddle
 import pytest
 import torch
 from diffusers import AutoencoderKL as Reference
-from reference_weights import copy_weights, relative_error
+from drawn_parameters import draw_reference_parameters
+from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
@@ -36,15 +37,15 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
-@pytest.mark.parametrize("seed", [0, 1])
-def test_parity(options, seed):
+@pytest.mark.parametrize(("seed", "scale"), DRAWS)
+def test_parity(options, seed, scale):
     levels = len(options["block_out_channels"])
-    torch.manual_seed(seed)
     reference = Reference(
         **options,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
     ).eval()
+    draw_reference_parameters(reference, seed, scale)
     layer = AutoencoderKL(AutoencoderKLConfig.from_dict(dict(reference.config)))
     copy_weights(layer, reference)
     scale = layer.config.downscale
@@ -59,9 +60,11 @@ def test_parity(options, seed):
         mean, log_variance = layer.encode(paddle.to_tensor(images))
         decoded = layer.decode(paddle.to_tensor(latents))
 
-    assert relative_error(mean, wanted.mean) <= 1e-4
-    assert relative_error(log_variance, wanted.logvar) <= 1e-4
-    assert relative_error(decoded, wanted_images) <= 1e-4
+    assert relative_error(mean, wanted.mean) <= LARGEST_ERROR
+    assert relative_error(log_variance, wanted.logvar) <= LARGEST_ERROR
+    # Of little variance, much is rounded: 1.2e-5 was measured, and 2e-6 of full weights.
+    largest = 5e-5 if scale < 1 else LARGEST_ERROR
+    assert relative_error(decoded, wanted_images) <= largest
 
 
 @pytest.mark.parametrize(

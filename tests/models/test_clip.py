@@ -2,7 +2,8 @@ import numpy as np
 import paddle
 import pytest
 import torch
-from reference_weights import copy_weights, relative_error
+from drawn_parameters import draw_reference_parameters
+from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 from transformers import CLIPTextConfig as ReferenceConfig
 from transformers import CLIPTextModel as Reference
 from transformers import CLIPTextModelWithProjection as ReferenceWithProjection
@@ -50,10 +51,11 @@ MODELS = [(CLIPTextModel, Reference), (CLIPTextModelWithProjection, ReferenceWit
 @pytest.mark.parametrize(("model", "reference_model"), MODELS, ids=["plain", "projection"])
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("length", [11, 77])
-def test_parity(model, reference_model, options, length):
-    torch.manual_seed(length)
+@pytest.mark.parametrize(("seed", "scale"), DRAWS)
+def test_parity(model, reference_model, options, length, seed, scale):
     config = ReferenceConfig(**SPECIAL, **options)
     reference = reference_model(config).eval()
+    draw_reference_parameters(reference, seed, scale)
     layer = model(CLIPTextConfig.from_dict(config.to_dict()))
     copy_weights(layer, reference)
     end = options["eos_token_id"] if options["eos_token_id"] != 2 else options["vocab_size"] - 1
@@ -68,10 +70,10 @@ def test_parity(model, reference_model, options, length):
         given = layer(paddle.to_tensor(input_ids))
 
     pooled = wanted.text_embeds if model is CLIPTextModelWithProjection else wanted.pooler_output
-    assert relative_error(given.last_hidden_state, wanted.last_hidden_state) <= 1e-4
-    assert relative_error(given.pooled, pooled) <= 1e-4
+    assert relative_error(given.last_hidden_state, wanted.last_hidden_state) <= LARGEST_ERROR
+    assert relative_error(given.pooled, pooled) <= LARGEST_ERROR
     for own, other in zip(given.hidden_states, wanted.hidden_states, strict=True):
-        assert relative_error(own, other) <= 1e-4
+        assert relative_error(own, other) <= LARGEST_ERROR
 
 
 @pytest.mark.parametrize(

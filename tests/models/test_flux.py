@@ -3,7 +3,8 @@ import paddle
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel as Reference
-from reference_weights import copy_weights, relative_error
+from drawn_parameters import draw_reference_parameters
+from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
@@ -62,13 +63,10 @@ CASES = {
 
 
 @pytest.mark.parametrize(("options", "size", "words", "batch"), CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("seed", [0, 1])
-def test_parity(options, size, words, batch, seed):
-    torch.manual_seed(seed)
+@pytest.mark.parametrize(("seed", "scale"), DRAWS)
+def test_parity(options, size, words, batch, seed, scale):
     reference = Reference(**options).eval()
-    for name, weight in reference.named_parameters():
-        if ".norm_" in name:  # they begin as ones, which would hide a scale that is not applied
-            torch.nn.init.uniform_(weight, 0.5, 1.5)
+    draw_reference_parameters(reference, seed, scale)
     layer = FluxTransformer2DModel(FluxTransformer2DConfig.from_dict(dict(reference.config)))
     copy_weights(layer, reference)
     random = np.random.default_rng(seed)
@@ -93,7 +91,9 @@ def test_parity(options, size, words, batch, seed):
     with paddle.no_grad():
         given = layer(**{name: paddle.to_tensor(array) for name, array in inputs.items()})
 
-    assert relative_error(given, wanted) <= 1e-4
+    # 5e-5 was measured: a guidance of 8 is 8000 in its sinusoids, whose frequencies are rounded.
+    largest = 2e-4 if "guidance" in inputs else LARGEST_ERROR
+    assert relative_error(given, wanted) <= largest
 
 
 @pytest.mark.parametrize(
