@@ -116,3 +116,56 @@ def is_running(pid):
     except FileNotFoundError:
         return False
     return state != "Z"  # ended, and nobody has asked how yet
+
+
+# Answers at once, or after as many seconds as it is asked for: it imports nothing that takes time.
+WAITER = """
+import json, sys, time
+
+for line in sys.stdin:
+    command = json.loads(line)
+    time.sleep(command.get("seconds", 0))
+    print(json.dumps({}), flush=True)
+"""
+
+
+@pytest.fixture
+def waiter(tmp_path):
+    server = tmp_path / "waiter.py"
+    server.write_text(WAITER)
+
+    def start(time_limit):
+        return ChildProcess(sys.executable, tmp_path, os.environ, time_limit, server)
+
+    return start
+
+
+def test_the_time_limit_is_for_all_that_is_asked_together(waiter):
+    """No single answer takes a third of it."""
+
+    def ask_often(child):
+        for _ in range(6):
+            child.ask("wait", seconds=0.6)
+
+    with (
+        waiter(2) as child,
+        pytest.raises(ChildError, match="took more than 2 s, at 'wait'"),
+    ):
+        ask_often(child)
+
+
+def test_nobody_is_waited_for_between_two_questions(waiter):
+    with waiter(3) as child:
+        child.ask("wait")
+        time.sleep(3.1)
+        assert child.ask("wait") == {}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no process groups")
+def test_ctrl_c_at_a_terminal_is_for_the_parent(waiter):
+    """A terminal sends it to the whole group of the process in front."""
+    with waiter(60) as child:
+        assert child.ask("wait") == {}
+        assert os.getpgid(child.pid) != os.getpgrp()
+        os.killpg(os.getpgid(child.pid), 0)  # it has a group of its own
+        assert os.getsid(child.pid) == child.pid

@@ -84,17 +84,25 @@ def write_schedule(folder, config):
     ("changes", "expected"),
     [
         ({}, ("epsilon", "linspace")),
-        ({"prediction_type": "v_prediction", "timestep_spacing": "trailing"}, ("v_", "trailing")),
-        ({"timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}, ("", "lin")),
+        (
+            {"prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+            ("v_prediction", "trailing"),
+        ),
+        (
+            {"timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]},
+            ("epsilon", "linspace"),
+        ),
         # What other schedulers left in the file; diffusers' Euler passes over it, too.
-        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}, ("eps", "")),
+        (
+            {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1},
+            ("epsilon", "linspace"),
+        ),
     ],
 )
 def test_sdcpp_follows_the_folder(tmp_path, changes, expected):
     folder = write_schedule(tmp_path, {**EULER, **changes})
     found = load_adapter("sdcpp").read_schedule(folder, "EulerDiscreteScheduler")
-    assert found["prediction_type"].startswith(expected[0])
-    assert found["timestep_spacing"].startswith(expected[1])
+    assert (found["prediction_type"], found["timestep_spacing"]) == expected
 
 
 @pytest.mark.parametrize(
