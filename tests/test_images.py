@@ -81,6 +81,15 @@ def test_nan_and_inf_never_become_a_picture(value):
         to_pil(decoded.transpose(0, 2, 3, 1))
 
 
+def test_both_ends_of_the_range_are_colours():
+    ends = np.array([0.0, 1.0, 0.5], np.float32).reshape(1, 1, 1, 3)
+    assert to_pil(ends)[0].getpixel((0, 0)) == (0, 255, 128)
+    assert to_pil(ends[:0]) == []
+    for beyond in (np.nextafter(np.float32(1), np.float32(2)), np.float32(-1e-9)):
+        with pytest.raises(EngineError, match="denormalize"):
+            to_pil(np.full((1, 1, 1, 3), beyond, np.float32))
+
+
 def test_wrong_shapes_and_ranges_are_named():
     with pytest.raises(EngineError, match=r"\(1, 4, 8, 8\)"):
         denormalize(np.zeros((1, 4, 8, 8), np.float32))
@@ -142,6 +151,29 @@ def test_parameters_read_as_other_tools_show_them(image):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "summary"),
+    [
+        ({}, "\n"),
+        ({"prompt": "a cat"}, "a cat\n"),
+        ({"prompt": "a\0b", "seed": 0}, "a\ufffdb\nSeed: 0"),
+        ({"negative_prompt": "", "guidance_scale": 0.0}, "\nCFG scale: 0.0"),
+        ({"negative_prompt": "dog"}, "\nNegative prompt: dog\n"),
+        # diffusers counts layers that are skipped, and A1111 from the end, the last being 1.
+        ({"clip_skip": 0}, "\nClip skip: 1"),
+        ({"width": 16, "eta": 0.0}, "\nEta: 0.0"),
+        ({"width": 16, "height": 24}, "\nSize: 16x24"),
+        ({"prompt": "a", "eta": None, "width": None, "height": 8}, "a\n"),
+    ],
+)
+def test_parameters_say_what_is_known(image, settings, summary):
+    write_metadata(image, settings)
+    assert image.info["parameters"] == summary
+    assert read_settings(image) == {
+        key: value for key, value in settings.items() if value is not None
+    }
+
+
 @pytest.mark.parametrize("key", sorted(SETTINGS))
 def test_any_setting_may_stand_alone(image, key):
     write_metadata(image, {key: SETTINGS[key]})
@@ -189,6 +221,10 @@ def metadata_text(**changes):
         (metadata_text(settings=[]), "damaged"),
         (metadata_text(version="1"), "damaged"),
         (metadata_text(version=2), "version 2"),
+        (metadata_text(version=0), "version 0"),
+        (metadata_text(version=True), "damaged"),
+        (metadata_text(run=[]), "damaged"),
+        (metadata_text(run=None), "damaged"),
         (metadata_text(settings={"callback": "x"}), "unknown 'callback'"),
         (metadata_text(settings={"height": "64"}), "height = '64'"),
     ],
@@ -237,6 +273,45 @@ def test_save_png_does_not_overwrite_unless_told(tmp_path, image):
     with Image.open(path) as saved:
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(image))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_file_that_appears_while_the_image_is_encoded_is_not_overwritten(tmp_path):
+    path = tmp_path / "a.png"
+
+    class SlowImage(Image.Image):
+        """Somebody else writes the file after the first look, and before the last."""
+
+        def copy(self):
+            path.write_bytes(b"precious")
+            return super().copy()
+
+    for overwrite in (False, True):
+        slow = Image.new("RGB", (4, 4))
+        slow.__class__ = SlowImage
+        path.unlink(missing_ok=True)
+        if overwrite:
+            save_png(slow, path, overwrite=True)
+            assert path.read_bytes() != b"precious"
+        else:
+            with pytest.raises(RequestError, match="exists already"):
+                save_png(slow, path)
+            assert path.read_bytes() == b"precious"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_the_ending_may_be_in_capitals(tmp_path, image):
+    save_png(image, tmp_path / "a.PNG")
+    with Image.open(tmp_path / "a.PNG") as saved:
+        assert saved.format == "PNG"
+
+
+def test_only_our_texts_are_written(tmp_path, image):
+    """What a picture was opened with may hold anything, also what names people or places."""
+    write_metadata(image, {"prompt": "x"})
+    image.info["Comment"] = "taken at home"
+    save_png(image, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        assert sorted(saved.info) == [METADATA_KEY, "parameters"]
 
 
 def test_save_png_leaves_nothing_behind_when_it_fails(tmp_path):
