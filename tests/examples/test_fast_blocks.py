@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.models import flux_blocks
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
@@ -41,6 +42,7 @@ def test_outputs_and_gradients_stay_the_same(speed_up_blocks):
         axes_dims_rope=(4, 2, 6),
     )
     transformer = FluxTransformer2DModel(config)
+    draw_parameters(transformer)
     positions = paddle.randint(0, 9, [9, 3]).astype("float32")
     batch = [
         *(paddle.randn([3, 9, 8]), paddle.randn([3, 5, 10]), paddle.randn([3, 6])),

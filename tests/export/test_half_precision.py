@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from drawn_parameters import draw_parameters
 from onnx import TensorProto, helper
 
 from fastdeploy_diffusion.export.half_precision import convert_to_half
@@ -35,6 +36,7 @@ FLOAT, HALF, BRAIN = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT1
 def unet(tmp_path_factory):
     """The program of a small UNet, and its float32 graph with its weights' names."""
     layer = UNet2DConditionModel(UNet2DConditionConfig.from_dict(CONFIG))
+    draw_parameters(layer)
     layer.eval()
     sample = TensorSpec("sample", (None, 4, 9, 13), "float32")
     inputs = (
@@ -99,6 +101,71 @@ def test_angles_are_computed_in_float32(unet, tmp_path):
         reached.add(name)
         wanted += list(producers[name].input) if name in producers else []
     assert "timestep" in reached
+
+
+def find_normed(graph, types, inputs):
+    """What is made of nothing but norms' results and weights, on its way to the next product."""
+    normed, computed = set(), set(inputs)
+    for node in graph.node:
+        read = {name for name in node.input if name in computed and types[name] in (FLOAT, HALF)}
+        if computed & set(node.input):
+            computed |= set(node.output)
+        is_norm = node.op_type in ("InstanceNormalization", "LayerNormalization")
+        if is_norm or (node.op_type in FOLLOWERS and read and read <= normed):
+            normed |= set(node.output)
+    return normed
+
+
+# Scale and shift of a group norm, SiLU, and what brings them into shape.
+FOLLOWERS = ("Reshape", "Transpose", "Unsqueeze", "Mul", "Add", "Sigmoid")
+
+
+def test_what_follows_a_norm_stays_in_float32_up_to_the_next_product(unet, tmp_path):
+    graph, types = infer_types(convert(unet, tmp_path, "fp16")[0])
+    normed = find_normed(graph, types, [each.name for each in unet[0].inputs])
+    found = {}
+    for node in graph.node:
+        if normed & set(node.output):
+            found.setdefault(node.op_type, set()).add(types[node.output[0]])
+    assert {"Mul", "Add", "Sigmoid", "Reshape"} <= found.keys()
+    assert all(kinds == {FLOAT} for kinds in found.values()), found
+    # The timestep's SiLU follows no norm.
+    others = [node for node in graph.node if node.op_type == "Sigmoid"]
+    halves = [node for node in others if not normed & set(node.output)]
+    assert {types[node.output[0]] for node in halves} == {HALF}
+
+
+@pytest.mark.parametrize(
+    ("operator", "is_half"),
+    [
+        *((name, False) for name in ("Exp", "Sqrt", "Sin", "Cos", "Log", "Reciprocal", "Abs")),
+        *((name, False) for name in ("ReduceMean", "ReduceSum", "CumSum", "Pow")),
+        *((name, True) for name in ("Neg", "Relu", "Tanh", "Erf", "Sigmoid", "Softmax")),
+        *((name, True) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "MatMul")),
+    ],
+)
+def test_only_what_is_known_to_bear_it_runs_in_half(operator, is_half, tmp_path):
+    """Exponentials, roots and sums would overflow, or add up what rounding left."""
+    twice = ("Add", "Sub", "Mul", "Div", "Max", "Min", "MatMul", "Pow")
+    operands = ["x", "x"] if operator in twice else ["x"]
+    constants = []
+    if operator == "CumSum":
+        value = helper.make_tensor("", TensorProto.INT64, [], [1])
+        constants.append(helper.make_node("Constant", [], ["axis"], value=value))
+        operands.append("axis")
+    nodes = [*constants, helper.make_node(operator, operands, ["y"])]
+    given = helper.make_tensor_value_info("x", FLOAT, [3, 3])
+    graph = helper.make_graph(
+        nodes, "one", [given], [helper.make_tensor_value_info("y", FLOAT, None)]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    path = tmp_path / "graph.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(model), str(path))
+    convert_to_half(path, [], "fp16")
+    converted, types = infer_types(onnx.load(str(path)))
+    (node,) = [each for each in converted.node if each.op_type == operator]
+    assert types[node.output[0]] == (HALF if is_half else FLOAT)
+    assert [types[each.name] for each in (*converted.input, *converted.output)] == [FLOAT, FLOAT]
 
 
 def test_for_float32_kernels_every_result_is_rounded(unet, tmp_path):

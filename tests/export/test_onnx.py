@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
@@ -33,7 +34,9 @@ class Block(nn.Layer):
 
 
 def make_program(layer=None, outputs=("result",)):
-    layer = layer or Block()
+    if layer is None:
+        layer = Block()
+        draw_parameters(layer)
     layer.eval()
     return Program(
         "block",

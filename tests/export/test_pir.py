@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import EngineError
@@ -27,7 +28,9 @@ class Scaler(nn.Layer):
 
 
 def make_program(layer=None, inputs=("sample", "scale"), outputs=("scaled",)):
-    layer = layer or Scaler()
+    if layer is None:
+        layer = Scaler()
+        draw_parameters(layer)
     layer.eval()
     return Program(
         "scaler",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import paddle
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
@@ -31,11 +32,9 @@ CONFIGS = {"dev": DEV_LIKE, "schnell": SCHNELL_LIKE, "single blocks alone": SING
 
 
 def make(options=None):
-    """Make a transformer, with norms that do something."""
+    """Make a transformer with random weights."""
     layer = FluxTransformer2DModel(FluxTransformer2DConfig.from_dict(options or DEV_LIKE))
-    for name, weight in layer.named_parameters():
-        if ".norm_" in name:
-            weight.set_value(paddle.rand(weight.shape) + 0.5)
+    draw_parameters(layer)
     layer.eval()
     return layer
 

@@ -1,6 +1,7 @@
 """What every layer pass is tested with."""
 
 import numpy as np
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.base import apply_passes
@@ -16,7 +17,11 @@ def read_layer(layer):
 
 
 def rewrite(make, layer, *passes):
-    """Apply passes to a new layer like ``layer``; give it with its weights, and the results."""
+    """Apply passes to a new layer like ``layer``; give it with its weights, and the results.
+
+    Those are drawn first, into ``layer``, so that none is like another.
+    """
+    draw_parameters(layer)
     rewritten = make()
     rewritten.eval()
     results, derivations = apply_passes(passes, rewritten, strict=True)

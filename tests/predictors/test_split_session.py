@@ -62,6 +62,47 @@ def test_the_prologue_runs_once_a_request(model, monkeypatch):
     assert runs == [64, 64]
 
 
+def make_feeds(timesteps, seed=0):
+    random = np.random.default_rng(seed)
+    sample = random.standard_normal((2, 4, 16, 16)).astype(np.float32)
+    context = np.repeat(random.standard_normal((1, 77, 16)), 2, axis=0).astype(np.float32)
+    return {
+        "sample": sample,
+        "timestep": np.array(timesteps, np.float32),
+        "encoder_hidden_states": context,
+    }
+
+
+def test_what_is_new_runs_the_prologue_and_what_is_known_does_not(model, monkeypatch):
+    pipeline = open_pipeline(model, "paddle-eager")
+    plain = open_pipeline(model, "paddle-eager", passes=())
+    for each in (pipeline, plain):
+        each.build(32, 32)
+    runs = count_runs(pipeline, monkeypatch)
+    session, wanted = (each._denoiser.component._session for each in (pipeline, plain))
+    for feeds, more in (
+        (make_feeds([801, 801]), 1),
+        (make_feeds([801, 801]), 0),
+        (make_feeds([401, 801]), 1),  # a new timestep, in the first row alone
+        (make_feeds([801, 201]), 1),
+        (make_feeds([201, 801]), 0),  # in another order
+        (make_feeds([401, 401]), 1),  # not since the prologue ran with others
+        (make_feeds([201, 801]), 1),
+        (make_feeds([801, 801], seed=1), 1),  # a new prompt
+        (make_feeds([201, 801]), 0),  # the one before, as under true guidance
+        (make_feeds([801, 801], seed=1), 0),
+        (make_feeds([801, 801], seed=2), 1),
+        (make_feeds([801, 801], seed=1), 0),
+        (make_feeds([201, 801]), 1),  # two are kept
+    ):
+        before = len(runs)
+        given, reference = session.run(**feeds), wanted.run(**feeds)
+        assert len(runs) - before == more, feeds["timestep"]
+        for name, array in given.items():
+            error = np.abs(array - reference[name]).max() / np.abs(reference[name]).max()
+            assert error <= 1e-5
+
+
 def test_a_callback_that_changes_the_conditioning_is_heeded(model, monkeypatch):
     def forget(pipeline, index, timestep, tensors):
         return {"prompt_embeds": 0 * tensors["prompt_embeds"]} if index == 1 else {}
