@@ -1,11 +1,14 @@
-"""Paddle is imported in the library's quiet way, before any test module imports it."""
+"""What every test starts with: its core, Paddle imported in the library's quiet way, its cache."""
 
 import os
 
 import pytest
 from git_history import is_ancestor, name_lack_of_history
+from worker_core import take_one_core
 
-import fastdeploy_diffusion.paddle_runtime  # noqa: F401
+take_one_core()
+
+import fastdeploy_diffusion.paddle_runtime  # noqa: E402, F401
 
 # Fixtures for every room. A fixture that a test module imports would be made again for it, also one
 # of the session.
@@ -14,6 +17,7 @@ pytest_plugins = [
     "tiny_checkpoint",
     "tiny_flux",
     "tiny_sdxl",
+    "small_presets",  # made like tiny_flux
     "user_distribution",
 ]
 

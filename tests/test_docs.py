@@ -5,8 +5,10 @@ import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -86,11 +88,21 @@ def needs_readers_files(words: list[str]) -> bool:
 
 
 RUNS = [
-    pytest.param(words, id=" ".join(words))
+    (page, words)
     for page in PAGES_TO_RUN
     for words in own_commands(page)
     if not needs_readers_files(words)
 ]
+# These build again and again, or run often: they are run on small models under the presets' names,
+# and on the models in the box where published figures are checked.
+LONG = {"bench", "build", "explain", "passes", "tune"}
+
+
+def list_runs(is_chosen: Callable[[str], bool]) -> list[Any]:
+    """The commands to run, as parameters of a test; ``is_chosen`` gets the name of each."""
+    return [
+        pytest.param(page, words, id=" ".join(words)) for page, words in RUNS if is_chosen(words[0])
+    ]
 
 
 @pytest.fixture
@@ -175,9 +187,41 @@ def test_python_blocks_run(page, folder, readers_folders, capsys):
                 assert capsys.readouterr().out == block.output
 
 
+@pytest.fixture(scope="session")
+def own_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def page_cache(page, own_folder, monkeypatch):
+    """A cache of its own for the page that shows how to empty it; the others share theirs."""
+    if page.name == "cache.md":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(own_folder))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", RUNS)
-def test_commands_run(words, folder):
+@pytest.mark.parametrize(("page", "words"), list_runs(lambda name: name not in LONG))
+def test_commands_run(page, words, folder, page_cache):
+    run_command(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "words"), list_runs(lambda name: name in LONG))
+def test_long_commands_run_on_small_models(page, words, folder, page_cache, small_presets):
+    once = list(words)
+    if "--runs" in once:
+        once[once.index("--runs") + 1] = "1"
+    run_command(once)
+
+
+@pytest.mark.slow
+@pytest.mark.figures
+@pytest.mark.parametrize(("page", "words"), list_runs(lambda name: name in LONG))
+def test_long_commands_run(page, words, folder, page_cache):
+    run_command(words)
+
+
+def run_command(words):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
     if "--output" in words:

@@ -83,6 +83,7 @@ def test_a_dead_one_that_is_asked_again_is_still_told(tmp_path):
                 child.open(TASK)
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends after its command")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_busy_one_ends_with_its_parent(tmp_path, how):

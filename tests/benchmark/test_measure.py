@@ -99,6 +99,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.serial
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, ctrl_c):
     # The parent is interrupted while the second case draws; its pictures so far stay.
     monkeypatch.setattr(findings, "draw_reference", lambda place, case: PICTURES)

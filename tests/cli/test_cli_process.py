@@ -40,6 +40,7 @@ def test_help_imports_nothing_heavy(tmp_path, word):
     assert HEAVY & set(modules.split()) == set()
 
 
+@pytest.mark.serial
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):
     # The event of the first step tells that the loop runs; nothing else is changed.
     code = (
