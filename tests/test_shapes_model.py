@@ -105,7 +105,7 @@ def test_diffusers_draws_the_same_pictures(pipeline):
         given = pipeline.text_to_image(prompt, seed=seed, **settings)
         generator = torch.Generator().manual_seed(seed)
         wanted = reference(prompt, generator=generator, **settings, **sizes).images
-        assert -10 * np.log10(np.mean((given - wanted) ** 2)) >= 45
+        assert -10 * np.log10(np.mean((given - wanted) ** 2)) >= 120  # 124 and more here
 
 
 def draw(shape: str, radius: int, colour: str = "red", background: str = "white") -> Image.Image:
