@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import transformers
+from character_maps import compile_characters
 from tokenizer_folders import SAMPLE
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -33,26 +34,51 @@ def train_pieces() -> tuple[tuple[str, float], ...]:
     )
 
 
-def make_reference() -> transformers.T5Tokenizer:
+def list_pieces(*, pads_with_one: bool = False) -> list[tuple[str, float]]:
+    """Pieces and scores; the first two may have changed places."""
+    padding, end, *others = train_pieces()
+    return [end, padding, *others] if pads_with_one else [padding, end, *others]
+
+
+def make_reference(
+    *, pads_with_one: bool = False, with_characters: bool = False
+) -> transformers.T5Tokenizer:
     """The tokenizer of transformers; its vocabulary has the sentinels at the end."""
     sentinels = [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
-    return transformers.T5Tokenizer(vocab=[*train_pieces(), *sentinels])
+    return transformers.T5Tokenizer(
+        vocab=[*list_pieces(pads_with_one=pads_with_one), *sentinels],
+        _spm_precompiled_charsmap=compile_characters() if with_characters else None,
+    )
 
 
-def write_t5_folder(folder: Path) -> Path:
+def write_t5_folder(folder: Path, **options: bool) -> Path:
     """Write ``tokenizer.json`` and what transformers writes beside it."""
-    make_reference().save_pretrained(folder)
+    make_reference(**options).save_pretrained(folder)
     return folder
 
 
-def write_sentencepiece(folder: Path, *, model_type: int = 1, unknown: int = UNKNOWN) -> Path:
-    """Write ``spiece.model`` alone, as SentencePiece does."""
+def write_sentencepiece(
+    folder: Path,
+    *,
+    model_type: int = 1,
+    unknown: int = UNKNOWN,
+    pads_with_one: bool = False,
+    with_characters: bool = False,
+    characters: bytes | None = None,
+) -> Path:
+    """Write ``spiece.model`` alone, as SentencePiece does; published ones map characters."""
     kinds = {"<pad>": CONTROL, "</s>": CONTROL, "<unk>": unknown}
     pieces = [
         _bytes(1, piece.encode()) + _float(2, score) + _number(3, kinds.get(piece, NORMAL))
-        for piece, score in train_pieces()
+        for piece, score in list_pieces(pads_with_one=pads_with_one)
     ]
     parts = [*(_bytes(1, each) for each in pieces), _bytes(2, _number(3, model_type))]
+    if with_characters:
+        characters = compile_characters()
+    if characters is not None:
+        # The name, and that a space is put before a text, and that others are taken out.
+        more = _bytes(1, b"nmt_nfkc"), _bytes(2, characters), _number(3, 1), _number(4, 1)
+        parts.append(_bytes(3, b"".join(more)))
     folder.mkdir(exist_ok=True)
     (folder / "spiece.model").write_bytes(b"".join(parts))
     return folder

@@ -3,14 +3,28 @@
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
-from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.errors import BadInputError, CheckpointError
+
+
+class NetworkConfig(Protocol):
+    """A config that says how many layers its network has.
+
+    Attributes:
+        stacks: The key that gives a number of layers, what their weights' names begin with before
+            a layer's index, and the number; stacks that hold others come first.
+    """
+
+    @property
+    def stacks(self) -> Sequence[tuple[str, str, int]]: ...  # noqa: D102 - see above
+
 
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=NetworkConfig)
 Family = Literal["sd1", "sd2", "sdxl", "flux"]
 
 # The components that have weights, by family.
@@ -52,7 +66,7 @@ class Checkpoint(ABC):
         return copy.deepcopy(dict(self._get(self._configs, component, "config")))
 
     def read_config(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
-        """Read a component's config as the network that it describes does.
+        """Read a component's config as what it describes does.
 
         Args:
             component: The component.
@@ -60,18 +74,46 @@ class Checkpoint(ABC):
 
         Raises:
             CheckpointError: As ``config``.
-            UnsupportedModelError: As ``read``; the message names the component's file.
+            BadInputError: As ``read``; the message names the component's file.
         """
         try:
             return read(self.config(component))
-        except UnsupportedModelError as error:
-            folder = self.folder(component)
-            place = self.path if folder is None else folder / "config.json"
-            raise UnsupportedModelError(
-                f"{place}: {error.problem}",
+        except BadInputError as error:
+            raise type(error)(
+                f"{self._find_config(component)}: {error.problem}",
                 allowed=error.allowed,
                 fix=error.fix or f"use the {component} that this model was published with",
             ) from error
+
+    def read_network(self, component: str, read: Callable[[dict[str, Any]], Network]) -> Network:
+        """Read the config of a component with weights, and compare its layers with those.
+
+        Nothing is made of them here: a config that asks for a million layers fails at once.
+
+        Args:
+            component: The component.
+            read: Refuses what is not implemented.
+
+        Raises:
+            CheckpointError: As ``config``, or the weights are of another number of layers.
+            BadInputError: As ``read``; the message names the component's file.
+        """
+        config = self.read_config(component, read)
+        source = self.tensors(component)
+        found = source.count_layers()
+        for key, name, count in config.stacks:
+            if found.get(name, 0) != count:
+                raise CheckpointError(
+                    f"{self._find_config(component)}: {key} makes {count} layers of {name}, and "
+                    f"{source.origin} has weights for {found.get(name, 0)}",
+                    fix="the config must be that of these weights: take the files of one model",
+                )
+        return config
+
+    def _find_config(self, component: str) -> Path:
+        folder = self.folder(component)
+        file = "scheduler_config.json" if component == "scheduler" else "config.json"
+        return self.path if folder is None else folder / file
 
     def tensors(self, component: str) -> TensorSource:
         """The component's weights under the names of diffusers and transformers.

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS, Checkpoint, Family
 from fastdeploy_diffusion.checkpoints.diffusers_keys import DIFFUSERS_RULES
-from fastdeploy_diffusion.checkpoints.json_object import read_json_object
 from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
 from fastdeploy_diffusion.checkpoints.weight_files import open_weight_files
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.show_value import show_value
 
 _SD = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _FLUX = "FluxPipeline"
@@ -102,7 +103,7 @@ def _read_pipeline_class(path: Path, index: Mapping[str, Any]) -> str:
     name = index.get("_class_name")
     if name not in _PIPELINES:
         raise UnsupportedModelError(
-            f"{path / 'model_index.json'}: _class_name = {name!r} is not implemented",
+            f"{path / 'model_index.json'}: _class_name = {show_value(name)} is not implemented",
             allowed=", ".join(_PIPELINES),
         )
     return str(name)
@@ -136,7 +137,7 @@ def _check_index(
     where = path / "model_index.json"
     if unknown := present.keys() - set(components) - _INERT_COMPONENTS:
         raise UnsupportedModelError(
-            f"{where}: component {min(unknown)!r} is not implemented",
+            f"{where}: component {show_value(min(unknown))} is not implemented",
             allowed=", ".join((*components, *sorted(_INERT_COMPONENTS))),
         )
     if absent := [name for name in components if name not in present]:
@@ -148,7 +149,7 @@ def _check_index(
     for name, class_name in CLASSES[family].items():
         if present[name] != class_name:
             raise UnsupportedModelError(
-                f"{where}: {name} of class {present[name]!r} is not implemented",
+                f"{where}: {name} of class {show_value(present[name])} is not implemented",
                 allowed=class_name,
                 fix=f"give a checkpoint whose {name} is a {class_name}",
             )

@@ -1,6 +1,8 @@
 """The one way in: from a path to a checkpoint."""
 
+import os
 import re
+import stat
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from fastdeploy_diffusion.checkpoints.weight_files import (
     SAFETENSORS_FIX,
 )
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.model_files import check_links, find_file, refuse_path
 
 _ALLOWED = "a diffusers folder with model_index.json, or one .safetensors file"
+# A model of a hub, by the rules that Hugging Face has for names.
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoint:
@@ -31,16 +36,15 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
         CheckpointError: The checkpoint is missing, damaged, unsafe (a pickle) or incomplete.
         UnsupportedModelError: A model of a kind that is not implemented.
     """
-    path = Path(path).expanduser()
+    given, path = os.fspath(path), _expand(path)
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", variant):
         raise CheckpointError(
             f"variant = {variant!r} cannot be part of a file name",
             allowed='letters, digits, "_" and "-", as in "fp16"',
         )
-    if path.is_dir():
+    mode = _look_at(path, given)
+    if stat.S_ISDIR(mode):
         return _open_folder(path, variant)
-    if not path.exists():
-        raise _explain_missing_path(path)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path} is refused; {PICKLE_REASON}", allowed=_ALLOWED, fix=SAFETENSORS_FIX
@@ -61,10 +65,37 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
     return SingleFile(path)
 
 
+def _expand(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise CheckpointError(
+            f"{str(path)[:200]!r} begins with {user[:200]!r}, and there is no such user",
+            allowed=_ALLOWED,
+            fix="write ~/ for your own home folder",
+        ) from None
+
+
+def _look_at(path: Path, given: str) -> int:
+    """Give the mode of what a path leads to, which may be a folder."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        check_links(path)
+        raise _explain_missing_path(path, given) from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        check_links(path)
+        raise refuse_path(path, error) from None
+
+
 def _open_folder(path: Path, variant: str | None) -> Checkpoint:
-    if (path / "model_index.json").exists():
+    if find_file(path / "model_index.json"):
         return DiffusersFolder(path, variant)
-    found = sorted(entry.name for entry in path.iterdir())
+    try:
+        found = sorted(os.listdir(path))
+    except OSError as error:
+        raise refuse_path(path, error) from None
     singles = [name for name in found if name.endswith(".safetensors")]
     pickles = [name for name in found if name.endswith(PICKLE_SUFFIXES)]
     problem = f"{path} has no model_index.json"
@@ -81,17 +112,37 @@ def _open_folder(path: Path, variant: str | None) -> Checkpoint:
     raise CheckpointError(problem, allowed=_ALLOWED, fix=fix)
 
 
-def _explain_missing_path(path: Path) -> CheckpointError:
+def _explain_missing_path(path: Path, given: str) -> CheckpointError:
     missing = path.absolute()
     while not missing.parent.exists():
         missing = missing.parent
     parent = missing.parent
-    entries = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+    entries = _list_names(parent)
     similar = get_close_matches(missing.name, entries, n=5, cutoff=0.5)
     shown = f"similar: {', '.join(similar)}" if similar else f"it holds {len(entries)} other names"
+    problem = f"{path} does not exist: {parent} has no {missing.name!r} ({shown})"
+    # Where a folder of the owner's name is, or almost, it is a path with a mistake in it.
+    if similar or missing.name != path.parts[0] or not _HUB_NAME.fullmatch(given):
+        return CheckpointError(
+            problem,
+            allowed=_ALLOWED,
+            fix="correct model_path; models of a hub must be downloaded first: "
+            "`hf download OWNER/NAME --local-dir NAME`, or "
+            "`modelscope download --model OWNER/NAME --local_dir NAME`",
+        )
+    folder = path.name
     return CheckpointError(
-        f"{path} does not exist: {parent} has no {missing.name!r} ({shown})",
+        f"{problem}. It looks like the name of a model of a hub, and those must be downloaded "
+        "first",
         allowed=_ALLOWED,
-        fix="correct model_path; models of the Hugging Face Hub must be downloaded first, "
-        "for example with `hf download <name> --local-dir <folder>`",
+        fix=f"`hf download {given} --local-dir {folder}` from Hugging Face, or "
+        f"`modelscope download --model {given} --local_dir {folder}` from ModelScope; then give "
+        f'model_path="./{folder}", or --model ./{folder} on the command line',
     )
+
+
+def _list_names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # a file, or closed to us
+        return []

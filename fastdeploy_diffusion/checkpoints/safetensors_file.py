@@ -11,6 +11,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.model_files import find_file
 
 # How each stored dtype is mapped into memory. NumPy has no bfloat16: its bits come as uint16.
 STORAGE_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -56,6 +57,9 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Opening a pipe would wait for its other end.
+        if not find_file(path):
+            raise CheckpointError(f"{path} is missing", fix="download or export the weights again")
         try:
             self._identity = self._read_identity()
             self.status = path.stat()

@@ -121,6 +121,16 @@ class TensorSource:
     def __contains__(self, name: object) -> bool:
         return name in self._views
 
+    def count_layers(self) -> dict[str, int]:
+        """Count the layers that the names number: ``{"encoder.layers": 12}``."""
+        indexes: dict[str, set[str]] = {}
+        for name in self._views:
+            parts = name.split(".")
+            for place, part in enumerate(parts):
+                if part.isdecimal():
+                    indexes.setdefault(".".join(parts[:place]), set()).add(part)
+        return {name: len(found) for name, found in indexes.items()}
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor in PyTorch's layout (a linear weight is [out, in])."""
         return self._view(name).shape

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
-from fastdeploy_diffusion.checkpoints.json_object import read_json_object
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.model_files import check_links, find_file
+from fastdeploy_diffusion.show_value import show_value
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pdparams", ".pkl")
 PICKLE_REASON = "such files are pickles, and reading one can execute code hidden in it"
@@ -32,14 +34,15 @@ def open_weight_files(
     infix = "" if variant is None else f".{variant}"
     single = folder / f"{stem}{infix}.safetensors"
     index = folder / f"{stem}.safetensors.index{infix}.json"
-    if single.exists() and index.exists():
+    has_single, has_index = find_file(single), find_file(index)
+    if has_single and has_index:
         raise CheckpointError(
             f"{folder} holds the weights twice: {single.name} and {index.name} with its shards",
             fix="remove one of the two",
         )
-    if index.exists():
+    if has_index:
         return _open_shards(index, root)
-    if single.exists():
+    if has_single:
         return [SafetensorsFile(single)]
     raise _explain_missing_weights(folder, stem, single)
 
@@ -55,7 +58,7 @@ def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
         # An index is untrusted text: only plain names of neighbouring files are followed.
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
             raise CheckpointError(
-                f"{index}: {name!r} lies in {shard!r}",
+                f"{index}: {show_value(name)} lies in {show_value(shard)}",
                 allowed="the plain name of a .safetensors file beside the index",
             )
         names_by_shard.setdefault(shard, set()).add(name)
@@ -66,7 +69,7 @@ def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
 
 def _open_shard(index: Path, shard: str, names: set[str], root: Path) -> SafetensorsFile:
     path = index.parent / shard
-    if not path.exists():
+    if not find_file(path):
         raise CheckpointError(
             f"{path} is missing; {index.name} lists it", fix="download the missing shard"
         )
@@ -99,6 +102,7 @@ def _lies_within(path: Path, root: Path) -> bool:
 
 def _explain_missing_weights(folder: Path, stem: str, wanted: Path) -> CheckpointError:
     if not folder.is_dir():
+        check_links(folder)
         return CheckpointError(
             f"the component folder {folder} is missing",
             fix="download or export the whole checkpoint folder again",

@@ -1,9 +1,8 @@
 """Turns what pydantic refuses into one `ConfigError`: given, allowed, fix, and its place."""
 
-import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -12,6 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from fastdeploy_diffusion.config.layers import Layer
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.hints import find_hint
+from fastdeploy_diffusion.show_value import show_value
 from fastdeploy_diffusion.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _explain(
             fix=_suggest_option(model, path) or "correct the name, or remove the option",
         )
     return ConfigError(
-        place + (context.get("problem") or f"{name} is {_show(details['input'])}"),
+        place + (context.get("problem") or f"{name} is {show_value(details['input'])}"),
         allowed=context.get("allowed") or (field and field.description) or details["msg"],
         fix=context.get("fix") or _suggest_value(details, field),
     )
@@ -141,12 +141,3 @@ def _find_section(model: "type[ConfigSection]", path: Sequence[str]) -> "type[Co
 
 def _find_field(model: "type[ConfigSection]", path: Sequence[str]) -> FieldInfo | None:
     return _find_section(model, path[:-1]).model_fields.get(path[-1]) if path else None
-
-
-def _show(value: Any) -> str:
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 80
-    try:
-        return short.repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
-        return "a number too long to show"

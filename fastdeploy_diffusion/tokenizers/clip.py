@@ -23,6 +23,7 @@ class CLIPTokenizer:
     Attributes:
         max_length: Tokens per prompt, begin and end included (77).
         vocab_size: Number of known tokens, added ones included.
+        largest_id: Of all of them.
         bos_id: Id of the begin token.
         eos_id: Id of the end token.
         pad_id: Id of the padding: the end token in SD 1.x, "!" (0) in SD 2.x.
@@ -32,6 +33,7 @@ class CLIPTokenizer:
         self._tokenizer = files.tokenizer
         self.max_length = files.max_length
         self.vocab_size = files.tokenizer.get_vocab_size()
+        self.largest_id = max(files.tokenizer.get_vocab().values())
         self.bos_id, self.eos_id, self.pad_id = files.bos_id, files.eos_id, files.pad_id
 
     @classmethod

@@ -6,14 +6,15 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.model_files import check_links, damage, find_file, read_text
+from fastdeploy_diffusion.tokenizers.character_map import check_normalizer
 from fastdeploy_diffusion.tokenizers.options import (
     SPECIAL_TOKENS,
-    damage,
     read_added_tokens,
-    read_json,
     read_options,
-    read_text,
 )
+from fastdeploy_diffusion.tokenizers.texts import UNCOMMON_TEXT
 
 WORD_END = "</w>"
 
@@ -51,6 +52,7 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
             implemented.
     """
     if not folder.is_dir():
+        check_links(folder)
         raise CheckpointError(f"there is no tokenizer folder {folder}", allowed=_LAYOUTS)
     options = read_options(folder / "tokenizer_config.json")
     if options.added is None:
@@ -67,7 +69,7 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     added = options.added
     if added is None:
         added = read_added_tokens(folder / "added_tokens.json", names)
-    if (folder / "tokenizer.json").is_file():
+    if find_file(folder / "tokenizer.json"):
         frame = [named["bos_token"].content, named["eos_token"].content]
         tokenizer = _load_tokenizer(folder / "tokenizer.json", frame)
         if options.added is None:
@@ -88,8 +90,10 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
 
 def _load_tokenizer(file: Path, frame: list[str]) -> Tokenizer:
     """``tokenizer.json``: the library's own format, whole; truncation and padding are ours."""
+    check_normalizer(file, read_json_object(file).get("normalizer"))
     try:
         tokenizer = Tokenizer.from_str(read_text(file))
+        tokenizer.encode(UNCOMMON_TEXT)
     except Exception as error:  # the library raises nothing more specific
         raise damage(file, str(error)) from None
     model = tokenizer.model
@@ -122,9 +126,9 @@ def _build_tokenizer(folder: Path, unk: str, known: set[str]) -> Tokenizer:
     """``vocab.json`` and ``merges.txt``: OpenAI's format; ``known`` tokens need no merge."""
     vocab_file, merges_file = folder / "vocab.json", folder / "merges.txt"
     for file in (vocab_file, merges_file):
-        if not file.is_file():
+        if not find_file(file):
             raise CheckpointError(f"there is no {file}", allowed=_LAYOUTS)
-    vocab = read_json(vocab_file)
+    vocab = read_json_object(vocab_file)
     ids = vocab.values()
     if not all(type(index) is int for index in ids) or set(ids) != set(range(len(vocab))):
         raise damage(vocab_file, "token ids are not the numbers from 0 on")
@@ -158,7 +162,7 @@ def _read_merges(file: Path) -> list[tuple[str, str]]:
     """Pairs of symbols, most frequent first; the first line may be "#version: 0.2"."""
     merges = []
     # Not splitlines(): it also splits at characters that stand for bytes here.
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
+    for number, line in enumerate(read_text(file).replace("\r\n", "\n").split("\n"), start=1):
         if not line or line.startswith("#version"):
             continue
         pair = line.split(" ")

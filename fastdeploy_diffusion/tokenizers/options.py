@@ -1,6 +1,7 @@
 """The config files beside a CLIP vocabulary: special tokens, added tokens, length."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from tokenizers import AddedToken
 
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.model_files import damage, find_file
+from fastdeploy_diffusion.show_value import show_value
 
 _CONTEXT_LENGTH = 77  # of every published CLIP; folders without tokenizer_config.json rely on it
 _UNSET_LENGTH = int(1e30)  # transformers writes this where model_max_length was never set
@@ -67,7 +71,7 @@ def read_options(file: Path) -> TokenizerOptions:
         CheckpointError: the file is damaged, or sets an option that is not implemented.
     """
     options = TokenizerOptions()
-    for key, value in read_json(file).items():
+    for key, value in read_optional(file).items():
         if SPECIAL_TOKENS.get(key) or (key in SPECIAL_TOKENS and value is not None):
             options.named[key] = _parse_token(file, key, value)
         elif value is None or key in _INERT_OPTIONS:
@@ -83,7 +87,7 @@ def read_options(file: Path) -> TokenizerOptions:
             options.max_length = _parse_length(file, value)
         elif value not in _FIXED_OPTIONS.get(key, ()):
             raise CheckpointError(
-                f"{file}: {key} = {json.dumps(value)} is not implemented for CLIP",
+                f"{file}: {key[:80]} = {show_value(value)} is not implemented for CLIP",
                 allowed=" or ".join(map(json.dumps, _FIXED_OPTIONS.get(key, ()))),
                 fix="remove the key if the token ids do not depend on it",
             )
@@ -100,14 +104,16 @@ def _parse_token(file: Path, key: str, value: Any) -> AddedToken:
             return AddedToken(**flags)
     except (AttributeError, KeyError, TypeError):
         pass
-    raise damage(file, f"{key} is {json.dumps(value)}, not a token")
+    raise damage(file, f"{key} is {show_value(value)}, not a token")
 
 
 def _parse_id(file: Path, value: Any) -> int:
-    try:
+    """Read an id: a number in added_tokens.json, and a key, a text, in added_tokens_decoder."""
+    if type(value) is str and re.fullmatch(r"[0-9]{1,9}", value):
         return int(value)
-    except (TypeError, ValueError):
-        raise damage(file, f"the id of an added token is {json.dumps(value)}") from None
+    if type(value) is not int or not 0 <= value < 10**9:
+        raise damage(file, f"the id of an added token is {show_value(value)}")
+    return value
 
 
 def _parse_length(file: Path, value: Any) -> int:
@@ -115,7 +121,7 @@ def _parse_length(file: Path, value: Any) -> int:
         return _CONTEXT_LENGTH
     if type(value) is not int or not 3 <= value < 2**16:
         raise CheckpointError(
-            f"{file}: model_max_length is {json.dumps(value)}",
+            f"{file}: model_max_length is {show_value(value)}",
             allowed="an integer from 3 to 65535 (77 in every published CLIP)",
         )
     return value
@@ -131,35 +137,14 @@ def read_added_tokens(file: Path, special: set[str]) -> dict[int, AddedToken]:
         _parse_id(file, index): AddedToken(
             text, special=text in special, normalized=text not in special
         )
-        for text, index in read_json(file).items()
+        for text, index in read_optional(file).items()
     }
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_optional(file: Path) -> dict[str, Any]:
     """Read a JSON object; {} where there is no such file.
 
     Raises:
-        CheckpointError: the file holds something else.
+        CheckpointError: The file holds something else, or cannot be read.
     """
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(read_text(file))
-    except ValueError as error:
-        raise damage(file, f"it is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise damage(file, "it is not a JSON object")
-    return content
-
-
-def read_text(file: Path) -> str:
-    """Read UTF-8 text, or raise a CheckpointError that names the file."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise damage(file, str(error)) from None
-
-
-def damage(file: Path, problem: str) -> CheckpointError:
-    """Make the error for a file that cannot be what was published."""
-    return CheckpointError(f"{file} is damaged: {problem}", fix="download the file again")
+    return read_json_object(file) if find_file(file) else {}

@@ -4,16 +4,18 @@ The fields are those of ``sentencepiece_model.proto``; the encoding is described
 https://protobuf.dev/programming-guides/encoding.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.tokenizers.options import damage
+from fastdeploy_diffusion.model_files import damage, read_bytes
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _UNIGRAM, _UNKNOWN = 1, 2  # of the model types, and of the types of pieces
+_VARINT_BYTES = 10  # of a 64-bit number
 
 Field = tuple[int, int | bytes]
 
@@ -39,11 +41,12 @@ def read_sentencepiece(file: Path) -> SentencePieces:
     Raises:
         CheckpointError: It is damaged, or not a unigram model.
     """
+    data = read_bytes(file)
     vocabulary: list[tuple[str, float]] = []
     unknown_ids: list[int] = []
     characters, kind = b"", _UNIGRAM
     try:
-        for number, value in _read_fields(file.read_bytes()):
+        for number, value in _read_fields(data):
             if number == 1:
                 piece = dict(_read_fields(_as_bytes(value)))
                 if piece.get(3) == _UNKNOWN:
@@ -54,8 +57,10 @@ def read_sentencepiece(file: Path) -> SentencePieces:
                 kind = dict(_read_fields(_as_bytes(value))).get(3, _UNIGRAM)  # type: ignore[assignment]
             elif number == 3:
                 characters = _as_bytes(dict(_read_fields(_as_bytes(value))).get(2, b""))
-    except (OSError, ValueError, IndexError, KeyError, struct.error) as error:
+    except (ValueError, IndexError, KeyError, struct.error) as error:
         raise damage(file, f"it is no SentencePiece model ({error})") from None
+    if not all(math.isfinite(score) for _, score in vocabulary):
+        raise damage(file, "a piece's probability is not a number")
     if kind != _UNIGRAM:
         raise CheckpointError(f"{file} holds a model of the type {kind}", allowed="1, unigram")
     if len(unknown_ids) != 1:
@@ -87,13 +92,12 @@ def _read_fields(data: bytes) -> Iterator[Field]:
 
 def _read_varint(data: bytes, place: int) -> tuple[int, int]:
     """Read seven bits a byte, the lowest first, and give the place behind them."""
-    value = shift = 0
-    while True:
-        byte = data[place]
-        value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
+    value = 0
+    for index, byte in enumerate(data[place : place + _VARINT_BYTES]):
+        value |= (byte & 127) << 7 * index
         if byte < 128:
-            return value, place
+            return value, place + index + 1
+    raise ValueError(f"the number at byte {place} does not end")
 
 
 def _as_bytes(value: int | bytes) -> bytes:

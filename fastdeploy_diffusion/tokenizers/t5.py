@@ -23,6 +23,7 @@ class T5Tokenizer:
 
     Attributes:
         vocab_size: Number of known tokens, added ones included.
+        largest_id: Of all of them.
         eos_id: Id of the end token.
         pad_id: Id of the padding.
     """
@@ -31,6 +32,7 @@ class T5Tokenizer:
         self._tokenizer = tokenizer
         self.vocab_size = tokenizer.get_vocab_size()
         ids = tokenizer.get_vocab()
+        self.largest_id = max(ids.values())
         self.eos_id, self.pad_id = ids[END], ids[PADDING]
 
     @classmethod

@@ -5,8 +5,11 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.tokenizers.options import damage, read_text
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.model_files import check_links, damage, find_file, read_text
+from fastdeploy_diffusion.tokenizers.character_map import check_character_map, check_normalizer
 from fastdeploy_diffusion.tokenizers.sentencepiece_file import read_sentencepiece
+from fastdeploy_diffusion.tokenizers.texts import UNCOMMON_TEXT
 
 END, PADDING = "</s>", "<pad>"
 
@@ -25,10 +28,11 @@ def read_t5_tokenizer(folder: Path) -> Tokenizer:
         CheckpointError: A file is missing or damaged, or holds another kind of tokenizer.
     """
     if not folder.is_dir():
+        check_links(folder)
         raise CheckpointError(f"there is no tokenizer folder {folder}", allowed=_LAYOUTS)
-    if (folder / "tokenizer.json").is_file():
+    if find_file(folder / "tokenizer.json"):
         return _load_tokenizer(folder / "tokenizer.json")
-    if (folder / "spiece.model").is_file():
+    if find_file(folder / "spiece.model"):
         return _build_tokenizer(folder / "spiece.model")
     raise CheckpointError(
         f"{folder} has neither tokenizer.json nor spiece.model",
@@ -39,8 +43,10 @@ def read_t5_tokenizer(folder: Path) -> Tokenizer:
 
 def _load_tokenizer(file: Path) -> Tokenizer:
     """``tokenizer.json``: the library's own format, whole; truncation and padding are ours."""
+    check_normalizer(file, read_json_object(file).get("normalizer"))
     try:
         tokenizer = Tokenizer.from_str(read_text(file))
+        tokenizer.encode(UNCOMMON_TEXT)
     except Exception as error:  # the library raises nothing more specific
         raise damage(file, str(error)) from None
     if not isinstance(tokenizer.model, models.Unigram):
@@ -73,6 +79,8 @@ def _build_tokenizer(file: Path) -> Tokenizer:
         *pieces.vocabulary,
         *((each, 0.0) for each in _SENTINELS if each not in known),
     ]
+    if pieces.characters:
+        check_character_map(file, pieces.characters)
     try:
         tokenizer = Tokenizer(models.Unigram(vocabulary, pieces.unknown_id, byte_fallback=False))
         if pieces.characters:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +103,20 @@ def test_index_that_does_not_fit_is_refused(changes, kind, words, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"a": "\\ud800"}',
+        b'{"\\uDFFF": 1}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_damaged_json_is_refused_by_name(name, content, tmp_path):
     write_folder(tmp_path)
     (tmp_path / name).write_bytes(content)
@@ -124,6 +138,80 @@ def test_missing_file_is_named(name, tmp_path):
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match=f"{name} is missing"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "unet",
+        "unet/config.json",
+        f"unet/{STEM}.safetensors",
+        "scheduler/scheduler_config.json",
+    ],
+)
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("../../blobs/0123", "which does not exist"), (..., "which leads back to itself")],
+)
+def test_a_link_that_leads_nowhere_is_named(name, target, words, tmp_path):
+    """What a copied cache of a hub looks like without its blobs."""
+    write_folder(tmp_path)
+    place = tmp_path / name
+    target = place.name if target is ... else target
+    place.rename(tmp_path / "aside")
+    place.symlink_to(target)
+    with pytest.raises(CheckpointError, match=f"{place} is a link to {target}, {words}") as caught:
+        open_checkpoint(tmp_path)
+    assert "cp -rL" in caught.value.fix
+
+
+def test_a_shard_that_is_a_link_to_nowhere_is_named(tmp_path):
+    shard = shard_unet(write_folder(tmp_path))
+    shard.unlink()
+    shard.symlink_to("gone")
+    with pytest.raises(CheckpointError, match=f"{shard.name} is a link to gone, which does not"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", f"unet/{STEM}.safetensors"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_named_and_not_waited_for(name, make, tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name} is a .*, not a file"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_file_of_options_is_not_read_without_end(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    monkeypatch.setattr("fastdeploy_diffusion.model_files.MAX_BYTES", 30)
+    with pytest.raises(CheckpointError, match=r"model_index\.json is too large"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_config_with_other_numbers_of_layers_than_the_weights(tmp_path):
+    write_folder(tmp_path)
+    names = [f"text_model.encoder.layers.{index}.mlp.fc1.bias" for index in range(3)]
+    file = tmp_path / "text_encoder/model.safetensors"
+    write_tensors(file, dict.fromkeys(names, ONE))
+    checkpoint = open_checkpoint(tmp_path)
+
+    class Config:
+        stacks = (("num_hidden_layers", "encoder.layers", 3),)
+
+    assert checkpoint.read_network("text_encoder", lambda _: Config()).stacks == Config.stacks
+    for key, name, count in (
+        ("num_hidden_layers", "encoder.layers", 10**6),
+        ("num_hidden_layers", "encoder.layers", 2),
+        ("num_blocks", "encoder.blocks", 1),
+    ):
+        Config.stacks = ((key, name, count),)
+        found = 3 if name == "encoder.layers" else 0
+        words = rf"config\.json: {key} makes {count} layers of {name}, and .* for {found}"
+        with pytest.raises(CheckpointError, match=words):
+            checkpoint.read_network("text_encoder", lambda _: Config())
 
 
 def test_component_that_is_only_a_pickle_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """From a path to a checkpoint, and what is said when that cannot be."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +28,57 @@ def test_missing_path_names_what_is_near(tmp_path):
     assert "has no 'stable-difusion-v1-5' (similar: stable-diffusion-v1-5)" in str(error.value)
 
 
-def test_hub_name_is_told_to_be_downloaded(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name", ["runwayml/stable-diffusion-v1-5", "AI-ModelScope/stable-diffusion-v1-5", "a/B_c.d-1"]
+)
+def test_the_name_of_a_hub_prints_its_downloads(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="must be downloaded first"):
-        open_checkpoint("stabilityai/stable-diffusion-2-1")
+    folder = name.split("/")[1]
+    for given in (name, Path(name)):
+        with pytest.raises(
+            CheckpointError, match="looks like the name of a model of a hub"
+        ) as caught:
+            open_checkpoint(given)
+        fix = caught.value.fix
+        assert f"`hf download {name} --local-dir {folder}`" in fix
+        assert f"`modelscope download --model {name} --local_dir {folder}`" in fix
+        assert f'model_path="./{folder}"' in fix
+        assert f"--model ./{folder}" in fix
+
+
+@pytest.mark.parametrize(
+    "path", ["models/v1-5", "./runwayml/v1-5", "a/b/c", "/runwayml/v1-5", "mdoels/v1-5", "v1-5"]
+)
+def test_a_mistaken_path_is_no_name_of_a_hub(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(CheckpointError, match="does not exist") as caught:
+        open_checkpoint(path)
+    assert "correct model_path" in caught.value.fix
+    assert "hf download OWNER/NAME" in caught.value.fix
+    assert "modelscope download --model OWNER/NAME" in caught.value.fix
+
+
+def test_a_path_that_the_system_refuses(tmp_path, monkeypatch):
+    for path in ("x" * 5000, "x/" * 5000, "nul\0inside", tmp_path / ("y" * 300)):
+        with pytest.raises(CheckpointError, match="cannot be opened") as caught:
+            open_checkpoint(path)
+        assert len(str(caught.value)) < 400
+    with pytest.raises(CheckpointError, match="no such user"):
+        open_checkpoint("~nobody-of-this-name/model")
+
+
+def test_links_that_lead_nowhere_as_a_model(tmp_path):
+    for name, target, words in (
+        ("gone", "no/where", "is a link to no/where, which does not exist"),
+        ("loop", "loop", "is a link to loop, which leads back to itself"),
+    ):
+        (tmp_path / name).symlink_to(target)
+        for path in (tmp_path / name, tmp_path / name / "inside"):
+            with pytest.raises(CheckpointError, match=f"{name} {words}") as caught:
+                open_checkpoint(path)
+            assert "cp -rL" in caught.value.fix
+            assert "--local-dir" in caught.value.fix
 
 
 def test_home_directory_is_expanded(tmp_path, monkeypatch):

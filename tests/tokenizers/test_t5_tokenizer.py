@@ -1,9 +1,18 @@
+import base64
 import json
+import math
+import struct
 import warnings
 
 import numpy as np
 import pytest
-from t5_tokenizer_folders import make_reference, write_sentencepiece, write_t5_folder
+from character_maps import CHARACTERS, compile_characters
+from t5_tokenizer_folders import (
+    make_reference,
+    train_pieces,
+    write_sentencepiece,
+    write_t5_folder,
+)
 from tokenizer_folders import write_tokenizer_json
 from tokenizer_texts import TEXTS, random_texts
 from tokenizers import Tokenizer, models
@@ -20,10 +29,23 @@ def test_there_are_enough_strings():
 
 
 @pytest.mark.parametrize("write", [write_t5_folder, write_sentencepiece])
-@pytest.mark.parametrize("max_length", [256, 17])
-def test_ids_equal_transformers(write, max_length, tmp_path):
-    ours, reference = T5Tokenizer.from_folder(write(tmp_path / "t5")), make_reference()
-    assert (ours.eos_id, ours.pad_id, ours.vocab_size) == (1, 0, len(reference))
+@pytest.mark.parametrize(
+    ("max_length", "options"),
+    [
+        (256, {}),
+        (17, {}),
+        (40, {"pads_with_one": True}),
+        (256, {"with_characters": True}),
+    ],
+)
+def test_ids_equal_transformers(write, max_length, options, tmp_path):
+    ours, reference = (
+        T5Tokenizer.from_folder(write(tmp_path / "t5", **options)),
+        make_reference(**options),
+    )
+    special = (0, 1) if options.get("pads_with_one") else (1, 0)
+    assert (ours.eos_id, ours.pad_id, ours.vocab_size) == (*special, len(reference))
+    assert ours.largest_id == len(reference) - 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
         encoded = ours.encode(ALL_TEXTS, max_length)
@@ -37,6 +59,62 @@ def test_ids_equal_transformers(write, max_length, tmp_path):
     assert encoded.input_ids.dtype == np.int64
     for text, row, expected in zip(ALL_TEXTS, encoded.input_ids, wanted, strict=True):
         assert row.tolist() == expected.tolist(), text
+
+
+@pytest.mark.parametrize("write", [write_t5_folder, write_sentencepiece])
+def test_characters_are_mapped(write, tmp_path):
+    tokenizer = T5Tokenizer.from_folder(write(tmp_path, with_characters=True))
+    written = [f"{key} on a {key} horse, {key}{key}" for key in CHARACTERS]
+    meant = [text.translate(str.maketrans(CHARACTERS)) for text in written]
+    given, wanted = tokenizer.encode(written, 60).input_ids, make_reference()(meant).input_ids
+    for text, row, expected in zip(written, given, wanted, strict=True):
+        assert row[: len(expected)].tolist() == expected, text
+        assert set(row[len(expected) :]) == {tokenizer.pad_id}
+    plain = T5Tokenizer.from_folder(write_sentencepiece(tmp_path / "plain"))
+    assert not np.array_equal(plain.encode(written, 60).input_ids, given)
+
+
+def test_a_map_of_characters_that_points_outside_of_itself_is_refused(tmp_path):
+    whole = compile_characters()
+    size = int.from_bytes(whole[:4], "little")
+    far = bytearray(whole)
+    far[4:8] = (1 << 30).to_bytes(4, "little")  # the first unit leads out of the trie
+    inside = compile_characters({"ａ": "猫"})
+    leaf = next(
+        place
+        for place in range(4, len(inside), 4)
+        if inside[place : place + 4] == (1 << 31).to_bytes(4, "little")
+    )
+    middle = bytearray(inside)
+    middle[leaf] = 1  # the second byte of 猫
+    for damaged in (
+        b"\1",
+        b"\0" * 4,
+        whole[:-1] + b"\xff",
+        whole[: size - 9],
+        (size - 1).to_bytes(4, "little") + whole[4:],
+        bytes(far),
+        bytes(middle),
+    ):
+        with pytest.raises(CheckpointError, match=r"spiece\.model is damaged: its map of char"):
+            T5Tokenizer.from_folder(write_sentencepiece(tmp_path / "t5", characters=damaged))
+        encoded = base64.b64encode(damaged).decode()
+        write_map(write_t5_folder(tmp_path / "json", with_characters=True), encoded)
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged: its map of char"):
+            T5Tokenizer.from_folder(tmp_path / "json")
+    write_map(tmp_path / "json", 7)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged: its map of char"):
+        T5Tokenizer.from_folder(tmp_path / "json")
+
+
+def write_map(folder, value):
+    """Replace the map of characters in a tokenizer.json, which may stand in a sequence."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "Precompiled", "precompiled_charsmap": value}],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
 def test_a_long_prompt_keeps_its_end_token_and_warns_with_what_was_cut(tmp_path):
@@ -87,7 +165,10 @@ def test_wrong_sentencepiece_models(tmp_path):
     with pytest.raises(CheckpointError, match="0 pieces for what is unknown"):
         T5Tokenizer.from_folder(write_sentencepiece(tmp_path, unknown=1))
     whole = write_sentencepiece(tmp_path).joinpath("spiece.model").read_bytes()
-    for damaged in (whole[:-3], b"version https://git-lfs.github.com/spec/v1\n", b"\xff" * 40):
+    no_number = whole.replace(struct.pack("<f", train_pieces()[9][1]), struct.pack("<f", math.nan))
+    damages = [whole[:-3], b"version https://git-lfs.github.com/spec/v1\n", no_number]
+    # A number that does not end was once read in quadratic time.
+    for damaged in (*damages, b"\xff" * 10_000_000):
         (tmp_path / "spiece.model").write_bytes(damaged)
         with pytest.raises(CheckpointError, match="is damaged"):
             T5Tokenizer.from_folder(tmp_path)
