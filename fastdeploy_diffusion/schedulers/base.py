@@ -105,10 +105,10 @@ class Scheduler(ABC, Generic[ConfigT]):
         # Half precision would overflow here: latents can start at 4096 times unit noise.
         output = np.asarray(model_output, dtype=np.float32)
         current = np.asarray(latents, dtype=np.float32)
-        if output.shape != self._output_shape(current.shape):
+        if output.shape != self.output_shape(current.shape):
             raise RequestError(
                 f"the denoiser returned {output.shape} for latents of {current.shape}",
-                allowed=str(self._output_shape(current.shape)),
+                allowed=str(self.output_shape(current.shape)),
                 fix="give step() the output for these latents, after classifier-free guidance",
             )
         return self._step(output, timestep, current, noise)
@@ -167,7 +167,8 @@ class Scheduler(ABC, Generic[ConfigT]):
             fix="change num_inference_steps",
         )
 
-    def _output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what the denoiser must return for latents of a shape."""
         return latents_shape
 
     @abstractmethod

@@ -5,8 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray
 from fastdeploy_diffusion.schedulers.config import SchedulerConfig
+
+_LEAST_NOISE = 1e-4  # share of it after the training; with less, there is nothing to denoise
 
 
 def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False) -> FloatArray:
@@ -18,11 +21,29 @@ def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False)
 
     Returns:
         ``(num_train_timesteps,)`` float32, falling from nearly 1.
+
+    Raises:
+        ConfigError: The betas are so small that nothing is noised, or so large that nothing is left
+            of the signal before the end.
     """
-    betas = make_betas(config)
-    if zero_terminal_snr:
-        betas = rescale_to_zero_terminal_snr(betas)
-    return _cumulate(1 - betas)
+    power = _cumulate(1 - make_betas(config))
+    if not (power[-1] > 0 and power[0] < 1 and power[-1] < 1 - _LEAST_NOISE):
+        raise ConfigError(
+            f"the betas leave a share of {power[-1]:g} of the signal after {len(power)} training "
+            f"timesteps, and {power[0]:g} after the first",
+            allowed="shares between 0 and 1 in float32",
+            fix="correct beta_start, beta_end, beta_schedule, trained_betas or "
+            "num_train_timesteps in scheduler_config.json",
+        )
+    if not zero_terminal_snr:
+        return power
+    if len(power) == 1:
+        raise ConfigError(
+            "rescale_betas_zero_snr=True with num_train_timesteps=1: the only timestep would be "
+            "pure noise",
+            fix="correct num_train_timesteps in scheduler_config.json",
+        )
+    return _cumulate(1 - rescale_to_zero_terminal_snr(make_betas(config)))
 
 
 def make_betas(config: SchedulerConfig) -> FloatArray:

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from fastdeploy_diffusion.schedulers.arrays import FloatArray
-from fastdeploy_diffusion.schedulers.config import SchedulerConfig
+from fastdeploy_diffusion.schedulers.config import Magnitude, SchedulerConfig, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class ThresholdingConfig(SchedulerConfig):
     """
 
     thresholding: bool = False
-    dynamic_thresholding_ratio: Annotated[float, Field(ge=0, le=1)] = 0.995
-    sample_max_value: float = 1.0
+    dynamic_thresholding_ratio: Share = 0.995
+    sample_max_value: Annotated[float, Field(ge=1, le=1e6)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ClippingConfig(ThresholdingConfig):
     """
 
     clip_sample: bool = True
-    clip_sample_range: float = 1.0
+    clip_sample_range: Magnitude = 1.0
     rescale_betas_zero_snr: bool = False
 
 

@@ -6,13 +6,14 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.scheduler_names import choose_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.config import read_config, unknown_option
 from fastdeploy_diffusion.schedulers.ddim import DDIMConfig, DDIMScheduler
 from fastdeploy_diffusion.schedulers.dpm_solver import DPMSolverScheduler
 from fastdeploy_diffusion.schedulers.registry import SCHEDULERS, find_scheduler_class
+from fastdeploy_diffusion.show_value import show_value
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ def create_scheduler(
 def _read_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Options that the file sets, without metadata; every key must be known to the family."""
     defaulted = config.get("_use_default_values", ())
+    if not isinstance(defaulted, (list, tuple)):
+        raise ConfigError(
+            f"scheduler option _use_default_values={show_value(defaulted)} is not supported",
+            allowed="a list of options",
+            fix="remove it from scheduler_config.json",
+        )
     options = {
         key: value
         for key, value in config.items()

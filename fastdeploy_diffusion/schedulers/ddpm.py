@@ -41,7 +41,8 @@ class DDPMScheduler(VariancePreservingScheduler[DDPMConfig]):
     def _plan(self, steps: int) -> TimestepArray:
         return space_timesteps(self.config, steps)
 
-    def _output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what the denoiser must return: twice the channels with a learned variance."""
         if not self.config.variance_type.startswith("learned"):
             return latents_shape
         return (latents_shape[0], 2 * latents_shape[1], *latents_shape[2:])

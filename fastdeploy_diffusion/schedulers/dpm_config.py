@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.schedulers.clipping import ThresholdingConfig
-from fastdeploy_diffusion.schedulers.config import FinalSigma, TimestepSpacing
+from fastdeploy_diffusion.schedulers.config import FinalSigma, Magnitude, TimestepSpacing
 from fastdeploy_diffusion.schedulers.dpm_update import AlgorithmType
 from fastdeploy_diffusion.schedulers.karras import KarrasConfig
 
@@ -43,7 +43,7 @@ class DPMSolverConfig(KarrasConfig, ThresholdingConfig):
     rescale_betas_zero_snr: bool = False
     use_lu_lambdas: Literal[False] | None = False
     use_flow_sigmas: Literal[False] | None = False
-    flow_shift: float | None = 1.0
+    flow_shift: Magnitude | None = 1.0
     use_dynamic_shifting: Literal[False] = False
     time_shift_type: Literal["exponential"] = "exponential"
 

@@ -1,5 +1,6 @@
 """DPM-Solver: multistep solvers of first to third order in the log signal-to-noise ratio."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -44,6 +45,13 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
     def __init__(self, config: DPMSolverConfig) -> None:
         check_combination(config)
         super().__init__(config, zero_terminal_snr=config.rescale_betas_zero_snr)
+        cleanest = -math.log(self.train_sigmas[0])
+        if config.lambda_min_clipped >= cleanest:
+            raise ConfigError(
+                f"lambda_min_clipped={config.lambda_min_clipped} leaves out every timestep",
+                allowed=f"less than {cleanest:g}, and -5.1 in published models",
+                fix="correct lambda_min_clipped in scheduler_config.json",
+            )
         self._outputs: list[FloatArray] = []  # newest first
 
     @property

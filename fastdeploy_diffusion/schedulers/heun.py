@@ -1,14 +1,12 @@
 """Heun: an Euler step, then a correction with the slope at its end, but for the last step."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise
-from fastdeploy_diffusion.schedulers.config import TimestepSpacing
+from fastdeploy_diffusion.schedulers.config import Beta, Magnitude, TimestepSpacing
 from fastdeploy_diffusion.schedulers.karras import KarrasConfig, karras_sigmas
 from fastdeploy_diffusion.schedulers.predictions import predict_clean_from_sigma
 from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler
@@ -28,11 +26,11 @@ class HeunConfig(KarrasConfig):
         clip_sample_range: Largest magnitude.
     """
 
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
     timestep_spacing: TimestepSpacing = "linspace"
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
+    clip_sample_range: Magnitude = 1.0
 
 
 @dataclass(frozen=True)

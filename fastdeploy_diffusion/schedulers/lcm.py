@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise
 from fastdeploy_diffusion.schedulers.clipping import ClippingConfig, clip_sample
-from fastdeploy_diffusion.schedulers.config import BetaSchedule
+from fastdeploy_diffusion.schedulers.config import (
+    Beta,
+    BetaSchedule,
+    Magnitude,
+    TrainingLength,
+)
 from fastdeploy_diffusion.schedulers.predictions import predict_clean
 from fastdeploy_diffusion.schedulers.variance_preserving import VariancePreservingScheduler
 
@@ -29,12 +32,12 @@ class LCMConfig(ClippingConfig):
         set_alpha_to_one: Kept for files that have it; no step of LCM goes below timestep 0.
     """
 
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
     beta_schedule: BetaSchedule = "scaled_linear"
     clip_sample: bool = False
-    original_inference_steps: Annotated[int, Field(gt=0)] = 50
-    timestep_scaling: float = 10.0
+    original_inference_steps: TrainingLength = 50
+    timestep_scaling: Magnitude = 10.0
     set_alpha_to_one: bool = True
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 
 import diffusers
 import numpy as np
@@ -128,7 +129,41 @@ def test_known_names_cover_the_diffusers_family():
         ({**SDXL, "beta_schedule": "cosine"}, None, ["'cosine'", "'squaredcos_cap_v2'"]),
         ({**SDXL, "timestep_spacing": "even"}, None, ["'even'", "'trailing'"]),
         ({**SDXL, "trained_betas": [0.1, 0.2]}, None, ["2 values", "1000"]),
-        ({**SDXL, "sigma_min": 0.0}, None, ["sigma_min=0.0", "greater than 0"]),
+        (
+            {**SDXL, "num_train_timesteps": 10**9},
+            None,
+            ["num_train_timesteps=1000000000", "100000"],
+        ),
+        ({**SDXL, "num_train_timesteps": True}, None, ["num_train_timesteps=True", "integer"]),
+        ({**SDXL, "num_train_timesteps": 1000.0}, None, ["num_train_timesteps=1000.0", "integer"]),
+        ({**SDXL, "num_train_timesteps": 20_000}, None, ["a share of 0 of the signal", "20000"]),
+        ({**SDXL, "beta_start": 0.02}, None, ["beta_start=0.02 is larger than beta_end=0.012"]),
+        ({**SDXL, "beta_start": -0.1}, None, ["beta_start=-0.1", "greater than 0"]),
+        ({**SDXL, "beta_start": math.nan}, None, ["beta_start=nan", "finite"]),
+        ({**SDXL, "beta_end": math.inf}, None, ["beta_end=inf", "finite"]),
+        ({**SDXL, "beta_end": 10**400}, None, ["beta_end=1000"]),
+        ({**SDXL, "beta_end": "0.012"}, None, ["beta_end='0.012'", "number"]),
+        ({**SDXL, "beta_end": 0.999}, None, ["a share of 0 of the signal", "beta_end"]),
+        (
+            {**SDXL, "beta_start": 1e-12, "beta_end": 1e-12},
+            None,
+            ["a share of 1 of the signal after 1000 training timesteps"],
+        ),
+        ({**SDXL, "steps_offset": 1000}, None, ["steps_offset=1000", "0 to 999"]),
+        ({**SDXL, "steps_offset": 10**400}, None, ["steps_offset=1000"]),
+        ({**SDXL, "sample_max_value": -math.inf}, "dpm-solver", ["sample_max_value=-inf"]),
+        ({**SDXL, "lambda_min_clipped": math.nan}, "dpm-solver", ["lambda_min_clipped=nan"]),
+        ({**SDXL, "clip_sample_range": 10**400}, "ddim", ["clip_sample_range=1000"]),
+        ({**SDXL, "timestep_scaling": 1e300}, "lcm", ["timestep_scaling=1e+300", "1000000"]),
+        ({**SDXL, "_use_default_values": 5}, None, ["_use_default_values=5", "a list"]),
+        (
+            {**SDXL, "num_train_timesteps": 1, "rescale_betas_zero_snr": True, "steps_offset": 0},
+            None,
+            ["rescale_betas_zero_snr=True with num_train_timesteps=1"],
+        ),
+        ({**SDXL, "sigma_min": 0.0}, None, ["sigma_min=0.0", "greater than"]),
+        ({**SDXL, "sigma_max": 1e30}, None, ["sigma_max=1e+30", "less than"]),
+        ({**SDXL, "sigma_min": 9.0, "sigma_max": 0.1}, None, ["sigma_min=9.0", "sigma_max=0.1"]),
         ({**SDXL, "original_inference_steps": 1001}, "lcm", ["1001", "1000"]),
     ],
 )
@@ -137,6 +172,18 @@ def test_what_is_not_implemented_is_refused_by_name(config, name, words):
         create_scheduler(config, name)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_no_clipping_of_the_log_snr_is_read_as_diffusers_writes_it():
+    config = {**SDXL, "lambda_min_clipped": -math.inf}
+    assert create_scheduler(config, "dpm-solver").config.lambda_min_clipped == -math.inf
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm-solver"])
+def test_a_karras_end_beyond_the_other_one(name):
+    scheduler = create_scheduler({**SDXL, "use_karras_sigmas": True, "sigma_min": 99.0}, name)
+    with pytest.raises(ConfigError, match="the smallest Karras noise level, 99, is above the la"):
+        scheduler.set_timesteps(4)
 
 
 def test_eta_belongs_to_ddim():

@@ -88,6 +88,11 @@ def test_noise_of_any_step():
         ({"time_shift_type": "quadratic"}, "quadratic"),
         ({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "exclude each other"),
         ({"max_image_seq_len": 256}, "are both 256"),
+        ({"shift": 0}, "shift=0 is not supported"),
+        ({"shift": 1e30}, r"shift=1e\+30"),
+        ({"base_shift": float("nan")}, "base_shift=nan"),
+        ({"max_shift": 10**400}, "max_shift=1000"),
+        ({"num_train_timesteps": 10**9}, "num_train_timesteps=1000000000"),
     ],
 )
 def test_what_is_not_implemented_is_refused_by_name(options, words):
@@ -99,6 +104,21 @@ def test_what_is_not_implemented_is_refused_by_name(options, words):
 def test_nonsense_steps_are_refused(steps):
     with pytest.raises(RequestError, match=f"num_inference_steps={steps}"):
         create_flow_scheduler(NAME).set_timesteps(steps)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_image_seq_len": 256, "max_image_seq_len": 257},
+        {"base_shift": 1.0, "max_shift": -5.0, "time_shift_type": "linear"},
+    ],
+)
+def test_a_shift_that_leaves_no_noise_levels(options):
+    """An exponent of 2,000 is no number, and a factor below zero makes less than no noise."""
+    scheduler = create_flow_scheduler({**NAME, "use_dynamic_shifting": True, **options})
+    scheduler.set_timesteps(4, image_tokens=256)
+    with pytest.raises(ConfigError, match="a picture of 4096 tokens is shifted by"):
+        scheduler.set_timesteps(4, image_tokens=4096)
 
 
 def test_one_step_cannot_be_stretched():
