@@ -2,18 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from paddle import Tensor, nn
 from paddle.nn import functional as F
+from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.attention import Attention
-from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.model_config import (
+    Factor,
+    LayerCount,
+    PerBlock,
+    Stack,
+    Width,
+    check_division,
+    read_config,
+)
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import read_sizes
+from fastdeploy_diffusion.show_value import show_value
 
 _EPS = 1e-6
+_COLOURS = 3
 _ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu",),
     "latents_mean": (None,),
@@ -27,17 +38,17 @@ _INERT = frozenset({"force_upcast"})
 class AutoencoderKLConfig:
     """The keys of an autoencoder's ``config.json`` that decide what it computes."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    sample_size: int = 32
-    scaling_factor: float = 0.18215
-    shift_factor: float | None = None
+    in_channels: Width = 3
+    out_channels: Width = 3
+    down_block_types: PerBlock[str] = ("DownEncoderBlock2D",)
+    up_block_types: PerBlock[str] = ("UpDecoderBlock2D",)
+    block_out_channels: PerBlock[Width] = (64,)
+    layers_per_block: LayerCount = 1
+    latent_channels: Width = 4
+    norm_num_groups: Width = 32
+    sample_size: Width | tuple[Width, Width] = 32
+    scaling_factor: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.18215
+    shift_factor: Factor | None = None
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
@@ -50,14 +61,36 @@ class AutoencoderKLConfig:
         ):
             if getattr(self, key) != (block,) * blocks:
                 raise UnsupportedModelError(
-                    f"AutoencoderKLConfig: {key} = {getattr(self, key)!r} is not implemented",
+                    f"AutoencoderKLConfig: {key} = {show_value(getattr(self, key))} is not "
+                    "implemented",
                     allowed=f"{block!r} for each of the {blocks} block_out_channels",
                 )
+        name, widths = type(self).__name__, self.block_out_channels
+        if self.out_channels != _COLOURS:
+            raise UnsupportedModelError(
+                f"{name}: out_channels = {self.out_channels} is not implemented",
+                allowed=f"{_COLOURS}: red, green and blue",
+            )
+        check_division(name, "norm_num_groups", self.norm_num_groups, widths)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "AutoencoderKLConfig":
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
         return read_config(cls, raw, only=_ONLY, inert=_INERT)
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers, those that hold others first."""
+        blocks, key = len(self.block_out_channels), "layers_per_block"
+        stacks = [
+            Stack("block_out_channels", name, blocks)
+            for name in ("encoder.down_blocks", "decoder.up_blocks")
+        ]
+        for block in range(blocks):
+            down, up = f"encoder.down_blocks.{block}", f"decoder.up_blocks.{block}"
+            stacks.append(Stack(key, f"{down}.resnets", self.layers_per_block))
+            stacks.append(Stack(key, f"{up}.resnets", self.layers_per_block + 1))
+        return stacks
 
     @property
     def downscale(self) -> int:

@@ -2,17 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
+from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.models.attention import split_heads
-from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.model_config import (
+    Epsilon,
+    HeadCount,
+    LayerCount,
+    Stack,
+    VocabularySize,
+    Width,
+    check_division,
+    read_config,
+)
 from fastdeploy_diffusion.models.sizes import read_sizes
 from fastdeploy_diffusion.models.transformers_keys import INERT_KEYS
+from fastdeploy_diffusion.show_value import show_value
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("clip_text_model",),
@@ -26,33 +37,35 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 class CLIPTextConfig:
     """The keys of a text encoder's ``config.json`` that decide what it computes."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    projection_dim: int = 512
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
+    vocab_size: VocabularySize = 49408
+    hidden_size: Width = 512
+    intermediate_size: Width = 2048
+    projection_dim: Width = 512
+    num_hidden_layers: LayerCount = 12
+    num_attention_heads: HeadCount = 8
+    max_position_embeddings: Width = 77
     hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    eos_token_id: int = 49407
+    layer_norm_eps: Epsilon = 1e-5
+    eos_token_id: Annotated[int, Field(ge=0, lt=2**22)] = 49407
 
     def __post_init__(self) -> None:
         if self.hidden_act not in _ACTIVATIONS:
             raise UnsupportedModelError(
-                f"CLIPTextConfig: hidden_act = {self.hidden_act!r} is not implemented",
+                f"CLIPTextConfig: hidden_act = {show_value(self.hidden_act)} is not implemented",
                 allowed=", ".join(_ACTIVATIONS),
             )
-        if self.hidden_size % self.num_attention_heads:
-            raise UnsupportedModelError(
-                f"CLIPTextConfig: hidden_size {self.hidden_size} does not divide among "
-                f"num_attention_heads = {self.num_attention_heads}"
-            )
+        name, heads = type(self).__name__, self.num_attention_heads
+        check_division(name, "num_attention_heads", heads, (self.hidden_size,))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
         return read_config(cls, raw, only=_ONLY, inert=INERT_KEYS)
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers."""
+        return [Stack("num_hidden_layers", "encoder.layers", self.num_hidden_layers)]
 
 
 class CLIPTextOutput(NamedTuple):

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.model_config import (
+    BlockCount,
+    HeadCount,
+    Stack,
+    Width,
+    read_config,
+)
 
 _ONLY: dict[str, tuple[Any, ...]] = {"patch_size": (1,)}
 
@@ -14,20 +22,20 @@ _ONLY: dict[str, tuple[Any, ...]] = {"patch_size": (1,)}
 class FluxTransformer2DConfig:
     """The keys of a Flux transformer's ``config.json`` that decide what it computes."""
 
-    in_channels: int = 64
-    out_channels: int | None = None
-    num_layers: int = 19
-    num_single_layers: int = 38
-    attention_head_dim: int = 128
-    num_attention_heads: int = 24
-    joint_attention_dim: int = 4096
-    pooled_projection_dim: int = 768
+    in_channels: Width = 64
+    out_channels: Width | None = None
+    num_layers: BlockCount = 19
+    num_single_layers: BlockCount = 38
+    attention_head_dim: Annotated[int, Field(ge=1, le=1024)] = 128
+    num_attention_heads: HeadCount = 24
+    joint_attention_dim: Width = 4096
+    pooled_projection_dim: Width = 768
     guidance_embeds: bool = False
-    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+    axes_dims_rope: tuple[Width, Width, Width] = (16, 56, 56)
 
     def __post_init__(self) -> None:
         axes = self.axes_dims_rope
-        if len(axes) != 3 or any(dim % 2 or dim < 2 for dim in axes):
+        if any(dim % 2 for dim in axes):
             raise UnsupportedModelError(
                 f"FluxTransformer2DConfig: axes_dims_rope = {list(axes)} is not implemented",
                 allowed="three even numbers",
@@ -43,6 +51,14 @@ class FluxTransformer2DConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> "FluxTransformer2DConfig":
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
         return read_config(cls, raw, only=_ONLY)
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers."""
+        return [
+            Stack("num_layers", "transformer_blocks", self.num_layers),
+            Stack("num_single_layers", "single_transformer_blocks", self.num_single_layers),
+        ]
 
     @property
     def inner_dim(self) -> int:

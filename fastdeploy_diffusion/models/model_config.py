@@ -1,12 +1,47 @@
-"""Strict reading of a ``config.json``: every key is implemented, inert, or an error."""
+"""Strict reading of a ``config.json``: every key is implemented, inert, or an error.
+
+The types here carry the ranges of the numbers. They are far wider than any published model, and
+narrow enough that a network of these sizes can be sketched at once: a count of layers that is out
+of all proportion is refused before the first of them is made.
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
-from fastdeploy_diffusion.errors import UnsupportedModelError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.show_value import show_value
 
 Config = TypeVar("Config")
+Value = TypeVar("Value")
+
+LayerCount = Annotated[int, Field(ge=1, le=500)]
+BlockCount = Annotated[int, Field(ge=0, le=500)]  # of a kind that a network may do without
+HeadCount = Annotated[int, Field(ge=1, le=1024)]
+Width = Annotated[int, Field(ge=1, le=2**17)]  # channels, features of a token, groups
+VocabularySize = Annotated[int, Field(ge=1, le=2**22)]
+LatentSize = Annotated[int, Field(ge=1, le=2**13)]  # pixels of the latents in one direction
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[float, Field(ge=-1000, le=1000)]
+# Each more halves the resolution again.
+PerBlock = Annotated[tuple[Value, ...], Field(min_length=1, max_length=10)]
+
+
+class Stack(NamedTuple):
+    """Layers of one kind, one after the other.
+
+    Args:
+        key: The key of the config that gives their number.
+        name: What their weights' names begin with, before a layer's index: ``"encoder.layers"``.
+        layers: How many there are.
+    """
+
+    key: str
+    name: str
+    layers: int
 
 
 def read_config(
@@ -19,15 +54,17 @@ def read_config(
     """Turn a ``config.json`` mapping into the frozen dataclass ``cls``.
 
     Args:
-        cls: Dataclass whose fields are the keys with an implemented behaviour.
+        cls: Dataclass whose fields are the keys with an implemented behaviour. Their annotations
+            say of which type and in which range a value must be; a list is read as a tuple.
         raw: The parsed file. Keys that start with ``_`` are metadata.
         only: Known keys of which only the listed values are implemented.
         inert: Known keys that do not change what the network computes at inference.
 
     Raises:
+        CheckpointError: A value is of another type, or out of range.
         UnsupportedModelError: A key is unknown, or its value is not implemented.
     """
-    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = _list_fields(cls)  # type: ignore[arg-type]  # a class is hashable
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key.startswith("_") or key in inert:
@@ -36,21 +73,41 @@ def read_config(
             if _freeze(value) not in only[key]:
                 allowed = ", ".join(repr(choice) for choice in only[key])
                 raise UnsupportedModelError(
-                    f"{cls.__name__}: {key} = {value!r} is not implemented", allowed=allowed
+                    f"{cls.__name__}: {key} = {show_value(value)} is not implemented",
+                    allowed=allowed,
                 )
         elif key in fields:
-            values[key] = _freeze(value)
+            values[key] = _read_value(cls, key, _freeze(value), fields[key])
         else:
             raise UnsupportedModelError(
-                f"{cls.__name__}: unknown key {key!r} (= {value!r})",
-                allowed=", ".join(sorted(fields | set(only))),
+                f"{cls.__name__}: unknown key {show_value(key)} (= {show_value(value)})",
+                allowed=", ".join(sorted({*fields, *only})),
                 fix="its behaviour is not known here, so the picture could be wrong; remove the "
                 "key only if you know that the network does not depend on it",
             )
+    return cls(**values)
+
+
+@cache
+def _list_fields(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(cls, include_extras=True)
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return {
+        field.name: TypeAdapter(hints[field.name], config=strict)
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _read_value(cls: type[Any], key: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
     try:
-        return cls(**values)
-    except TypeError as error:
-        raise UnsupportedModelError(f"{cls.__name__}: {error}") from error
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        # Of a value that may be of several types, each type says why it is not of that type.
+        allowed = dict.fromkeys(each["msg"] for each in error.errors())
+        raise CheckpointError(
+            f"{cls.__name__}: {key} = {show_value(value)} makes no sense",
+            allowed="; or: ".join(allowed),
+        ) from None
 
 
 def per_block(key: str, value: Any, blocks: int) -> tuple[Any, ...]:
@@ -63,6 +120,20 @@ def per_block(key: str, value: Any, blocks: int) -> tuple[Any, ...]:
             allowed=f"one value, or {blocks} values",
         )
     return value
+
+
+def check_division(cls: str, key: str, divisor: int, widths: tuple[int, ...]) -> None:
+    """Refuse a number of groups or heads that does not divide each of some widths.
+
+    Raises:
+        UnsupportedModelError: Names the key, the number, and the width that it does not divide.
+    """
+    for width in widths:
+        if width % divisor:
+            raise UnsupportedModelError(
+                f"{cls}: {key} = {divisor} does not divide {width} channels",
+                allowed=f"a divisor of {', '.join(map(str, dict.fromkeys(widths)))}",
+            )
 
 
 def _freeze(value: Any) -> Any:

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.model_config import read_config
+from fastdeploy_diffusion.models.model_config import (
+    Epsilon,
+    HeadCount,
+    LayerCount,
+    Stack,
+    VocabularySize,
+    Width,
+    read_config,
+)
 from fastdeploy_diffusion.models.transformers_keys import INERT_KEYS
 
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -33,22 +43,22 @@ _INERT = INERT_KEYS | {
 class T5Config:
     """The keys of a T5 encoder's ``config.json`` that decide what it computes."""
 
-    vocab_size: int = 32128
-    d_model: int = 512
-    d_kv: int = 64
-    d_ff: int = 2048
-    num_layers: int = 6
-    num_heads: int = 8
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: VocabularySize = 32128
+    d_model: Width = 512
+    d_kv: Width = 64
+    d_ff: Width = 2048
+    num_layers: LayerCount = 6
+    num_heads: HeadCount = 8
+    relative_attention_num_buckets: Annotated[int, Field(ge=4, le=4096)] = 32
+    relative_attention_max_distance: Annotated[int, Field(ge=2, le=2**16)] = 128
+    layer_norm_epsilon: Epsilon = 1e-6
 
     def __post_init__(self) -> None:
         buckets, farthest = (
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
         )
-        if buckets < 4 or buckets % 4 or farthest <= buckets // 4:
+        if buckets % 4 or farthest <= buckets // 4:
             raise UnsupportedModelError(
                 f"T5Config: relative_attention_num_buckets = {buckets} with "
                 f"relative_attention_max_distance = {farthest} is not implemented",
@@ -60,3 +70,8 @@ class T5Config:
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
         # Left out, it is that of T5 1.0, which no Flux model has.
         return read_config(cls, {"feed_forward_proj": "relu", **raw}, only=_ONLY, inert=_INERT)
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers."""
+        return [Stack("num_layers", "encoder.block", self.num_layers)]

@@ -2,15 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.model_config import per_block, read_config
+from fastdeploy_diffusion.models.model_config import (
+    Epsilon,
+    HeadCount,
+    LatentSize,
+    LayerCount,
+    PerBlock,
+    Stack,
+    Width,
+    check_division,
+    per_block,
+    read_config,
+)
+from fastdeploy_diffusion.show_value import show_value
 
 # Height and width of the original, top and left of the crop, height and width of the target.
 SIZE_NUMBERS = 6
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
+_WAYS = ("down", "up")
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -54,38 +69,55 @@ class UNet2DConditionConfig:
     a name that the published files got wrong and that has to be read as they meant it.
     """
 
-    sample_size: int | tuple[int, int] | None = None
-    in_channels: int = 4
-    out_channels: int = 4
+    sample_size: LatentSize | tuple[LatentSize, LatentSize] | None = None
+    in_channels: Width = 4
+    out_channels: Width = 4
     flip_sin_to_cos: bool = True
-    freq_shift: int = 0
-    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int | tuple[int, ...] = 2
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    cross_attention_dim: int | tuple[int, ...] = 1280
-    transformer_layers_per_block: int | tuple[int, ...] = 1
-    attention_head_dim: int | tuple[int, ...] = 8
-    num_attention_heads: int | tuple[int, ...] | None = None
+    freq_shift: Annotated[int, Field(ge=0, le=1)] = 0
+    down_block_types: PerBlock[str] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: PerBlock[str] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    block_out_channels: PerBlock[Width] = (320, 640, 1280, 1280)
+    layers_per_block: LayerCount | PerBlock[LayerCount] = 2
+    norm_num_groups: Width = 32
+    norm_eps: Epsilon = 1e-5
+    cross_attention_dim: Width | PerBlock[Width] = 1280
+    transformer_layers_per_block: LayerCount | PerBlock[LayerCount] = 1
+    attention_head_dim: HeadCount | PerBlock[HeadCount] = 8
+    num_attention_heads: HeadCount | PerBlock[HeadCount] | None = None
     use_linear_projection: bool = False
     addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
-    projection_class_embeddings_input_dim: int | None = None
+    addition_time_embed_dim: Width | None = None
+    projection_class_embeddings_input_dim: Width | None = None
 
     def __post_init__(self) -> None:
         for key, known in (("down_block_types", _DOWN_BLOCKS), ("up_block_types", _UP_BLOCKS)):
             for block in per_block(key, getattr(self, key), self.blocks):
                 if block not in known:
                     raise UnsupportedModelError(
-                        f"UNet2DConditionConfig: {key} has {block!r}, which is not implemented",
+                        f"UNet2DConditionConfig: {key} has {show_value(block)}, which is not "
+                        "implemented",
                         allowed=", ".join(known),
                     )
-        for channels, heads in zip(self.block_out_channels, self.heads, strict=True):
-            if channels % heads:
+        name, widths = type(self).__name__, self.block_out_channels
+        check_division(name, "norm_num_groups", self.norm_num_groups, widths)
+        key = "num_attention_heads" if self.num_attention_heads else "attention_head_dim"
+        for width, heads in zip(widths, self.heads, strict=True):
+            check_division(name, key, heads, (width,))
+        if len(set(self.context_dims)) > 1:
+            raise UnsupportedModelError(
+                f"{name}: cross_attention_dim = {list(self.context_dims)} is not implemented",
+                allowed="the same width for all blocks: they read the same text",
+            )
+        for key, dim in (
+            ("block_out_channels", widths[0]),
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+        ):
+            # The exponents of a sinusoid's frequencies are divided by it.
+            if dim is not None and dim // 2 <= self.freq_shift:
                 raise UnsupportedModelError(
-                    f"UNet2DConditionConfig: {channels} channels do not divide among {heads} heads"
+                    f"{name}: {key} begins with {dim}, too narrow for sinusoids with freq_shift = "
+                    f"{self.freq_shift}",
+                    allowed=f"at least {2 * self.freq_shift + 2}",
                 )
         if self.addition_embed_type == "text_time" and not (
             self.addition_time_embed_dim and self.projection_class_embeddings_input_dim
@@ -93,6 +125,12 @@ class UNet2DConditionConfig:
             raise UnsupportedModelError(
                 "UNet2DConditionConfig: addition_embed_type 'text_time' needs "
                 "addition_time_embed_dim and projection_class_embeddings_input_dim"
+            )
+        if self.text_embeds_dim is not None and self.text_embeds_dim < 1:
+            raise UnsupportedModelError(
+                f"{name}: projection_class_embeddings_input_dim = "
+                f"{self.projection_class_embeddings_input_dim} leaves no room for a text beside "
+                f"{SIZE_NUMBERS} sizes of addition_time_embed_dim = {self.addition_time_embed_dim}"
             )
 
     @classmethod
@@ -104,9 +142,29 @@ class UNet2DConditionConfig:
             return read_config(cls, raw, only=only, inert=_INERT)
         raise UnsupportedModelError(
             "UNet2DConditionConfig: addition_embed_type = "
-            f"{raw['addition_embed_type']!r} is not implemented",
+            f"{show_value(raw['addition_embed_type'])} is not implemented",
             allowed="null, 'text_time'",
         )
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers, those that hold others first."""
+        levels = range(self.blocks)
+        stacks = [Stack("block_out_channels", f"{way}_blocks", self.blocks) for way in _WAYS]
+        depths = [("mid_block", self.depths[-1])]
+        for way, types in zip(_WAYS, (self.down_block_types, self.up_block_types), strict=True):
+            for position, kind in enumerate(types):
+                is_up = way == "up"
+                level = levels[-1 - position] if is_up else position
+                block = f"{way}_blocks.{position}"
+                layers = self.layers[level] + is_up
+                stacks.append(Stack("layers_per_block", f"{block}.resnets", layers))
+                if kind.startswith("CrossAttn"):
+                    depths.append((block, self.depths[level]))
+        return stacks + [
+            Stack("transformer_layers_per_block", f"{block}.attentions.0.transformer_blocks", depth)
+            for block, depth in depths
+        ]
 
     @property
     def text_embeds_dim(self) -> int | None:

@@ -11,8 +11,9 @@ from typing_extensions import Unpack
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
@@ -72,17 +73,19 @@ class FluxPipeline(CheckpointPredictor):
         )
         self._denoiser = FluxDenoiser(checkpoint, config)
         self._vae = VAEDecoder(checkpoint, config)
-        self._check_fit()
+        check_fit(checkpoint.path, *self._list_joints())
         self._limits = _read_limits(checkpoint, self._denoiser, self._vae)
         self._scheduler_config = checkpoint.config("scheduler")
         # Refuses a scheduler that is not implemented now, not at the first picture.
-        self._scheduler_name = type(create_flow_scheduler(self._scheduler_config)).__name__
+        scheduler = checkpoint.read_config("scheduler", create_flow_scheduler)
+        self._scheduler_name = type(scheduler).__name__
         self._components = (
             self._text_encoder.component,
             self._text_encoder_2.component,
             self._denoiser.component,
             self._vae.component,
         )
+        self._check_weights()
 
     @overload
     def text_to_image(
@@ -130,40 +133,42 @@ class FluxPipeline(CheckpointPredictor):
         """
         return super().text_to_image(prompt, *unnamed, **settings)
 
-    def _check_fit(self) -> None:
+    def _list_joints(self) -> tuple[Joint, ...]:
         transformer, vae = self._denoiser.config, self._vae.config
-        for what, given, name, wanted in (
-            (
-                "text_encoder_2 gives features",
+        return (
+            Joint(
+                "text_encoder_2 gives",
                 self._text_encoder_2.config.d_model,
-                "joint_attention_dim",
+                "numbers a token",
+                "transformer",
                 transformer.joint_attention_dim,
+                "joint_attention_dim",
             ),
-            (
-                "text_encoder gives features",
+            Joint(
+                "text_encoder gives",
                 self._text_encoder.config.hidden_size,
-                "pooled_projection_dim",
+                "numbers a text",
+                "transformer",
                 transformer.pooled_projection_dim,
+                "pooled_projection_dim",
             ),
-            (
-                "four latents of the vae are",
+            Joint(
+                "vae gives",
                 4 * vae.latent_channels,
-                "in_channels",
+                "numbers for four latents",
+                "transformer",
                 transformer.in_channels,
+                "in_channels",
             ),
-            (
-                "the transformer predicts tokens",
+            Joint(
+                "transformer gives",
                 transformer.outputs,
-                "in_channels",
+                "numbers a token",
+                "transformer",
                 transformer.in_channels,
+                "in_channels",
             ),
-        ):
-            if given != wanted:
-                raise UnsupportedModelError(
-                    f"{self._checkpoint.path}: {what} {given} wide, and the transformer's {name} "
-                    f"is {wanted}",
-                    fix="use the components of one text-to-image checkpoint",
-                )
+        )
 
     def _plan(self, request: GenerationRequest) -> FluxPlan:
         return plan_flux(request, self.config.defaults, self._limits)

@@ -9,6 +9,7 @@ from PIL import Image
 from typing_extensions import Unpack
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
@@ -57,6 +58,17 @@ class SDPipeline(UNetPipeline):
                 allowed="a UNet of Stable Diffusion 1.x or 2.x",
                 fix="use the components of one text-to-image checkpoint",
             )
+        self._check_joints(
+            Joint(
+                "text_encoder gives",
+                self._text_encoder.config.hidden_size,
+                "numbers a token",
+                "unet",
+                self._denoiser.config.context_dims[0],
+                "cross_attention_dim",
+            )
+        )
+        self._check_weights()
 
     @overload
     def text_to_image(

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 from typing_extensions import Unpack
 
-from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.errors import CheckpointError, RequestError
+from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
@@ -21,6 +22,7 @@ from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
 from fastdeploy_diffusion.predictors.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.show_value import show_value
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 _ZEROS = "force_zeros_for_empty_prompt"
@@ -49,11 +51,14 @@ class SDXLPipeline(UNetPipeline):
     def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
         config = read_config_argument(config, options)
         super().__init__(config, open_for("SDXLPipeline", config))
-        self._check_fit()
+        self._check_joints(*self._list_joints())
+        self._check_weights()
         self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)
         if not isinstance(self._has_zeros, bool):
             raise CheckpointError(
-                f"{self._checkpoint.path}: {_ZEROS} is {self._has_zeros!r}", allowed="true, false"
+                f"{self._checkpoint.path / 'model_index.json'}: {_ZEROS} is "
+                f"{show_value(self._has_zeros)}",
+                allowed="true, false",
             )
 
     @overload
@@ -115,34 +120,34 @@ class SDXLPipeline(UNetPipeline):
         )
         return self._text_encoder, self._text_encoder_2
 
-    def _check_fit(self) -> None:
+    def _list_joints(self) -> tuple[Joint, ...]:
         unet, first, second = self._denoiser.config, self._text_encoder, self._text_encoder_2
-        for what, given, name, wanted in (
-            (
-                "tokenizer_2 gives tokens,",
+        return (
+            Joint(
+                "tokenizer_2 gives",
                 second.tokenizer.max_length,
-                "tokenizer's number",
+                "tokens a text",
+                "tokenizer",
                 first.tokenizer.max_length,
+                "model_max_length",
             ),
-            (
-                "both text encoders give features, together as wide as",
+            Joint(
+                "text_encoder and text_encoder_2 together give",
                 first.config.hidden_size + second.config.hidden_size,
-                "UNet's cross_attention_dim",
+                "numbers a token",
+                "unet",
                 unet.context_dims[0],
+                "cross_attention_dim",
             ),
-            (
-                "text_encoder_2 sums up texts in",
+            Joint(
+                "text_encoder_2 gives",
                 second.pooled_dim,
-                "UNet's share for them in projection_class_embeddings_input_dim",
+                "numbers a text",
+                "unet",
                 unet.text_embeds_dim,
+                "projection_class_embeddings_input_dim without the sizes",
             ),
-        ):
-            if given != wanted:
-                raise UnsupportedModelError(
-                    f"{self._checkpoint.path}: {what} {given}, and the {name} is {wanted}",
-                    allowed="the base model of SDXL, and what was made of it",
-                    fix="use the components of one text-to-image checkpoint",
-                )
+        )
 
     def _plan(self, request: GenerationRequest) -> SDXLPlan:
         plan = plan_sdxl(request, self.config.defaults, self._limits, has_zeros=self._has_zeros)

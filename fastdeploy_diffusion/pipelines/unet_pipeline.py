@@ -11,6 +11,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
+from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
@@ -65,15 +66,31 @@ class UNetPipeline(CheckpointPredictor):
         if config.prediction_type is not None:
             self._scheduler_config["prediction_type"] = config.prediction_type
         # Refuses a scheduler that is not implemented now, not at the first picture.
-        scheduler = create_scheduler(self._scheduler_config, config.scheduler)
+        scheduler = checkpoint.read_config(
+            "scheduler", lambda _: create_scheduler(self._scheduler_config, config.scheduler)
+        )
         self._scheduler_name = type(scheduler).__name__
         if config.scheduler in SAMPLERS:
             self._scheduler_name += f" ({config.scheduler})"
+        latents = self._vae.config.latent_channels
+        self._check_joints(
+            Joint(
+                "unet gives",
+                self._denoiser.config.out_channels,
+                "channels",
+                type(scheduler).__name__,
+                scheduler.output_shape((1, latents, 1, 1))[1],
+                f"for latents of {latents}",
+            )
+        )
         self._components = (
             *(each.component for each in self._text_encoders),
             self._denoiser.component,
             self._vae.component,
         )
+
+    def _check_joints(self, *joints: Joint) -> None:
+        check_fit(self._checkpoint.path, *joints)
 
     @abstractmethod
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
@@ -143,9 +160,11 @@ class UNetPipeline(CheckpointPredictor):
         scale = vae.downscale
         if unet.in_channels != vae.latent_channels:
             raise UnsupportedModelError(
-                f"the UNet takes {unet.in_channels} channels, and latents have "
-                f"{vae.latent_channels}: an inpainting or depth model, perhaps",
+                f"{self._checkpoint.path}: vae gives latents of {vae.latent_channels} channels, "
+                f"and unet wants {unet.in_channels} (in_channels): an inpainting or depth model, "
+                "or they are not of one model",
                 allowed="text-to-image models",
+                fix="use the components of one text-to-image checkpoint",
             )
         size = unet.sample_size if unet.sample_size is not None else self.own_sample_size
         sizes = size if isinstance(size, tuple) else (size, size)

@@ -76,6 +76,11 @@ class CheckpointPredictor(DiffusionPredictor):
             each.close()
         self._embeddings.clear()
 
+    def _check_weights(self) -> None:
+        """Refuse weights that are not their networks': now, not at the first picture."""
+        for each in self._components:
+            each.check_weights()
+
     def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         if self._digest is None:
             self._digest = self._checkpoint.digest()

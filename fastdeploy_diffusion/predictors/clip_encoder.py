@@ -1,6 +1,7 @@
 """What the text encoders with CLIP's network have in common."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
@@ -41,8 +42,8 @@ class CLIPEncoder(PromptEncoder):
         model_class: type[CLIPTextModel] = CLIPTextModel,
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = checkpoint.read_config(name, CLIPTextConfig.from_dict)
-        _check_fit(tokenizer, self.config, name)
+        self.config = checkpoint.read_network(name, CLIPTextConfig.from_dict)
+        _check_fit(checkpoint.path, tokenizer, self.config, name)
         network = Network(
             lambda: model_class(self.config),
             checkpoint.config(name),
@@ -54,16 +55,16 @@ class CLIPEncoder(PromptEncoder):
         super().__init__(name, config, network, self.config.vocab_size)
 
 
-def _check_fit(tokenizer: CLIPTokenizer, config: CLIPTextConfig, name: str) -> None:
-    if tokenizer.vocab_size > config.vocab_size:
+def _check_fit(path: Path, tokenizer: CLIPTokenizer, config: CLIPTextConfig, name: str) -> None:
+    if tokenizer.largest_id >= config.vocab_size:
         raise UnsupportedModelError(
-            f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, the encoder "
-            f"{config.vocab_size}",
+            f"{path}: the tokenizer of {name} gives ids up to {tokenizer.largest_id}, and "
+            f"{name} knows {config.vocab_size} tokens: they are not of one model",
             fix="use the tokenizer of this checkpoint",
         )
     if tokenizer.max_length > config.max_position_embeddings:
         raise UnsupportedModelError(
-            f"the tokenizer of {name} gives {tokenizer.max_length} tokens, the encoder reads "
-            f"{config.max_position_embeddings}",
+            f"{path}: the tokenizer of {name} gives {tokenizer.max_length} tokens a text, and "
+            f"{name} reads {config.max_position_embeddings} (max_position_embeddings)",
             fix="correct model_max_length in tokenizer_config.json",
         )

@@ -195,6 +195,14 @@ class Component:
             if is_last:
                 session.close()
 
+    def check_weights(self) -> None:
+        """Refuse weights that are not the network's, before anything is built of them.
+
+        Raises:
+            CheckpointError: Lists what is missing, unexpected or of another shape.
+        """
+        self._network.check()
+
     def close(self) -> None:
         """Free the engine's memory; the next request builds again."""
         with self._lock:

@@ -33,7 +33,7 @@ class Denoiser:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
-        self.config = checkpoint.read_config("unet", UNet2DConditionConfig.from_dict)
+        self.config = checkpoint.read_network("unet", UNet2DConditionConfig.from_dict)
         generators: dict[str, Generator] = {"timestep": spread}
         if self.config.text_embeds_dim is not None:
             generators["time_ids"] = integers(0, _LARGEST_SIZE)

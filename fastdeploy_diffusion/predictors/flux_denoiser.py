@@ -32,7 +32,7 @@ class FluxDenoiser:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
-        self.config = checkpoint.read_config("transformer", FluxTransformer2DConfig.from_dict)
+        self.config = checkpoint.read_network("transformer", FluxTransformer2DConfig.from_dict)
         generators: dict[str, Generator] = {
             "timestep": lambda random, shape: random.random(shape),
             "img_ids": integers(0, 64),

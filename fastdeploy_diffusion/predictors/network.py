@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints import TensorSource, build_layer, build_skeleton
+from fastdeploy_diffusion.checkpoints import (
+    TensorSource,
+    build_layer,
+    build_skeleton,
+    check_weights,
+)
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
 
@@ -34,6 +39,14 @@ class Network:
     wrap: Callable[[Any], Any] = lambda layer: layer
     prefix: str = ""
     form: str = ""
+
+    def check(self) -> None:
+        """Refuse weights that are not the network's, by names and shapes; no value is read.
+
+        Raises:
+            CheckpointError: Lists what is missing, unexpected or of another shape.
+        """
+        check_weights(build_skeleton(self.make), self.source)
 
     def load(self) -> Any:
         """Make the layer with its weights, in eval mode.

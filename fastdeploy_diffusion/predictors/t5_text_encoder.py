@@ -31,11 +31,11 @@ class T5TextEncoder(PromptEncoder):
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: T5Tokenizer
     ) -> None:
         self.tokenizer = tokenizer
-        self.config = checkpoint.read_config("text_encoder_2", T5Config.from_dict)
-        if tokenizer.vocab_size > self.config.vocab_size:
+        self.config = checkpoint.read_network("text_encoder_2", T5Config.from_dict)
+        if tokenizer.largest_id >= self.config.vocab_size:
             raise UnsupportedModelError(
-                f"{checkpoint.path}: tokenizer_2 has {tokenizer.vocab_size} tokens, text_encoder_2 "
-                f"{self.config.vocab_size}",
+                f"{checkpoint.path}: tokenizer_2 gives ids up to {tokenizer.largest_id}, and "
+                f"text_encoder_2 knows {self.config.vocab_size} tokens: they are not of one model",
                 fix="use the tokenizer of this checkpoint",
             )
         network = Network(

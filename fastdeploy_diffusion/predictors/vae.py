@@ -28,7 +28,7 @@ class VAEDecoder:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
-        self.config = checkpoint.read_config("vae", AutoencoderKLConfig.from_dict)
+        self.config = checkpoint.read_network("vae", AutoencoderKLConfig.from_dict)
         self.component = Component(
             "vae_decoder",
             config.component("vae"),

@@ -132,7 +132,11 @@ def test_schnell_takes_no_guidance_scale(tiny_schnell):
 @pytest.mark.parametrize(
     ("component", "changes", "message"),
     [
-        ("text_encoder_2", {"d_model": 48}, "MODEL: text_encoder_2 gives features 48 wide"),
+        (
+            "text_encoder_2",
+            {"d_model": 48},
+            "MODEL: text_encoder_2 gives 48 numbers a token, and transformer wants 32 ",
+        ),
         (
             "text_encoder_2",
             {"feed_forward_proj": "relu"},
@@ -156,11 +160,16 @@ def test_a_wrong_t5_is_named(tiny_schnell, component, changes, message):
 
 def test_weights_of_another_t5_are_named(tiny_schnell, tmp_path):
     model = copy(tiny_schnell)
-    edit(model, "text_encoder_2", num_layers=1)
-    stderr = refuse("generate", "x", "--model", model, *QUICK, *SMALL)
+    edit(model, "text_encoder_2", d_ff=41)
+    stderr = refuse("generate", "x", "--model", model)
     assert f"error: {model}/text_encoder_2 does not fit T5EncoderModel" in stderr
-    assert "unexpected" in stderr
+    assert "6 of another shape" in stderr
+    assert "wi_0.weight: (40, 32) in the checkpoint, (41, 32) in the model" in stderr
     assert "\n  fix: " in stderr
+    edit(model, "text_encoder_2", num_layers=1)
+    stderr = refuse("generate", "x", "--model", model)
+    assert f"{model}/text_encoder_2/config.json: num_layers makes 1 layers" in stderr
+    assert f"{model}/text_encoder_2 has weights for 2" in stderr
 
 
 def test_a_missing_text_encoder_2_is_named(tiny_schnell):

@@ -72,8 +72,10 @@ def test_parity(options, seed, scale):
     [
         ("act_fn", "gelu"),
         ("down_block_types", ["AttnDownEncoderBlock2D"]),
-        ("up_block_types", []),
+        ("up_block_types", ["UpDecoderBlock2D"] * 2),
         ("latents_mean", [0.0]),
+        ("norm_num_groups", 7),
+        ("out_channels", 4),
         ("brand_new_key", 1),
     ],
 )

@@ -128,10 +128,11 @@ def test_parity(options, size, batch, seed, scale):
         ("time_cond_proj_dim", 256),
         ("layers_per_block", [1, 2]),
         ("attention_head_dim", 7),
+        ("norm_num_groups", 7),
+        ("cross_attention_dim", [8, 8, 8, 16]),
         ("brand_new_key", 1),
     ],
 )
 def test_what_is_not_implemented_is_named(key, value):
-    expected = "heads" if (key, value) == ("attention_head_dim", 7) else key
-    with pytest.raises(UnsupportedModelError, match=expected):
+    with pytest.raises(UnsupportedModelError, match=key):
         UNet2DConditionModel(UNet2DConditionConfig.from_dict({key: value}))
