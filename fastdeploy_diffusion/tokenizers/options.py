@@ -26,6 +26,8 @@ SPECIAL_TOKENS = {
     "cls_token": None,
     "mask_token": None,
 }
+# The library ignores others, but for a line on stdout.
+_FLAGS = {"content", "single_word", "lstrip", "rstrip", "normalized", "special"}
 # Keys of tokenizer_config.json that must have the value that CLIP has.
 _FIXED_OPTIONS: dict[str, tuple[Any, ...]] = {
     "add_bos_token": (True,),
@@ -100,7 +102,7 @@ def _parse_token(file: Path, key: str, value: Any) -> AddedToken:
     try:
         flags = {name: flag for name, flag in value.items() if name != "__type"}
         flags.setdefault("special", key != "added_tokens_decoder")
-        if flags["content"]:
+        if flags["content"] and flags.keys() <= _FLAGS:
             return AddedToken(**flags)
     except (AttributeError, KeyError, TypeError):
         pass

@@ -159,6 +159,16 @@ def test_wrong_folders(tmp_path):
         T5Tokenizer.from_folder(tmp_path)
 
 
+def test_a_vocabulary_without_a_piece_for_the_unknown(tmp_path):
+    """The library finds out at the first character that it does not know."""
+    file = write_t5_folder(tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["unk_id"] = None
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged"):
+        T5Tokenizer.from_folder(tmp_path)
+
+
 def test_wrong_sentencepiece_models(tmp_path):
     with pytest.raises(CheckpointError, match="type 2"):
         T5Tokenizer.from_folder(write_sentencepiece(tmp_path, model_type=2))

@@ -42,6 +42,11 @@ DAMAGES = {
         b"version https://git-lfs.github.com/spec/v1",
         b'{"pad_token": 3}',
         b'{"pad_token": null}',
+        b'{"pad_token": {"content": "!", "lstripped": true}}',
+        b'{"added_tokens_decoder": {"-1": "!"}}',
+        b'{"added_tokens_decoder": {"1.0": "!"}}',
+        b'{"pad_token": "\\ud800"}',
+        b'{"pad_token": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"pad_token": {"text": "!"}}',
         b'{"eos_token": ""}',
         b'{"added_tokens_decoder": {"x": "!"}}',
@@ -50,9 +55,19 @@ DAMAGES = {
         b'{"model_max_length": 2}',
         b'{"model_max_length": 77.5}',
     ],
-    "special_tokens_map.json": [b"{]", b'{"bos_token": []}', b'{"pad_token": "<pad>"}'],
-    "added_tokens.json": [b"{]", b'{"<new>": null}', b'{"<new>": 3}'],
-    "tokenizer.json": [b"", b"{}", b'{"model": {"type": "BPE"}}'],
+    "special_tokens_map.json": [
+        *(b"{]", b'{"bos_token": []}', b'{"pad_token": "<pad>"}'),
+        b'{"pad_token": ' + b'{"a":' * 100_000,
+    ],
+    "added_tokens.json": [
+        *(b"{]", b'{"<new>": null}', b'{"<new>": 3}', b'{"<new>": true}', b'{"<new>": 936.0}'),
+        b'{"<new>": 1000}',
+    ],
+    "tokenizer.json": [
+        *(b"", b"{}", b'{"model": {"type": "BPE"}}'),
+        b'{"model": ' + b"[" * 100_000,
+        b'{"model": "\\udfff"}',
+    ],
 }
 
 
@@ -113,6 +128,24 @@ def test_a_tokenizer_json_of_another_kind_is_refused(folder):
     write_tokenizer_json(folder, post_processor=byte_level)
     with pytest.raises(CheckpointError, match="post_processor"):
         CLIPTokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "merges.txt"])
+def test_a_link_that_leads_nowhere_is_named(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("gone")
+    with pytest.raises(CheckpointError, match=f"{name} is a link to gone, which does not exist"):
+        CLIPTokenizer.from_folder(folder)
+
+
+def test_a_length_that_was_never_set_is_that_of_clip(folder):
+    """transformers writes it as a number of 31 digits."""
+    config = sd1_config()["tokenizer_config.json"]
+    for given, length in ((int(1e30), 77), (16, 16)):
+        write_json(folder, {"tokenizer_config.json": {**config, "model_max_length": given}})
+        tokenizer = CLIPTokenizer.from_folder(folder)
+        assert tokenizer.max_length == length
+        assert tokenizer.encode([""]).input_ids.shape == (1, length)
 
 
 @pytest.mark.parametrize("section", ["truncation", "padding"])
