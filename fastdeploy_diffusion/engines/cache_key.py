@@ -15,8 +15,13 @@ from fastdeploy_diffusion.engines.cache import CacheKey
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.program import TensorSpec
 
-# The code that decides what is built, beside the versions of other packages.
-_CODE = ("models", "export", "passes", "engines", "program.py", "size_range.py")
+# What of this package decides nothing of a build. All other code does, or might: also what is new.
+_ASIDE = frozenset(
+    {
+        *("benchmark", "cli", "config", "configs", "schedulers", "tokenizers"),
+        *("images.py", "noise.py"),
+    }
+)
 
 
 def make_cache_key(
@@ -85,17 +90,22 @@ def make_plan_key(
     )
 
 
+def list_code(package: Path) -> list[Path]:
+    """List the files that may decide what is built, beside the versions of other packages.
+
+    Args:
+        package: The folder of this package.
+    """
+    files = package.rglob("*.py")
+    return sorted(file for file in files if file.relative_to(package).parts[0] not in _ASIDE)
+
+
 @functools.cache
 def _digest_code() -> str:
-    root = Path(__file__).parents[1]
+    package = Path(__file__).parents[1]
     content = hashlib.sha256()
-    files = [
-        file
-        for place in _CODE
-        for file in ([root / place] if place.endswith(".py") else (root / place).rglob("*.py"))
-    ]
-    for path in sorted(files):
-        content.update(f"{path.relative_to(root).as_posix()}\n".encode())
+    for path in list_code(package):
+        content.update(f"{path.relative_to(package).as_posix()}\n".encode())
         content.update(path.read_bytes())
     return content.hexdigest()
 

@@ -1,24 +1,16 @@
 """The cache of builds: found only if everything agrees, whole, and safe among processes."""
 
-import json
 import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines import cache_key
-from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
 from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE
-from fastdeploy_diffusion.engines.cache_key import make_cache_key
-from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CacheError
-from fastdeploy_diffusion.program import TensorSpec
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
 PROOF = {"relative_error": 1e-6}
@@ -177,88 +169,3 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
     with pytest.raises(CacheError, match="cannot be written") as caught, cache.lock(KEY):
         pass
     assert "cache_dir" in caught.value.fix
-
-
-def make_key(**changes):
-    given = {
-        "engine": create_engine("paddle"),
-        "spec": BuildSpec(Device("cpu")),
-        "component": "denoiser",
-        "signature": {"inputs": (TensorSpec("sample", (None, 4), "float32"),)},
-        "network": {"config": {"width": 4}, "weights": "1234"},
-    }
-    return make_cache_key(**{**given, **changes})
-
-
-def test_the_same_build_has_the_same_key():
-    assert make_key().digest == make_key().digest
-    assert make_key(spec=BuildSpec(Device("cpu"), threads=1)).digest == make_key().digest
-    json.dumps(make_key().ingredients)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"engine": create_engine("openvino")},
-        {"spec": BuildSpec(Device("cpu"), "bf16")},
-        {"component": "vae_decoder"},
-        {"signature": {"inputs": (TensorSpec("sample", (None, 5), "float32"),)}},
-        {"network": {"config": {"width": 5}, "weights": "1234"}},
-        {"network": {"config": {"width": 4}, "weights": "1235"}},
-    ],
-)
-def test_another_ingredient_is_another_key(changes):
-    assert make_key(**changes).digest != make_key().digest
-
-
-def test_another_version_code_or_processor_is_another_key(monkeypatch):
-    before = make_key().digest
-    with monkeypatch.context() as change:
-        change.setattr(cache_key, "_find_version", lambda package: "99")
-        assert make_key().digest != before
-    with monkeypatch.context() as change:
-        change.setattr(cache_key, "_digest_code", lambda: "other code")
-        assert make_key().digest != before
-    with monkeypatch.context() as change:
-        change.setattr(cache_key, "_identify", lambda *given: {"kind": "cpu", "machine": "other"})
-        assert make_key().digest != before
-    assert make_key().digest == before
-
-
-def test_a_target_stands_for_the_gpu_and_its_driver(monkeypatch):
-    def key(target):
-        spec = BuildSpec(Device("gpu", 7), target=target)
-        return make_key(engine=create_engine("tensorrt"), spec=spec)
-
-    # Any GPU of the architecture finds it, so that no GPU of this machine is asked.
-    monkeypatch.setenv("PATH", "")
-    before = key("sm86")
-    assert before.ingredients["device"]["target"] == "sm86"
-    assert key("sm89").digest != before.digest
-    for package in ("tensorrt", "tensorrt_rtx_cu12_bindings", "paddle2onnx"):
-        versions = {package: "99"}
-        with monkeypatch.context() as change:
-            change.setattr(cache_key, "_find_version", versions.get)
-            other = key("sm86")
-            change.setattr(cache_key, "_find_version", lambda package: None)
-            assert other.digest != key("sm86").digest
-
-
-def test_the_code_digest_sees_every_file(tmp_path, monkeypatch):
-    for name in ("engines/cache_key.py", "models/unet.py", "program.py", "size_range.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("first")
-    monkeypatch.setattr(cache_key, "__file__", str(tmp_path / "engines" / "cache_key.py"))
-    digest = cache_key._digest_code.__wrapped__
-    before = digest()
-    for name in ("models/unet.py", "program.py", "size_range.py"):
-        (tmp_path / name).write_text(f"second {name}")
-        assert digest() != before
-        before = digest()
-
-
-def test_a_gpu_that_cannot_be_identified_has_no_key(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    cache_key._identify.cache_clear()
-    with pytest.raises(CacheError, match="nvidia-smi"):
-        make_key(spec=replace(BuildSpec(Device("cpu")), device=Device("gpu", 7)))

@@ -1,5 +1,6 @@
 """Several processes and threads on one cache: nothing is lost, mixed or raised."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cache_stress import stress
+from file_powers import file_size_limit
 
 from fastdeploy_diffusion.engines import cache as cache_module
 from fastdeploy_diffusion.engines import file_lock
@@ -25,6 +27,7 @@ from fastdeploy_diffusion.engines.plan import (
     keep_plan,
     remember_unsafe,
 )
+from fastdeploy_diffusion.errors import CacheError
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
 PROOF = {"relative_error": 1e-6}
@@ -226,15 +229,17 @@ def test_a_fork_does_not_go_on_holding(tmp_path):
     assert subprocess.run(command, check=True, capture_output=True).stdout == b"True\n"
 
 
-def test_a_proof_is_recorded_whole_or_not_at_all(cache, monkeypatch):
+def test_a_proof_is_recorded_whole_or_not_at_all(cache):
     entry = keep(cache)
-    before = (entry.folder / ENTRY_FILE).read_bytes()
-
-    def look(self, to):
-        assert (entry.folder / ENTRY_FILE).read_bytes() == before
-        return replace(self, to)
-
-    replace = Path.replace
-    monkeypatch.setattr(Path, "replace", look)
-    cache.record_proof(entry, {"relative_error": 3e-7})
-    assert (entry.folder / ENTRY_FILE).read_bytes() != before
+    with (
+        file_size_limit(100),
+        pytest.raises(CacheError, match="no file may be as large"),
+        cache.read(KEY) as held,
+    ):
+        cache.record_proof(held, {"relative_error": 3e-7})
+    with cache.read(KEY) as found:
+        assert found.proof == PROOF
+    assert sorted(path.name for path in entry.folder.iterdir()) == ["artifact", ENTRY_FILE]
+    with (entry.folder / ENTRY_FILE).open() as reader, cache.read(KEY) as held:
+        cache.record_proof(held, {"relative_error": 3e-7})
+        assert json.load(reader)["proof"] == PROOF

@@ -3,6 +3,8 @@
 import itertools
 import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -217,3 +219,60 @@ def test_memory_holds_what_was_used_last(model):
     cache.keep(texts[4], signature, make_embedding(1, floats=2000))
     kept = [cache.find(text, signature) is not None for text in texts]
     assert kept == [True, False, True, True, False]
+
+
+def test_every_part_of_a_text_is_in_the_name_of_its_file(model, tmp_path):
+    encoder, other = (
+        open_pipeline(model, cache_dir=tmp_path, engine="paddle", threads=threads)._text_encoder
+        for threads in (1, 2)
+    )
+    text = Text(encoder.component, bytes([1]), Wanted("hidden_states", -1))
+    changes = {
+        "component": [other.component],
+        "input_ids": [bytes([2])],
+        "wanted": [Wanted("pooled", -1), Wanted("hidden_states", -2), Wanted("hidden_states")],
+    }
+    # What is new has no case yet.
+    assert Text._fields == tuple(changes)
+    assert Wanted._fields == ("output", "layer")
+    texts = [text, *(text._replace(**{name: to}) for name, all_ in changes.items() for to in all_)]
+    signature = encoder.signature()
+    cache = EmbeddingCache(0, EmbeddingFiles(tmp_path / EMBEDDINGS, limit=10**6))
+    for value, each in enumerate(texts):
+        cache.keep(each, signature, make_embedding(value))
+    found = [cache.find(each, signature).values[0, 0] for each in texts]
+    assert found == list(range(len(texts)))
+    # What the encoder is built for decides its numbers, too.
+    assert cache.find(text, encoder.signature(batch=1)) is None
+
+
+class Watched(np.ndarray):
+    """An array that notes how many threads ask for its size at once."""
+
+    inside, most = 0, 0
+
+    @property
+    def nbytes(self):
+        Watched.inside += 1
+        Watched.most = max(Watched.most, Watched.inside)
+        time.sleep(0.02)
+        Watched.inside -= 1
+        return 1024
+
+
+def test_threads_that_keep_at_once_take_turns(model):
+    encoder = open_pipeline(model, engine="paddle")._text_encoder
+    signature = encoder.signature()
+    cache = EmbeddingCache(limit=3 * 1024)
+    texts = [Text(encoder.component, bytes([index]), Wanted("pooled")) for index in range(8)]
+    values = np.zeros((1, 256), np.float32).view(Watched)
+    threads = [
+        threading.Thread(target=cache.keep, args=(text, signature, Embedding(values, None)))
+        for text in texts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Watched.most == 1
+    assert sum(cache.find(text, signature) is not None for text in texts) == 3
