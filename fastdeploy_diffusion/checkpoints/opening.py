@@ -121,22 +121,23 @@ def _explain_missing_path(path: Path, given: str) -> CheckpointError:
     similar = get_close_matches(missing.name, entries, n=5, cutoff=0.5)
     shown = f"similar: {', '.join(similar)}" if similar else f"it holds {len(entries)} other names"
     problem = f"{path} does not exist: {parent} has no {missing.name!r} ({shown})"
-    # Where a folder of the owner's name is, or almost, it is a path with a mistake in it.
-    if similar or missing.name != path.parts[0] or not _HUB_NAME.fullmatch(given):
-        return CheckpointError(
-            problem,
-            allowed=_ALLOWED,
-            fix="correct model_path; models of a hub must be downloaded first: "
-            "`hf download OWNER/NAME --local-dir NAME`, or "
-            "`modelscope download --model OWNER/NAME --local_dir NAME`",
-        )
-    folder = path.name
+    # Also at the end of a path: a configuration file's own folder stands before what it names.
+    name = "/".join(path.absolute().parts[-2:])
+    # Where the folder of an owner is, or almost, it is a path with a mistake in it.
+    may_be_hub = missing == path.absolute().parent and not similar and _HUB_NAME.fullmatch(name)
+    if not may_be_hub or path.suffix == ".safetensors":
+        name = "OWNER/NAME"
+    folder = name.split("/")[1]
+    if given == name:
+        problem += ". It looks like the name of a model of a hub"
+        advice = "download it first:"
+    else:
+        advice = "correct model_path; a model of a hub must be downloaded first:"
     return CheckpointError(
-        f"{problem}. It looks like the name of a model of a hub, and those must be downloaded "
-        "first",
+        problem,
         allowed=_ALLOWED,
-        fix=f"`hf download {given} --local-dir {folder}` from Hugging Face, or "
-        f"`modelscope download --model {given} --local_dir {folder}` from ModelScope; then give "
+        fix=f"{advice} `hf download {name} --local-dir {folder}` from Hugging Face, or "
+        f"`modelscope download --model {name} --local_dir {folder}` from ModelScope; then give "
         f'model_path="./{folder}", or --model ./{folder} on the command line',
     )
 

@@ -34,12 +34,12 @@ def test_missing_path_names_what_is_near(tmp_path):
 def test_the_name_of_a_hub_prints_its_downloads(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = name.split("/")[1]
-    for given in (name, Path(name)):
-        with pytest.raises(
-            CheckpointError, match="looks like the name of a model of a hub"
-        ) as caught:
+    for given, is_name in ((name, True), (Path(name), True), (tmp_path / name, False)):
+        with pytest.raises(CheckpointError, match=f"{name} does not exist") as caught:
             open_checkpoint(given)
+        assert ("looks like the name of a model of a hub" in caught.value.problem) == is_name
         fix = caught.value.fix
+        assert ("correct model_path" in fix) == (not is_name)
         assert f"`hf download {name} --local-dir {folder}`" in fix
         assert f"`modelscope download --model {name} --local_dir {folder}`" in fix
         assert f'model_path="./{folder}"' in fix
@@ -47,13 +47,14 @@ def test_the_name_of_a_hub_prints_its_downloads(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", ["models/v1-5", "./runwayml/v1-5", "a/b/c", "/runwayml/v1-5", "mdoels/v1-5", "v1-5"]
+    "path", ["models/v1-5", "a/b/c", "mdoels/v1-5", "v1-5", "owner/v1-5.safetensors", "-a/b"]
 )
 def test_a_mistaken_path_is_no_name_of_a_hub(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     with pytest.raises(CheckpointError, match="does not exist") as caught:
         open_checkpoint(path)
+    assert "hub" not in caught.value.problem
     assert "correct model_path" in caught.value.fix
     assert "hf download OWNER/NAME" in caught.value.fix
     assert "modelscope download --model OWNER/NAME" in caught.value.fix

@@ -94,6 +94,10 @@ def test_the_output_is_refused_before_the_model_is_opened():
         (["--model", "shaps"], r"no such preset.*\n  allowed: .*\n  fix: did you mean 'shapes'\?"),
         (["--model", "sd15"], r"'sd15' holds .* no model\n  allowed: .*\n  fix: --model FOLDER"),
         (["--model", "no/such"], r"no/such does not exist"),
+        (
+            ["--model", "a/sd"],
+            r"a/sd does not exist(.|\n)*--model a/sd --local_dir sd` from ModelScope",
+        ),
         (["--model", "a.ckpt"], r"a\.ckpt is refused; .*pickles"),
         (["--config", "bad.yaml"], r"bad\.yaml:2:1: unknown option 'engin'\n.*\n.*'engine'\?"),
         (["--config", "none.yaml"], r"none\.yaml: there is no such file"),
