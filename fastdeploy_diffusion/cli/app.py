@@ -297,8 +297,8 @@ def tune(
         from fastdeploy_diffusion.cli.tune import format_plans, tune_all
 
         options = {"engine": "auto", "device": device, "tokenizer_path": tokenizer}
-        plans = tune_all(load_config(model, config, options), width, height, runs)
-        print(format_plans(plans, as_json))
+        tuned = tune_all(load_config(model, config, options), width, height, runs)
+        print(format_plans(*tuned, as_json))
 
 
 @app.command()
@@ -325,8 +325,8 @@ def explain(
             "precision": precision,
             "tokenizer_path": tokenizer,
         }
-        report = explain_all(load_config(model, config, options), width, height)
-        print(format_explanation(report, as_json))
+        report, plans = explain_all(load_config(model, config, options), width, height)
+        print(format_explanation(report, plans, as_json))
 
 
 @app.command()

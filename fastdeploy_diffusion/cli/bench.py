@@ -22,7 +22,7 @@ def bench(
     context: typer.Context,
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE.yaml|PRESET", help="What to measure, but for what is given."),
+        typer.Option(metavar="FILE.yaml|PRESET", help="What to measure; options given here win."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")

@@ -81,7 +81,7 @@ def _describe_guidance(settings: dict[str, Any]) -> str:
 def describe_component(report: ComponentReport) -> list[str]:
     """Say on what a component runs, and how well that is proven, in cells."""
     if report.relative_error is not None:
-        proof = f"relative error {report.relative_error:.1e} (at most {report.tolerance:g})"
+        proof = f"proven to {report.relative_error:.0e} of the Paddle layer"
     elif report.unchecked:
         proof = f"not checked: {report.unchecked}"
     else:
@@ -89,7 +89,7 @@ def describe_component(report: ComponentReport) -> list[str]:
     if report.target:
         proof = f"for {report.target}, {proof}"
     if report.cached:
-        proof += ", from the cache"
+        proof += ", kept build"
     if report.fallback:
-        proof += ", not what was asked for"
+        proof += ", a fallback"
     return [report.name, report.engine, report.device, report.precision, proof]

@@ -1,75 +1,119 @@
 """``tune`` and ``explain``: what was measured here, and why each component runs as it does."""
 
 import json
+import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 
+from fastdeploy_diffusion.cli.candidates import WIDTH, format_plan
 from fastdeploy_diffusion.cli.pipeline import open_pipeline
+from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
+from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.request import GenerationRequest
 from fastdeploy_diffusion.predictors.result import PipelineReport
+
+Plans = Sequence[ComponentPlan | None]
 
 
 def tune_all(
     config: DiffusionConfig, width: int | None, height: int | None, runs: int
-) -> list[ComponentPlan]:
-    """Measure a pipeline's components; raises as `open_pipeline` and the pipeline's ``tune``."""
-    return open_pipeline(config).tune(height=height, width=width, runs=runs)
+) -> tuple[str, PipelineReport, list[ComponentPlan]]:
+    """Measure a pipeline's components, and say on stderr how far it is.
+
+    Returns:
+        Model and size, in words; what runs from now on; what was measured of each component.
+
+    Raises:
+        DiffusionError: As `open_pipeline` and the pipeline's ``tune``.
+    """
+    pipeline = open_pipeline(config)
+    size = pipeline.describe_request(GenerationRequest(prompt="", height=height, width=width))
+    try:
+        with show_progress("opening") as show:
+            plans = pipeline.tune(height=height, width=width, runs=runs, show=show)
+    except KeyboardInterrupt:
+        message = "the tuning is not finished; `explain` says which components were measured"
+        warnings.warn(message, UserWarning, stacklevel=2)
+        raise
+    report = pipeline.report
+    what = f"{report.model} ({report.family}), {size['width']} x {size['height']} pixels"
+    return f"{what}, medians of {runs} runs", report, plans
 
 
-def format_plans(plans: Sequence[ComponentPlan], as_json: bool) -> str:
+def format_plans(
+    what: str, report: PipelineReport, plans: Sequence[ComponentPlan], as_json: bool
+) -> str:
     """Lay out what was measured, for people or for programs."""
     if as_json:
         return json.dumps([asdict(plan) for plan in plans], indent=2)
-    lines = []
-    for plan in plans:
-        shapes = ", ".join(
-            f"{name} {' x '.join(map(str, shape))}" for name, shape in plan.shapes.items()
-        )
-        taken = {
-            plan.choose(precision, None)
-            for precision in {each.precision for each in plan.candidates}
-        }
-        rows = [
-            ["", str(each), *_describe_candidate(each), "taken" if each in taken else ""]
-            for each in plan.candidates
-        ]
-        lines += [f"{plan.component}: {shapes}", *align(rows)]
+    lines = [what]
+    for plan, component in zip(plans, report.components, strict=True):
+        lines += [f"{plan.component}, on {component.device}", *format_plan(plan, component)]
     return "\n".join(lines)
 
 
-def explain_all(config: DiffusionConfig, width: int | None, height: int | None) -> PipelineReport:
-    """Build a pipeline; raises as `open_pipeline` and the pipeline's ``build``."""
-    return open_pipeline(config).build(height=height, width=width)
+def explain_all(
+    config: DiffusionConfig, width: int | None, height: int | None
+) -> tuple[PipelineReport, Plans]:
+    """Build a pipeline; give what runs, and what `tune` has found for each component.
+
+    That is nothing at all where neither engine nor precision is left to it.
+
+    Raises:
+        DiffusionError: As `open_pipeline` and the pipeline's ``build``.
+    """
+    pipeline = open_pipeline(config)
+    report = pipeline.build(height=height, width=width)
+    is_open = "auto" in (config.engine, config.precision)
+    return report, pipeline.find_plans() if is_open else ()
 
 
-def format_explanation(report: PipelineReport, as_json: bool) -> str:
+def format_explanation(report: PipelineReport, plans: Plans, as_json: bool) -> str:
     """Say of every component what runs it, how well that is proven, and why nothing else does."""
     if as_json:
         return json.dumps(asdict(report), indent=2)
-    lines = [f"{report.model} ({report.family})"]
-    for each in report.components:
+    lines = [f"{report.model} ({report.family}), {report.scheduler}"]
+    for plan, each in zip_longest(plans, report.components):
         lines += align([describe_component(each)])
-        lines += [f"  {line}" for line in _explain(each)]
+        passes = ", ".join(f"{name} {count}" for name, count in each.passes.items() if count)
+        lines += _wrap(f"passes: {passes or 'none'}")
+        if each.fallback:
+            lines += _wrap(each.fallback)
+        lines += format_plan(plan, each) if plan and plan.candidates else _pass_over(each)
+    lines += _judge_tuning(report, plans) if plans else []
     if report.advice:
         lines.append(report.advice)
     return "\n".join(lines)
 
 
-def _describe_candidate(candidate: Candidate) -> list[str]:
-    if candidate.seconds is None:
-        return [candidate.refusal, ""]
-    return [f"{candidate.seconds:.4g} s", f"relative error {candidate.relative_error:.1e}"]
+def _pass_over(report: ComponentReport) -> list[str]:
+    return [
+        line
+        for name, reason in report.passed_over.items()
+        for line in _wrap(f"not {name}: {reason}")
+    ]
 
 
-def _explain(report: ComponentReport) -> list[str]:
-    passes = ", ".join(f"{name} {count}" for name, count in report.passes.items() if count)
-    lines = [f"passes: {passes or 'none'}"]
-    if report.measured_seconds is not None:
-        lines.append(f"one run took {report.measured_seconds:.4g} s when it was tuned")
-    if report.fallback:
-        lines.append(report.fallback)
-    return lines + [f"not {name}: {reason}" for name, reason in report.passed_over.items()]
+def _judge_tuning(report: PipelineReport, plans: Plans) -> list[str]:
+    """Say whether anything was measured, and what not."""
+    names = [each.name for each in report.components]
+    missing = [
+        name for name, plan in zip(names, plans, strict=True) if plan is None or not plan.candidates
+    ]
+    if not missing:
+        return []
+    if len(missing) < len(names):
+        return [f"the tuning is not finished, {', '.join(missing)} not measured: run tune again"]
+    return ["not tuned: auto goes by its order, and `tune` measures what is fastest here"]
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+_LONGEST = 400
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -52,6 +53,8 @@ class _Lines(logging.Handler):
 
     def _say(self, message: str) -> None:
         text = " ".join(message.split())
+        if len(text) > _LONGEST:
+            text = text[: _LONGEST - 1] + "…"
         if text not in self.texts:  # three networks fall back for one and the same reason
             self.texts.append(text)
             print(f"warning: {text}", file=sys.stderr)

@@ -89,7 +89,7 @@ def select_engine(
         if name == AUTO:
             return _choose(asked, options)
         asked = replace(asked, options=options.get(name, {}))
-        return Placement(_require_engine(name, asked), asked)
+        return Placement(require_engine(name, asked), asked)
     except EngineUnavailableError as error:
         unavailable = error
     if target is not None:
@@ -131,7 +131,7 @@ def replace_engine(failed: Placement, problem: str) -> Placement | None:
     instead = BuildSpec(Device("cpu"), "fp32", failed.spec.threads)
     if (failed.engine.name, failed.spec) == (FALLBACK_ENGINE, instead):
         return None
-    engine = _require_engine(FALLBACK_ENGINE, instead)
+    engine = require_engine(FALLBACK_ENGINE, instead)
     why = (
         f"{failed.engine.name} on {failed.spec} failed while it ran: {problem}. "
         f"{FALLBACK_ENGINE} on {instead} runs instead"
@@ -152,7 +152,7 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
     for precision in SAFER_PRECISIONS.get(failed.spec.precision, ()):
         instead = replace(failed.spec, precision=precision)
         try:
-            engine = _require_engine(failed.engine.name, instead)
+            engine = require_engine(failed.engine.name, instead)
         except EngineUnavailableError:
             continue
         why = (
@@ -183,7 +183,7 @@ def _choose(
     for name in AUTO_ORDER[asked.device.kind]:
         spec = replace(asked, options=options.get(name, {}))
         try:
-            engine = _require_engine(name, spec)
+            engine = require_engine(name, spec)
         except EngineUnavailableError as error:
             passed_over[name] = error.problem
             if error.fix:
@@ -196,7 +196,13 @@ def _choose(
     raise EngineUnavailableError(f"no engine can: {reasons}")
 
 
-def _require_engine(name: str, spec: BuildSpec) -> Engine:
+def require_engine(name: str, spec: BuildSpec) -> Engine:
+    """Give an engine that can build for a spec here.
+
+    Raises:
+        EngineUnavailableError: It cannot; the message says why.
+        ConfigError: There is no engine of this name.
+    """
     engine = create_engine(name)
     engine.require_build(spec)
     return engine

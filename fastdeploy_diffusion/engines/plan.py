@@ -108,8 +108,8 @@ class ComponentPlan:
         return {
             str(each): each.refusal
             or self.find_unsafe(each.engine, each.precision)
-            or f"{each.seconds:.4g} s, {(each.seconds or 0) / (chosen.seconds or 1):.2f} times "
-            f"the {chosen.seconds:.4g} s of {chosen}"
+            or f"{(each.seconds or 0) * 1e3:.3g} ms, "
+            f"{(each.seconds or 0) / (chosen.seconds or 1):.2f} times as long"
             for each in self.candidates
             if each != chosen and (precision or chosen.precision) in (AUTO, each.precision)
         }

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
@@ -69,6 +70,10 @@ class CheckpointPredictor(DiffusionPredictor):
             components=tuple(each.report for each in self._components),
             memory=self.config.memory,
         )
+
+    def find_plans(self) -> tuple[ComponentPlan | None, ...]:
+        """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
+        return tuple(each.find_plan() for each in self._components)
 
     def close(self) -> None:
         """Free the engines' memory; a later request builds again."""

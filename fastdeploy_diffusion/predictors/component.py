@@ -4,7 +4,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -227,13 +227,21 @@ class Component:
             raise CacheError(f"{self.name}: builds are not kept", fix="remove cache=False")
         return self.plan(signature).identify(self._cache.root)
 
-    def tune(self, signature: Signature, *, runs: int, sizes: Mapping[str, int]) -> ComponentPlan:
+    def tune(
+        self,
+        signature: Signature,
+        *,
+        runs: int,
+        sizes: Mapping[str, int],
+        show: Callable[[str], None],
+    ) -> ComponentPlan:
         """Measure every way to run this component, keep what was found, and go by it.
 
         Args:
             signature: What it is measured for.
             runs: How many runs are timed.
             sizes: As for `plan`.
+            show: Told of each way before it is tried.
 
         A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
 
@@ -250,6 +258,7 @@ class Component:
                 passes=self._pass_names,
                 cache=self._cache,
                 runs=runs,
+                show=show,
             )
             try:
                 plan = keep_plan(self._cache, self._plan_key(self._cache), plan)
@@ -293,7 +302,7 @@ class Component:
         is_open = AUTO in (choice.engine, choice.precision)
         # An engine that cannot run here, and has a fallback, has no plan.
         is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
-        plan = (measured or self._find_plan()) if is_planned else None
+        plan = (measured or self.find_plan()) if is_planned else None
         taken = None
         if plan and is_open:
             taken = plan.choose(choice.precision, self._pass_names, engine=choice.engine)
@@ -336,7 +345,8 @@ class Component:
             )
             warnings.warn(message, PassWarning, stacklevel=2)
 
-    def _find_plan(self) -> ComponentPlan | None:
+    def find_plan(self) -> ComponentPlan | None:
+        """Give what `tune` has found; ``None`` if it was not tuned here."""
         if self._cache is None:
             return None
         try:

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -197,8 +197,17 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         parts = self._list_parts(self._plan_picture(height, width))
         return [part.component.plan(part.signature) for part in parts]
 
+    @abstractmethod
+    def find_plans(self) -> tuple[ComponentPlan | None, ...]:
+        """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
+
     def tune(
-        self, height: int | None = None, width: int | None = None, *, runs: int = 5
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        runs: int = 5,
+        show: Callable[[str, int, int], None] | None = None,
     ) -> list[ComponentPlan]:
         """Measure every way to run each component for pictures of a size, and keep what was found.
 
@@ -209,6 +218,8 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             height: In pixels; the model's own if left out.
             width: In pixels; the model's own if left out.
             runs: How many runs are timed, after one that is not.
+            show: Called before each way that is tried, with what it is, the number of components
+                that are done, and the number of all.
 
         Returns:
             A plan for each component.
@@ -217,10 +228,18 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             RequestError: The model does not draw this size.
             ConfigError: There is no cache to keep the plan in.
         """
-        return [
-            part.component.tune(part.signature, runs=runs, sizes=part.sizes)
-            for part in self._list_parts(self._plan_picture(height, width))
-        ]
+        parts = self._list_parts(self._plan_picture(height, width))
+        plans: list[ComponentPlan] = []
+
+        def tell(what: str) -> None:
+            if show is not None:
+                show(what, len(plans), len(parts))
+
+        for part in parts:
+            plans.append(
+                part.component.tune(part.signature, runs=runs, sizes=part.sizes, show=tell)
+            )
+        return plans
 
     def cancel(self) -> None:
         """Stop what is running, before its next step; it raises `CancelledError`."""

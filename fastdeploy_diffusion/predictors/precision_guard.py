@@ -102,7 +102,7 @@ class PrecisionGuard:
             remember_unsafe(self.cache, self.make_key(self.cache), self.component, unsafe)
         except CacheError as error:
             message = (
-                f"{self.component}: it is not kept that {unsafe.precision} is not safe: "
+                f"{self.component}: could not record that {unsafe.precision} is unsafe: "
                 f"{error.in_one_line}"
             )
             warnings.warn(message, CacheWarning, stacklevel=2)

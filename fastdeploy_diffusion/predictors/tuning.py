@@ -2,15 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.placement import AUTO_ORDER, select_engine
+from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, require_engine
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
@@ -27,6 +28,7 @@ def tune_component(
     passes: Sequence[str] | None,
     cache: ArtifactCache,
     runs: int,
+    show: Callable[[str], None],
 ) -> ComponentPlan:
     """Build, prove and time every engine in every precision, without and with passes.
 
@@ -39,19 +41,15 @@ def tune_component(
             default.
         cache: Where builds are kept.
         runs: How many runs are timed, after one that is not.
+        show: Told of each way before it is tried.
     """
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []
     for engine in AUTO_ORDER[device.kind]:
         for precision in TOLERANCES:
+            spec = BuildSpec(device, precision, build.placement.spec.threads)
             try:
-                placement = select_engine(
-                    engine,
-                    device,
-                    precision,
-                    cpu_fallback=False,
-                    threads=build.placement.spec.threads,
-                )
+                placement = Placement(require_engine(engine, spec), spec)
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
@@ -62,6 +60,7 @@ def tune_component(
             # A dict, for there may be no pass that pays.
             for each in dict.fromkeys([(), chosen] if passes is None else [chosen]):
                 candidate = replace(build, placement=placement, passes=each)
+                show(f"{build.name}: {engine} in {precision}, {len(each) or 'no'} passes")
                 found.append(_measure(candidate, feeds, cache, runs))
     shapes = {name: array.shape for name, array in feeds.items()}
     return ComponentPlan(build.name, shapes, tuple(found))

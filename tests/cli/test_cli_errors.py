@@ -31,3 +31,11 @@ def test_warnings_are_shown_once_each(capsys):
     assert notices == ["one line", "another", "a third"]
     lines = "warning: one line\nwarning: another\nwarning: a third\n"
     assert capsys.readouterr().err == lines
+
+
+def test_a_warning_is_not_endless(capsys):
+    with explain_errors(debug=False) as notices:
+        text = "it is read-only " + "红" * 1000
+        warnings.warn_explicit(text, UserWarning, "a.py", 1, "fastdeploy_diffusion.a")
+    assert notices == [text[:399] + "…"]
+    assert capsys.readouterr().err == f"warning: {notices[0]}\n"

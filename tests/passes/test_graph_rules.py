@@ -247,7 +247,9 @@ SKIPPED |= {
     "unequal pairs": (
         FuseRotary,
         HALVES.replace("{4, 4}", "{7, 1}").replace("float[5,4]", "float[5,1]"),
-        dict.fromkeys([Dialect.MICROSOFT], ("r", "what is turned is not all pairs")),
+        dict.fromkeys(
+            [Dialect.MICROSOFT], ("r", "the rotation does not cover every pair of the head")
+        ),
     ),
     "a weight for each token": (
         FuseRMSNorm,

@@ -54,7 +54,7 @@ def test_the_fastest_of_a_precision_is_chosen_and_the_others_are_explained():
     assert PLAN.choose("fp32", ()) == PLAN.candidates[0]
     assert PLAN.choose("bf16", None) is None
     assert PLAN.explain(taken) == {
-        "openvino in fp32": "0.5 s, 1.25 times the 0.4 s of openvino in fp32 with merge-kv",
+        "openvino in fp32": "500 ms, 1.25 times as long",
         "onnxruntime in fp32": "onnxruntime is not installed",
     }
 
@@ -65,7 +65,13 @@ FOR_LARGE_PICTURES = ("winograd-4x4", "winograd-2x2", "channels-last")
 def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipeline):
     pipeline = open_pipeline()
     assert [each.measured_seconds for each in pipeline.report.components] == [None] * 3
-    plans = pipeline.tune(32, 48, runs=1)
+    told = []
+    plans = pipeline.tune(32, 48, runs=1, show=lambda *step: told.append(step))
+    assert pipeline.find_plans() == tuple(plans)
+    tried = [each for plan in plans for each in plan.candidates if each.seconds]
+    assert len(told) >= len(tried)
+    assert {(done, total) for _, done, total in told} == {(0, 3), (1, 3), (2, 3)}
+    assert told[0][0].startswith("text_encoder: openvino in fp32, no passes")
     assert [plan.component for plan in plans] == ["text_encoder", "denoiser", "vae_decoder"]
     # A latent for two pixels each way; both of guidance.
     assert plans[1].shapes["sample"] == (2, 4, 16, 24)
@@ -109,7 +115,8 @@ def test_the_median_of_the_runs_after_the_first_counts(open_pipeline, monkeypatc
     cache = ArtifactCache(tmp_path, limit=2**30)
     monkeypatch.setattr("fastdeploy_diffusion.predictors.tuning.AUTO_ORDER", {"cpu": ("paddle",)})
     monkeypatch.setattr("fastdeploy_diffusion.predictors.tuning.time", ScriptedClock())
-    plan = tune_component(build, Device("cpu"), passes=(), cache=cache, runs=3)
+    options = {"passes": (), "cache": cache, "runs": 3, "show": [].append}
+    plan = tune_component(build, Device("cpu"), **options)
     measured = [each for each in plan.candidates if each.seconds is not None]
     assert [each.seconds for each in measured] == [3]
 
@@ -160,7 +167,7 @@ def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline)
     assert choose(precision="auto", engine="paddle") == ("paddle", "fp32", 0.4)
     assert choose(precision="auto", engine="openvino") == ("openvino", "fp32", None)
     report = open_pipeline(precision="auto").report
-    assert report.components[1].passed_over["paddle in fp32"].startswith("0.4 s, 2.00 times")
+    assert report.components[1].passed_over["paddle in fp32"].startswith("400 ms, 2.00 times")
     # The others have no plan: nothing is known to be right in half precision.
     assert [each.precision for each in report.components] == ["fp32", "fp16", "fp32"]
 

@@ -64,7 +64,7 @@ class _Rotation(GraphRule):
             return "its heads are not known"
         parts = read_list(sizes)
         if parts != ([1, 1] if self.is_interleaved else [dim / 2, dim / 2]):
-            return "what is turned is not all pairs"
+            return "the rotation does not cover every pair of the head"
         tables = [read_size(each, -1) for each in (cosines, sines)]
         return "" if tables == [dim // 2] * 2 else "its angles are not one for each pair"
 
