@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastdeploy_diffusion.cli.build_size import describe_size
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
+from fastdeploy_diffusion.cli.table import LINE, align_within, format_age, format_bytes
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.cache import ArtifactCache
@@ -31,7 +33,7 @@ Folder = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 
-_SHOWN_DIGITS = 12
+_SHOWN_DIGITS = 8
 _GIB = 2**30
 
 
@@ -50,7 +52,7 @@ def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> 
         if as_json:
             print(json.dumps([_describe(entry) for entry in entries], indent=2))
         else:
-            _print_table(entries, [""] * len(entries))
+            print("\n".join([*_list_builds(entries), _sum_up(entries)]))
             texts, size = _open_embeddings(folder).measure()
             if texts:
                 plural = "" if texts == 1 else "s"
@@ -71,7 +73,7 @@ def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False)
             texts = [{"embedding": name, "damage": each} for name, each in damaged_texts.items()]
             print(json.dumps([*builds, *texts]))
         else:
-            _print_table(entries, [each or "whole" for each in damages])
+            print("\n".join([*_list_damages(entries, damages), _sum_up(entries)]))
             for name, damage in damaged_texts.items():
                 print(f"embedding {name}: {damage}")
     if any(damages) or damaged_texts:
@@ -157,9 +159,11 @@ def _describe(entry: CacheEntry) -> dict[str, object]:
     ingredients = entry.ingredients
     return {
         "digest": entry.digest,
+        "model": entry.model,
         "component": ingredients["component"],
         "engine": ingredients["engine"],
         "precision": ingredients["precision"],
+        "size": describe_size(ingredients["signature"]),
         "inputs": ingredients["signature"]["inputs"],
         "packages": ingredients["packages"],
         "bytes": entry.size,
@@ -168,25 +172,36 @@ def _describe(entry: CacheEntry) -> dict[str, object]:
     }
 
 
-def _print_table(entries: list[CacheEntry], remarks: list[str]) -> None:
-    from fastdeploy_diffusion.cli.table import align
-
+def _list_builds(entries: list[CacheEntry]) -> list[str]:
+    now = time.time()
+    heads = ["build", "model", "component", "engine", "precision", "size", "bytes", "used"]
     rows = [
         [
-            entry.digest[:_SHOWN_DIGITS],
-            str(entry.ingredients["component"]),
-            str(entry.ingredients["engine"]),
-            str(entry.ingredients["precision"]),
-            f"{entry.size / 2**20:.1f} MiB",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
-            remark,
+            *_name(entry),
+            describe_size(entry.ingredients["signature"]),
+            format_bytes(entry.size),
+            format_age(now - entry.used),
         ]
-        for entry, remark in zip(entries, remarks, strict=True)
+        for entry in entries
     ]
-    total = sum(entry.size for entry in entries)
-    print(
-        "\n".join([*(align(rows) if rows else []), f"{_count(len(rows))}, {total / _GIB:.2f} GiB"])
-    )
+    return [*align_within(LINE, [heads, *rows], shortened=1)] if rows else []
+
+
+def _list_damages(entries: list[CacheEntry], damages: list[str]) -> list[str]:
+    heads = ["build", "model", "component", "engine", "precision", ""]
+    pairs = zip(entries, damages, strict=True)
+    rows = [[*_name(entry), damage or "whole"] for entry, damage in pairs]
+    return [*align_within(LINE, [heads, *rows], shortened=1)] if rows else []
+
+
+def _name(entry: CacheEntry) -> list[str]:
+    """Say in five cells which build it is."""
+    told = (entry.ingredients[name] for name in ("component", "engine", "precision"))
+    return [entry.digest[:_SHOWN_DIGITS], entry.model, *map(str, told)]
+
+
+def _sum_up(entries: list[CacheEntry]) -> str:
+    return f"{_count(len(entries))}, {format_bytes(sum(entry.size for entry in entries))}"
 
 
 def _count(number: int) -> str:

@@ -297,11 +297,12 @@ class CacheSlot:
         """Remove what was staged."""
         shutil.rmtree(self._staged, ignore_errors=True)
 
-    def publish(self, proof: Mapping[str, Any]) -> CacheEntry:
+    def publish(self, proof: Mapping[str, Any], model: str = "") -> CacheEntry:
         """Turn what was built in the staged folder into the entry, and make room for it.
 
         Args:
             proof: What the check of the build found; JSON values.
+            model: What people call the model that it is built for.
 
         Raises:
             CacheError: The folder cannot be written, or the disk is full.
@@ -311,7 +312,8 @@ class CacheSlot:
             paths = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
             names = [path.relative_to(artifact).as_posix() for path in paths]
             files = dict(zip(names, measure_files(paths), strict=True))
-            write_entry(CacheEntry(self._staged, self._key.ingredients, proof, files, 0.0))
+            ingredients = self._key.ingredients
+            write_entry(CacheEntry(self._staged, ingredients, proof, files, model, used=0.0))
             earlier = self._cache._set_aside(self._key.digest)
             self._staged.rename(self._folder)
         if earlier:
@@ -323,10 +325,14 @@ class CacheSlot:
             self._cache.collect(keep=self._key.digest)
         return published
 
-    def keep_record(self, record: Mapping[str, Any]) -> None:
+    def keep_record(self, record: Mapping[str, Any], model: str = "") -> None:
         """Keep JSON values alone, without files, in place of earlier ones.
 
         At no time is there none, whatever becomes of this process.
+
+        Args:
+            record: The values.
+            model: What people call the model that they are of.
 
         Raises:
             CacheError: The folder cannot be written.
@@ -334,10 +340,10 @@ class CacheSlot:
         entry = self.find()
         if entry is None:
             self.stage()
-            self.publish(record)
+            self.publish(record, model)
             return
         with _explain(self._cache.root):
-            write_entry(replace(entry, proof=record))
+            write_entry(replace(entry, proof=record, model=model or entry.model))
 
 
 def default_cache_folder() -> Path:

@@ -25,6 +25,8 @@ class CacheEntry:
         ingredients: What it was built from.
         proof: What its check found, as it was given to ``publish``.
         files: Size in bytes and checksum of every file of the artifact, by relative path.
+        model: What people call the model that it was built for first; no part of the key, for
+            other models may have the same network.
         used: When it was last asked for, in seconds since the epoch.
     """
 
@@ -32,6 +34,7 @@ class CacheEntry:
     ingredients: Mapping[str, Any]
     proof: Mapping[str, Any]
     files: Mapping[str, tuple[int, int]]
+    model: str
     used: float
 
     @property
@@ -77,7 +80,8 @@ def read_entry(folder: Path) -> CacheEntry | None:
         entry = json.loads(path.read_text(encoding="utf-8"))
         files = {name: (int(size), int(sum_)) for name, (size, sum_) in entry["files"].items()}
         used = path.stat().st_mtime
-        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, used)
+        model = str(entry.get("model", ""))
+        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, model, used)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -88,7 +92,12 @@ def write_entry(entry: CacheEntry) -> None:
     Raises:
         OSError: It cannot be written; the one before is unchanged.
     """
-    content = {"ingredients": entry.ingredients, "proof": entry.proof, "files": entry.files}
+    content = {
+        "model": entry.model,
+        "ingredients": entry.ingredients,
+        "proof": entry.proof,
+        "files": entry.files,
+    }
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_whole(entry.folder / ENTRY_FILE, text.encode())
 

@@ -115,8 +115,16 @@ class ComponentPlan:
         }
 
 
-def keep_plan(cache: ArtifactCache, key: CacheKey, plan: ComponentPlan) -> ComponentPlan:
+def keep_plan(
+    cache: ArtifactCache, key: CacheKey, plan: ComponentPlan, model: str = ""
+) -> ComponentPlan:
     """Keep a plan in place of an earlier one, of which stays what real requests have shown.
+
+    Args:
+        cache: Where.
+        key: The plan's key.
+        plan: The plan.
+        model: What people call the model.
 
     Returns:
         What is kept: with what the earlier one knows to be unsafe, too.
@@ -128,14 +136,25 @@ def keep_plan(cache: ArtifactCache, key: CacheKey, plan: ComponentPlan) -> Compo
         earlier = _read(slot.find())
         if earlier:
             plan = replace(plan, unsafe=tuple(dict.fromkeys((*earlier.unsafe, *plan.unsafe))))
-        slot.keep_record(asdict(plan))
+        slot.keep_record(asdict(plan), model)
     return plan
 
 
 def remember_unsafe(
-    cache: ArtifactCache, key: CacheKey, component: str, unsafe: UnsafePrecision
+    cache: ArtifactCache,
+    key: CacheKey,
+    component: str,
+    unsafe: UnsafePrecision,
+    model: str = "",
 ) -> None:
     """Note in a component's plan, which is made if there is none, what is not safe.
+
+    Args:
+        cache: Where.
+        key: The plan's key.
+        component: Name of the component.
+        unsafe: What is not safe.
+        model: What people call the model.
 
     Raises:
         CacheError: The cache cannot be written.
@@ -143,7 +162,7 @@ def remember_unsafe(
     with cache.lock(key) as slot:
         plan = _read(slot.find()) or ComponentPlan(component, {}, ())
         if unsafe not in plan.unsafe:
-            slot.keep_record(asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))))
+            slot.keep_record(asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))), model)
 
 
 def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:

@@ -280,7 +280,7 @@ class ComponentBuild:
                 raise CacheError(f"{error.shortage} in {cache.root}", fix=MAKE_ROOM) from error
             raise
         try:
-            slot.publish(built.describe_proof())
+            slot.publish(built.describe_proof(), self.network.model)
         except CacheError as error:
             slot.discard()
             if built.unchecked:

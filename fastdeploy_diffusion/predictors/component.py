@@ -133,7 +133,7 @@ class Component:
         self._choice = choice
         self._cpu_fallback = cpu_fallback
         self._pass_names = passes
-        self._guard = PrecisionGuard(name, choice.pinned_by, cache, self._plan_key)
+        self._guard = PrecisionGuard(name, network.model, choice.pinned_by, cache, self._plan_key)
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._borrowers: Counter[Session] = Counter()
@@ -261,7 +261,8 @@ class Component:
                 show=show,
             )
             try:
-                plan = keep_plan(self._cache, self._plan_key(self._cache), plan)
+                key = self._plan_key(self._cache)
+                plan = keep_plan(self._cache, key, plan, self._network.model)
             except CacheError as error:
                 message = f"{self.name}: what was measured is not kept: {error.in_one_line}"
                 warnings.warn(message, CacheWarning, stacklevel=2)

@@ -18,6 +18,8 @@ from fastdeploy_diffusion.checkpoints import (
 )
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
+_HUB_PREFIX = "models--"  # of folders in a cache of the Hugging Face hub
+
 
 @dataclass(frozen=True)
 class Network:
@@ -47,6 +49,15 @@ class Network:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
         check_weights(build_skeleton(self.make), self.source)
+
+    @property
+    def model(self) -> str:
+        """What people call the checkpoint: the name of its folder or file, or the hub's."""
+        path = Path(self.source.origin).absolute()
+        for part in path.parts:
+            if part.startswith(_HUB_PREFIX):
+                return part.removeprefix(_HUB_PREFIX).replace("--", "/")
+        return path.stem if path.suffix == ".safetensors" else path.parent.name
 
     def load(self) -> Any:
         """Make the layer with its weights, in eval mode.

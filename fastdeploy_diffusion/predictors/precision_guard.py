@@ -23,6 +23,7 @@ class PrecisionGuard:
 
     Args:
         component: Its name.
+        model: What people call the model.
         pinned_by: The option that makes its precision the user's own decision, whose place no other
             takes; ``None`` if it is not.
         cache: Where decisions are kept; ``None`` for nowhere.
@@ -30,6 +31,7 @@ class PrecisionGuard:
     """
 
     component: str
+    model: str
     pinned_by: str | None
     cache: ArtifactCache | None
     make_key: Callable[[ArtifactCache], CacheKey]
@@ -99,7 +101,8 @@ class PrecisionGuard:
             return
         unsafe = UnsafePrecision(placement.engine.name, placement.spec.precision, reason)
         try:
-            remember_unsafe(self.cache, self.make_key(self.cache), self.component, unsafe)
+            key = self.make_key(self.cache)
+            remember_unsafe(self.cache, key, self.component, unsafe, self.model)
         except CacheError as error:
             message = (
                 f"{self.component}: could not record that {unsafe.precision} is unsafe: "

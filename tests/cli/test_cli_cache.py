@@ -9,6 +9,8 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.cli.build_size import describe_size
+from fastdeploy_diffusion.cli.table import format_age
 from fastdeploy_diffusion.engines.cache import (
     CINN_KERNELS,
     DIGESTS,
@@ -39,9 +41,22 @@ def test_builds_are_listed_verified_and_removed(folder):
     listed = json.loads(run("ls", "--json", *where).stdout)
     assert {each["component"] for each in listed} == {"text_encoder", "denoiser", "vae_decoder"}
     assert all(each["relative_error"] < 1e-4 and each["bytes"] > 0 for each in listed)
-    text = run("ls", *where).stdout
-    assert all(each["digest"][:12] in text for each in listed)
-    assert "3 builds" in text
+    assert {each["model"] for each in listed} == {"model"}
+    lines = run("ls", *where).stdout.splitlines()
+    assert lines[0].split() == [
+        *("build", "model", "component", "engine", "precision", "size", "bytes", "used")
+    ]
+    assert all(
+        each["digest"][:8] == line[:8] for each, line in zip(listed, lines[1:], strict=False)
+    )
+    sizes = {line.split()[2]: " ".join(line.split()[5:7]) for line in lines[1:4]}
+    assert sizes == {
+        "text_encoder": "77 tokens",
+        "denoiser": "16x16 latents",
+        "vae_decoder": "32x32 px",
+    }
+    assert lines[4].startswith("3 builds, ")
+    assert max(map(len, lines)) <= 100
 
     assert run("verify", *where).stdout.count("whole") == 3
     (file,) = (folder / listed[0]["digest"]).glob("artifact/program.json")
@@ -100,3 +115,48 @@ def test_what_is_in_use_stays(tmp_path):
         assert "1 build stays: another process builds or loads it now" in result.stderr
         assert run("gc", "--limit-gib", "0", *where).stdout == "removed 0 builds\n"
     assert run("rm", "--all", *where).stdout == "removed 1 build\n"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "words"),
+    [
+        ([["sample", [None, 4, 64, 96], "float32"]], [], "96x64 latents"),
+        ([["sample", [None, 4, ["height", 8, 16, 24], 16], "float32"]], [], "16x8-24 latents"),
+        ([["latents", [None, 4, 8, 8], "float32"]], [["images", [1, 3, 64, 64], "f"]], "64x64 px"),
+        ([["input_ids", [None, 77], "int64"]], [["hidden", [13, None, 77, 8], "f"]], "77 tokens"),
+        ([["hidden_states", [None, 4096, 64], "f"], ["timestep", [None], "f"]], [], "4096 tokens"),
+        ([], [], ""),
+    ],
+)
+def test_sizes_are_told_in_few_words(inputs, outputs, words):
+    assert describe_size({"inputs": inputs, "outputs": outputs}) == words
+
+
+def test_a_long_name_is_cut_and_lines_stay_short(tmp_path):
+    cache = ArtifactCache(tmp_path, limit=10**9)
+    key = CacheKey(
+        {
+            "component": "denoiser_double_block",
+            "engine": "onnxruntime",
+            "precision": "fp32",
+            "packages": {},
+            "signature": {"inputs": [["sample", [None, 4, 128, 128], "f"]], "outputs": []},
+        }
+    )
+    with cache.lock(key) as slot:
+        (slot.stage() / "graph").write_bytes(bytes(3000))
+        slot.publish({"relative_error": None}, "a-model-whose-name-goes-on-and-on-and-on" * 3)
+    for command in ("ls", "verify"):
+        _, line, total = run(command, "--dir", str(tmp_path)).stdout.splitlines()
+        assert len(line) <= 100
+        assert "  a-model-" in line
+        assert "…" in line
+        assert total == "1 build, 2.9 KiB"
+    assert json.loads(run("ls", "--json", "--dir", str(tmp_path)).stdout)[0]["model"][-3:] == "-on"
+
+
+def test_ages_are_told_in_one_unit():
+    ages = [-5, 59, 60, 3599, 3600, 86399, 86400, 400 * 86400]
+    assert list(map(format_age, ages)) == [
+        *("now", "now", "1 min", "59 min", "1 h", "23 h", "1 d", "400 d")
+    ]

@@ -199,6 +199,7 @@ def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
     (_, plan, _) = open_pipeline().tune(runs=1)
     assert plan == replace(HALVES, unsafe=(unsafe,))
     assert find_plan(component._cache, component._plan_key(component._cache)) == plan
+    assert {each.model for each in component._cache.entries()} == {"model"}
 
 
 def test_a_plan_that_cannot_be_kept_is_gone_by_all_the_same(open_pipeline, tmp_path, monkeypatch):
