@@ -10,6 +10,8 @@ signals are given back.
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Read once, when Paddle's shared library loads: 2 keeps errors and hides notes and warnings.
 os.environ.setdefault("GLOG_minloglevel", "2")
@@ -20,8 +22,32 @@ with warnings.catch_warnings():
 
 paddle.disable_signal_handler()
 
-__all__ = ["MODE_LOCK", "paddle"]
+__all__ = ["eager_mode", "paddle", "static_mode"]
 
-# Eager or static is a mode of the whole process, not of a thread: a trace in one thread breaks an
-# eager run in another, so they take turns.
-MODE_LOCK = threading.RLock()
+_mode_lock = threading.RLock()
+_modes = paddle.base.framework.global_var
+_eager_tracer = _modes._dygraph_tracer_
+
+
+@contextmanager
+def eager_mode() -> Iterator[None]:
+    """Run or make layers while no other thread of this library does, or traces one.
+
+    Eager or static is a mode of the whole process: a trace in one thread breaks a run in another.
+    It is also a mode of each thread, which a thread takes over from the process when it first meets
+    Paddle; one that does so while another traces would never come out of static mode.
+    """
+    with _mode_lock:
+        if _modes._dygraph_tracer_ is None and _eager_tracer is not None:
+            _modes._dygraph_tracer_ = _eager_tracer
+        yield
+
+
+@contextmanager
+def static_mode() -> Iterator[None]:
+    """Trace a layer while no other thread of this library runs or traces one.
+
+    ``paddle.enable_static`` has no effect in threads other than the one that imported Paddle.
+    """
+    with eager_mode(), paddle.base.framework._dygraph_guard(None):
+        yield

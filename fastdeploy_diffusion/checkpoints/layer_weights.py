@@ -45,11 +45,12 @@ def build_skeleton(make: Callable[[], paddle.nn.Layer]) -> paddle.nn.Layer:
     Returns:
         The layer in evaluation mode: good for tracing, not for running.
     """
-    import paddle  # here, so that reading a checkpoint needs no Paddle
+    # Here, so that reading a checkpoint needs no Paddle.
+    from fastdeploy_diffusion.paddle_runtime import eager_mode, paddle
 
-    with paddle.LazyGuard():
+    with eager_mode(), paddle.LazyGuard():
         layer = make()
-    layer.eval()
+        layer.eval()
     return layer
 
 
@@ -78,14 +79,17 @@ def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) ->
         layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
         read: Gives a tensor by its name in the layer, in PyTorch's layout.
     """
+    from fastdeploy_diffusion.paddle_runtime import eager_mode
+
     parameters: dict[str, Any] = layer.state_dict()
     linear_weights = _find_linear_weights(layer)
     # Largest first: the copies that a tensor needs on its way add to what is loaded already.
     for name in sorted(parameters, key=lambda name: prod(parameters[name].shape), reverse=True):
         value = read(name)
-        parameters[name].set_value(
-            np.ascontiguousarray(value.T if name in linear_weights else value)
-        )
+        with eager_mode():
+            parameters[name].set_value(
+                np.ascontiguousarray(value.T if name in linear_weights else value)
+            )
 
 
 def list_shapes(layer: paddle.nn.Layer) -> dict[str, tuple[int, ...]]:

@@ -51,9 +51,9 @@ def run_layer(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, np
     Raises:
         EngineError: The layer does not return as many tensors as the program names.
     """
-    from fastdeploy_diffusion.paddle_runtime import MODE_LOCK, paddle
+    from fastdeploy_diffusion.paddle_runtime import eager_mode, paddle
 
-    with MODE_LOCK, paddle.no_grad():
+    with eager_mode(), paddle.no_grad():
         layer: Any = program.layer
         returned: Any = layer(*(paddle.to_tensor(array) for array in feeds.values()))
         tensors = [returned] if isinstance(returned, paddle.Tensor) else list(returned)

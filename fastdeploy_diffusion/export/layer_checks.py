@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.paddle_runtime import MODE_LOCK
+from fastdeploy_diffusion.paddle_runtime import eager_mode
 from fastdeploy_diffusion.program import Program
 
 
@@ -39,7 +39,7 @@ def explain_tracing(program: Program) -> Iterator[None]:
         EngineError: The body fails.
         MemoryError: As it comes.
     """
-    with MODE_LOCK, warnings.catch_warnings():
+    with eager_mode(), warnings.catch_warnings():
         # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot
         # change.
         warnings.simplefilter("ignore")

@@ -70,11 +70,11 @@ def export_program(program: Program, directory: Path) -> Path:
 
 
 def _trace(program: Program, path: Path) -> None:
-    specs = [
-        paddle.static.InputSpec(list(spec.open_shape), spec.dtype, spec.name)
-        for spec in program.inputs
-    ]
     with explain_tracing(program):
+        specs = [
+            paddle.static.InputSpec(list(spec.open_shape), spec.dtype, spec.name)
+            for spec in program.inputs
+        ]
         paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
-from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.paddle_runtime import paddle, static_mode
 from fastdeploy_diffusion.program import Program
 
 
@@ -44,27 +44,23 @@ def _trace(program: Program, path: Path) -> list[str]:
     # Read in eager mode: inside the trace they are not there any more.
     buffers = {name: buffer.numpy() for name, buffer in layer.named_buffers()}
     graph, start = paddle.static.Program(), paddle.static.Program()
-    paddle.enable_static()
-    try:
-        with paddle.static.program_guard(graph, start):
-            inputs = [
-                paddle.static.data(spec.name, list(spec.open_shape), spec.dtype)
-                for spec in program.inputs
-            ]
-            with _stand_ins(layer, buffers) as weights:
-                returned = layer(*inputs)
-            outputs = list(returned) if isinstance(returned, Sequence) else [returned]
-            # A decoder is traced inside its whole autoencoder: the encoder's weights stay out.
-            weights = {name: each for name, each in weights.items() if not each.used.use_empty()}
-            paddle.static.save_inference_model(
-                str(path.with_suffix("")),
-                [*inputs, *(weight.given for weight in weights.values())],
-                outputs,
-                paddle.static.Executor(),
-                program=graph,
-            )
-    finally:
-        paddle.disable_static()
+    with static_mode(), paddle.static.program_guard(graph, start):
+        inputs = [
+            paddle.static.data(spec.name, list(spec.open_shape), spec.dtype)
+            for spec in program.inputs
+        ]
+        with _stand_ins(layer, buffers) as weights:
+            returned = layer(*inputs)
+        outputs = list(returned) if isinstance(returned, Sequence) else [returned]
+        # A decoder is traced inside its whole autoencoder: the encoder's weights stay out.
+        weights = {name: each for name, each in weights.items() if not each.used.use_empty()}
+        paddle.static.save_inference_model(
+            str(path.with_suffix("")),
+            [*inputs, *(weight.given for weight in weights.values())],
+            outputs,
+            paddle.static.Executor(),
+            program=graph,
+        )
     return list(weights)
 
 

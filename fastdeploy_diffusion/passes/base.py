@@ -109,12 +109,15 @@ def apply_passes(
             another number of places than the config promises.
         MemoryError: As it comes: no pass is to blame.
     """
+    from fastdeploy_diffusion.paddle_runtime import eager_mode
+
     results: list[PassResult] = []
     derivations: dict[str, Derivation] = {}
     originals = frozenset(network.state_dict())
     for each in passes:
         try:
-            result, derived = each.apply(network)
+            with eager_mode():
+                result, derived = each.apply(network)
         except MemoryError:
             raise  # not the pass's doing
         except Exception as error:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,17 +65,56 @@ def test_the_layer_is_not_changed(tmp_path):
     np.testing.assert_array_equal(run_layer(program, feeds)["scaled"], before)
 
 
-def test_the_layer_may_run_while_another_is_traced(tmp_path):
-    program = make_program()
-    feeds = {name: np.ones((2, 4), np.float32) for name in ("sample", "scale")}
-    tracing = threading.Thread(target=export_program, args=(program, tmp_path))
-    tracing.start()
-    runs = 0
-    while tracing.is_alive() or not runs:
-        assert run_layer(program, feeds)["scaled"].shape == (2, 4)
-        runs += 1
-    tracing.join()
-    check_manifest(program, tmp_path)
+class Paused(Scaler):
+    """Stays in its forward until it may leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.may_leave = threading.Event(), threading.Event()
+
+    def forward(self, sample, scale):
+        self.entered.set()
+        assert self.may_leave.wait(20)
+        return super().forward(sample, scale)
+
+
+FEEDS = {name: np.ones((2, 4), np.float32) for name in ("sample", "scale")}
+
+
+def export_to(folder):
+    return lambda program: export_program(program, folder / program.name)
+
+
+def run_once(folder):
+    return lambda program: run_layer(program, FEEDS)["scaled"].shape
+
+
+@pytest.mark.parametrize("first", [export_to, run_once], ids=["a trace", "a run"])
+@pytest.mark.parametrize("second", [export_to, run_once], ids=["a trace", "a run"])
+def test_traces_and_runs_of_layers_take_turns(first, second, tmp_path):
+    if first is second is run_once:
+        pytest.skip("runs in eager mode do not disturb each other")
+    paused = make_program(Paused())
+    other = replace(make_program(), name="other")
+    done = {}
+
+    def work(task, program):
+        done[program.name] = task(tmp_path)(program)
+
+    threads = [
+        threading.Thread(target=work, args=(first, paused)),
+        threading.Thread(target=work, args=(second, other)),
+    ]
+    threads[0].start()
+    assert paused.layer.entered.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)  # time enough, if it did not wait
+    assert done == {}
+    paused.layer.may_leave.set()
+    for thread in threads:
+        thread.join()
+    assert done.keys() == {"scaler", "other"}
+    assert run_layer(make_program(), FEEDS)["scaled"].shape == (2, 4)
 
 
 def test_an_earlier_export_is_replaced(tmp_path):
