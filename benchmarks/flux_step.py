@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def draw_inputs(denoiser: FluxDenoiser, options: argparse.Namespace) -> RandomIn
     return RandomInputs(denoiser.config, options.pixels, options.text_tokens, options.seed)
 
 
-def open_ours(checkpoint: RandomTransformer, options: argparse.Namespace) -> tuple[Step, Any]:
+def open_ours(
+    checkpoint: RandomTransformer, options: argparse.Namespace, opened: ExitStack
+) -> tuple[Step, Any]:
     """Ours; what stays the same over the steps is computed before them, and timed apart."""
     config = DiffusionConfig(
         model_path=str(checkpoint.path),
@@ -45,9 +48,8 @@ def open_ours(checkpoint: RandomTransformer, options: argparse.Namespace) -> tup
     )
     denoiser = FluxDenoiser(checkpoint, config)
     inputs = draw_inputs(denoiser, options)
-    session = denoiser.component.prepare(
-        denoiser.signature(inputs.tokens.shape[1], options.text_tokens)
-    )
+    signature = denoiser.signature(inputs.tokens.shape[1], options.text_tokens)
+    session = opened.enter_context(denoiser.component.lend(signature))
     given = (inputs.texts, inputs.pooled), inputs.positions, GUIDANCE
 
     def precompute() -> float:
@@ -172,16 +174,17 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = RandomTransformer(options.folder, tuple(options.depth))
     try:
-        ours, facts = open_ours(checkpoint, options)
-        steps = {"ours": ours, **dict(open_peers(checkpoint, options))}
-        gc.collect()
-        outputs = {name: step() for name, step in steps.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for turn in range(options.turns):
-            for name in steps if turn % 2 else reversed(steps):
-                started = time.perf_counter()
-                steps[name]()
-                seconds[name].append(time.perf_counter() - started)
+        with ExitStack() as opened:
+            ours, facts = open_ours(checkpoint, options, opened)
+            steps = {"ours": ours, **dict(open_peers(checkpoint, options))}
+            gc.collect()
+            outputs = {name: step() for name, step in steps.items()}
+            seconds: dict[str, list[float]] = {name: [] for name in steps}
+            for turn in range(options.turns):
+                for name in steps if turn % 2 else reversed(steps):
+                    started = time.perf_counter()
+                    steps[name]()
+                    seconds[name].append(time.perf_counter() - started)
     finally:
         checkpoint.file.unlink()
     exact = outputs["torch fp32"]

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,17 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 
 
-def open_session(checkpoint: Checkpoint, options: Any, memory: str) -> tuple[Any, Session]:
-    """Give the denoiser and its session."""
+def open_session(
+    checkpoint: Checkpoint, options: Any, memory: str, opened: ExitStack
+) -> tuple[Any, Session]:
+    """Give the denoiser and its session, which is open as long as ``opened``."""
     config = DiffusionConfig(
         model_path=str(checkpoint.path), engine=options.engine, cache=False, memory=memory
     )
     denoiser = FluxDenoiser(checkpoint, config)
     tokens = (options.pixels // 16) ** 2
-    return denoiser, denoiser.component.prepare(denoiser.signature(tokens, options.text_tokens))
+    lent = denoiser.component.lend(denoiser.signature(tokens, options.text_tokens))
+    return denoiser, opened.enter_context(lent)
 
 
 def predict(denoiser: Any, session: Session, options: Any, seed: int) -> np.ndarray:
@@ -54,12 +58,13 @@ def time_step(denoiser: Any, session: Session, options: Any) -> float:
 def compare(checkpoint: Checkpoint, options: Any) -> dict[str, Any]:
     """Run a transformer resident and streamed, in turns."""
     kinds = "resident", "streamed"
-    opened = {kind: open_session(checkpoint, options, kind) for kind in kinds}
-    given = {kind: predict(*each, options, seed=1) for kind, each in opened.items()}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(options.turns):
-        for kind, each in opened.items():
-            seconds[kind].append(time_step(*each, options))
+    with ExitStack() as opened:
+        both = {kind: open_session(checkpoint, options, kind, opened) for kind in kinds}
+        given = {kind: predict(*each, options, seed=1) for kind, each in both.items()}
+        for _ in range(options.turns):
+            for kind, each in both.items():
+                seconds[kind].append(time_step(*each, options))
     medians = {kind: statistics.median(each) for kind, each in seconds.items()}
     difference = np.abs(given["streamed"] - given["resident"]).max()
     return {
@@ -72,9 +77,10 @@ def compare(checkpoint: Checkpoint, options: Any) -> dict[str, Any]:
 def run_streamed(checkpoint: Checkpoint, options: Any) -> dict[str, Any]:
     """Build and run a transformer streamed, and say what it took."""
     started = time.perf_counter()
-    denoiser, session = open_session(checkpoint, options, "streamed")
-    built, build_peak = time.perf_counter() - started, read_peak()
-    seconds = [time_step(denoiser, session, options) for _ in range(options.steps)]
+    with ExitStack() as opened:
+        denoiser, session = open_session(checkpoint, options, "streamed", opened)
+        built, build_peak = time.perf_counter() - started, read_peak()
+        seconds = [time_step(denoiser, session, options) for _ in range(options.steps)]
     return {
         "relative_error": denoiser.component.report.relative_error,
         "build_seconds": built,

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,14 @@ class ComponentBuild:
         ]
         return max(reports, key=lambda report: report.relative_error)
 
+    def _prove_or_close(self, session: Session) -> AccuracyReport:
+        """Prove a session; one that is not right goes, before another is built in its place."""
+        try:
+            return self.prove(session)
+        except BaseException:
+            session.close()
+            raise
+
     def draw_feeds(self) -> dict[str, np.ndarray]:
         """Draw the inputs of one picture, the same ones each time."""
         shapes = self._fill_shapes(self.sizes)
@@ -262,7 +271,7 @@ class ComponentBuild:
         if obstacle:
             return self._leave_unchecked(BuiltSession(session, None, passes, True, obstacle))
         # Built elsewhere for this machine, the first that can prove it.
-        error = self.prove(session).relative_error
+        error = self._prove_or_close(session).relative_error
         proven = BuiltSession(session, error, passes, cached=True)
         try:
             cache.record_proof(entry, proven.describe_proof())
@@ -300,7 +309,7 @@ class ComponentBuild:
         session = self._start(program, parts, obstacle, notes)
         if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
-        proof = self.prove(session)
+        proof = self._prove_or_close(session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
     def _build(
@@ -363,7 +372,11 @@ class ComponentBuild:
         engine, spec = self.placement.engine, replace(self.placement.spec, notes=notes)
         if obstacle is not None:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
-        sessions = [engine.load(part, spec, folder) for part, folder in parts]
+        with ExitStack() as loaded:  # closed, if one of them does not load
+            sessions = [
+                loaded.enter_context(engine.load(part, spec, folder)) for part, folder in parts
+            ]
+            loaded.pop_all()
         return SplitSession(program, *sessions) if len(sessions) > 1 else sessions[0]
 
     def _leave_unchecked(self, built: BuiltSession) -> BuiltSession:

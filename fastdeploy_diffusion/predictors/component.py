@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -137,6 +138,7 @@ class Component:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._borrowers: Counter[Session] = Counter()
+        self._built_for: WeakKeyDictionary[Session, Placement] = WeakKeyDictionary()
         self._place()
 
     def plan(
@@ -161,22 +163,21 @@ class Component:
             sizes={"batch": self._rows, **sizes},
         )
 
-    def prepare(self, signature: Signature) -> Session:
-        """Give the session for a signature, built now if it is not there yet.
+    @contextmanager
+    def lend(self, signature: Signature, *, keep: bool = False) -> Generator[Session, None, None]:
+        """Give the session for a signature until the block ends, built now if it is not there yet.
+
+        Whoever asks for another signature meanwhile gets another session, and does not close this
+        one: the last borrower does.
+
+        Args:
+            signature: Inputs and outputs.
+            keep: Whether it stays after the last block for the next one with this signature.
 
         Raises:
             PassError: A pass fails, or changes the numbers.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
-        """
-        with self._lock:
-            return self._prepare(signature)
-
-    @contextmanager
-    def lend(self, signature: Signature) -> Generator[Session, None, None]:
-        """Give the session for a signature until the block ends; the last one to end closes it.
-
-        Raises as ``prepare``.
         """
         with self._lock:
             session = self._prepare(signature)
@@ -189,10 +190,11 @@ class Component:
                 is_last = self._borrowers[session] == 0
                 if is_last:
                     del self._borrowers[session]
-                    if self._session is session:
+                    if self._session is session and not keep:
                         self._session = None
+                is_over = is_last and self._session is not session
             # Not under the lock, as in `close`.
-            if is_last:
+            if is_over:
                 session.close()
 
     def check_weights(self) -> None:
@@ -204,11 +206,14 @@ class Component:
         self._network.check()
 
     def close(self) -> None:
-        """Free the engine's memory; the next request builds again."""
+        """Free the engine's memory, also where requests still run, which fail; the next builds."""
         with self._lock:
-            session, self._session = self._session, None
+            sessions = set(self._borrowers)
+            if self._session is not None:
+                sessions.add(self._session)
+            self._session = None
         # Not under the lock: a run that recovers holds the session's, and waits for this one.
-        if session is not None:
+        for session in sessions:
             session.close()
 
     def describe_placement(self) -> str:
@@ -272,7 +277,11 @@ class Component:
     def _prepare(self, signature: Signature) -> Session:
         session = self._session
         if session is None or tuple(session.inputs.values()) != signature.inputs:
-            self._session = None  # frees the last build's memory before the next one's
+            self._session = None
+            # It frees the last build's memory before the next one's. What somebody has borrowed is
+            # closed by the last borrower; nobody runs this one, and so it does not wait.
+            if session is not None and session not in self._borrowers:
+                session.close()
             del session
             session = self._session = RecoveringSession(
                 Program(self.name, None, *signature),
@@ -360,14 +369,13 @@ class Component:
     def _recover(self, error: EngineError, failed: Session, signature: Signature) -> Session | None:
         """Build what takes the place of an engine that failed, and say so."""
         with self._lock:
-            placement = self._guard.retreat(self._placement, error)
-            # A build for another machine cannot fall back to an engine here.
-            if placement is None and self._cpu_fallback and self._placement.spec.target is None:
-                placement = replace_engine(self._placement, error.problem)
-                if placement is not None:
-                    self._passes = ()
-            if placement is None:
-                return None
+            # Another session may have failed before, of another size that is in use as well.
+            placement = self._placement
+            if self._built_for[failed] is placement:
+                instead = self._find_retreat(error)
+                if instead is None:
+                    return None
+                placement = instead
             # Its memory first: it may be the lack of it that failed.
             failed.close()
             self._move(placement)
@@ -376,6 +384,15 @@ class Component:
             except BaseException:
                 self._session = None  # the next request tries again
                 raise
+
+    def _find_retreat(self, error: EngineError) -> Placement | None:
+        placement = self._guard.retreat(self._placement, error)
+        # A build for another machine cannot fall back to an engine here.
+        if placement is None and self._cpu_fallback and self._placement.spec.target is None:
+            placement = replace_engine(self._placement, error.problem)
+            if placement is not None:
+                self._passes = ()
+        return placement
 
     def _move(self, placement: Placement) -> None:
         """Go on with another placement than the one that was chosen."""
@@ -399,6 +416,7 @@ class Component:
     def _build(self, signature: Signature) -> Session:
         started = time.perf_counter()
         built = self._open(signature)
+        self._built_for[built.session] = self._placement
         self.report = replace(
             self.report,
             relative_error=built.relative_error,

@@ -175,11 +175,11 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             EngineError: A network cannot be built.
         """
         parts = self._list_parts(self._plan_picture(height, width))
-        residency = RESIDENCIES[self._memory]()
-        residency.begin(parts)
-        for part in parts:
-            with residency.lend(part):
-                pass  # it is built now, and what may stay stays
+        with RESIDENCIES[self._memory]() as residency:
+            residency.begin(parts)
+            for part in parts:
+                with residency.lend(part):
+                    pass  # it is built now, and what may stay stays
         return self.report
 
     def plan_builds(
@@ -306,8 +306,14 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
     def _run(
         self, plan: GenerationPlan, scheduler: Scheduler[Any]
     ) -> Generator[StepEvent, None, None]:
+        # Sessions are given back when the iterator ends, however it does.
+        with RESIDENCIES[self._memory]() as residency:
+            yield from self._draw(plan, scheduler, residency)
+
+    def _draw(
+        self, plan: GenerationPlan, scheduler: Scheduler[Any], residency: Residency
+    ) -> Generator[StepEvent, None, None]:
         cancellations = self._cancellations
-        residency = RESIDENCIES[self._memory]()
         clock = _Clock(residency)
         *encoders, denoiser, vae_decoder = self._list_parts(plan)
         text_stage = TextStage(self._list_texts(plan), encoders, self._embeddings)

@@ -48,7 +48,8 @@ class Network:
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        check_weights(build_skeleton(self.make), self.source)
+        with eager_mode():
+            check_weights(build_skeleton(self.make), self.source)
 
     @property
     def model(self) -> str:

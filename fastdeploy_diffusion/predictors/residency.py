@@ -4,6 +4,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+
+from typing_extensions import Self
 
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.predictors.component import Component
@@ -11,7 +14,7 @@ from fastdeploy_diffusion.predictors.part import Part
 
 
 class Residency(ABC):
-    """Gives a request its sessions; every request has a residency of its own.
+    """Gives a request its sessions until its block ends; every request has one of its own.
 
     Attributes:
         seconds: What preparing components has taken so far.
@@ -19,6 +22,18 @@ class Residency(ABC):
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._borrowed = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._borrowed.close()
 
     @abstractmethod
     def begin(self, parts: Iterable[Part]) -> None:
@@ -38,8 +53,8 @@ class Residency(ABC):
 class Resident(Residency):
     """Components stay, for this request and the next: all of them are in memory at once.
 
-    A request keeps its own sessions, so that another one of another size does not change them
-    midway.
+    A request borrows its sessions as long as it lasts, so that another one of another size does not
+    change or close them midway.
     """
 
     def __init__(self) -> None:
@@ -50,7 +65,8 @@ class Resident(Residency):
         """Prepare everything, so that what cannot be built is known before work begins."""
         started = time.perf_counter()
         for component, signature, _ in parts:
-            self._sessions[component] = component.prepare(signature)
+            lent = component.lend(signature, keep=True)
+            self._sessions[component] = self._borrowed.enter_context(lent)
         self.seconds += time.perf_counter() - started
 
     @contextmanager

@@ -53,16 +53,17 @@ def test_one_build_has_the_layers_numbers_at_every_size(engine, passes, model, o
     pipeline.build()
     parts = pipeline._list_parts(pipeline._plan(_request()))
     for component, signature, _ in parts:
-        build, session = component.plan(signature), component.prepare(signature)
+        build = component.plan(signature)
         reference = build.reference.load()
-        for seed, (pictures, height, width) in enumerate(SIZES):
-            sizes = {"batch": 2 * pictures, "height": height // scale, "width": width // scale}
-            shapes = build._fill_shapes(sizes)
-            feeds = draw_feeds(build.name, build.inputs, seed, build.generators, shapes)
-            given, wanted = session.run(**feeds), run_layer(reference, feeds)
-            for name, array in wanted.items():
-                error = np.abs(given[name] - array).max() / np.abs(array).max()
-                assert error <= 1e-5, (component.name, name, height, width)
+        with component.lend(signature, keep=True) as session:
+            for seed, (pictures, height, width) in enumerate(SIZES):
+                sizes = {"batch": 2 * pictures, "height": height // scale, "width": width // scale}
+                shapes = build._fill_shapes(sizes)
+                feeds = draw_feeds(build.name, build.inputs, seed, build.generators, shapes)
+                given, wanted = session.run(**feeds), run_layer(reference, feeds)
+                for name, array in wanted.items():
+                    error = np.abs(given[name] - array).max() / np.abs(array).max()
+                    assert error <= 1e-5, (component.name, name, height, width)
     pipeline.text_to_image("a cat", height=18, width=44, num_inference_steps=2, seed=1)
     assert opened == ["text_encoder", "denoiser", "vae_decoder"]
 

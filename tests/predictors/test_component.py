@@ -1,0 +1,180 @@
+"""Who holds a component's session, and who closes it: threads, sizes, failures."""
+
+import threading
+
+import numpy as np
+import pytest
+from toy_component import LARGE, Workshop
+from toy_session import SIGNATURE
+
+from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.errors import EngineError
+
+
+@pytest.fixture
+def workshop():
+    return Workshop()
+
+
+def run(session):
+    feeds = {name: np.ones(spec.shape, spec.dtype) for name, spec in session.inputs.items()}
+    return session.run(**feeds)["output"]
+
+
+def test_what_is_kept_serves_the_next_and_closes_when_told(workshop):
+    component = workshop.open_component()
+    for _ in range(2):
+        with component.lend(SIGNATURE, keep=True) as session:
+            assert (run(session) == 2).all()
+    assert (len(workshop.sessions), workshop.count_open()) == (1, 1)
+    component.close()
+    component.close()
+    assert [each.closed for each in workshop.sessions] == [1]
+    with component.lend(SIGNATURE, keep=True) as session:
+        assert (run(session) == 2).all()
+    assert len(workshop.sessions) == 2
+
+
+def test_what_is_not_kept_goes_with_its_last_borrower(workshop):
+    component = workshop.open_component()
+    with component.lend(SIGNATURE) as first:
+        with component.lend(SIGNATURE) as second:
+            assert first is second
+        assert workshop.count_open() == 1
+        run(first)
+    assert (len(workshop.sessions), workshop.count_open()) == (1, 0)
+
+
+def test_a_borrower_that_fails_gives_it_back(workshop):
+    component = workshop.open_component()
+    with pytest.raises(ZeroDivisionError), component.lend(SIGNATURE):
+        raise ZeroDivisionError
+    assert workshop.count_open() == 0
+
+
+def test_another_size_closes_the_last_one_before_it_is_built(workshop):
+    component = workshop.open_component()
+    for signature in (SIGNATURE, LARGE) * 3:
+        with component.lend(signature, keep=True) as session:
+            run(session)
+    assert [each.closed for each in workshop.sessions] == [1] * 5 + [0]
+    assert workshop.open_before == [0] * 6
+
+
+def test_another_size_leaves_alone_what_is_borrowed(workshop):
+    component = workshop.open_component()
+    with component.lend(SIGNATURE, keep=True) as small:
+        with component.lend(LARGE, keep=True) as large:
+            assert run(small).shape == (2, 3)
+            assert run(large).shape == (4, 6)
+        assert workshop.count_open() == 2
+        run(small)
+    # The small one had been replaced, and nobody needs it any more.
+    assert [each.closed for each in workshop.sessions] == [1, 0]
+
+
+def test_close_ends_what_is_borrowed_too(workshop):
+    component = workshop.open_component()
+    with component.lend(SIGNATURE, keep=True) as small, component.lend(LARGE, keep=True) as large:
+        component.close()
+        for session in (small, large):
+            with pytest.raises(EngineError, match="session is closed"):
+                run(session)
+    assert [each.closed for each in workshop.sessions] == [1, 1]
+    with component.lend(LARGE) as session:
+        run(session)
+
+
+def test_threads_that_borrow_at_once_share_one_build(workshop):
+    component = workshop.open_component()
+    workshop.may_build.clear()
+    ready, shapes = threading.Barrier(9, timeout=20), []
+
+    def borrow():
+        ready.wait()
+        with component.lend(SIGNATURE) as session:
+            shapes.append(run(session).shape)
+            ready.wait()  # nobody gives it back before all have it
+
+    threads = [threading.Thread(target=borrow) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    workshop.may_build.set()
+    ready.wait()
+    for thread in threads:
+        thread.join()
+    assert shapes == [(2, 3)] * 8
+    assert [each.closed for each in workshop.sessions] == [1]
+
+
+def test_a_size_that_cannot_be_built_leaves_nothing_behind(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = EngineError("no memory")
+    with pytest.raises(EngineError, match="no memory"), component.lend(SIGNATURE):
+        pass
+    del workshop.compute["openvino"]
+    with component.lend(SIGNATURE) as session:
+        run(session)
+    assert workshop.count_open() == 0
+
+
+def fail(sample, ids=None):
+    raise MemoryError("std::bad_alloc")
+
+
+def test_what_failed_is_closed_before_its_fallback_is_built(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = fail
+    with component.lend(SIGNATURE, keep=True) as session:
+        with pytest.warns(FallbackWarning, match="std::bad_alloc"):
+            assert (run(session) == 2).all()
+        assert workshop.open_before == [0, 0]
+        assert component.report.engine == "paddle"
+        assert session.engine == "paddle"
+    # The next size is built for what works, at once.
+    with component.lend(LARGE, keep=True) as session:
+        assert (run(session) == 2).all()
+    assert [each.closed for each in workshop.sessions] == [1, 1, 0]
+
+
+def test_without_a_fallback_the_session_stays(workshop):
+    component = workshop.open_component(cpu_fallback=False)
+    workshop.compute["openvino"] = fail
+    with (
+        component.lend(SIGNATURE, keep=True) as session,
+        pytest.raises(EngineError, match="std::bad_alloc"),
+    ):
+        run(session)
+    assert (component.report.engine, workshop.count_open()) == ("openvino", 1)
+
+
+def test_sessions_of_two_sizes_that_fail_get_the_same_fallback(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = fail
+    with component.lend(SIGNATURE, keep=True) as small, component.lend(LARGE, keep=True) as large:
+        with pytest.warns(FallbackWarning, match="std::bad_alloc"):
+            assert (run(small) == 2).all()
+        assert (run(large) == 2).all()  # without another warning, which would be an error
+    assert [each.closed for each in workshop.sessions] == [1, 1, 1, 0]
+
+
+def test_two_threads_that_fail_at_once_get_one_fallback(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = fail
+    results = []
+
+    def draw_at_once(session):
+        threads = [threading.Thread(target=lambda: results.append(run(session))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    with (
+        component.lend(SIGNATURE, keep=True) as session,
+        pytest.warns(FallbackWarning, match="std::bad_alloc"),
+    ):
+        draw_at_once(session)
+    assert [(each == 2).all() for each in results] == [True] * 4
+    assert len(workshop.sessions) == 2
