@@ -48,8 +48,7 @@ class Network:
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        with eager_mode():
-            check_weights(build_skeleton(self.make), self.source)
+        check_weights(build_skeleton(self.make), self.source)
 
     @property
     def model(self) -> str:
