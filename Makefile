@@ -4,10 +4,12 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
+EXTRAS := cpu,onnx,openvino,tensorrt-rtx,dev
 WORKERS ?= 2
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
 PROMPT ?= a large red star on a blue background
 
-.PHONY: demo test check-figures lint clean
+.PHONY: demo test test-lowest check-figures lint clean
 
 demo: .venv/installed
 	$(BIN)/fastdeploy-diffusion generate "$(PROMPT)" --model shapes --seed 7 \
@@ -15,9 +17,19 @@ demo: .venv/installed
 
 # First what can run side by side, a file to a worker; then what cannot.
 test: lint
-	$(BIN)/python -m pytest -m "not serial and not figures" \
-		--numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -m "not serial and not figures" $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest -m "serial and not figures"
+
+# The lowest versions that setup.py allows, once with the references (torch, diffusers,
+# transformers), once with the tokenizers that these no longer take.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint tests/lowest-versions.txt \
+		--editable ".[$(EXTRAS)]"
+	.venv-lowest/bin/python -m pytest -m "not serial and not figures" $(SIDE_BY_SIDE)
+	.venv-lowest/bin/python -m pytest -m "serial and not figures"
+	.venv-lowest/bin/python -m pip install --quiet --no-deps tokenizers==0.21.0
+	.venv-lowest/bin/python -m pytest tests/pipelines/test_sd.py
 
 check-figures: .venv/installed-dev
 	$(BIN)/python -m pytest -m figures
@@ -38,8 +50,8 @@ lint: .venv/installed-dev
 	@touch $@
 
 .venv/installed-dev: setup.py | .venv
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,onnx,openvino,tensorrt-rtx,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	@touch $@ .venv/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

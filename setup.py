@@ -13,7 +13,7 @@ VERSION = re.search(
 )[1]
 
 # Paddle2ONNX makes the graph that passes rewrite and the engine compiles; it wants an old onnx.
-ONNX_EXPORT = ["onnx>=1.16,<1.18", "paddle2onnx==2.1.0", "onnx-ir>=1.1", "onnxscript>=0.7.2"]
+ONNX_EXPORT = ["onnx>=1.17,<1.18", "paddle2onnx==2.1.0", "onnx-ir>=1.1", "onnxscript>=0.7.2"]
 
 # The tests build with it. For Macs, on which they run as well, there is none.
 TENSORRT_RTX = [
