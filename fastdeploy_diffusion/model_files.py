@@ -23,18 +23,42 @@ def find_file(path: Path) -> bool:
         CheckpointError: Something is there that cannot be read as a file: a link that leads
             nowhere, a folder, a device, a name too long.
     """
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        check_links(path)
+    mode = _look_at(path)
+    if mode is None:
         return False
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        check_links(path)
-        raise refuse_path(path, error) from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
         raise CheckpointError(f"{path} is {kind}, not a file", allowed="a file")
     return True
+
+
+def find_folder(path: Path) -> bool:
+    """Tell whether there is a folder at a path.
+
+    Args:
+        path: Where it should be; a link is followed.
+
+    Raises:
+        CheckpointError: Something is there that cannot be read as a folder.
+    """
+    mode = _look_at(path)
+    if mode is None:
+        return False
+    if not stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path} is a file, not a folder", allowed="a folder")
+    return True
+
+
+def _look_at(path: Path) -> int | None:
+    """Give the mode of what a path leads to; None where nothing is."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        check_links(path)
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        check_links(path)
+        raise refuse_path(path, error) from None
 
 
 def check_links(path: Path) -> None:

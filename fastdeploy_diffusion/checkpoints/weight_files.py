@@ -6,7 +6,7 @@ from pathlib import Path
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.model_files import check_links, find_file
+from fastdeploy_diffusion.model_files import find_file, find_folder
 from fastdeploy_diffusion.show_value import show_value
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pdparams", ".pkl")
@@ -101,8 +101,7 @@ def _lies_within(path: Path, root: Path) -> bool:
 
 
 def _explain_missing_weights(folder: Path, stem: str, wanted: Path) -> CheckpointError:
-    if not folder.is_dir():
-        check_links(folder)
+    if not find_folder(folder):
         return CheckpointError(
             f"the component folder {folder} is missing",
             fix="download or export the whole checkpoint folder again",

@@ -1,5 +1,6 @@
 """Which model ``--model`` and ``--config`` mean."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +63,10 @@ def load_config(model: str | None, file: str | None, options: Mapping[str, Any])
 def _check_is_path(model: str, presets: tuple[str, ...]) -> None:
     """Refuse a bare word that is nothing; what looks like a path is the checkpoint's business."""
     path = Path(model)
-    if model and path.name == model and not path.suffix and not path.exists():
+    # Of a link that leads nowhere, too, the checkpoint says more; a name may be too long to ask.
+    if model and path.name == model and not path.suffix and not os.path.lexists(model):
         raise ConfigError(
-            f"--model {model}: there is no such preset, and no such folder in {Path.cwd()}",
+            f"--model {model[:200]}: there is no such preset, and no such folder in {Path.cwd()}",
             allowed=f"a preset ({', '.join(presets)}), a diffusers folder or a .safetensors file",
             fix=did_you_mean(model, presets),
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.model_files import find_folder
 
 
 def find_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> Path:
@@ -41,7 +42,7 @@ def find_tokenizers(
     names = "tokenizer", "tokenizer_2"
     if config.tokenizer_path is not None:
         folders = Path(config.tokenizer_path) / names[0], Path(config.tokenizer_path) / names[1]
-        if not all(each.is_dir() for each in folders):
+        if not all(map(find_folder, folders)):
             raise CheckpointError(
                 f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
                 allowed=f"a folder with the folders tokenizer (of CLIP) and tokenizer_2 ({second})",

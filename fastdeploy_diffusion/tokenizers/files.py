@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.model_files import check_links, damage, find_file, read_text
+from fastdeploy_diffusion.model_files import damage, find_file, find_folder, read_text
 from fastdeploy_diffusion.tokenizers.character_map import check_normalizer
 from fastdeploy_diffusion.tokenizers.options import (
     SPECIAL_TOKENS,
@@ -51,8 +51,7 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         CheckpointError: a file is missing or damaged, or asks for something that is not
             implemented.
     """
-    if not folder.is_dir():
-        check_links(folder)
+    if not find_folder(folder):
         raise CheckpointError(f"there is no tokenizer folder {folder}", allowed=_LAYOUTS)
     options = read_options(folder / "tokenizer_config.json")
     if options.added is None:

@@ -6,7 +6,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.model_files import check_links, damage, find_file, read_text
+from fastdeploy_diffusion.model_files import damage, find_file, find_folder, read_text
 from fastdeploy_diffusion.tokenizers.character_map import check_character_map, check_normalizer
 from fastdeploy_diffusion.tokenizers.sentencepiece_file import read_sentencepiece
 from fastdeploy_diffusion.tokenizers.texts import UNCOMMON_TEXT
@@ -27,8 +27,7 @@ def read_t5_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         CheckpointError: A file is missing or damaged, or holds another kind of tokenizer.
     """
-    if not folder.is_dir():
-        check_links(folder)
+    if not find_folder(folder):
         raise CheckpointError(f"there is no tokenizer folder {folder}", allowed=_LAYOUTS)
     if find_file(folder / "tokenizer.json"):
         return _load_tokenizer(folder / "tokenizer.json")

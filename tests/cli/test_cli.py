@@ -96,6 +96,12 @@ def test_the_output_is_refused_before_the_model_is_opened():
         (["--model", "shaps"], r"no such preset.*\n  allowed: .*\n  fix: did you mean 'shapes'\?"),
         (["--model", "sd15"], r"'sd15' holds .* no model\n  allowed: .*\n  fix: --model FOLDER"),
         (["--model", "no/such"], r"no/such does not exist"),
+        (["--model", "x" * 5000], r"--model x{200}: there is no such preset"),
+        (["--model", "x/" * 5000], r"'x/.*cannot be opened: File name too long"),
+        (["--model", "~nobody-of-this-name/x"], "there is no such user"),
+        (["--model", "loop"], "loop is a link to loop, which leads back to itself"),
+        (["--model", "shapes", "--tokenizer", "y" * 5000], "cannot be opened: File name too long"),
+        (["--model", "shapes", "--tokenizer", "a.ckpt"], "a.ckpt is a file, not a folder"),
         (
             ["--model", "a/sd"],
             r"a/sd does not exist(.|\n)*--model a/sd --local_dir sd` from ModelScope",
@@ -110,6 +116,7 @@ def test_the_output_is_refused_before_the_model_is_opened():
 def test_bad_input_is_explained(words, message):
     Path("m").mkdir()
     Path("a.ckpt").touch()
+    Path("loop").symlink_to("loop")
     Path("bad.yaml").write_text("model_path: m\nengin: paddle\n")
     stderr = refuse("generate", "x", *words)
     assert re.match(rf"error: .*{message}", stderr)
