@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from toy_session import ToySession
 
@@ -46,7 +47,7 @@ class Workshop:
             name,
             EngineChoice(engine, "cpu", "fp32", 1),
             cpu_fallback=cpu_fallback,
-            network=None,
+            network=SimpleNamespace(model="toy"),  # nothing is read of it
             passes=(),
             cache=None,
             generators={},
