@@ -21,8 +21,19 @@ class Hint:
 _LEAVE = "leave it out"
 # Feature, its names in diffusers and on command lines, what helps until then.
 _NOT_YET = (
-    ("image to image", "image init_image init_img img2img image_to_image strength", _LEAVE),
-    ("inpainting", "mask mask_image inpaint inpainting outpaint padding_mask_crop", _LEAVE),
+    (
+        "image to image",
+        "image init_image init_img img2img image_to_image strength stablediffusionimg2imgpipeline "
+        "fluximg2imgpipeline",
+        _LEAVE,
+    ),
+    (
+        "inpainting",
+        "mask mask_image inpaint inpainting outpaint padding_mask_crop "
+        "stablediffusioninpaintpipeline stablediffusionxlinpaintpipeline fluxinpaintpipeline "
+        "fluxfillpipeline",
+        _LEAVE,
+    ),
     (
         "LoRA",
         "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora unfuse_lora "
@@ -33,7 +44,8 @@ _NOT_YET = (
     (
         "ControlNet",
         "controlnet control_net control_image controlnet_conditioning_scale load_controlnet "
-        "t2i_adapter",
+        "t2i_adapter stablediffusioncontrolnetpipeline stablediffusionxlcontrolnetpipeline "
+        "fluxcontrolnetpipeline",
         _LEAVE,
     ),
     ("IP-Adapter", "ip_adapter ip_adapter_image load_ip_adapter set_ip_adapter_scale", _LEAVE),
@@ -44,7 +56,8 @@ _NOT_YET = (
     ),
     (
         "the SDXL refiner",
-        "refiner refiner_model denoising_start denoising_end aesthetic_score",
+        "refiner refiner_model denoising_start denoising_end aesthetic_score "
+        "stablediffusionxlimg2imgpipeline",
         "the base model draws without it",
     ),
     (

@@ -10,6 +10,7 @@ from fastdeploy_diffusion.checkpoints.diffusers_keys import DIFFUSERS_RULES
 from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
 from fastdeploy_diffusion.checkpoints.weight_files import open_weight_files
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.show_value import show_value
 
@@ -102,8 +103,11 @@ class DiffusersFolder(Checkpoint):
 def _read_pipeline_class(path: Path, index: Mapping[str, Any]) -> str:
     name = index.get("_class_name")
     if name not in _PIPELINES:
+        hint = find_hint(name) if isinstance(name, str) else None
+        missing = f": {hint.missing}" if hint else ""
         raise UnsupportedModelError(
-            f"{path / 'model_index.json'}: _class_name = {show_value(name)} is not implemented",
+            f"{path / 'model_index.json'}: _class_name = {show_value(name)} is not implemented"
+            f"{missing}",
             allowed=", ".join(_PIPELINES),
         )
     return str(name)

@@ -15,8 +15,8 @@ class AnswersUnknownNames:
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):
-                raise AttributeError(f"a {type(self).__name__} has no {name!r}")
-            raise _refuse(self, name, f"a {type(self).__name__} has no {name!r}")
+                raise AttributeError(f"{type(self).__name__} has no {name!r}")
+            raise _refuse(self, name, f"{type(self).__name__} has no {name!r}")
 
         def __setattr__(self, name: str, value: Any) -> None:
             if not name.startswith("_"):

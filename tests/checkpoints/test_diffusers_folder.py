@@ -87,6 +87,16 @@ def test_unknown_tensor_suggests_similar_names(tmp_path):
             UnsupportedModelError,
             "_class_name = 'WanPipeline'",
         ),
+        (
+            {"_class_name": "StableDiffusionInpaintPipeline"},
+            UnsupportedModelError,
+            "is not implemented: inpainting is not there yet",
+        ),
+        (
+            {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
+            UnsupportedModelError,
+            "is not implemented: the SDXL refiner is not there yet",
+        ),
         ({"_class_name": ...}, UnsupportedModelError, "_class_name = None"),
         ({"controlnet": ["diffusers", "X"]}, UnsupportedModelError, "component 'controlnet'"),
         ({"vae": ["diffusers", "AutoencoderTiny"]}, UnsupportedModelError, "AutoencoderTiny"),
