@@ -30,7 +30,8 @@ EXTRAS = {
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
     "dev": [
-        "diffusers==0.42.1",
+        "diffusers==0.42.1; python_version >= '3.11'",
+        "diffusers==0.41.0; python_version < '3.11'",  # the last that Python 3.10 has
         "filelock>=3.12",
         "mypy==2.4.1",
         "pytest>=9,<10",
@@ -39,7 +40,8 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "ruff==0.17.5",
         "torch==2.13.0",
-        "transformers==5.23.0",
+        "transformers==5.23.0; python_version >= '3.11'",
+        "transformers==5.20.2; python_version < '3.11'",
         "types-PyYAML",
     ],
 }
