@@ -28,6 +28,7 @@ _BUILDS = [CacheKey({"build": number}) for number in range(2)]
 _PLANS = [CacheKey({"plan": number}) for number in range(2)]
 # More than fit together, so that each that is published drives others out.
 _CROWD = [CacheKey({"crowd": number}) for number in range(6)]
+_STOP = "stop"
 _FILES, _FILE_BYTES = ("a", "sub/b", "c"), 20_000
 
 
@@ -42,24 +43,26 @@ def stress(root: Path, seconds: float) -> Counter[str]:
     context = multiprocessing.get_context("spawn")
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_work, args=(root, number, until))
+        process = context.Process(target=_work, args=(root, number))
         process.start()
         return process
 
-    until = time.time() + seconds
-    workers = [start(number) for number in range(PROCESSES)]
-    number, kills = PROCESSES, 0
-    while time.time() < until:
-        victim = start(number)
-        log = root / f"{number}.log"
-        while not log.exists() and time.time() < until:
+    def wait_for(number: int) -> None:
+        while not (root / f"{number}.log").exists():
             time.sleep(0.01)
+
+    workers = [start(number) for number in range(PROCESSES)]
+    for number in range(PROCESSES):
+        wait_for(number)
+    until, kills = time.time() + seconds, 0
+    while time.time() < until:
+        victim = start(PROCESSES + kills)
+        wait_for(PROCESSES + kills)
         time.sleep(random.uniform(0, 0.3))
-        if time.time() < until:
-            os.kill(victim.pid, signal.SIGKILL)
-            kills += 1
+        os.kill(victim.pid, signal.SIGKILL)
         victim.join()
-        number += 1
+        kills += 1
+    (root / _STOP).touch()
     for worker in workers:
         worker.join()
     found = Counter[str]({"killed": kills})
@@ -85,7 +88,7 @@ def _open(root: Path) -> ArtifactCache:
     return ArtifactCache(root / "cache", limit=10**9)
 
 
-def _work(root: Path, number: int, until: float) -> None:
+def _work(root: Path, number: int) -> None:
     choose = random.Random(number)
     crowded = ArtifactCache(root / "crowded", limit=3 * len(_FILES) * _FILE_BYTES)
     with (root / f"{number}.log").open("w", encoding="utf-8", buffering=1) as log:
@@ -104,7 +107,7 @@ def _work(root: Path, number: int, until: float) -> None:
             lambda: crowded.remove(choose.choice(_CROWD).digest),
             lambda: crowded.collect(),
         )
-        while time.time() < until:
+        while not (root / _STOP).exists():
             try:
                 choose.choice(tasks)()
             except Exception as error:

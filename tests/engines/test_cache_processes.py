@@ -123,12 +123,13 @@ def test_a_plan_is_replaced_in_place(cache):
     plan = ComponentPlan("denoiser", {}, (Candidate("paddle", "fp32", (), 0.5, 1e-6),))
     keep_plan(cache, KEY, plan)
     (folder,) = (entry.folder for entry in cache.entries())
-    before = folder.stat().st_ino
+    before = os.open(folder, os.O_RDONLY)  # open, so that no other folder gets its number
     unsafe = [UnsafePrecision("paddle", "fp16", "NaN"), UnsafePrecision("paddle", "bf16", "NaN")]
     for each in unsafe:
         remember_unsafe(cache, KEY, "denoiser", each)
     # A folder that was renamed away, and another into its place, would be missing in between.
-    assert folder.stat().st_ino == before
+    assert os.path.samestat(os.stat(before), folder.stat())
+    os.close(before)
     # What was measured before those were known does not forget them.
     kept = keep_plan(cache, KEY, plan)
     assert kept.unsafe == tuple(unsafe)
