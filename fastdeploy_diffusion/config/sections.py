@@ -36,6 +36,9 @@ PASSES = (
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 MEMORY_CHOICES = ("resident", "staged", "streamed")
+# Predictions have values of about 1 to 10. Beyond this, what guidance makes of them does not fit
+# into float16 (65504) any more; pictures have long been burnt out, at 50 or so.
+LARGEST_GUIDANCE = 1000
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
@@ -229,8 +232,9 @@ class RequestDefaults(ConfigSection):
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
+        le=LARGEST_GUIDANCE,
         allow_inf_nan=False,
-        description="guidance scale: a finite number of 0 or more",
+        description=f"guidance scale: a number of 0 to {LARGEST_GUIDANCE}",
     )
     negative_prompt: str | None = Field(default=None, description="negative prompt: text")
     max_sequence_length: int | None = Field(

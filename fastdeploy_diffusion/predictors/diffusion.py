@@ -20,6 +20,7 @@ from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.latent_check import check_latents
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
@@ -328,6 +329,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         if latents is None:
             latents = self._draw_latents(plan, generators)
         latents = latents * np.float32(scheduler.init_noise_sigma)
+        check_latents(latents, plan, 0, total)
         steps: list[float] = []
         with residency.lend(denoiser) as session:
             clock.lap()
@@ -342,6 +344,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
                     predicted, timestep, latents, noise=lambda: _draw(generators, plan.latent_shape)
                 )
                 latents, told = self._call_back(plan, index, float(timestep), latents, told)
+                check_latents(latents, plan, index + 1, total)
                 steps.append(clock.lap())
                 event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
                 if index < total - 1:

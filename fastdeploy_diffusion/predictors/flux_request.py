@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from fastdeploy_diffusion.config import RequestDefaults
+from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.request import (
     GenerationPlan,
@@ -28,7 +29,7 @@ class FluxRequest(GenerationRequest):
         prompt_2: What T5 reads: one text for all prompts, or one each; ``prompt`` if left out.
         negative_prompt_2: The same for ``negative_prompt``.
         true_cfg_scale: Weight of the prompt against ``negative_prompt`` (Ho & Salimans, 2022), in
-            two passes a step; 1 or less turns it off.
+            two passes a step, 0 to 1000; 1 or less turns it off.
         sigmas: Share of noise at each step, before the scheduler shifts it.
         max_sequence_length: Tokens that T5 reads, 1 to 512.
         latents: Initial standard-normal latents, packed: (pictures, H/16 · W/16, 64) float32.
@@ -90,6 +91,11 @@ class FluxPlan(GenerationPlan):
     def is_guided(self) -> bool:
         """Whether the denoiser runs on the negative prompt, too."""
         return self.true_cfg_scale > 1
+
+    @property
+    def guidance(self) -> tuple[str, float]:
+        """The setting that weighs predictions, and its value."""
+        return ("true_cfg_scale", self.true_cfg_scale) if self.is_guided else super().guidance
 
     def settings(self, index: int) -> dict[str, Any]:
         """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
@@ -164,7 +170,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
 
 
 def _is_guided(request: FluxRequest, defaults: RequestDefaults) -> bool:
-    scale = check_number("true_cfg_scale", request.true_cfg_scale, largest=1e6)
+    scale = check_number("true_cfg_scale", request.true_cfg_scale, largest=LARGEST_GUIDANCE)
     has_negative = request.negative_prompt is not None or defaults.negative_prompt is not None
     if has_negative and scale <= 1:
         warnings.warn(

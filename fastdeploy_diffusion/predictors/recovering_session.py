@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from fastdeploy_diffusion.engines.session import OperatorTime, Session
+from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program
 
@@ -51,8 +52,8 @@ class RecoveringSession(Session):
             try:
                 return task(self._session)
             except EngineError as error:
-                # No engine makes numbers of what is none.
-                if not all(np.isfinite(array).all() for array in feeds.values()):
+                # No engine makes numbers of what is none, or of what is far too large.
+                if not all(map(is_in_range, feeds.values())):
                     raise
                 self._replace(error)
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from fastdeploy_diffusion.config import RequestDefaults
+from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
+from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.predictors.shape_ranges import ShapeRanges
@@ -37,7 +39,8 @@ class GenerationRequest:
         height: Height of the pictures in pixels.
         width: Width of the pictures in pixels.
         num_inference_steps: Denoising steps.
-        guidance_scale: Weight of the prompt (Ho & Salimans, 2022); 1 or less turns guidance off.
+        guidance_scale: Weight of the prompt (Ho & Salimans, 2022), 0 to 1000; 1 or less turns
+            guidance off.
         guidance_rescale: Rescaling of the guided prediction, 0 to 1 (Lin et al., 2023, sec. 3.4).
         num_images_per_prompt: Pictures of each prompt.
         seed: Picture ``i`` is drawn from ``seed + i``; or one seed for each picture, in a sequence
@@ -142,6 +145,11 @@ class GenerationPlan:
         """Whether the denoiser runs on the negative prompt, too."""
         return self.guidance_scale > 1
 
+    @property
+    def guidance(self) -> tuple[str, float]:
+        """The setting that weighs predictions, and its value."""
+        return "guidance_scale", self.guidance_scale
+
     def settings(self, index: int) -> dict[str, Any]:
         """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
         request = self.request
@@ -202,6 +210,7 @@ def plan_generation(
         guidance_scale=check_number(
             "guidance_scale",
             _first(request.guidance_scale, defaults.guidance_scale, limits.guidance_scale),
+            largest=LARGEST_GUIDANCE,
         ),
     )
     if limits.ranges is not None:
@@ -349,5 +358,9 @@ def _check_latents(latents: Any, shape: tuple[int, ...]) -> None:
         raise RequestError(f"latents are of type {kind}", allowed="a numpy array of float32")
     if latents.shape != shape:
         raise RequestError(f"latents have the shape {latents.shape}", allowed=str(shape))
-    if not np.isfinite(latents).all():
-        raise RequestError("latents hold NaN or infinity", allowed="finite numbers")
+    if not is_in_range(latents):
+        raise RequestError(
+            "latents hold NaN, infinity or values that no picture has",
+            allowed=f"numbers of -{LARGEST_VALUE:,.0f} to {LARGEST_VALUE:,.0f}",
+            fix="give numbers of a standard normal distribution",
+        )

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.predictors.latent_check import check_returned
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -23,6 +24,7 @@ def read_replacements(
     Raises:
         RequestError: It is no mapping, or a name or an array is not one that can take a tensor's
             place.
+        NonFiniteError: An array has values that no picture has.
     """
     if returned is None:
         return {}
@@ -62,4 +64,5 @@ def _read_tensor(
             f"callback_on_step_end returned {kind} for {name}",
             allowed=f"a numpy array of float32 {old.shape}",
         )
+    check_returned(name, value)
     return np.asarray(value, np.float32)

@@ -150,6 +150,7 @@ def test_none_means_not_given() -> None:
         ({"defaults": {"width": 5.5}}, "defaults.width is 5.5", "correct it"),
         ({"defaults": {"guidance_scale": float("nan")}}, "defaults.guidance_scale is nan", ""),
         ({"defaults": {"guidance_scale": -1}}, "defaults.guidance_scale is -1", ""),
+        ({"defaults": {"guidance_scale": 1001}}, "defaults.guidance_scale is 1001", ""),
         ({"defaults": {"guidance_scale": True}}, "defaults.guidance_scale is True", ""),
         ({"defaults": {"seed": 2**64}}, "defaults.seed is 18446744073709551616", ""),
         ({"defaults": {"seed": 10**5000}}, "defaults.seed is a number too long", ""),

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from runnable import CPU_ENGINES
 from tiny_checkpoint import write_tiny_sd
+from toy_session import SIGNATURE, ToySession, draw
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.errors import CacheError, EngineError, NonFiniteError, RequestError
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+from fastdeploy_diffusion.program import Program
 
 REQUEST = {"seed": 5, "num_inference_steps": 4, "output_type": "np"}
 
@@ -114,14 +118,40 @@ def test_a_fallback_that_cannot_be_built_is_tried_again(model, wanted, monkeypat
     assert psnr(pipeline.text_to_image("a cat", **REQUEST), wanted) >= 50
 
 
-def test_what_is_no_number_is_not_run_again(model):
-    def spoil_latents(pipeline, index, timestep, tensors):
-        return {"latents": np.full_like(tensors["latents"], np.nan)}
+def spoil_tensor(name, value):
+    def spoil(pipeline, index, timestep, tensors):
+        return {name: np.full_like(tensors[name], value)}
 
-    pipeline = open_pipeline(model)
-    with pytest.raises(EngineError, match="openvino returned output 'prediction', which holds NaN"):
-        pipeline.text_to_image("a cat", **REQUEST, callback_on_step_end=spoil_latents)
+    return spoil
+
+
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+def test_a_request_of_no_numbers_is_to_blame_on_every_engine_alike(engine, model):
+    pipeline = SDPipeline(DiffusionConfig(model_path=model, engine=engine))
+    before = pipeline.text_to_image("a cat", **REQUEST)
+    for name, value, found in (
+        ("latents", np.nan, "NaN or infinity"),
+        ("latents", 1e30, r"values of up to 1.0e\+30"),
+        ("prompt_embeds", 1e30, r"values of up to 1.0e\+30"),
+    ):
+        with pytest.raises(
+            NonFiniteError, match=f"^callback_on_step_end returned '{name}' with {found}\n"
+        ):
+            pipeline.text_to_image(
+                "a cat",
+                **REQUEST,
+                callback_on_step_end=spoil_tensor(name, value),
+                callback_on_step_end_tensor_inputs=[name],
+            )
+    # Also beyond what a callback can be blamed for.
+    latents = np.full((1, 4, 16, 16), 1e30, np.float32)
+    for settings in ({"guidance_scale": 1e30}, {"guidance_scale": 1001}, {"latents": latents}):
+        with pytest.raises(RequestError, match=next(iter(settings))):
+            pipeline.text_to_image("a cat", **{**REQUEST, **settings})
     assert pipeline.report.fallbacks == ()
+    assert {each.engine for each in pipeline.report.components} == {engine}
+    np.testing.assert_array_equal(pipeline.text_to_image("a cat", **REQUEST), before)
+    pipeline.close()
 
 
 def test_the_fallback_has_no_other(model, monkeypatch):
@@ -132,3 +162,90 @@ def test_the_fallback_has_no_other(model, monkeypatch):
         EngineError, match="paddle failed to run vae_decoder: MemoryError: std::bad_alloc"
     ):
         pipeline.text_to_image("a cat", **REQUEST)
+
+
+class Recovery:
+    """Gives the sessions that take the place of others, one after the other."""
+
+    def __init__(self, *instead):
+        self.instead = list(instead)
+        self.calls = []
+
+    def __call__(self, error, failed):
+        self.calls.append((error.problem, failed))
+        return self.instead.pop(0) if self.instead else None
+
+
+def raise_error(sample, ids):
+    raise MemoryError("std::bad_alloc")
+
+
+def wrap(session, recovery):
+    return RecoveringSession(Program("part", None, *SIGNATURE), session, recovery)
+
+
+def test_a_run_is_repeated_until_a_session_runs_it():
+    failing, other, right = ToySession(raise_error), ToySession(raise_error), ToySession()
+    other.engine, right.engine = "second", "third"
+    recovery = Recovery(other, right)
+    session = wrap(failing, recovery)
+    assert session.engine == "toy"
+    feeds = draw()
+    np.testing.assert_array_equal(session.run(**feeds)["output"], 2 * feeds["sample"])
+    assert [failed for _, failed in recovery.calls] == [failing, other]
+    assert recovery.calls[0][0] == "toy failed to run part: MemoryError: std::bad_alloc"
+    assert session.engine == "third"
+    session.run(**feeds)
+    assert [len(each.runs) for each in (failing, other, right)] == [1, 1, 2]
+    session.close()
+    assert [each.closed for each in (failing, other, right)] == [0, 0, 1]
+
+
+def test_the_first_error_is_raised_where_nothing_takes_its_place():
+    session = wrap(ToySession(raise_error), Recovery())
+    with pytest.raises(EngineError, match="std::bad_alloc"):
+        session.run(**draw())
+
+
+def test_computing_ahead_is_repeated_too():
+    class Ahead(ToySession):
+        def precompute(self, **inputs):
+            raise EngineError("no room to compute ahead")
+
+    recovery = Recovery(ToySession())
+    wrap(Ahead(), recovery).precompute(**draw())
+    assert [problem for problem, _ in recovery.calls] == ["no room to compute ahead"]
+    session = wrap(Ahead(), Recovery())
+    session.close()
+    with pytest.raises(EngineError, match="is closed"):
+        session.precompute(**draw())
+
+
+def test_profiles_are_those_of_the_session():
+    (operator,) = wrap(ToySession(), Recovery()).profile(**draw())
+    assert operator.kind == "Toy"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e7])
+def test_inputs_that_no_network_can_work_with_are_not_run_again(value):
+    recovery, feeds = Recovery(ToySession()), draw()
+    feeds["sample"][1, 2] = value
+    session = wrap(ToySession(raise_error), recovery)
+    for run in (session.run, session.profile):
+        with pytest.raises(EngineError, match="std::bad_alloc"):
+            run(**feeds)
+    assert recovery.calls == []
+    # Large ones, of a schedule that begins with much noise, are.
+    feeds["sample"][1, 2] = 1e6
+    assert session.run(**feeds)
+    assert len(recovery.calls) == 1
+
+
+def test_other_errors_are_not_recovered_from():
+    def fail_typed(sample, ids):
+        raise CacheError("nothing is kept")
+
+    recovery = Recovery(ToySession())
+    with pytest.raises(CacheError):
+        wrap(ToySession(fail_typed), recovery).run(**draw())
+    assert recovery.calls == []
