@@ -4,15 +4,24 @@ from functools import partial
 import numpy as np
 import pytest
 from engine_programs import CASES
+from toy_session import ToySession
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES, AccuracyReport, integers
+from fastdeploy_diffusion.engines.accuracy import (
+    TOLERANCES,
+    AccuracyReport,
+    draw_feeds,
+    integers,
+    take_last_rows,
+)
 from fastdeploy_diffusion.engines.accuracy import verify as verify_with
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.size_range import SizeRange
 
 CPU = BuildSpec(Device("cpu"), threads=1)
 FREE_SHAPES = {"sample": (2, 16, 3, 5), "embedding": (2, 8)}
@@ -114,3 +123,171 @@ def test_an_option_for_an_unknown_input_is_an_error(option, tmp_path):
     values = {"generators": integers(0, 2), "shapes": (3, 8, 5, 7)}
     with pytest.raises(EngineError, match="unknown input 'sampel'"):
         verify(program, session, seed=0, tolerance=1e-4, **{option: {"sampel": values[option]}})
+
+
+def float_signature(shape, outputs=("output",)):
+    return Signature(
+        (TensorSpec("sample", shape, "float32"),),
+        tuple(TensorSpec(name, shape, "float32") for name in outputs),
+    )
+
+
+def verify_toy(compute, expect, shape=(None, 3), batch=4, tolerance=1e-4, **options):
+    """Prove a toy session, whose rows the batch counts, against numpy."""
+    signature = float_signature(shape)
+    shapes = {"sample": tuple(size if isinstance(size, int) else batch for size in shape)}
+    return verify_with(
+        Program("part", None, *signature),
+        ToySession(compute, signature),
+        expect,
+        seed=0,
+        tolerance=tolerance,
+        shapes=shapes,
+        **options,
+    )
+
+
+def double(sample):
+    return {"output": 2 * sample}
+
+
+def double_feeds(feeds):
+    return double(**feeds)
+
+
+@pytest.mark.parametrize("batch", [None, SizeRange("batch", 1, 2, 8)])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda output: output[::-1],
+        lambda output: np.repeat(output[:1], len(output), 0),
+        lambda output: np.roll(output, 1, 0),
+        lambda output: output + 0.01 * output.sum(0),
+    ],
+    ids=["reversed", "the first one for all", "shifted", "added up"],
+)
+def test_a_session_that_mixes_up_rows_fails(mix, batch):
+    def compute(sample):
+        return {"output": np.ascontiguousarray(mix(2 * sample))}
+
+    with pytest.raises(AccuracyError):
+        verify_toy(compute, double_feeds, (batch, 3))
+    assert verify_toy(double, double_feeds, (batch, 3)).relative_error == 0
+
+
+def test_the_layer_runs_the_last_row_alone():
+    seen = []
+
+    def expect(feeds):
+        seen.append(feeds["sample"])
+        return double(**feeds)
+
+    session_sees = []
+
+    def compute(sample):
+        session_sees.append(sample)
+        return double(sample)
+
+    verify_toy(compute, expect)
+    assert [array.shape for array in seen + session_sees] == [(1, 3), (4, 3)]
+    np.testing.assert_array_equal(seen[0], session_sees[0][-1:])
+
+
+def test_without_a_batch_everything_is_compared():
+    def compute(sample):
+        output = 2 * sample
+        output[0, 0] += 1
+        return {"output": output}
+
+    with pytest.raises(AccuracyError):
+        verify_toy(compute, double_feeds, (4, 3))
+
+
+def test_what_is_allowed_is_allowed():
+    def compute(sample):
+        return {"output": sample}
+
+    assert verify_toy(compute, double_feeds, tolerance=0.5) == AccuracyReport("part", 0.5, 0.5)
+    with pytest.raises(
+        AccuracyError, match=r"by 5.00e-01 of its largest value \(seed 0\)"
+    ) as caught:
+        verify_toy(compute, double_feeds, tolerance=0.49)
+    assert (caught.value.relative_error, caught.value.allowed) == (0.5, "5e-01")
+
+
+def test_against_nothing_but_zeros_a_difference_counts_in_full():
+    def expect(feeds):
+        return {"output": np.zeros_like(feeds["sample"])}
+
+    def compute(sample):
+        return {"output": np.full_like(sample, -0.25)}
+
+    assert verify_toy(compute, expect, tolerance=1).relative_error == 0.25
+
+
+@pytest.mark.parametrize("spoilt", [0, 1])
+def test_an_output_of_no_numbers_is_the_worst(spoilt):
+    signature = float_signature((None, 3), ("first", "second"))
+
+    def expect(feeds):
+        outputs = [feeds["sample"], feeds["sample"]]
+        outputs[spoilt] = np.full_like(outputs[spoilt], np.nan)
+        return dict(zip(("first", "second"), outputs, strict=True))
+
+    def compute(sample):
+        # The other one is far off, too.
+        return {"first": 50 * sample, "second": 50 * sample}
+
+    with pytest.raises(AccuracyError, match=f"output '{('first', 'second')[spoilt]}' .* by nan"):
+        verify_with(
+            Program("part", None, *signature),
+            ToySession(compute, signature),
+            expect,
+            seed=0,
+            tolerance=1e3,
+            shapes={"sample": (4, 3)},
+        )
+
+
+SPECS = (
+    TensorSpec("sample", (2, 100), "float32"),
+    TensorSpec("flags", (1000,), "bool"),
+    TensorSpec("ids", (1000,), "int64"),
+    TensorSpec("free", (None, 3), "float32"),
+)
+
+
+def draw_all(seed=0):
+    return draw_feeds("part", SPECS, seed, {"ids": integers(5, 8)}, {"free": (7, 3)})
+
+
+def test_inputs_are_drawn_as_their_types_ask():
+    feeds = draw_all()
+    assert {name: (array.dtype.name, array.shape) for name, array in feeds.items()} == {
+        "sample": ("float32", (2, 100)),
+        "flags": ("bool", (1000,)),
+        "ids": ("int64", (1000,)),
+        "free": ("float32", (7, 3)),
+    }
+    assert set(np.unique(feeds["ids"])) == {5, 6, 7}
+    assert 400 < feeds["flags"].sum() < 600
+    assert abs(feeds["sample"].mean()) < 0.3
+    assert 0.8 < feeds["sample"].std() < 1.2
+    again, other = draw_all(), draw_all(1)
+    for name, array in feeds.items():
+        np.testing.assert_array_equal(array, again[name])
+        assert not np.array_equal(array, other[name])
+
+
+def test_only_batches_have_rows_to_take():
+    batched = TensorSpec("batched", (3, None, 2), "float32")
+    ranged = TensorSpec("ranged", (SizeRange("batch", 1, 2, 4), 2), "float32")
+    tall = TensorSpec("tall", (2, SizeRange("height", 1, 2, 4)), "float32")
+    arrays = {
+        spec.name: np.arange(np.prod(shape), dtype="float32").reshape(shape)
+        for spec, shape in ((batched, (3, 4, 2)), (ranged, (3, 2)), (tall, (2, 3)))
+    }
+    taken = take_last_rows((batched, ranged, tall), arrays)
+    np.testing.assert_array_equal(taken["batched"], arrays["batched"][:, -1:])
+    np.testing.assert_array_equal(taken["ranged"], arrays["ranged"][-1:])
+    np.testing.assert_array_equal(taken["tall"], arrays["tall"])

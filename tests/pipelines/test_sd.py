@@ -153,17 +153,41 @@ def test_callback_sees_and_changes_tensors(pipeline):
     assert not np.array_equal(changed, untouched)
 
 
-def test_cancel_stops_between_steps(pipeline):
+@pytest.mark.parametrize("last", [0, 2], ids=["in the middle", "before it is decoded"])
+def test_cancel_stops_after_the_step_that_runs(last, pipeline):
     steps = []
 
     def stop(caller, step, timestep, tensors):
         steps.append(step)
-        threading.Thread(target=caller.cancel).run()
+        if step == last:
+            caller.cancel()
 
-    with pytest.raises(CancelledError, match="after 1 of 3"):
+    with pytest.raises(CancelledError, match=f"after {last + 1} of 3"):
         pipeline.text_to_image("a dog", callback_on_step_end=stop)
-    assert steps == [0]
+    assert steps == list(range(last + 1))
     pipeline.text_to_image("a dog")  # the next request is not cancelled
+
+
+def test_cancel_from_another_thread_stops_a_request_that_runs(pipeline):
+    begun, cancelled, caught = threading.Event(), threading.Event(), []
+
+    def wait(caller, step, timestep, tensors):
+        begun.set()
+        assert cancelled.wait(20)
+
+    def draw():
+        try:
+            pipeline.text_to_image("a dog", callback_on_step_end=wait)
+        except CancelledError as error:
+            caught.append(str(error))
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    assert begun.wait(20)
+    pipeline.cancel()
+    cancelled.set()
+    drawing.join()
+    assert caught == ["the generation was cancelled after 1 of 3 steps"]
 
 
 @pytest.mark.parametrize("engine", ["paddle", "paddle-eager"])
