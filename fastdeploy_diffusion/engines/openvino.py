@@ -10,6 +10,7 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
+from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, keep_model, read_model
 from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
@@ -121,6 +122,8 @@ class _OpenVINOSession(Session):
         model.reshape(dict(zip(self.inputs, shapes, strict=True)))
         if self._properties["INFERENCE_PRECISION_HINT"] == "f32":
             prefer_onednn(model)
+        else:
+            keep_angles_exact(model)
         with self._model.give_back_pages():
             return self._core.compile_model(model, "CPU", {**self._properties, **properties})
 

@@ -1,7 +1,4 @@
-"""OpenVINO in half precision, where the CPU has the instructions: rounded, and near the layer.
-
-A UNet in bf16 is off by 8 % of its largest value, which the proof refuses.
-"""
+"""OpenVINO in half precision, where the CPU has the instructions: rounded, and near the layer."""
 
 import numpy as np
 import pytest
@@ -20,7 +17,9 @@ LEAST = {"fp16": 2**-13, "bf16": 2**-10}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", LEAST)
-@pytest.mark.parametrize("name", ["sd1 text encoder", "vae decoder"])
+@pytest.mark.parametrize(
+    "name", ["sd1 text encoder", "sd2 unet", "sdxl unet", "vae decoder", "flux transformer"]
+)
 def test_numbers_are_rounded_and_near(name, precision, tmp_path):
     engine, spec = create_engine("openvino"), BuildSpec(Device("cpu"), precision)
     if reason := engine.supports(spec).reason:
