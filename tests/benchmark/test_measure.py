@@ -7,6 +7,8 @@ import pytest
 from benchmark.painted_peer import make_case, make_plan, write_adapter
 
 from fastdeploy_diffusion.benchmark import findings
+from fastdeploy_diffusion.benchmark import measure as measure_module
+from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.measure import measure_case
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.benchmark.row import Row
@@ -56,6 +58,61 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path, draw, reason):
     assert isinstance(row, Row)
     assert reason in row.missing
     assert len(row.samples.pictures) == 1
+
+
+class ScriptedMeter:
+    """Says 10 joules after the first picture, 30 after the second, 60 after the third."""
+
+    def __init__(self):
+        self.joules = iter((10.0, 30.0, 60.0))
+
+    def read_joules(self):
+        return next(self.joules)
+
+
+@pytest.mark.parametrize(
+    ("draw", "joules"),
+    [
+        ("pass", 20),
+        ("if self.drawn == 4: os._exit(1)", 15),
+        ("if self.drawn == 3: os._exit(1)", 10),
+    ],
+)
+def test_joules_are_those_of_a_picture(tmp_path, monkeypatch, draw, joules):
+    monkeypatch.setattr(measure_module, "EnergyMeter", ScriptedMeter)
+    assert measure(tmp_path, draw=draw).samples.joules == joules
+
+
+def test_a_reference_is_drawn_once_for_pictures_that_are_the_same(tmp_path, monkeypatch):
+    """Threads change no picture; everything else does."""
+    case = make_case()
+    works = [
+        case.work.model_copy(update=update)
+        for update in ({}, {"threads": 2}, {"steps": 3}, {"threads": 3}, {"seed": 4})
+    ]
+    cases = [case.model_copy(update={"work": work}) for work in works]
+    drawn, judged = [], []
+
+    def draw(place, case):
+        drawn.append((case.work.steps, case.work.seed))
+        if case.work.seed == 4:
+            raise ChildError("too little memory")
+        return f"reference {case.work.steps}"
+
+    def note(place, case, reference):
+        judged.append(reference)
+        return Missing(case=str(case), reason="only noted")
+
+    monkeypatch.setattr(findings, "draw_reference", draw)
+    monkeypatch.setattr(findings, "measure_case", note)
+    plan = make_plan(write_adapter(tmp_path), cases)
+    found = findings.Findings()
+    findings.measure_all(Workplace(plan, tmp_path, lambda what: None), found)
+    assert drawn == [(2, 3), (3, 3), (2, 4)]
+    assert judged == [
+        *("reference 2", "reference 2", "reference 3", "reference 2", "too little memory"),
+    ]
+    assert [each.case for each in found.missing] == [str(each) for each in cases]
 
 
 def test_speed_without_quality_is_no_row(tmp_path):

@@ -47,6 +47,15 @@ def test_header_of_odd_length_gives_aligned_arrays(tmp_path):
         np.testing.assert_array_equal(value, VALUES[0, :2])
 
 
+def test_what_is_mapped_cannot_be_written(tmp_path):
+    """Engines share it: who wrote into it would change the weights of the others."""
+    file = SafetensorsFile(write_tensors(tmp_path / "a", {"x": VALUES}))
+    value = file.read_stored("x")
+    with pytest.raises(ValueError, match="read-only"):
+        value[0, 0] = 7
+    np.testing.assert_array_equal(file.read("x"), VALUES)
+
+
 def test_scalars_and_empty_tensors_read(tmp_path):
     values = {"scalar": np.array(3.0, np.float32), "empty": np.empty((0, 3), np.float32)}
     file = SafetensorsFile(write_tensors(tmp_path / "a", values))

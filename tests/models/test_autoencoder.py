@@ -67,6 +67,24 @@ def test_parity(options, seed, scale):
     assert relative_error(decoded, wanted_images) <= largest
 
 
+def test_log_variances_are_kept_within_bounds_as_in_the_reference():
+    options = CONFIGS["one level"]
+    reference = Reference(
+        **options, down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",)
+    ).eval()
+    with torch.no_grad():  # the last four channels are log variances
+        reference.quant_conv.bias[-4:] = torch.tensor([-100.0, -29.0, 19.0, 100.0])
+    layer = AutoencoderKL(AutoencoderKLConfig.from_dict(dict(reference.config)))
+    copy_weights(layer, reference)
+    images = np.random.default_rng(0).standard_normal((1, 3, 4, 4), np.float32)
+    with torch.no_grad():
+        wanted = reference.encode(torch.tensor(images)).latent_dist.logvar
+    with paddle.no_grad():
+        _, given = layer.encode(paddle.to_tensor(images))
+    assert relative_error(given, wanted) <= LARGEST_ERROR
+    assert (given.min(), given.max()) == (-30, 20)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -113,6 +113,14 @@ def test_parity(options, size, batch, seed, scale):
     assert relative_error(given, wanted) <= LARGEST_ERROR
 
 
+def test_a_number_of_heads_wins_over_the_key_that_was_named_wrongly():
+    """``attention_head_dim`` has always held numbers of heads; the other key says so."""
+    config = UNet2DConditionConfig.from_dict({"attention_head_dim": 5})
+    assert config.heads == (5, 5, 5, 5)
+    named = UNet2DConditionConfig.from_dict({"attention_head_dim": 5, "num_attention_heads": 4})
+    assert named.heads == (4, 4, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

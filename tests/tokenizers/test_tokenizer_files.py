@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from tokenizer_folders import (
@@ -86,6 +88,17 @@ def test_merges_that_were_cut_short_are_noticed(folder):
     (folder / "merges.txt").write_text("\n".join(lines[:-20]), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"merges\.txt is damaged: no merge makes 20 tokens"):
         CLIPTokenizer.from_folder(folder)
+
+
+def test_a_merge_may_begin_with_a_hash(folder):
+    """As "##" and every hashtag of the published ones: only the first line is a comment."""
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    vocabulary |= {"##</w>": len(vocabulary)}
+    write_json(folder, {"vocab.json": vocabulary})
+    with (folder / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write("# #</w>\n")
+    ids = CLIPTokenizer.from_folder(folder).encode(["##"]).input_ids[0]
+    assert ids[1] == vocabulary["##</w>"]
 
 
 def test_merges_with_windows_line_ends_are_read(folder):
