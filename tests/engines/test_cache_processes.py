@@ -56,6 +56,7 @@ def read(cache, key=KEY):
         return entry and (entry.artifact / FILE).read_bytes()
 
 
+@pytest.mark.serial
 def test_nothing_is_lost_mixed_or_raised(tmp_path):
     found = stress(tmp_path, seconds=6)
     for what in ("published", "read", "plan", "record", "killed"):

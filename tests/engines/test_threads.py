@@ -11,6 +11,7 @@ from runnable import CPU_ENGINES, spec_for
 
 from fastdeploy_diffusion.engines.registry import create_engine
 
+pytestmark = pytest.mark.serial
 SIZES = (4, 7, 5)
 
 

@@ -44,6 +44,7 @@ def draw_at_once(pipeline):
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_requests_of_mixed_sizes_at_once(engine, model, tmp_path):
     def open_pipeline(**options):
