@@ -133,7 +133,7 @@ def replace_engine(failed: Placement, problem: str) -> Placement | None:
         return None
     engine = require_engine(FALLBACK_ENGINE, instead)
     why = (
-        f"{failed.engine.name} on {failed.spec} failed while it ran: {problem}. "
+        f"{failed.engine.name} on {failed.spec} failed while it ran ({problem}); "
         f"{FALLBACK_ENGINE} on {instead} runs instead"
     )
     warnings.warn(why, FallbackWarning, stacklevel=2)
@@ -156,7 +156,7 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
         except EngineUnavailableError:
             continue
         why = (
-            f"{engine.name} on {failed.spec} was asked for and is not safe: {problem}. "
+            f"{engine.name} on {failed.spec} is not safe ({problem}); "
             f"{engine.name} on {instead} runs instead"
         )
         warnings.warn(why, FallbackWarning, stacklevel=2)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_a_bad_request_is_refused(tiny_sd1, words, message):
 )
 def test_usage_errors_end_with_2(words, message):
     assert message in refuse(*words)
+
+
+@pytest.mark.slow  # builds with ONNX Runtime
+def test_what_would_be_faster_is_said_where_it_is_not_installed(tiny_sd1, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    words = ("generate", "x", "--model", tiny_sd1, "--scheduler", "ddim", "--steps", 1)
+    lines = run(*words).stdout.splitlines()
+    assert [line.split()[1] for line in lines[2:5]] == ["onnxruntime"] * 3
+    command = 'pip install "fastdeploy-diffusion[openvino]"'
+    assert lines[5] == f"openvino is faster as a rule, and is not installed: {command}"
+    report = json.loads(run(*words, "--json").stdout)
+    assert report["components"][1]["installable"] == {"openvino": command}
+    # Who names an engine knows why.
+    assert "is not installed" not in run(*words, "--engine", "onnxruntime").stdout
 
 
 @pytest.mark.slow  # builds with Paddle Inference

@@ -141,7 +141,7 @@ def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():
 def test_the_next_safer_precision_is_bf16_then_fp32():
     asked = select_engine("onnxruntime", CPU, "fp16", cpu_fallback=False, threads=2)
     with pytest.warns(
-        FallbackWarning, match=r"cpu in fp16 was .* NaN\. .* cpu in bf16 runs instead"
+        FallbackWarning, match=r"cpu in fp16 is not safe \(NaN\); .* cpu in bf16 runs instead"
     ):
         brain = take_safer_precision(asked, "NaN")
     assert brain.spec == BuildSpec(CPU, "bf16", 2)

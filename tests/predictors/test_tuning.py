@@ -181,7 +181,7 @@ def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
     report = open_pipeline(precision="auto").report.components[1]
     assert (report.precision, report.fallback) == ("bf16", None)
     assert report.passed_over["onnxruntime in fp16"] == "denoiser: NaN"
-    with pytest.warns(FallbackWarning, match="earlier: denoiser: NaN. .* in bf16 runs instead"):
+    with pytest.warns(FallbackWarning, match=r"earlier: denoiser: NaN\); .* in bf16 runs instead"):
         report = open_pipeline(engine="onnxruntime", precision="fp16").report.components[1]
     assert report.precision == "bf16"
     # Who pins it gets it.
