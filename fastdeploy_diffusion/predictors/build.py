@@ -111,6 +111,11 @@ class ComponentBuild:
     sizes: Mapping[str, int] = field(default_factory=lambda: {"batch": 1})
 
     @classmethod
+    def runs_on(cls, engine: str) -> bool:
+        """Tell whether it can be built for an engine at all."""
+        return True
+
+    @classmethod
     def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
         """Name the passes where nobody chooses: those that pay on the engine in the precision."""
         return name_default_passes(engine, precision)

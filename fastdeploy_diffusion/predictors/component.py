@@ -315,7 +315,10 @@ class Component:
         plan = (measured or self.find_plan()) if is_planned else None
         taken = None
         if plan and is_open:
-            taken = plan.choose(choice.precision, self._pass_names, engine=choice.engine)
+            # A plan may be of the same network as a whole, which other engines run, too.
+            ways = tuple(each for each in plan.candidates if self._build_class.runs_on(each.engine))
+            usable = replace(plan, candidates=ways)
+            taken = usable.choose(choice.precision, self._pass_names, engine=choice.engine)
         if taken:
             placement = select(taken.engine, precision=taken.precision)
         placement = self._guard.avoid(placement, plan)

@@ -29,6 +29,11 @@ class StreamedBuild(ComponentBuild):
     """
 
     @classmethod
+    def runs_on(cls, engine: str) -> bool:
+        """Tell whether an engine takes weights as inputs."""
+        return create_engine(engine).takes_weights
+
+    @classmethod
     def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
         """Name those that pay, without those of layers.
 
@@ -89,7 +94,7 @@ def require_streaming(component: str, engine: str, device: str) -> None:
     Raises:
         EngineUnavailableError: Names those that they are.
     """
-    able = [name for name in engine_names() if create_engine(name).takes_weights]
+    able = [name for name in engine_names() if StreamedBuild.runs_on(name)]
     if engine not in able or parse_device(device).kind != "cpu":
         raise EngineUnavailableError(
             f"{component}: weights are not streamed to {engine} on {device}",
