@@ -36,14 +36,13 @@ def main() -> int:
         batch = [seed for seed in todo if seed < todo[0] + _BATCH]
         command = [sys.executable, __file__, str(batch[0]), str(batch[-1] + 1)]
         child = subprocess.run([*command, str(options.results), "--child"], check=False)
-        done = _read(options.results)
-        if child.returncode:
-            crashed = next((seed for seed in batch if seed not in done), None)
-            if crashed is not None:
-                _write(options.results, _describe_crash(crashed, child.returncode))
-        todo = [seed for seed in todo if seed not in _read(options.results)]
+        done = set(_read(options.results))
+        crashed = next((seed for seed in batch if seed not in done), None)
+        if crashed is not None:
+            _write(options.results, _describe_crash(crashed, child.returncode))
+            done.add(crashed)
+        todo = [seed for seed in todo if seed not in done]
         _report(options.results)
-    _report(options.results)
     return any(not each["is_right"] for each in _read(options.results).values())
 
 
