@@ -14,6 +14,8 @@ CHARACTERS = {
     "\u00ad": "",  # a soft hyphen is left out
     "İ": "I",
     "猫": "chat",
+    "＜": "<",
+    "＞": ">",
 }
 _BLOCK = 256
 _LEAF = 1 << 31

@@ -72,7 +72,7 @@ def write_sentencepiece(
         _bytes(1, piece.encode()) + _float(2, score) + _number(3, kinds.get(piece, NORMAL))
         for piece, score in list_pieces(pads_with_one=pads_with_one)
     ]
-    parts = [*(_bytes(1, each) for each in pieces), _bytes(2, _number(3, model_type))]
+    parts = [*(_bytes(1, each) for each in pieces), _bytes(2, _number(3, model_type) + _NO_BEGIN)]
     if with_characters:
         characters = compile_characters()
     if characters is not None:
@@ -99,3 +99,6 @@ def _bytes(field: int, value: bytes) -> bytes:
 
 def _float(field: int, value: float) -> bytes:
     return _varint(field << 3 | 5) + struct.pack("<f", value)
+
+
+_NO_BEGIN = _number(41, 2**64 - 1)  # the id of the begin token is -1, as in T5: ten bytes

@@ -119,6 +119,16 @@ def extra_config():
     return {"tokenizer_config.json": config | {"additional_special_tokens": ["cat</w>", "a</w>"]}}
 
 
+def older_extra_config(vocab):
+    """As `extra_config` in the older way, with a special token that was added after training."""
+    more = {"additional_special_tokens": ["cat</w>", "a</w>"], "pad_token": "<pad>"}
+    return {
+        "tokenizer_config.json": {"model_max_length": 77},
+        "special_tokens_map.json": more,
+        "added_tokens.json": {"<pad>": len(vocab), "<toy>": len(vocab) + 1},
+    }
+
+
 def config_files(name, vocab):
     return {
         "bare": dict,
@@ -128,10 +138,11 @@ def config_files(name, vocab):
         "short": short_config,
         "inversion": lambda: inversion_config(vocab),
         "extra": extra_config,
+        "older extra": lambda: older_extra_config(vocab),
     }[name]()
 
 
-CONFIGS = ["bare", "sd1", "sd2", "sdxl2", "short", "inversion", "extra"]
+CONFIGS = ["bare", "sd1", "sd2", "sdxl2", "short", "inversion", "extra", "older extra"]
 
 
 def write_json(folder, files):

@@ -45,6 +45,7 @@ TEXTS = [
     " <|endoftext|> ",
     "</w> a</w> !</w>",
     "<cat-toy> on <CAT-TOY>s",
+    "<pad> <PAD> a<pad>b <toy> <TOY>s",
     "\u2028line\u2029paragraph\x0bvertical\x0cfeed",
     "ａ！？",
     "''s 'x ' '' 's's",

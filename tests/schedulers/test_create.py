@@ -149,6 +149,7 @@ def test_known_names_cover_the_diffusers_family():
             None,
             ["a share of 1 of the signal after 1000 training timesteps"],
         ),
+        ({**SDXL, "beta_start": 1e-12}, "dpm-solver", ["and 1 after the first"]),
         ({**SDXL, "steps_offset": 1000}, None, ["steps_offset=1000", "0 to 999"]),
         ({**SDXL, "steps_offset": 10**400}, None, ["steps_offset=1000"]),
         ({**SDXL, "sample_max_value": -math.inf}, "dpm-solver", ["sample_max_value=-inf"]),

@@ -20,7 +20,15 @@ from tokenizers import Tokenizer, models
 from fastdeploy_diffusion.errors import CheckpointError, RequestError
 from fastdeploy_diffusion.tokenizers import T5Tokenizer, TruncationWarning
 
-MORE = ["<extra_id_0> in <extra_id_99>", "a</s>b", "<pad>", "<unk> <UNK>", "</s>", "▁a ▁", "▁"]
+MORE = [
+    "＜pad＞ ＜extra_id_0＞ <extra_id_0> in <extra_id_99>",
+    "a</s>b",
+    "<pad>",
+    "<unk> <UNK>",
+    "</s>",
+    "▁a ▁",
+    "▁",
+]
 ALL_TEXTS = [*TEXTS, *MORE, *random_texts(80)]
 
 
@@ -94,6 +102,7 @@ def test_a_map_of_characters_that_points_outside_of_itself_is_refused(tmp_path):
         whole[: size - 9],
         (size - 1).to_bytes(4, "little") + whole[4:],
         bytes(far),
+        struct.pack("<301I", 1200, 260 << 10, *[0] * 299),  # a block of which the end is missing
         bytes(middle),
     ):
         with pytest.raises(CheckpointError, match=r"spiece\.model is damaged: its map of char"):
