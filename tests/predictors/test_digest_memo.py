@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from file_powers import file_size_limit
 from safetensors.numpy import save_file
 
 from fastdeploy_diffusion.checkpoints import TensorSource
@@ -60,6 +61,12 @@ def test_a_damaged_note_is_no_digest(weights, recall, tmp_path):
     (note,) = (tmp_path / "cache" / DIGESTS).iterdir()
     note.write_text("12ab")
     assert [recall(source, 2.5), recall(source, 2.5)] == [1, 0]
+
+
+def test_a_full_disk_keeps_no_note_and_no_half_of_one(weights, recall, tmp_path):
+    with file_size_limit(10):
+        assert [recall(open_source(weights), 2.5) for _ in range(2)] == [1, 1]
+    assert list((tmp_path / "cache" / DIGESTS).iterdir()) == []
 
 
 def test_any_change_of_the_file_is_read(weights, recall, tmp_path):
