@@ -313,7 +313,9 @@ class CacheSlot:
             names = [path.relative_to(artifact).as_posix() for path in paths]
             files = dict(zip(names, measure_files(paths), strict=True))
             ingredients = self._key.ingredients
-            write_entry(CacheEntry(self._staged, ingredients, proof, files, model, used=0.0))
+            write_entry(
+                CacheEntry(self._staged, ingredients, proof, files, model, used=0.0, made=0)
+            )
             earlier = self._cache._set_aside(self._key.digest)
             self._staged.rename(self._folder)
         if earlier:

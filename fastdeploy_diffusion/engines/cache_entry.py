@@ -28,6 +28,7 @@ class CacheEntry:
         model: What people call the model that it was built for first; no part of the key, for
             other models may have the same network.
         used: When it was last asked for, in seconds since the epoch.
+        made: When its artifact was, in nanoseconds since the epoch: it tells builds of a key apart.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class CacheEntry:
     files: Mapping[str, tuple[int, int]]
     model: str
     used: float
+    made: int
 
     @property
     def artifact(self) -> Path:
@@ -80,8 +82,9 @@ def read_entry(folder: Path) -> CacheEntry | None:
         entry = json.loads(path.read_text(encoding="utf-8"))
         files = {name: (int(size), int(sum_)) for name, (size, sum_) in entry["files"].items()}
         used = path.stat().st_mtime
+        made = (folder / ARTIFACT_FOLDER).stat().st_mtime_ns
         model = str(entry.get("model", ""))
-        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, model, used)
+        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, model, used, made)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

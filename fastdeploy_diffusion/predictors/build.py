@@ -142,7 +142,10 @@ class ComponentBuild:
                     return kept
             with cache.lock(key) as slot:
                 # Another process may have built it while this one waited.
-                return self._load(cache, slot.find()) or self._make_and_keep(cache, slot)
+                found = slot.find()
+                is_tried = entry and found and entry.made == found.made
+                kept = None if is_tried else self._load(cache, found)
+                return kept or self._make_and_keep(cache, slot)
         except CacheError as error:
             if self._find_obstacle():
                 raise  # Made for now it would be made for nothing.

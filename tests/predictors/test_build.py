@@ -185,9 +185,11 @@ def test_a_build_that_does_not_load_is_made_again(model, cache):
         manifest.unlink()
         del entry["files"]["manifest.json"]
         file.write_text(json.dumps(entry))
-    with pytest.warns(CacheWarning, match="does not load"):
+    with pytest.warns(CacheWarning, match="does not load") as said:
         _, cached = draw(model, cache)
     assert cached == [False] * 3
+    assert len(said) == 3  # each is tried once
+    assert draw(model, cache)[1] == [True] * 3
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(model, tmp_path):
