@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.size_range import Size, SizeRange, fits
+from fastdeploy_diffusion.size_range import Size, SizeRange, choose_size, fits
 from fastdeploy_diffusion.suggest import did_you_mean
 
 
@@ -86,6 +86,13 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     read_weight: Callable[[str], np.ndarray] | None = None
     graph_passes: tuple[Any, ...] = ()
+
+
+def fill_shapes(
+    specs: Sequence[TensorSpec], sizes: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Give shapes by name, with numbers for what is free, as `choose_size`."""
+    return {spec.name: tuple(choose_size(size, sizes) for size in spec.shape) for spec in specs}
 
 
 def check_feeds(

@@ -98,6 +98,8 @@ class Engine(ABC):
     dialect: ClassVar[Dialect | None] = None
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
+    # Whether a row of a batch is the same, bit for bit, whatever the others are and their number.
+    keeps_rows_apart: ClassVar[bool] = False
     # The packages whose versions a build depends on.
     packages: ClassVar[tuple[str, ...]] = ()
 

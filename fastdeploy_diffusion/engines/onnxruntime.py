@@ -50,6 +50,7 @@ class ONNXRuntimeEngine(Engine):
     name: ClassVar[str] = "onnxruntime"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
     packages: ClassVar[tuple[str, ...]] = (
         "onnxruntime",

@@ -29,6 +29,7 @@ class OpenVINOEngine(Engine):
     name: ClassVar[str] = "openvino"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
     packages: ClassVar[tuple[str, ...]] = (
         "openvino",

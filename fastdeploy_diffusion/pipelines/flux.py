@@ -58,6 +58,7 @@ class FluxPipeline(CheckpointPredictor):
     """
 
     request_class = FluxRequest
+    _limits: FluxLimits
 
     def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
         config = read_config_argument(config, options)
@@ -191,6 +192,9 @@ class FluxPipeline(CheckpointPredictor):
             self._vae.signature(plan.height // scale, plan.width // scale),
         )
         return [Part(*each, {}) for each in zip(self._components, signatures, strict=True)]
+
+    def _count_rows(self, plan: GenerationPlan) -> int:
+        return 1  # negative prompts run on their own
 
     def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
         scale, channels = self._vae.config.downscale, self._vae.config.latent_channels

@@ -122,6 +122,9 @@ class UNetPipeline(CheckpointPredictor):
         sizes = {"height": height, "width": width}
         return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
 
+    def _count_rows(self, plan: GenerationPlan) -> int:
+        return 2 if plan.is_guided else 1
+
     def _tell(self, plan: GenerationPlan, told: Conditioning) -> dict[str, FloatArray]:
         """What the UNet is told, of one batch: that of negative prompts first, under guidance."""
         return {"encoder_hidden_states": join(told.negative_prompt_embeds, told.prompt_embeds)}

@@ -48,8 +48,8 @@ from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.split_program import find_parts, list_parts
 from fastdeploy_diffusion.predictors.split_session import SplitSession
-from fastdeploy_diffusion.program import Program, TensorSpec
-from fastdeploy_diffusion.size_range import SizeRange, choose_size
+from fastdeploy_diffusion.program import Program, TensorSpec, fill_shapes
+from fastdeploy_diffusion.size_range import SizeRange
 
 _VERIFY_SEED = 20261120
 
@@ -210,7 +210,7 @@ class ComponentBuild:
 
     def draw_feeds(self) -> dict[str, np.ndarray]:
         """Draw the inputs of one picture, the same ones each time."""
-        shapes = self._fill_shapes(self.sizes)
+        shapes = fill_shapes(self.inputs, self.sizes)
         return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
 
     def _run_reference(self) -> None:
@@ -237,13 +237,7 @@ class ComponentBuild:
             for size in spec.shape[1:]
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
-        return [self._fill_shapes(sizes) for sizes in (*smaller[:1], usual)]
-
-    def _fill_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-        return {
-            each.name: tuple(choose_size(size, sizes) for size in each.shape)
-            for each in self.inputs
-        }
+        return [fill_shapes(self.inputs, sizes) for sizes in (*smaller[:1], usual)]
 
     def _key(self, root: Path) -> CacheKey:
         return make_cache_key(

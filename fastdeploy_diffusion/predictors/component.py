@@ -1,5 +1,7 @@
 """One network of a pipeline, on the engine that runs it."""
 
+from __future__ import annotations
+
 import threading
 import time
 import warnings
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -36,18 +39,27 @@ from fastdeploy_diffusion.errors import (
     PassError,
     ResourceError,
 )
+from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.predictors.memory_need import (
+    NUMBER_BYTES,
+    StageNeed,
+    hold_activations,
+)
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS, PrecisionGuard
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.tuning import tune_component
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.program import Program, Signature, fill_shapes
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.part import Part
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,24 @@ class Component:
         self._built_for: WeakKeyDictionary[Session, Placement] = WeakKeyDictionary()
         self._place()
 
+    def estimate(self, part: Part, rows: int) -> StageNeed:
+        """Estimate what a run takes of the memory of the CPU, whether it is built or not.
+
+        Args:
+            part: What it is asked for.
+            rows: Of the batch.
+        """
+        spec, network = self._placement.spec, self._network
+        if spec.device.kind != "cpu":
+            return StageNeed()
+        shapes = fill_shapes(part.signature.inputs, {**part.sizes, "batch": rows})
+        return StageNeed(
+            network.count_weights() * NUMBER_BYTES[spec.precision],
+            hold_activations(
+                self._placement.engine.name, spec.precision, network.count_activations(shapes)
+            ),
+        )
+
     def plan(
         self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
     ) -> ComponentBuild:
@@ -215,6 +245,12 @@ class Component:
         # Not under the lock: a run that recovers holds the session's, and waits for this one.
         for session in sessions:
             session.close()
+
+    @property
+    def keeps_rows_apart(self) -> bool:
+        """Whether a row of a batch does not depend on the others, as far as it was tried."""
+        spec = self._placement.spec
+        return self._placement.engine.keeps_rows_apart and spec.device.kind == "cpu"
 
     def describe_placement(self) -> str:
         """Say what it runs on now, in all that its numbers may depend on."""
@@ -435,9 +471,11 @@ class Component:
         build = self.plan(signature)
         try:
             return build.open(self._cache)
-        except (PassError, MemoryError, ResourceError):
+        except (PassError, ResourceError):
             raise
         except Exception as error:
+            if tells_of_memory(error):
+                raise  # which says nothing of precision or passes
             safer = None
             if isinstance(error, PRECISION_ERRORS):
                 safer = self._guard.retreat(self._placement, error)

@@ -1,6 +1,7 @@
 """The sub-predictor that is called at every step."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_config import SIZE_NUMBERS, UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.activations import count_unet
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component, spread
 from fastdeploy_diffusion.predictors.network import Network
@@ -47,6 +49,7 @@ class Denoiser:
                 lambda: UNet2DConditionModel(self.config),
                 checkpoint.config("unet"),
                 checkpoint.tensors("unet"),
+                count_activations=partial(count_unet, self.config),
             ),
             generators=generators,
             rows=2,  # with guidance

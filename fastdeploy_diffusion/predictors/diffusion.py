@@ -1,9 +1,9 @@
 """The loop: prompts → conditioning → steps → pictures."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,16 +14,27 @@ from typing_extensions import Self
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
-from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.keyword_request import make_request
 from fastdeploy_diffusion.predictors.latent_check import check_latents
+from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
+from fastdeploy_diffusion.predictors.memory_need import (
+    Estimate,
+    MemoryNeed,
+    PictureBatch,
+    estimate_need,
+)
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.predictors.request import (
+    GenerationPlan,
+    GenerationRequest,
+    ModelLimits,
+)
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
@@ -32,19 +43,18 @@ from fastdeploy_diffusion.predictors.result import (
     StageTimings,
     StepEvent,
 )
+from fastdeploy_diffusion.predictors.stage_clock import StageClock
 from fastdeploy_diffusion.predictors.step_callback import read_replacements
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.schedulers.base import Scheduler
-from fastdeploy_diffusion.suggest import did_you_mean
 
 FloatArray = npt.NDArray[np.float32]
 
-_SYNONYMS = {
-    "num_images": "num_images_per_prompt",
-    "steps": "num_inference_steps",
-    "callback": "callback_on_step_end",
-}
+# Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
+# sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at
+# 512 x 512, one is enough work.
+_BATCH_PIXELS = 8 * 128 * 128
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,13 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
     """
 
     request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
+    _limits: ModelLimits  # set by the family
 
     def __init__(self, memory: str, embeddings: EmbeddingCache) -> None:
         self._memory = memory
         self._embeddings = embeddings
         self._cancellations = 0
+        self._budget = MemoryBudget(memory)
 
     @property
     @abstractmethod
@@ -148,7 +160,8 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
                 fix="dataclasses.replace(request, …)",
             )
         plan = self._plan(request)
-        return self._run(plan, self._start_scheduler(plan))
+        self._require_memory(plan)
+        return self._watch_memory(plan, self._run(plan, self._start_scheduler(plan)))
 
     def describe_request(self, request: GenerationRequest) -> dict[str, Any]:
         """Check a request, and fill in what it leaves open; nothing is drawn.
@@ -160,6 +173,26 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             RequestError: A setting is not allowed.
         """
         return self._plan(request).settings(0)
+
+    def choose_batch(self, request: GenerationRequest) -> int:
+        """Say how many pictures of a request are best drawn at once, whatever it asks for.
+
+        As many as pay: a device that is busy with one gains nothing by a second one. No more than
+        fit into memory. And one, unless the engine is known to draw each as it draws it alone.
+
+        Raises:
+            RequestError: A setting is not allowed.
+        """
+        plan = self._plan(replace(request, num_images_per_prompt=1, latents=None, seed=0))
+        *_, denoiser, _ = self._list_parts(plan)
+        if not denoiser.component.keeps_rows_apart:
+            return 1
+        most = max(_BATCH_PIXELS // (plan.height * plan.width), 1)
+        if self._limits.ranges is not None:
+            rows = self._limits.ranges.batch.max // self._count_rows(plan)
+            most = max(min(most, rows), 1)
+        batch, estimate = self._describe_need(plan)
+        return self._budget.limit(batch._replace(pictures=most), estimate)
 
     def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
         """Make everything ready for pictures of a size, without drawing one.
@@ -175,8 +208,10 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             RequestError: The model does not draw this size.
             EngineError: A network cannot be built.
         """
-        parts = self._list_parts(self._plan_picture(height, width))
-        with RESIDENCIES[self._memory]() as residency:
+        plan = self._plan_picture(height, width)
+        self._require_memory(plan)
+        parts = self._list_parts(plan)
+        with self._explain_exhaustion(plan), RESIDENCIES[self._memory]() as residency:
             residency.begin(parts)
             for part in parts:
                 with residency.lend(part):
@@ -229,7 +264,9 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             RequestError: The model does not draw this size.
             ConfigError: There is no cache to keep the plan in.
         """
-        parts = self._list_parts(self._plan_picture(height, width))
+        plan = self._plan_picture(height, width)
+        self._require_memory(plan)
+        parts = self._list_parts(plan)
         plans: list[ComponentPlan] = []
 
         def tell(what: str) -> None:
@@ -253,6 +290,31 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
     def _plan_picture(self, height: int | None, width: int | None) -> GenerationPlan:
         return self._plan(GenerationRequest(prompt="", height=height, width=width))
 
+    def _require_memory(self, plan: GenerationPlan) -> None:
+        """Refuse what does not fit into memory, before anything is allocated."""
+        self._budget.require(*self._describe_need(plan), self._limits.multiple)
+
+    def _explain_exhaustion(self, plan: GenerationPlan) -> AbstractContextManager[None]:
+        need = self._describe_need(plan)
+        return self._budget.explain_exhaustion(*need, self._limits.multiple)
+
+    def _describe_need(self, plan: GenerationPlan) -> tuple[PictureBatch, Estimate]:
+        """Give the batch of a plan, and what estimates others that are like it."""
+
+        def estimate(batch: PictureBatch, memory: str) -> MemoryNeed:
+            _, height, width = batch
+            shape = self._limits.shape_latents(height, width)
+            like = replace(plan, height=height, width=width, latent_shape=shape)
+            return estimate_need(self._list_parts(like), self._count_rows(plan), batch, memory)
+
+        return PictureBatch(len(plan.seeds), plan.height, plan.width), estimate
+
+    def _watch_memory(
+        self, plan: GenerationPlan, events: Iterator[StepEvent]
+    ) -> Iterator[StepEvent]:
+        with self._explain_exhaustion(plan):
+            yield from events
+
     @abstractmethod
     def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
         """A scheduler of this request's own, with its timesteps set."""
@@ -264,6 +326,10 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
     @abstractmethod
     def _list_parts(self, plan: GenerationPlan) -> list[Part]:
         """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
+
+    @abstractmethod
+    def _count_rows(self, plan: GenerationPlan) -> int:
+        """How many rows of the denoiser's batch one picture takes."""
 
     @abstractmethod
     def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
@@ -315,7 +381,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         self, plan: GenerationPlan, scheduler: Scheduler[Any], residency: Residency
     ) -> Generator[StepEvent, None, None]:
         cancellations = self._cancellations
-        clock = _Clock(residency)
+        clock = StageClock(residency)
         *encoders, denoiser, vae_decoder = self._list_parts(plan)
         text_stage = TextStage(self._list_texts(plan), encoders, self._embeddings)
         residency.begin([*text_stage.encoders, denoiser, vae_decoder])
@@ -406,46 +472,6 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         return images
 
 
-def make_request(
-    prompt: Any,
-    settings: dict[str, Any],
-    request_class: type[GenerationRequest] = GenerationRequest,
-) -> GenerationRequest:
-    """Turn keyword arguments into a request of a class.
-
-    Raises:
-        RequestError: A keyword is unknown.
-    """
-    names = [each.name for each in fields(request_class)]
-    for name in settings:
-        if name not in names:
-            hint = find_hint(name)
-            missing = f": {hint.missing}" if hint and hint.missing else ""
-            raise RequestError(
-                f"unknown argument {name!r}{missing}",
-                allowed=", ".join(names),
-                fix=hint.fix if hint else did_you_mean(name, names, _SYNONYMS),
-            )
-    return request_class(prompt=prompt, **settings)
-
-
 def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
     """Noise of which every picture draws its share from its own stream."""
     return np.stack([generator.randn(shape) for generator in generators])
-
-
-class _Clock:
-    """Tells how long the stages take; what preparing components takes does not count."""
-
-    def __init__(self, residency: Residency) -> None:
-        self._residency = residency
-        self._last = self._read()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = self._read()
-        seconds, self._last = now - self._last, now
-        return seconds
-
-    def _read(self) -> float:
-        return time.perf_counter() - self._residency.seconds

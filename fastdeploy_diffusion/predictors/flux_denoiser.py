@@ -1,5 +1,7 @@
 """The sub-predictor of Flux that is called at every step."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,7 @@ from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
+from fastdeploy_diffusion.predictors.activations import count_flux
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
@@ -50,6 +53,7 @@ class FluxDenoiser:
                 lambda: FluxTransformer2DModel(self.config),
                 checkpoint.config("transformer"),
                 checkpoint.tensors("transformer"),
+                count_activations=partial(count_flux, self.config),
             ),
             generators=generators,
             build_class=StreamedBuild if config.memory == "streamed" else ComponentBuild,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastdeploy_diffusion.checkpoints import (
     build_skeleton,
     check_weights,
 )
+from fastdeploy_diffusion.predictors.activations import CountActivations, count_nothing
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
 _HUB_PREFIX = "models--"  # of folders in a cache of the Hugging Face hub
@@ -33,6 +35,8 @@ class Network:
         prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
         form: What ``wrap`` makes of the layer, in words, where families differ in it: they may
             share weights, and must not share builds.
+        count_activations: Counts what a run holds besides weights, for shapes of inputs.
+        unread: What the names of weights begin with that no engine needs.
     """
 
     make: Callable[[], Any]
@@ -41,6 +45,8 @@ class Network:
     wrap: Callable[[Any], Any] = lambda layer: layer
     prefix: str = ""
     form: str = ""
+    count_activations: CountActivations = count_nothing
+    unread: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse weights that are not the network's, by names and shapes; no value is read.
@@ -74,6 +80,11 @@ class Network:
         layer = self.wrap(build_skeleton(self.make))
         layer.eval()
         return layer
+
+    def count_weights(self) -> int:
+        """Count the numbers that an engine holds as weights; nothing is read."""
+        names = [name for name in self.source if not name.startswith(self.unread)]
+        return sum(prod(self.source.shape(name)) for name in names)
 
     def identify(self, root: Path) -> dict[str, Any]:
         """Say what the network is, for the key of its builds.

@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.predictors.memory_need import (
+    NUMBER_BYTES,
+    hold_activations,
+    require_room,
+)
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.program import Program, Signature
 
@@ -49,12 +54,24 @@ class Reference:
 
         Raises:
             CheckpointError: As `load`.
+            ResourceError: The layer does not fit into memory.
             EngineError: The layer does not return as many tensors as the signature names.
         """
         key = _digest(feeds)
         if key not in self._outputs:
+            self._require_room(feeds)
             self._outputs[key] = run_layer(self.load(), feeds)
         return self._outputs[key]
+
+    def _require_room(self, feeds: Mapping[str, np.ndarray]) -> None:
+        counted = self._network.count_activations(
+            {name: array.shape for name, array in feeds.items()}
+        )
+        weights = self._network.count_weights() if self._layer is None else 0
+        require_room(
+            f"{self.program.name}: the Paddle layer, with which a new build is compared,",
+            NUMBER_BYTES["fp32"] * weights + hold_activations("paddle-eager", "fp32", counted),
+        )
 
 
 def _digest(feeds: Mapping[str, np.ndarray]) -> str:

@@ -1,5 +1,7 @@
 """The sub-predictor that turns latents into pictures."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +10,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.predictors.activations import count_decoder
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -40,6 +43,8 @@ class VAEDecoder:
                 checkpoint.config("vae"),
                 checkpoint.tensors("vae"),
                 wrap=LatentDecoder,
+                count_activations=partial(count_decoder, self.config),
+                unread=("encoder.", "quant_conv."),
             ),
             generators={},
         )

@@ -8,7 +8,13 @@ from toy_session import SIGNATURE, ToySession, draw
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.errors import CacheError, EngineError, NonFiniteError, RequestError
+from fastdeploy_diffusion.errors import (
+    CacheError,
+    EngineError,
+    NonFiniteError,
+    RequestError,
+    ResourceError,
+)
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.program import Program
 
@@ -93,7 +99,7 @@ def test_without_the_fallback_it_is_an_error(model, wanted, monkeypatch):
     with monkeypatch.context() as broken:
         break_at(broken, pipeline._denoiser.component, 2, fail)
         with pytest.raises(
-            EngineError, match="openvino failed to run denoiser: MemoryError: std::bad_alloc"
+            ResourceError, match="openvino failed to run denoiser: MemoryError: std::bad_alloc"
         ):
             pipeline.text_to_image("a cat", **REQUEST)
     # What failed once may work again.
@@ -107,12 +113,12 @@ def test_a_fallback_that_cannot_be_built_is_tried_again(model, wanted, monkeypat
     with monkeypatch.context() as broken:
 
         def refuse(signature):
-            raise EngineError("no memory for the fallback")
+            raise EngineError("no room for the fallback")
 
         broken.setattr(component, "_build", refuse)
         with (
             pytest.warns(FallbackWarning, match="std::bad_alloc"),
-            pytest.raises(EngineError, match="no memory for the fallback"),
+            pytest.raises(ResourceError, match="no room for the fallback"),
         ):
             pipeline.text_to_image("a cat", **REQUEST)
     assert psnr(pipeline.text_to_image("a cat", **REQUEST), wanted) >= 50
@@ -159,7 +165,7 @@ def test_the_fallback_has_no_other(model, monkeypatch):
     pipeline.build()
     break_at(monkeypatch, pipeline._vae.component, 1, fail)
     with pytest.raises(
-        EngineError, match="paddle failed to run vae_decoder: MemoryError: std::bad_alloc"
+        ResourceError, match="paddle failed to run vae_decoder: MemoryError: std::bad_alloc"
     ):
         pipeline.text_to_image("a cat", **REQUEST)
 

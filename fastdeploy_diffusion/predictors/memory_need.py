@@ -1,0 +1,249 @@
+"""How much memory a request takes at least, and whether there is as much: the one rule for that.
+
+    need = weights + max(activations of the largest stage, pictures)
+
+* weights: the checkpoint's numbers in the precision that a component runs in; of all components
+  that are in memory at once, which ``memory`` decides. Streamed blocks count as nothing.
+* activations: `activations` counts the numbers that are alive at once in a network as it is
+  written; engines hold a share of them, which was measured (`HELD_BY_ENGINE`).
+* pictures: all of a batch, as numbers, several times over on the way to bytes.
+
+It is meant to be a little less than what is really taken: what it refuses cannot work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastdeploy_diffusion.errors import ResourceError
+from fastdeploy_diffusion.memory_room import find_memory_room, format_size
+from fastdeploy_diffusion.predictors.activations import Activations
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.part import Part
+
+NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
+
+class HeldShare(NamedTuple):
+    """How many of the counted numbers an engine holds at its peak.
+
+    Args:
+        features: Of those in feature maps.
+        scores: Of those in the largest attention matrix: 0 where it is never held as a whole.
+    """
+
+    features: float
+    scores: float
+
+
+# Peaks of one run of a loaded component above what it held before, in MiB, beside what was counted
+# (MiB of feature maps / of scores, float32), with the preset "shapes" on two cores; in paddle and
+# paddle-eager both shares are seen, in the others the scores make no difference:
+#
+#   denoiser, pixels and rows   512, 2   512, 8   768, 2   768, 8     1024, 2
+#   counted                     14 / 32  58 / 128 32 / 162 131 / 648  58 / 512
+#   paddle                      139      480      471      1688       1251
+#   openvino (118 for a small)  168      216      190      335        224
+#   onnxruntime                 18       82       44       221        82
+#
+#   VAE decoder, pixels         512      768       1024
+#   counted                     80 / 64  180 / 324 320 / 1024
+#   paddle                      301      704       2072
+#   openvino (40 for a small)   141      277       465
+#   onnxruntime                 132      377
+#   the layer, and its build    473      1002      2188
+HELD_BY_ENGINE = {
+    "paddle": HeldShare(2.5, 2.0),
+    "paddle-eager": HeldShare(2.5, 2.0),
+    "openvino": HeldShare(1.2, 0.0),
+    "onnxruntime": HeldShare(1.3, 0.0),
+}
+_UNMEASURED = HeldShare(0.0, 0.0)
+# Decoded, twice while they are joined; as colours; and on the way to bytes.
+_PICTURE_BYTES = 3 * 4 * 3
+
+
+@dataclass(frozen=True)
+class StageNeed:
+    """What one component takes, in bytes.
+
+    Args:
+        weights: In the precision that it runs in.
+        activations: While it runs.
+    """
+
+    weights: int = 0
+    activations: int = 0
+
+
+class PictureBatch(NamedTuple):
+    """Pictures that are drawn at once; sizes in pixels."""
+
+    pictures: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        many = "1 picture" if self.pictures == 1 else f"{self.pictures} pictures at once"
+        return f"{many} of {self.width} x {self.height} (width x height)"
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a batch takes at least, in bytes.
+
+    Args:
+        weights: Of what is in memory at once.
+        activations: Of the largest stage.
+        pictures: Of all of them, as numbers.
+    """
+
+    weights: int
+    activations: int
+    pictures: int
+
+    @property
+    def total(self) -> int:
+        """Everything; pictures are there when the last stage has ended."""
+        return self.weights + max(self.activations, self.pictures)
+
+    def __str__(self) -> str:
+        largest = max((self.activations, "activations"), (self.pictures, "pictures"))
+        return (
+            f"{format_size(self.total)} (weights {format_size(self.weights)}, {largest[1]} "
+            f"{format_size(largest[0])})"
+        )
+
+
+Estimate = Callable[[PictureBatch, str], MemoryNeed]
+"""The need of a batch, by what ``memory`` is."""
+
+
+def hold_activations(engine: str, precision: str, counted: Activations) -> int:
+    """Give the bytes that an engine holds at least while a network runs."""
+    held = HELD_BY_ENGINE.get(engine, _UNMEASURED)
+    # Not their sum: maps are largest where the resolution is, and attention is mostly elsewhere.
+    numbers = max(held.features * counted.features, held.scores * counted.scores)
+    return int(numbers * NUMBER_BYTES[precision])
+
+
+def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:
+    """Estimate what a batch takes.
+
+    Args:
+        parts: Text encoders, denoiser, VAE.
+        rows: Of the denoiser, for one picture.
+        batch: The batch.
+        memory: What is in memory at once, as `DiffusionConfig.memory`.
+    """
+    *encoders, denoiser, decoder = parts
+    # Texts are encoded one by one, and pictures decoded one by one.
+    stages = [
+        *(part.component.estimate(part, 1) for part in encoders),
+        denoiser.component.estimate(denoiser, rows * batch.pictures),
+        decoder.component.estimate(decoder, 1),
+    ]
+    weights = [stage.weights for stage in stages]
+    if memory == "streamed":
+        weights[len(encoders)] = 0
+    return MemoryNeed(
+        sum(weights) if memory == "resident" else max(weights),
+        max(stage.activations for stage in stages),
+        _PICTURE_BYTES * batch.pictures * batch.height * batch.width,
+    )
+
+
+class WaysOut(NamedTuple):
+    """What to ask for in place of what does not fit.
+
+    Args:
+        allowed: What would fit.
+        fix: What to do.
+    """
+
+    allowed: str
+    fix: str
+
+
+def find_ways_out(
+    batch: PictureBatch, room: int, estimate: Estimate, memory: str, multiple: int
+) -> WaysOut:
+    """Find what would fit: fewer pictures, ``memory="staged"``, a smaller size.
+
+    Args:
+        batch: What does not fit.
+        room: Bytes that there are.
+        estimate: The need of a batch, by what ``memory`` is.
+        memory: What it is now.
+        multiple: Sizes are multiples of it.
+    """
+
+    def fits(tried: PictureBatch, mode: str) -> bool:
+        return estimate(tried, mode).total <= room
+
+    allowed, fixes = [], []
+    if batch.pictures > 1:
+        most = _find_most(lambda count: fits(batch._replace(pictures=count), memory), batch)
+        if most:
+            allowed.append(f"up to {most} of this size at once")
+            fixes.append(f"num_images_per_prompt={most}, again and again")
+    if memory == "resident" and fits(batch, "staged"):
+        fixes.append("memory='staged'")
+    alone = batch._replace(pictures=1)
+    if not fits(alone, memory) and (
+        smaller := _find_smaller(lambda tried: fits(tried, memory), alone, multiple)
+    ):
+        allowed.append(f"one of {smaller.width} x {smaller.height}")
+        fixes.append(f"height={smaller.height}, width={smaller.width}")
+    fixes = fixes or ["free memory, or take a machine with more of it"]
+    return WaysOut(" or ".join(allowed), " — or: ".join(fixes))
+
+
+def require_room(what: str, size: int) -> None:
+    """Refuse what does not fit into the memory that there is now.
+
+    Args:
+        what: What needs the memory.
+        size: How much at least, in bytes.
+
+    Raises:
+        ResourceError: There is less.
+    """
+    room = find_memory_room()
+    if room is not None and size > room.size:
+        raise ResourceError(
+            f"{what} takes at least {format_size(size)} of memory, and {room} can be had",
+            fix="a smaller height and width, or a machine with more memory; builds that are made "
+            "there can be copied (cache_dir)",
+        )
+
+
+def _find_most(fits: Callable[[int], bool], batch: PictureBatch) -> int:
+    """Find the largest number of pictures that fits; 0 if not even one does."""
+    low, high = 0, batch.pictures
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _find_smaller(
+    fits: Callable[[PictureBatch], bool], batch: PictureBatch, multiple: int
+) -> PictureBatch | None:
+    """Find about the largest size of the same form that fits, for one picture."""
+    low, high, found = 0, max(batch.height, batch.width) // multiple, None
+    while high - low > 1:
+        middle = (low + high) // 2
+        height, width = (
+            multiple * max(middle * side // max(batch.height, batch.width), 1)
+            for side in (batch.height, batch.width)
+        )
+        smaller = PictureBatch(1, height, width)
+        if fits(smaller):
+            low, found = middle, smaller
+        else:
+            high = middle
+    return found
