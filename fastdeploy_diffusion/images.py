@@ -1,8 +1,10 @@
 """Pictures: arrays to Pillow images, and PNG files that remember how they were made."""
 
+import errno
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fastdeploy_diffusion.errors import EngineError, RequestError
+from fastdeploy_diffusion.errors import (
+    DiffusionError,
+    EngineError,
+    RequestError,
+    ResourceError,
+)
 
 METADATA_KEY = "fastdeploy_diffusion"
 METADATA_VERSION = 1
@@ -185,12 +192,12 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
 
     Raises:
         RequestError: the file exists, its folder does not, or it cannot be written.
+        ResourceError: there is no space left.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise RequestError(f"{path} does not end in .png", allowed="a PNG file")
-    if not path.parent.is_dir():
-        raise RequestError(f"there is no folder {path.parent}", fix=f"mkdir -p {path.parent}")
+    check_folder(path.parent)
     _check_free(path, overwrite)
     # Beside the target: a rename is atomic only within a file system.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -198,16 +205,57 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
         with partial.open("xb") as file:
             # The copy has no encoderinfo, which would win over the argument.
             image.copy().save(file, format="PNG", pnginfo=_collect_text(image))
-        _check_free(path, overwrite)  # encoding takes long enough for somebody else to write it
-        os.replace(partial, path)
+        if overwrite or not _link(partial, path):
+            _check_free(path, overwrite)  # encoding takes long enough for somebody to write it
+            os.replace(partial, path)
     except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise explain_unwritten(path, error) from None
     finally:
         partial.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not there, or is something else.
+
+    Raises:
+        RequestError: The message says which, and how to make it.
+    """
+    if folder.is_dir():
+        return
+    existing = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if existing.is_dir():
+        fix = f"mkdir -p {shlex.quote(str(folder))}"
+        raise RequestError(f"there is no folder {folder}", fix=fix)
+    what = "a file" if existing.is_file() else "no folder"
+    problem = f"{existing} is {what}: no picture can lie in it"
+    raise RequestError(problem, allowed="a folder", fix="choose another name, or another folder")
+
+
+def explain_unwritten(path: Path, error: OSError) -> DiffusionError:
+    """Give the error for a file or folder that the system did not let us write."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(
+            f"{path} cannot be written: {reason}",
+            fix="make room there, or choose a folder on another disk",
+        )
+    return RequestError(f"{path} cannot be written: {reason}", fix="choose another folder")
+
+
+def _link(partial: Path, path: Path) -> bool:
+    """Give a file its name unless it is taken, as one step; False where there are no hard links."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        _check_free(path, overwrite=False)
+        raise
+    except OSError:
+        return False
+    return True
+
+
 def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise RequestError(
             f"{path} exists already", fix="choose another name, or ask for overwrite"
         )

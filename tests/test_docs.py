@@ -20,7 +20,7 @@ from user_distribution import forget_modules
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
-from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults

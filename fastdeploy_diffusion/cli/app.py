@@ -10,6 +10,7 @@ from fastdeploy_diffusion.cli.bench import bench_app
 from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
+from fastdeploy_diffusion.cli.json_text import to_json
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -39,11 +40,8 @@ Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
-def main() -> None:
-    """Run this process's command line and end the process with the command's exit code.
-
-    0: done; 1: something failed; 2: what was given cannot be used; 130: interrupted with Ctrl-C.
-    """
+def run() -> None:
+    """Run this process's command line, and end the process with the command's exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal cannot show must not fail a generation that succeeded.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -157,12 +155,12 @@ def generate(
     with explain_errors(debug) as notices:
         from fastdeploy_diffusion.cli.draw import draw
         from fastdeploy_diffusion.cli.model import load_config
-        from fastdeploy_diffusion.cli.output import OutputTarget
+        from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
         from fastdeploy_diffusion.cli.result import format_json, format_text
 
         target = OutputTarget.parse(output, overwrite=overwrite)
         target.check(images)
-        result = draw(
+        drawing = draw(
             load_config(
                 model,
                 config,
@@ -184,12 +182,11 @@ def generate(
                 "guidance_scale": guidance_scale,
                 "true_cfg_scale": true_cfg_scale,
                 "max_sequence_length": max_sequence_length,
-                "num_images_per_prompt": images,
                 "seed": seed,
             },
+            PictureFiles(target, images),
         )
-        files = target.save(list(result.images))
-        print(format_json(files, result, notices) if as_json else format_text(files, result))
+        print(format_json(drawing, notices) if as_json else format_text(drawing))
 
 
 @app.command()
@@ -339,9 +336,4 @@ def info(as_json: AsJson = False, debug: Debug = False) -> None:
         from fastdeploy_diffusion.cli.info import collect_info, format_info
 
         found = collect_info()
-        if as_json:
-            import json
-
-            print(json.dumps(found, indent=2))
-        else:
-            print(format_info(found))
+        print(to_json(found) if as_json else format_info(found))

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from fastdeploy_diffusion.cli.errors import INTERRUPTED, explain_errors
+from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
+from fastdeploy_diffusion.cli.interruption import INTERRUPTED
 
 bench_app = typer.Typer(
     cls=CommandGroup,
@@ -53,7 +54,9 @@ def bench(
         str, typer.Option(metavar=f"N{_LIST}", help="Pictures that are drawn at once.")
     ] = "1",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; all by default.")
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(

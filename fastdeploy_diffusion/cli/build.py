@@ -1,15 +1,20 @@
 """``build``: make and prove what later starts will find ready."""
 
-import json
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
+from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.pipeline import open_pipeline
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.predictors.result import PipelineReport
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.result import PipelineReport
 
 Size = tuple[int | None, int | None]
 
@@ -53,7 +58,7 @@ def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str,
 def format_builds(reports: Sequence[tuple[str, PipelineReport]], as_json: bool) -> str:
     """Lay out what was built, for people or for programs."""
     if as_json:
-        return json.dumps([{"size": name, **asdict(report)} for name, report in reports], indent=2)
+        return to_json([{"size": name, **asdict(report)} for name, report in reports])
     lines = []
     for name, report in reports:
         rows = [

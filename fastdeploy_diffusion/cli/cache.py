@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 from fastdeploy_diffusion.cli.build_size import describe_size
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
+from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.table import LINE, align_within, format_age, format_bytes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> 
     with explain_errors(debug):
         entries = _open(folder).entries()
         if as_json:
-            print(json.dumps([_describe(entry) for entry in entries], indent=2))
+            print(to_json([_describe(entry) for entry in entries]))
         else:
             print("\n".join([*_list_builds(entries), _sum_up(entries)]))
             texts, size = _open_embeddings(folder).measure()
@@ -71,7 +71,7 @@ def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False)
             rows = zip(entries, damages, strict=True)
             builds = [{**_describe(entry), "damage": each} for entry, each in rows]
             texts = [{"embedding": name, "damage": each} for name, each in damaged_texts.items()]
-            print(json.dumps([*builds, *texts]))
+            print(to_json([*builds, *texts]))
         else:
             print("\n".join([*_list_damages(entries, damages), _sum_up(entries)]))
             for name, damage in damaged_texts.items():
@@ -114,7 +114,7 @@ def rm(
 
 @cache_app.command()
 def gc(
-    limit_gib: Annotated[float, typer.Option(min=0, help="GiB that may stay.")] = 20.0,
+    limit_gib: Annotated[float, typer.Option(min=0, max=1e6, help="GiB that may stay.")] = 20.0,
     folder: Folder = None,
     debug: Debug = False,
 ) -> None:

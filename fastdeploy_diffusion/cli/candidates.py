@@ -1,11 +1,16 @@
 """The ways to run a component that `tune` has tried, as a table that fits a terminal."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
-from fastdeploy_diffusion.predictors.component import ComponentReport
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.component import ComponentReport
 
 WIDTH = 100
 _HEADER = ["", "engine", "precision", "passes", "ms", "times", "error", ""]

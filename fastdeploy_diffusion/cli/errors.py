@@ -9,10 +9,9 @@ from contextlib import contextmanager
 
 import typer
 
+from fastdeploy_diffusion.cli.interruption import INTERRUPTED, was_interrupted
 from fastdeploy_diffusion.cli.warnings import show_warnings
 from fastdeploy_diffusion.errors import DiffusionError
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 _LONGEST_MESSAGE = 400
 
@@ -38,19 +37,22 @@ def explain_errors(debug: bool) -> Iterator[list[str]]:
     except BrokenPipeError:
         _discard_stdout()
         code = 1
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        _explain("interrupted", debug)
-    except DiffusionError as error:
-        code = error.exit_code
-        _explain(f"error: {error}", debug)
-    except Exception as error:
-        code = 1
-        # Messages of runtimes can be pages long.
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE)
-        hint = "" if debug else "\n  fix: run again with --debug for the traceback"
-        _explain(f"error: {text}{hint}", debug)
+    except (Exception, KeyboardInterrupt) as error:
+        code, text = _judge(error, debug)
+        _explain(text, debug)
     raise typer.Exit(code)
+
+
+def _judge(error: Exception | KeyboardInterrupt, debug: bool) -> tuple[int, str]:
+    """Give the exit code of an error, and what to say of it."""
+    if isinstance(error, KeyboardInterrupt) or was_interrupted():
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, DiffusionError):
+        return error.exit_code, f"error: {error}"
+    # Messages of runtimes can be pages long.
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE)
+    hint = "" if debug else "\n  fix: run again with --debug for the traceback"
+    return 1, f"error: {text}{hint}"
 
 
 def _explain(text: str, debug: bool) -> None:

@@ -2,16 +2,18 @@
 
 import os
 import re
+import shlex
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.images import save_png
+from fastdeploy_diffusion.images import check_folder, explain_unwritten, save_png
 
 STEM = "output"
+_OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class OutputTarget:
         is_folder = text.endswith(("/", os.sep)) or os.path.isdir(path)
         if path.suffix.lower() == ".png" and not is_folder:
             return cls(path.parent, path.stem, True, overwrite)
-        if text in ("", "-") or os.path.isfile(path) or (path.suffix and not is_folder):
+        is_something = os.path.lexists(path) and not os.path.isdir(path)
+        if text in ("", "-") or is_something or (path.suffix and not is_folder):
             raise RequestError(
-                f"--output is {text!r}",
+                f"--output is {text!r}{_name_kind(path)}",
                 allowed="a file whose name ends in .png, or a folder",
-                fix=f"--output {path.with_suffix('.png')}" if path.suffix else "",
+                fix=_suggest(path),
             )
         return cls(path, STEM, False, overwrite)
 
@@ -60,12 +63,13 @@ class OutputTarget:
         """
         folder = self.folder
         if not self.is_chosen:  # is made when there is something to put into it
-            folder = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-        if not folder.is_dir():
-            raise RequestError(f"there is no folder {folder}", fix=f"mkdir -p {folder}")
+            parents = (folder, *folder.absolute().parents)
+            folder = next(each for each in parents if os.path.lexists(each))
+        check_folder(folder)
         if self.is_chosen and not self.overwrite:
-            for file in self._name_files(count):
-                if file.exists():
+            for index in range(count):
+                file = self.name_file(index, count)
+                if os.path.lexists(file):
                     raise RequestError(
                         f"{file} exists already", fix="choose another --output, or add --overwrite"
                     )
@@ -76,34 +80,89 @@ class OutputTarget:
                 f"{folder} cannot be written: {error.strerror}", fix="choose another --output"
             ) from None
 
-    def save(self, images: Sequence[Any]) -> list[Path]:
-        """Write Pillow images; each file appears whole or not at all.
+    def name_file(self, index: int, count: int, first: int = 1) -> Path:
+        """Give the name of one of ``count`` pictures, which are counted from ``first``."""
+        number = "" if count == 1 else f"-{first + index}"
+        return self.folder / f"{self.stem}{number}.png"
 
-        Returns:
-            The files, in order.
+
+class PictureFiles:
+    """The files of one command, which are written one by one.
+
+    Args:
+        target: Where they go.
+        count: How many there will be.
+
+    Attributes:
+        count: As given.
+        saved: What has been written, in order.
+    """
+
+    def __init__(self, target: OutputTarget, count: int) -> None:
+        self._target = target
+        self.count = count
+        self.saved: list[Path] = []
+        self._offset: int | None = None
+
+    def save(self, image: Image.Image) -> Path:
+        """Write the next picture; its file appears whole or not at all.
 
         Raises:
-            RequestError: A file cannot be written, or appeared while the pictures were drawn.
+            RequestError: It cannot be written, or its name was taken while pictures were drawn.
+            ResourceError: There is no space left.
         """
+        target = self._target
         try:
-            self.folder.mkdir(parents=not self.is_chosen, exist_ok=True)
+            target.folder.mkdir(parents=not target.is_chosen, exist_ok=True)
         except OSError as error:
-            raise RequestError(f"{self.folder} cannot be made: {error.strerror}") from None
-        files = self._name_files(len(images))
-        for image, file in zip(images, files, strict=True):
-            save_png(image, file, overwrite=self.overwrite)
-        return files
+            raise explain_unwritten(target.folder, error) from None
+        while True:
+            file = self._choose_name()
+            try:
+                save_png(image, file, overwrite=target.overwrite)
+            except RequestError:
+                # In a folder, another command that draws at the same time takes names, too.
+                if target.is_chosen or not os.path.lexists(file):
+                    raise
+                self._offset = None
+                continue
+            self.saved.append(file)
+            return file
 
-    def _name_files(self, count: int) -> list[Path]:
-        plain = self.folder / f"{self.stem}.png"
-        is_fixed = self.is_chosen or self.overwrite
-        if count == 1 and (is_fixed or not plain.exists()):
-            return [plain]
-        first = 1 if is_fixed else self._find_highest_number() + 1
-        return [self.folder / f"{self.stem}-{first + index}.png" for index in range(count)]
+    def _choose_name(self) -> Path:
+        target, index = self._target, len(self.saved)
+        if target.is_chosen or target.overwrite:
+            return target.name_file(index, self.count)
+        plain = target.name_file(0, 1)
+        if self.count == 1 and not os.path.lexists(plain):
+            return plain
+        if self._offset is None:
+            # After the highest, not into gaps: so the numbers tell the order of the runs.
+            self._offset = self._find_highest_number() - index
+        return target.folder / f"{target.stem}-{self._offset + index + 1}.png"
 
     def _find_highest_number(self) -> int:
-        # After the highest, not into gaps: so the numbers tell the order of the runs.
-        numbered = re.compile(rf"{re.escape(self.stem)}-([0-9]+)\.png")
-        names = os.listdir(self.folder) if self.folder.exists() else []
+        numbered = re.compile(rf"{re.escape(self._target.stem)}-([0-9]+)\.png")
+        names = os.listdir(self._target.folder)
         return max((int(found[1]) for found in map(numbered.fullmatch, names) if found), default=0)
+
+
+def _name_kind(path: Path) -> str:
+    """Say what is there already, where that is neither a folder nor a picture."""
+    if os.path.isfile(path):
+        return ", which is a file"
+    return ", which is no folder" if os.path.lexists(path) and not os.path.isdir(path) else ""
+
+
+def _suggest(path: Path) -> str:
+    if not path.suffix:
+        return ""
+    png = path.with_suffix(".png")
+    fix = f"--output {shlex.quote(str(png))}"
+    if path.suffix.lower() in _OTHER_PICTURES:
+        code = f"from PIL import Image; Image.open({str(png)!r}).convert('RGB').save({str(path)!r})"
+        fix += (
+            f", and then, without the settings that the PNG file carries: "
+            f"python -c {shlex.quote(code)}"
+        )
+    return fix

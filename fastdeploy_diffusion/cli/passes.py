@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.pipeline import open_pipeline
 from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.cli.table import align
@@ -59,7 +59,7 @@ def format_json(trials: Sequence[PassTrial], measure: bool) -> str:
     for trial in trials:
         if trial.problem:
             warnings.warn(f"{trial.component}: {trial.problem}", UserWarning, stacklevel=2)
-    return json.dumps([_describe(trial, measure) for trial in trials], indent=2, allow_nan=False)
+    return to_json([_describe(trial, measure) for trial in trials])
 
 
 def format_table(report: PipelineReport, trials: Sequence[PassTrial]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
@@ -21,6 +22,8 @@ def open_pipeline(config: DiffusionConfig) -> CheckpointPredictor:
             what was asked for cannot run here.
         DiffusionError: As the pipeline.
     """
+    # What is wrong with the checkpoint is said before Paddle is imported, which takes seconds.
+    open_checkpoint(config.model_path, variant=config.variant)
     require_paddle()
     from fastdeploy_diffusion.pipelines import opening
 

@@ -1,27 +1,34 @@
-"""How far a long command is, on stderr, where that is a terminal."""
+"""How far a long command is, on stderr: a bar on a terminal, elsewhere a line now and then."""
 
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+SECONDS_BETWEEN_LINES = 5.0
 
 
 class ShowProgress(Protocol):
     """Shows what is being done."""
 
-    def __call__(self, description: str, done: int, total: int, remark: str = "") -> None:
-        """Show that ``done`` of ``total`` parts are done."""
+    def __call__(
+        self, description: str, done: int, total: int, remark: str = "", unit: str = ""
+    ) -> None:
+        """Show that ``done`` of ``total`` parts are done, which are called ``unit``."""
 
 
 @contextmanager
 def show_progress(description: str) -> Iterator[ShowProgress]:
-    """Show a progress bar until the block ends; without a terminal, nothing.
+    """Show progress until the block ends; in a short command without a terminal, nothing.
 
     Args:
         description: What is done first, as long as nobody knows how much it will be.
     """
     if not sys.stderr.isatty():
-        yield lambda description, done, total, remark="": None
+        with _write_lines(description) as show:
+            yield show
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -37,9 +44,44 @@ def show_progress(description: str) -> Iterator[ShowProgress]:
     ) as progress:
         task = progress.add_task(description, total=None, remark="")
 
-        def show(description: str, done: int, total: int, remark: str = "") -> None:
+        def show_bar(
+            description: str, done: int, total: int, remark: str = "", unit: str = ""
+        ) -> None:
             progress.update(
                 task, description=description, completed=done, total=total, remark=remark
             )
 
+        yield show_bar
+
+
+@contextmanager
+def _write_lines(description: str) -> Iterator[ShowProgress]:
+    """Write every few seconds what was last shown, for logs, and for who waits at a pipe.
+
+    A thread does so: what takes long, such as a build, may show nothing meanwhile.
+    """
+    started = time.monotonic()
+    ended = threading.Event()
+    text = description
+
+    def show(description: str, done: int, total: int, remark: str = "", unit: str = "") -> None:
+        nonlocal text
+        parts = (description, f"{unit} {done} of {total}".lstrip(), remark)
+        text = ", ".join(filter(None, parts))
+
+    def write() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            seconds = time.monotonic() - started
+            try:
+                print(f"{text} ({seconds:.0f} s)", file=stream, flush=True)
+            except (OSError, ValueError):  # it is closed: nobody reads
+                return
+
+    stream = sys.stderr
+    writer = threading.Thread(target=write, name="progress", daemon=True)
+    writer.start()
+    try:
         yield show
+    finally:
+        ended.set()
+        writer.join()

@@ -1,27 +1,32 @@
 """The request that the options of ``generate`` make, by the family of the checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.flux_request import FluxRequest
-from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.predictors.flux_request import FluxLimits, FluxRequest
+from fastdeploy_diffusion.predictors.request import (
+    GenerationRequest,
+    ModelLimits,
+    plan_generation,
+)
 from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
 
-if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
+# The others have the settings that all have.
+_REQUESTS: Mapping[str, type[GenerationRequest]] = {"sdxl": SDXLRequest, "flux": FluxRequest}
+_FAMILY_NAMES = {"sdxl": "SDXL", "flux": "Flux"}
 
 
 def make_cli_request(
-    pipeline: CheckpointPredictor, prompt: str, settings: Mapping[str, Any]
+    checkpoint: Checkpoint, prompt: str, settings: Mapping[str, Any]
 ) -> GenerationRequest:
-    """Make a request of the pipeline's own class.
+    """Make a request of the class that the checkpoint's family has.
 
     Args:
-        pipeline: What will serve it.
+        checkpoint: What will serve it.
         prompt: What to draw.
         settings: Fields of the requests of all families; None means "not given".
 
@@ -29,29 +34,48 @@ def make_cli_request(
         RequestError: An option has no effect on this family.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    known = {each.name for each in fields(pipeline.request_class)}
-    report = pipeline.report
+    request_class = _REQUESTS.get(checkpoint.family, GenerationRequest)
+    known = {each.name for each in fields(request_class)}
     for name, value in given.items():
         if name not in known:
             flag = f"--{name.replace('_', '-')}"
             raise RequestError(
-                f"{flag} {value} has no effect on {report.model}, a checkpoint of the family "
-                f"{report.family}",
+                f"{flag} {value} has no effect on {checkpoint.path}, a checkpoint of the family "
+                f"{checkpoint.family}",
                 allowed=f"{flag} for a checkpoint of {_name_families(name)}",
                 fix=f"leave {flag} out",
             )
-    request = pipeline.request_class(prompt=prompt, **given)
+    request = request_class(prompt=prompt, **given)
     if isinstance(request, FluxRequest) and request.negative_prompt is not None:
-        _check_true_guidance(request, report.model)
+        _check_true_guidance(request, str(checkpoint.path))
     return request
+
+
+def check_early(
+    request: GenerationRequest, defaults: RequestDefaults, checkpoint: Checkpoint
+) -> None:
+    """Refuse values before Paddle is imported, which takes seconds; the pipeline checks them all.
+
+    Raises:
+        RequestError: A value is not allowed.
+    """
+    blocks = checkpoint.config("vae").get("block_out_channels")
+    # What is no list, the pipeline refuses with the name of the file.
+    multiple = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
+    size = 64 * multiple
+    limits = (
+        FluxLimits(size, size, 2 * multiple, 1, model=str(checkpoint.path))
+        if checkpoint.family == "flux"
+        else ModelLimits(size, size, multiple, 1)
+    )
+    plan_generation(request, defaults, limits)
 
 
 def _name_families(setting: str) -> str:
     """Say which families have a setting that not all have."""
-    requests = {"SDXL": SDXLRequest, "Flux": FluxRequest}
     return " or ".join(
-        family
-        for family, request_class in requests.items()
+        _FAMILY_NAMES[family]
+        for family, request_class in _REQUESTS.items()
         if setting in {each.name for each in fields(request_class)}
     )
 

@@ -1,29 +1,26 @@
 """What ``generate`` prints: a summary for people, or JSON for programs."""
 
-import json
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.table import align
-from fastdeploy_diffusion.images import read_settings
-from fastdeploy_diffusion.predictors.component import ComponentReport
-from fastdeploy_diffusion.predictors.result import GenerationResult
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.cli.draw import Drawing
+    from fastdeploy_diffusion.predictors.component import ComponentReport
 
 
-def format_text(files: Sequence[Path], result: GenerationResult) -> str:
-    """Summarise a generation in a few lines.
-
-    Args:
-        files: The files of ``result.images``, in order.
-        result: With Pillow images.
-    """
-    settings = [read_settings(image) for image in result.images]
-    report, timings = result.report, result.timings
+def format_text(drawing: Drawing) -> str:
+    """Summarise a generation in a few lines."""
+    report, timings = drawing.report, drawing.timings
+    settings = drawing.pictures[0].settings
     pictures = [
-        [str(file), f"seed {each['seed']}", f"{each['width']} x {each['height']}"]
-        for file, each in zip(files, settings, strict=True)
+        [str(each.file), f"seed {each.settings['seed']}", _describe_size(each.settings)]
+        for each in drawing.pictures
     ]
     calls = len(timings.steps)  # more than the steps with schedulers that correct a step
     calls_per_second = calls / sum(timings.steps)
@@ -32,13 +29,13 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
         [
             *align(pictures),
             f"{report.model} ({report.family}), {report.scheduler}, "
-            f"steps {settings[0]['num_inference_steps']}{_describe_guidance(settings[0])}"
+            f"steps {settings['num_inference_steps']}{_describe_guidance(settings)}"
             + ("" if report.memory == "resident" else f", memory {report.memory}"),
             *align([["", *describe_component(each)] for each in report.components]),
             *([report.advice] if report.advice else []),
             *(
                 f"{each.component}: {each.kept} of {each.texts} texts were encoded before"
-                for each in result.embeddings
+                for each in drawing.embeddings
                 if each.kept
             ),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
@@ -49,29 +46,32 @@ def format_text(files: Sequence[Path], result: GenerationResult) -> str:
     )
 
 
-def format_json(files: Sequence[Path], result: GenerationResult, warnings: Sequence[str]) -> str:
+def format_json(drawing: Drawing, warnings: Sequence[str]) -> str:
     """Write a generation as JSON: images with their settings, what ran, timings, warnings.
 
     Args:
-        files: The files of ``result.images``, in order; made absolute.
-        result: With Pillow images.
+        drawing: Its files are made absolute.
         warnings: What was shown on stderr.
     """
-    timings = result.timings
-    content: dict[str, Any] = {
-        "images": [
-            {"file": str(file.absolute()), **read_settings(image)}
-            for file, image in zip(files, result.images, strict=True)
-        ],
-        **asdict(result.report),
-        "embeddings": [asdict(each) for each in result.embeddings],
-        "timings": {**asdict(timings), "total": timings.total},
-        "warnings": list(warnings),
-    }
-    return json.dumps(content, indent=2, allow_nan=False)
+    timings = drawing.timings
+    return to_json(
+        {
+            "images": [
+                {"file": str(each.file.absolute()), **each.settings} for each in drawing.pictures
+            ],
+            **asdict(drawing.report),
+            "embeddings": [asdict(each) for each in drawing.embeddings],
+            "timings": {**asdict(timings), "total": timings.total},
+            "warnings": list(warnings),
+        }
+    )
 
 
-def _describe_guidance(settings: dict[str, Any]) -> str:
+def _describe_size(settings: Mapping[str, Any]) -> str:
+    return f"{settings['width']} x {settings['height']}"
+
+
+def _describe_guidance(settings: Mapping[str, Any]) -> str:
     names = {"guidance_scale": "guidance scale", "true_cfg_scale": "true CFG scale"}
     return "".join(
         f", {text} {settings[name]:g}" for name, text in names.items() if name in settings

@@ -1,22 +1,27 @@
 """``tune`` and ``explain``: what was measured here, and why each component runs as it does."""
 
-import json
+from __future__ import annotations
+
 import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.candidates import WIDTH, format_plan
+from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.pipeline import open_pipeline
 from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
-from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.request import GenerationRequest
-from fastdeploy_diffusion.predictors.result import PipelineReport
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.component import ComponentReport
+    from fastdeploy_diffusion.predictors.result import PipelineReport
 
 Plans = Sequence[ComponentPlan | None]
 
@@ -51,7 +56,7 @@ def format_plans(
 ) -> str:
     """Lay out what was measured, for people or for programs."""
     if as_json:
-        return json.dumps([asdict(plan) for plan in plans], indent=2)
+        return to_json([asdict(plan) for plan in plans])
     lines = [what]
     for plan, component in zip(plans, report.components, strict=True):
         lines += [f"{plan.component}, on {component.device}", *format_plan(plan, component)]
@@ -77,7 +82,7 @@ def explain_all(
 def format_explanation(report: PipelineReport, plans: Plans, as_json: bool) -> str:
     """Say of every component what runs it, how well that is proven, and why nothing else does."""
     if as_json:
-        return json.dumps(asdict(report), indent=2)
+        return to_json(asdict(report))
     lines = [f"{report.model} ({report.family}), {report.scheduler}"]
     for plan, each in zip_longest(plans, report.components):
         lines += align([describe_component(each)])

@@ -12,7 +12,7 @@ from fastdeploy_diffusion.benchmark.compare import (
     parse_share,
 )
 from fastdeploy_diffusion.benchmark.result import RESULT_FILE, read_result
-from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.errors import ConfigError
 
 RECORDED = Path(__file__).with_name("recorded.json")

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastdeploy_diffusion.benchmark.report.page import format_page, read_published
-from fastdeploy_diffusion.cli import app
+from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

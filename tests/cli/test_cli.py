@@ -61,7 +61,7 @@ def test_generate_draws_what_the_library_draws(tiny_sd1):
         assert re.search(
             rf"{name} +paddle-eager +cpu +fp32 +proven to \de[-+]\d\d of the Paddle layer", line
         )
-    assert re.search(r"calls 2, \d+\.\d\d/s\).*building and checking \d+\.\d\d s", lines[6])
+    assert re.search(r"calls 4, \d+\.\d\d/s\).*building and checking \d+\.\d\d s", lines[6])
 
 
 def test_json_is_all_of_stdout(tiny_sd1):

@@ -1,12 +1,17 @@
 """Names of pictures: chosen so that nothing is lost, refused before the work is done."""
 
+import errno
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
 
-from fastdeploy_diffusion.cli.output import OutputTarget
-from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
+from fastdeploy_diffusion.errors import RequestError, ResourceError
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +22,10 @@ def _in_own_folder(tmp_path, monkeypatch):
 def save(text, count=1, *, overwrite=False, level=0):
     target = OutputTarget.parse(text, overwrite=overwrite)
     target.check(count)
-    return [str(file) for file in target.save([Image.new("RGB", (2, 2), (level,) * 3)] * count)]
+    files = PictureFiles(target, count)
+    image = Image.new("RGB", (2, 2), (level,) * 3)
+    assert [files.save(image) for _ in range(count)] == files.saved
+    return list(map(str, files.saved))
 
 
 def level_of(file):
@@ -70,7 +78,7 @@ def test_a_file_that_appears_during_the_work_is_kept():
     target.check(1)
     Path("a.png").write_text("theirs")
     with pytest.raises(RequestError, match=r"a\.png exists already"):
-        target.save([Image.new("RGB", (2, 2))])
+        PictureFiles(target, 1).save(Image.new("RGB", (2, 2)))
     assert Path("a.png").read_text() == "theirs"
 
 
@@ -83,21 +91,86 @@ def test_overwrite_starts_the_names_of_a_folder_again():
     assert [level_of(f"output{end}.png") for end in ("", "-1", "-2")] == [1, 2, 2]
 
 
+def test_two_commands_share_a_folder():
+    target = OutputTarget.parse(".", overwrite=False)
+    ours, theirs = PictureFiles(target, 2), PictureFiles(target, 2)
+    dark, bright = (Image.new("RGB", (2, 2), (level,) * 3) for level in (0, 9))
+    assert [ours.save(dark), theirs.save(bright)] == [Path("output-1.png"), Path("output-2.png")]
+    assert [ours.save(dark), theirs.save(bright)] == [Path("output-3.png"), Path("output-4.png")]
+    assert [level_of(f"output-{number}.png") for number in (1, 2, 3, 4)] == [0, 9, 0, 9]
+
+
+def test_a_given_name_that_is_taken_meanwhile_ends_the_command():
+    target = OutputTarget.parse("a.png", overwrite=False)
+    files = PictureFiles(target, 2)
+    files.save(Image.new("RGB", (2, 2)))
+    Path("a-2.png").write_text("theirs")
+    with pytest.raises(RequestError, match=r"a-2\.png exists already"):
+        files.save(Image.new("RGB", (2, 2)))
+    assert Path("a-2.png").read_text() == "theirs"
+    assert files.saved == [Path("a-1.png")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.jpg", r"--output is 'a\.jpg'\n  allowed: .*\n  fix: --output a\.png$"),
+        ("a.txt", r"--output is 'a\.txt'\n  allowed: .*\n  fix: --output a\.png$"),
         ("", "--output is ''\n  allowed: a file whose name ends in .png, or a folder$"),
         ("-", "--output is '-'"),
-        ("notes", "--output is 'notes'"),
-        ("notes/new", "there is no folder .*notes"),
-        ("none/a.png", "there is no folder none\n  fix: mkdir -p none"),
+        ("notes", "--output is 'notes', which is a file\n  allowed: .*, or a folder$"),
+        ("notes/new", "notes is a file: no picture can lie in it"),
+        ("star.png/a.png", r"star\.png is a file: no picture can lie in it"),
+        ("none/a.png", "there is no folder none\n  fix: mkdir -p none$"),
+        ("图 片/a.png", "there is no folder 图 片\n  fix: mkdir -p '图 片'$"),
+        ("/dev/null", "--output is '/dev/null', which is no folder"),
+        ("/dev/null/a.png", "/dev/null is no folder: no picture can lie in it"),
+        ("loop/a.png", "loop is no folder: no picture can lie in it"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(text, message):
     Path("notes").touch()
+    Path("star.png").touch()
+    Path("loop").symlink_to("loop")
     with pytest.raises(RequestError, match=message):
         OutputTarget.parse(text, overwrite=False).check(1)
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "o'clock.webp"])
+def test_the_way_to_another_format_is_a_command(name):
+    with pytest.raises(
+        RequestError, match="without the settings that the PNG file carries"
+    ) as found:
+        OutputTarget.parse(name, overwrite=False)
+    words = shlex.split(found.value.fix)
+    _, png, *_ = words
+    png = png.removesuffix(",")
+    assert save(png, level=7) == [png]
+    code = words[words.index("-c") + 1]
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with Image.open(name) as image:
+        assert image.size == (2, 2)
+
+
+class PictureForAFullDisk:
+    """A picture that the disk has no space for, once it is half written."""
+
+    info: ClassVar = {}
+
+    def copy(self):
+        return self
+
+    def save(self, file, **options):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_holds_no_half_a_file():
+    files = PictureFiles(OutputTarget.parse("a.png", overwrite=False), 2)
+    files.save(Image.new("RGB", (2, 2)))
+    with pytest.raises(ResourceError, match=r"a-2\.png cannot be written: No space left") as found:
+        files.save(PictureForAFullDisk())
+    assert "make room" in found.value.fix
+    assert list(Path().iterdir()) == files.saved == [Path("a-1.png")]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed to root as well")

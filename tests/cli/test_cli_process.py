@@ -46,7 +46,9 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):
     code = (
         # A test run in the background is started with this signal ignored, and so is its child.
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import sys\nfrom fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor\n"
+        "import sys\nfrom fastdeploy_diffusion.cli import progress\n"
+        "progress.SECONDS_BETWEEN_LINES = 3600\n"
+        "from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor\n"
         "run = DiffusionPredictor._run\n"
         "def watched(*arguments):\n"
         "    for event in run(*arguments):\n"
@@ -63,6 +65,69 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):
     assert stdout == ""
     assert stderr.replace("step\n", "") == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+# Sends Ctrl-C when a module is imported; what comes of it is left to who catches it.
+INTERRUPTED_IMPORT = """
+import builtins, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import_module, target = builtins.__import__, sys.argv.pop(1)
+def interrupt(name, *arguments, **options):
+    if name == target:
+        builtins.__import__ = import_module
+        CATCH
+    return import_module(name, *arguments, **options)
+builtins.__import__ = interrupt
+"""
+KILL = "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+# What Paddle makes of it.
+TURN = f"""
+        try:
+            {KILL}
+        except BaseException:
+            raise ImportError("Can not import paddle core while this file exists") from None
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "catch"), [("typer", KILL), ("numpy", KILL), ("paddle", KILL), ("paddle", TURN)]
+)
+def test_ctrl_c_in_an_import_ends_with_130(tiny_sd1, tmp_path, module, catch):
+    code = f"{INTERRUPTED_IMPORT.replace('CATCH', catch)}{MAIN}"
+    process = start(code, tmp_path, module, "generate", "x", "--model", tiny_sd1)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_is_said_without_paddle(tiny_sd1, tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "c.yaml").write_text("model_path: none\nengin: paddle\n")
+    commands = [
+        ("generate", "x", "-o", "a.png"),
+        ("generate", "x", "--config", "c.yaml"),
+        ("generate", "x", "--model", "none/such"),
+        ("generate", "x", "--model", str(tiny_sd1), "--height", "31"),
+        ("generate", "x", "--model", str(tiny_sd1), "--guidance-scale", "nan"),
+        ("generate", "x", "--model", str(tiny_sd1), "--seed", str(2**64)),
+        ("generate", "x", "--model", str(tiny_sd1), "--true-cfg-scale", "2"),
+        ("build", "--model", "none/such"),
+        ("passes", "--model", "none/such"),
+        ("tune", "--model", "none/such"),
+        ("explain", "--model", "none/such"),
+    ]
+    # One process for all: each must leave Paddle alone.
+    code = (
+        "import sys\nfrom fastdeploy_diffusion.cli import main\n"
+        f"for words in {commands!r}:\n"
+        "    sys.argv[1:] = words\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code, 'paddle' in sys.modules)\n"
+    )
+    process = start(code, tmp_path)
+    stdout, stderr = process.communicate()
+    assert stdout == "2 False\n" * len(commands), stderr
+    assert stderr.count("error: ") == len(commands)
 
 
 def test_a_closed_pipe_is_no_complaint(tmp_path):

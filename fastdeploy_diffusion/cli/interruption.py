@@ -1,0 +1,37 @@
+"""Ctrl-C, which ends a command with one exit code wherever it comes."""
+
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+_came = False
+
+
+def watch_interrupts() -> None:
+    """Remember from now on that Ctrl-C came, besides raising KeyboardInterrupt as ever.
+
+    C extensions turn what is raised while they are imported into errors of their own, and so does
+    Paddle: an import that was interrupted says that a file is missing.
+    """
+    # Who starts a command in the background has it ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def was_interrupted() -> bool:
+    """Tell whether Ctrl-C came: then that is why something failed."""
+    return _came
+
+
+def end_interrupted() -> None:
+    """End the process as one that was interrupted."""
+    print("interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _came
+    _came = True
+    raise KeyboardInterrupt
