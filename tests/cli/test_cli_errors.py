@@ -1,6 +1,9 @@
 """How commands end: one readable block, no more, and the right exit code."""
 
 import logging
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -39,3 +42,30 @@ def test_a_warning_is_not_endless(capsys):
         warnings.warn_explicit(text, UserWarning, "a.py", 1, "fastdeploy_diffusion.a")
     assert notices == [text[:399] + "…"]
     assert capsys.readouterr().err == f"warning: {notices[0]}\n"
+
+
+COMMAND = """
+import sys
+import typer
+from fastdeploy_diffusion.cli.errors import explain_errors
+
+try:
+    with explain_errors(False):
+        print("a row of a table")
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are others there")
+def test_who_reads_no_further_hears_no_complaint():
+    """As `head` does: what was printed lies in a buffer until the command has ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", COMMAND], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
