@@ -56,6 +56,7 @@ def test_nonsense_is_refused_by_name(cls, key):
         (UNet2DConditionConfig, "layers_per_block", [2, 2, 0], "greater than or equal to 1"),
         (UNet2DConditionConfig, "flip_sin_to_cos", 1, "valid boolean"),
         (UNet2DConditionConfig, "down_block_types", "DownBlock2D", "valid tuple"),
+        (CLIPTextConfig, "layer_norm_eps", 0.5, "less than or equal to 0.001"),
         (AutoencoderKLConfig, "scaling_factor", 0, "greater than or equal to 0.000001"),
         (T5Config, "relative_attention_max_distance", 10**9, "less than or equal to 65536"),
         (FluxTransformer2DConfig, "guidance_embeds", "yes", "valid boolean"),
