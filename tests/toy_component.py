@@ -26,6 +26,7 @@ class Workshop:
         compute: What the sessions of an engine compute, or the error that building raises; where
             nothing is said, they double.
         may_build: Building waits for it.
+        most_at_once: How many builds were going on at the same time, at most.
     """
 
     def __init__(self):
@@ -34,6 +35,8 @@ class Workshop:
         self.compute = {}
         self.may_build = threading.Event()
         self.may_build.set()
+        self.most_at_once = 0
+        self._building = 0
 
     def open_component(self, engine="openvino", name="part", cpu_fallback=True):
         workshop = self
@@ -54,11 +57,18 @@ class Workshop:
             build_class=ToyBuild,
         )
 
+    @property
+    def is_building(self):
+        return self._building > 0
+
     def count_open(self):
         return sum(not session.closed for session in self.sessions)
 
     def _build(self, build):
+        self._building += 1
+        self.most_at_once = max(self.most_at_once, self._building)
         assert self.may_build.wait(20)
+        self._building -= 1
         self.open_before.append(self.count_open())
         compute = self.compute.get(build.placement.engine.name, _double)
         if isinstance(compute, Exception):

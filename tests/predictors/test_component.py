@@ -1,6 +1,7 @@
 """Who holds a component's session, and who closes it: threads, sizes, failures."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -100,12 +101,70 @@ def test_threads_that_borrow_at_once_share_one_build(workshop):
     for thread in threads:
         thread.start()
     ready.wait()
+    time.sleep(0.1)  # all have asked for it now
     workshop.may_build.set()
     ready.wait()
     for thread in threads:
         thread.join()
     assert shapes == [(2, 3)] * 8
     assert [each.closed for each in workshop.sessions] == [1]
+    assert workshop.most_at_once == 1
+
+
+@pytest.fixture
+def building(workshop):
+    """A component, and a thread that is building its session for the large size."""
+    component, failures = workshop.open_component(), []
+
+    def build():
+        try:
+            with component.lend(LARGE, keep=True) as session:
+                run(session)
+        except EngineError as error:
+            failures.append(error.problem)
+
+    thread = threading.Thread(target=build)
+
+    def start():
+        workshop.may_build.clear()
+        thread.start()
+        while not workshop.is_building:
+            time.sleep(0.01)
+
+    return component, thread, start, failures
+
+
+def test_close_waits_for_a_build_and_closes_it(building, workshop):
+    component, thread, start, _ = building
+    start()
+    closing = threading.Thread(target=component.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    workshop.may_build.set()
+    closing.join()
+    thread.join()
+    component.close()
+    assert workshop.count_open() == 0
+
+
+def test_giving_back_waits_for_a_build(building, workshop):
+    component, thread, start, failures = building
+
+    def borrow():
+        with component.lend(SIGNATURE) as session:
+            run(session)
+            start()
+
+    borrowing = threading.Thread(target=borrow)
+    borrowing.start()
+    borrowing.join(0.2)
+    assert borrowing.is_alive()
+    workshop.may_build.set()
+    for each in (borrowing, thread):
+        each.join()
+    assert failures == []
+    assert [each.closed for each in workshop.sessions] == [1, 0]
 
 
 def test_a_size_that_cannot_be_built_leaves_nothing_behind(workshop):
@@ -157,6 +216,30 @@ def test_sessions_of_two_sizes_that_fail_get_the_same_fallback(workshop):
             assert (run(small) == 2).all()
         assert (run(large) == 2).all()  # without another warning, which would be an error
     assert [each.closed for each in workshop.sessions] == [1, 1, 1, 0]
+
+
+def test_fallbacks_of_two_sizes_are_built_one_after_the_other(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = fail
+
+    def fail_at_once(*sessions):
+        workshop.may_build.clear()
+        threads = [threading.Thread(target=run, args=(session,)) for session in sessions]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)  # both have failed now
+        workshop.may_build.set()
+        for thread in threads:
+            thread.join()
+
+    with (
+        component.lend(SIGNATURE, keep=True) as small,
+        component.lend(LARGE, keep=True) as large,
+        pytest.warns(FallbackWarning, match="std::bad_alloc"),
+    ):
+        fail_at_once(small, large)
+    assert workshop.most_at_once == 1
+    assert [each.engine for each in workshop.sessions] == ["openvino"] * 2 + ["paddle"] * 2
 
 
 def test_two_threads_that_fail_at_once_get_one_fallback(workshop):

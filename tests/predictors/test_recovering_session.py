@@ -1,5 +1,7 @@
 """An engine that fails in the middle of a generation is replaced; no number is invented."""
 
+import threading
+
 import numpy as np
 import pytest
 from runnable import CPU_ENGINES
@@ -225,6 +227,23 @@ def test_computing_ahead_is_repeated_too():
     session.close()
     with pytest.raises(EngineError, match="is closed"):
         session.precompute(**draw())
+
+
+def test_computing_ahead_waits_for_a_run_to_end():
+    inner = ToySession()
+    inner.may_leave.clear()
+    session = wrap(inner, Recovery())
+    running = threading.Thread(target=session.run, kwargs=draw())
+    ahead = threading.Thread(target=session.precompute, kwargs=draw())
+    inner.precompute = lambda **inputs: None  # which does not wait by itself
+    running.start()
+    assert inner.entered.wait(20)
+    ahead.start()
+    ahead.join(0.1)
+    assert ahead.is_alive()
+    inner.may_leave.set()
+    for thread in (running, ahead):
+        thread.join()
 
 
 def test_profiles_are_those_of_the_session():
