@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from typing_extensions import Self
 
+from fastdeploy_diffusion.engines.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteError
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
 
@@ -155,6 +156,8 @@ class Session(ABC):
                 self._closed = True
                 self._bound = {}
                 self._close()
+                # Engines free many small pieces, which the C library would keep for itself.
+                give_back_freed_memory()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,20 @@
+"""Memory that is free goes back to the system."""
+
+import ctypes
+from collections.abc import Callable
+
+
+def give_back_freed_memory() -> None:
+    """Let the C library give back what it holds of freed memory, where it can: glibc."""
+    if _trim is not None:
+        _trim(0)
+
+
+def _find_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library; TypeError on Windows
+        return None
+
+
+_trim = _find_trim()
