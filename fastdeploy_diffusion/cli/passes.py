@@ -45,7 +45,8 @@ def try_passes(config: DiffusionConfig, measure: bool) -> tuple[PipelineReport, 
         for build in builds:
             with PassTester(build, measure=measure) as tester:
                 for each in passes:
-                    show(f"{build.name}: {each.name}", len(trials), len(builds) * len(passes))
+                    total = len(builds) * len(passes)
+                    show(f"{build.name}: {each.name}", len(trials), total, unit="trials")
                     trials.append(tester.try_pass(each))
     return pipeline.report, trials
 
@@ -118,7 +119,7 @@ def _explain(trial: PassTrial) -> list[str]:
     matched = "failed" if trial.matched is None else str(trial.matched)
     if trial.expected is not None:
         matched += f" of {trial.expected}"
-    error = "" if trial.error is None else f"relative error {trial.error:.1e}"
+    error = "" if trial.error is None else f"within {trial.error:.0e} of the Paddle layer"
     return [matched, error, _explain_speed(trial.timings) if trial.timings else ""]
 
 

@@ -41,7 +41,12 @@ def tune_all(
     size = pipeline.describe_request(GenerationRequest(prompt="", height=height, width=width))
     try:
         with show_progress("opening") as show:
-            plans = pipeline.tune(height=height, width=width, runs=runs, show=show)
+            plans = pipeline.tune(
+                height=height,
+                width=width,
+                runs=runs,
+                show=lambda what, done, total: show(what, done, total, unit="components"),
+            )
     except KeyboardInterrupt:
         message = "the tuning is not finished; `explain` says which components were measured"
         warnings.warn(message, UserWarning, stacklevel=2)

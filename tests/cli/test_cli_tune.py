@@ -1,6 +1,8 @@
 """``tune`` measures, ``explain`` says why."""
 
 import json
+import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -112,6 +114,29 @@ def config(tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text(f"model_path: {model}\ncache_dir: {tmp_path / 'builds'}\npasses: [merge-kv]\n")
     return file
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("tune", r"text_encoder: \w+ in fp32, (1|no) passes, components 0 of 3 \(\d+ s\)"),
+        ("passes", r"text_encoder: merge-kv, trials 0 of 3 \(\d+ s\)"),
+    ],
+)
+def test_progress_is_told_without_a_terminal(command, line, config, monkeypatch):
+    monkeypatch.setattr("fastdeploy_diffusion.cli.progress.SECONDS_BETWEEN_LINES", 0.01)
+    slow = threading.Event()
+
+    def interrupt(*_):  # after a while in which nothing is shown
+        slow.wait(0.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastdeploy_diffusion.predictors.build.ComponentBuild.open", interrupt)
+    monkeypatch.setattr(
+        "fastdeploy_diffusion.predictors.pass_tester.PassTester.try_pass", interrupt
+    )
+    error = run(command, "--config", config, code=130).stderr
+    assert any(re.fullmatch(line, each) for each in error.splitlines())
 
 
 @pytest.mark.slow
