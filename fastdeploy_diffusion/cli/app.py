@@ -11,6 +11,7 @@ from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
+from fastdeploy_diffusion.cli.seed import parse_seed
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -107,7 +108,11 @@ def generate(
     width: Pixels = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Picture i is drawn from SEED + i; drawn at random if left out."),
+        typer.Option(
+            parser=parse_seed,
+            metavar="INTEGER",
+            help="Picture i is drawn from SEED + i; drawn at random if left out.",
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
     scheduler: Annotated[

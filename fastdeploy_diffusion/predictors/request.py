@@ -14,6 +14,7 @@ from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
 from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
+from fastdeploy_diffusion.predictors.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.predictors.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
@@ -175,6 +176,9 @@ def plan_generation(
 
     Raises:
         RequestError: A value is not allowed; the message says which are.
+
+    Warns:
+        PromptSyntaxWarning: A prompt has what other tools read as more than words.
     """
     request = check_choices(request)
     prompts = spread_texts("prompt", request.prompt)
@@ -188,6 +192,7 @@ def plan_generation(
             f"{len(negatives)} negative prompts for {len(prompts)} prompts",
             allowed=f"one, or {len(prompts)}",
         )
+    warn_of_syntax((*prompts, *negatives))
     count = _check_whole("num_images_per_prompt", request.num_images_per_prompt)
     _check_pictures(count * len(prompts))
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)

@@ -223,3 +223,23 @@ def test_help_names_every_choice():
 
 def test_version():
     assert run("--version").stdout == f"fastdeploy-diffusion {fastdeploy_diffusion.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("seed", "hint"),
+    [
+        ("1-5", "'1-5' is no whole number. For the seeds 1 to 5: --seed 1 --images 5"),
+        ("7..9", "For the seeds 7 to 9: --seed 7 --images 3"),
+        ("1,2", "picture i of --images N is drawn from SEED + i"),
+        ("x", "'x' is no whole number"),
+        ("1" * 5000, "is no whole number"),
+    ],
+)
+def test_several_seeds_get_a_hint(seed, hint):
+    assert hint in refuse("generate", "x", "--seed", seed)
+
+
+def test_syntax_of_other_tools_is_one_line_of_warning(tiny_sd1):
+    result = draw(tiny_sd1, "--negative-prompt", "(bad:1.4)", "--steps", 1)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: '(bad:1.4)' in the prompt is read as plain text: weights")

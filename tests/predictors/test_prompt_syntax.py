@@ -1,0 +1,47 @@
+"""Syntax of other tools is told from ordinary prompts."""
+
+import time
+import warnings
+
+import pytest
+
+from fastdeploy_diffusion.predictors.prompt_syntax import PromptSyntaxWarning, warn_of_syntax
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("a (red:1.3) cat", "'(red:1.3)' in the prompt is read as plain text: weights of words"),
+        ("a (large red cat:2)", "'(large red cat:2)'"),
+        ("a {red|blue} cat", "'{red|blue}' in the prompt is read as plain text: alternatives"),
+        ("a {red|blue|} cat", "'{red|blue|}'"),
+        ("a __color__ cat", "'__color__' in the prompt is read as plain text: wildcards"),
+        ("__animals/cats__", "'__animals/cats__'"),
+        ("a cat <lora:paint:0.8>", "'<lora:paint:0.8>' in the prompt is read as plain text: LoRAs"),
+        ("a [cat:dog:0.5]", "'[cat:dog:0.5]' in the prompt is read as plain text: words that"),
+        ("一只(红色:1.2)猫", "'(红色:1.2)'"),
+    ],
+)
+def test_it_is_named(prompt, found):
+    with pytest.warns(PromptSyntaxWarning) as caught:
+        warn_of_syntax(["a cat", prompt, prompt])
+    (warning,) = caught
+    assert str(warning.message).startswith(found)
+    assert str(warning.message).endswith("are not there yet")
+
+
+def test_ordinary_prompts_are_silent():
+    prompts = (
+        "a cat (red), 16:9, at 12:30 (or 1:2)", "snake_case __ and __", "a|b", "{a}", "f(x)",
+        "(a cat: the red one)", "[draft]", "[1:2]", "x < 3 > 2", "(note: 5 cats)", "____",
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_syntax(prompts)
+
+
+def test_very_long_prompts_take_no_time():
+    started = time.process_time()
+    for text in ("(", "{", "|", "{a|", "__a", "<lora:", "[a:", "(a:1"):
+        warn_of_syntax([text * (300_000 // len(text))])
+    assert time.process_time() - started < 4
