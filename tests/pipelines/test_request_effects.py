@@ -1,0 +1,144 @@
+"""Every field of a request changes what it should: no option is read and then forgotten."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
+from fastdeploy_diffusion.noise import latents_noise
+from fastdeploy_diffusion.predictors.packing import pack
+
+COMMON = {"height": 16, "width": 24, "num_inference_steps": 2, "seed": 3, "output_type": "np"}
+BASE = {
+    "sd": {**COMMON, "guidance_scale": 3.0, "negative_prompt": "a dog"},
+    "sdxl": {**COMMON, "guidance_scale": 3.0, "negative_prompt": "a dog"},
+    "flux": {**COMMON, "true_cfg_scale": 2.0, "negative_prompt": "a dog"},
+}
+SIZES = {"original_size": (40, 56), "target_size": (40, 56)}
+NEGATIVE = ("negative_original_size", "negative_target_size")
+
+# Field → what is given besides the base; each must change the pictures.
+CHANGES = {
+    "prompt": {"prompt": "a red circle"},
+    "negative_prompt": {"negative_prompt": "a red circle"},
+    "height": {"height": 24},
+    "width": {"width": 16},
+    "num_inference_steps": {"num_inference_steps": 3},
+    "guidance_scale": {"guidance_scale": 5.0},
+    "guidance_rescale": {"guidance_rescale": 0.7},
+    "num_images_per_prompt": {"num_images_per_prompt": 2},
+    "seed": {"seed": 4},
+    "eta": {"eta": 0.9},
+    "latents": {},  # made for the family, below
+    "clip_skip": {"clip_skip": 1},
+    "output_type": {"output_type": "latent"},
+    "callback_on_step_end": {
+        "callback_on_step_end": lambda pipeline, step, timestep, tensors: {
+            "latents": tensors["latents"] * np.float32(0.5)
+        }
+    },
+    "callback_on_step_end_tensor_inputs": {},  # has a test of its own, below
+    "prompt_2": {"prompt_2": "a red circle"},
+    "negative_prompt_2": {"negative_prompt_2": "a red circle"},
+    "true_cfg_scale": {"true_cfg_scale": 4.0},
+    "sigmas": {"sigmas": (0.9, 0.4)},
+    "max_sequence_length": {"max_sequence_length": 16},
+    "original_size": {"original_size": SIZES["original_size"]},
+    "crops_coords_top_left": {"crops_coords_top_left": (5, 7)},
+    "target_size": {"target_size": SIZES["target_size"]},
+    "negative_original_size": {
+        "negative_original_size": SIZES["original_size"],
+        "negative_target_size": (16, 24),
+    },
+    "negative_crops_coords_top_left": {
+        "negative_crops_coords_top_left": (5, 7),
+        **dict.fromkeys(NEGATIVE, (40, 56)),
+    },
+    "negative_target_size": {
+        "negative_target_size": SIZES["target_size"],
+        "negative_original_size": (16, 24),
+    },
+}
+NOT_OF_FLUX = {"guidance_rescale", "eta", "clip_skip"}  # refused there
+CLASSES = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}
+CASES = [
+    (family, each.name)
+    for family, opened in CLASSES.items()
+    for each in fields(opened.request_class)
+    if CHANGES[each.name] and not (family == "flux" and each.name in NOT_OF_FLUX)
+]
+
+
+@pytest.fixture(scope="module")
+def pipelines(tiny_sd1, tiny_sdxl, tiny_dev):
+    models = {"sd": tiny_sd1, "sdxl": tiny_sdxl, "flux": tiny_dev}
+    made = {}
+    for family, model in models.items():
+        scheduler = {} if family == "flux" else {"scheduler": "ddim"}
+        config = DiffusionConfig(model_path=model, engine="paddle-eager", **scheduler)
+        made[family] = CLASSES[family](config)
+    return made
+
+
+@pytest.fixture(scope="module")
+def plain(pipelines):
+    return {family: draw(pipelines, family) for family in pipelines}
+
+
+def draw(pipelines, family, **changes):
+    pipeline = pipelines[family]
+    request = pipeline.request_class(prompt="a cat", **BASE[family])
+    return pipeline.generate(replace(request, **changes)).images
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_each_field_has_an_effect(pipelines, plain, family, name):
+    changed = draw(pipelines, family, **CHANGES[name])
+    before = plain[family]
+    if changed.shape == before.shape:
+        assert not np.array_equal(changed, before)
+    else:
+        assert name in ("height", "width", "num_images_per_prompt", "output_type")
+    if name == "negative_original_size":  # it is told apart from the other size
+        other = draw(pipelines, family, **CHANGES["negative_target_size"])
+        assert not np.array_equal(changed, other)
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_the_same_request_gives_the_same_pictures(pipelines, plain, family):
+    np.testing.assert_array_equal(draw(pipelines, family), plain[family])
+
+
+def test_the_callback_gets_the_tensors_that_are_named(pipelines):
+    for family in pipelines:
+        for names in (("latents",), ("prompt_embeds", "negative_prompt_embeds"), ()):
+            seen = []
+            draw(
+                pipelines,
+                family,
+                output_type="latent",
+                callback_on_step_end=lambda *given, seen=seen: seen.append(tuple(given[3])),
+                callback_on_step_end_tensor_inputs=names,
+            )
+            assert seen == [names, names]
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_latents_of_the_seed_are_those_that_are_drawn(pipelines, plain, family):
+    pipeline = pipelines[family]
+    scale, channels = pipeline._vae.config.downscale, pipeline._vae.config.latent_channels
+    noise = latents_noise([3], (channels, 16 // scale, 24 // scale))
+    latents = pack(noise) if family == "flux" else noise
+    np.testing.assert_array_equal(draw(pipelines, family, latents=latents), plain[family])
+    assert np.abs(draw(pipelines, family, latents=-latents) - plain[family]).max() > 1e-4
+
+
+def test_given_latents_are_scaled_to_the_first_sigma(tiny_sd1):
+    pipeline = SDPipeline(
+        DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager", scheduler="euler")
+    )
+    asked = {"height": 16, "width": 16, "num_inference_steps": 2, "output_type": "np", "seed": 3}
+    drawn = pipeline.text_to_image("a cat", **asked)
+    given = latents_noise([3], (4, 8, 8))
+    np.testing.assert_array_equal(pipeline.text_to_image("a cat", **asked, latents=given), drawn)
