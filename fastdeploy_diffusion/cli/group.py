@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from fastdeploy_diffusion.hints import find_hint
 
-# Of the click that typer is made with: since 0.26 one of its own.
+# Of the click that typer is made with, which in newer versions is a copy of its own.
 _UsageError: Any = typer.BadParameter.mro()[1]
 
 

@@ -68,11 +68,14 @@ _SYNONYMS = {
 }
 
 
+_CHOOSE = "take one of these, or leave the option out"
+
+
 def _check_choice(allowed: tuple[str, ...], value: str) -> str:
     if value not in allowed:
         hint = find_hint(value)
         missing = f"{hint.missing}; {hint.fix}" if hint and hint.missing else ""
-        raise refuse(fix=missing or did_you_mean(value, allowed, _SYNONYMS))
+        raise refuse(fix=missing or did_you_mean(value, allowed, _SYNONYMS) or _CHOOSE)
     return value
 
 
@@ -84,7 +87,7 @@ def _read_scheduler(value: str) -> str:
             f"scheduler is {value!r}, which is not implemented" if nearest else "",
             fix=f"scheduler={nearest!r} is the nearest there is"
             if nearest
-            else did_you_mean(value, (*SCHEDULERS, *SAMPLERS)),
+            else did_you_mean(value, (*SCHEDULERS, *SAMPLERS)) or _CHOOSE,
         )
     return found
 
