@@ -109,7 +109,7 @@ def test_none_means_not_given() -> None:
         ({"precision": "float16"}, "precision is 'float16'", "did you mean 'fp16'?"),
         ({"precision": 16}, "precision is 16", "correct it"),
         ({"memory": "stage"}, "memory is 'stage'", "did you mean 'staged'?"),
-        ({"memory": "swapped"}, "memory is 'swapped'", "take one of these, or leave the option"),
+        ({"memory": "qqqq"}, "memory is 'qqqq'", "take one of these, or leave the option"),
         ({"scheduler": "turbo"}, "scheduler is 'turbo'", "take one of these, or leave the option"),
         ({"embedding_cache": {"memory_mib": -1}}, "embedding_cache.memory_mib is -1", "correct it"),
         ({"embedding_cache": {"disk": 1}}, "unknown option 'embedding_cache.disk'", "'disk_mib'?"),
