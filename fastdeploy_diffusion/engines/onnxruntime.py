@@ -120,7 +120,6 @@ class _ONNXRuntimeSession(Session):
             self._binding.bind_ortvalue_input(name, value)
         self._held = {name: feeds[name] for name in self._bound}
         # Anew for each run: otherwise they keep the shapes of the last one.
-        self._binding.clear_binding_outputs()
         for name in self.outputs:
             self._binding.bind_output(name, "cpu")
         self._binding.synchronize_inputs()
