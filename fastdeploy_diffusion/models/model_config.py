@@ -15,6 +15,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.show_value import show_value
 
+_INPUT = "Input should be "  # how pydantic begins most reasons
+
 Config = TypeVar("Config")
 Value = TypeVar("Value")
 
@@ -103,10 +105,10 @@ def _read_value(cls: type[Any], key: str, value: Any, adapter: TypeAdapter[Any])
         return adapter.validate_python(value)
     except ValidationError as error:
         # Of a value that may be of several types, each type says why it is not of that type.
-        allowed = dict.fromkeys(each["msg"] for each in error.errors())
+        reasons = dict.fromkeys(each["msg"].removeprefix(_INPUT) for each in error.errors())
         raise CheckpointError(
             f"{cls.__name__}: {key} = {show_value(value)} makes no sense",
-            allowed="; or: ".join(allowed),
+            allowed=", or ".join(reasons).replace("valid tuple", "list"),
         ) from None
 
 
