@@ -1,6 +1,7 @@
 """Warnings as people read them: one line each on stderr, and each once."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any, TextIO
 
 _LONGEST = 400
 _PACKAGE = __name__.partition(".")[0]
+_FURTHER_LINE = re.compile(r"\n\s*(allowed|fix): ")
 
 
 @contextmanager
@@ -52,7 +54,8 @@ class _Lines(logging.Handler):
         self._say(str(message))
 
     def _say(self, message: str) -> None:
-        text = " ".join(message.split())
+        # Errors that became warnings have lines for what is allowed and what to do.
+        text = " ".join(_FURTHER_LINE.sub(r"; \1: ", message).split())
         if len(text) > _LONGEST:
             text = text[: _LONGEST - 1] + "…"
         if text not in self.texts:  # three networks fall back for one and the same reason

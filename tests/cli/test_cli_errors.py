@@ -1,5 +1,7 @@
 """How commands end: one readable block, no more, and the right exit code."""
 
+import io
+import json
 import logging
 import os
 import subprocess
@@ -10,6 +12,8 @@ import pytest
 import typer
 
 from fastdeploy_diffusion.cli.errors import explain_errors
+from fastdeploy_diffusion.cli.json_text import to_json
+from fastdeploy_diffusion.errors import CacheError
 
 
 def test_an_unexpected_error_is_one_line(capsys):
@@ -48,6 +52,8 @@ COMMAND = """
 import sys
 import typer
 from fastdeploy_diffusion.cli.errors import explain_errors
+from fastdeploy_diffusion.cli.json_text import to_json
+from fastdeploy_diffusion.errors import CacheError
 
 try:
     with explain_errors(False):
@@ -69,3 +75,25 @@ def test_who_reads_no_further_hears_no_complaint():
     finally:
         os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_a_warning_of_an_error_reads_as_one_sentence_after_the_other(capsys):
+    error = CacheError("/c: Read-only file system", allowed="a folder", fix="make room there")
+    with explain_errors(debug=False):
+        warnings.warn_explicit(
+            f"not kept: {error}", UserWarning, "a.py", 1, "fastdeploy_diffusion.a"
+        )
+    assert capsys.readouterr().err == (
+        "warning: not kept: /c: Read-only file system; allowed: a folder; fix: make room there\n"
+    )
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("utf-8", "白色"), ("ascii", "\\u767d\\u8272")])
+def test_json_keeps_chinese_where_stdout_can_show_it(encoding, text, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stdout)
+    written = to_json({"prompt": "白色 é 😀"})
+    assert text in written
+    assert json.loads(written.encode(encoding)) == {"prompt": "白色 é 😀"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(float("nan"))
