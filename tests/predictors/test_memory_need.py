@@ -1,6 +1,8 @@
 """Too little memory: told before anything is allocated, and by one kind of error if it runs out."""
 
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -204,3 +206,36 @@ def test_other_errors_stay_what_they_are(pipelines, error):
 
     with pytest.raises(type(error), match=str(error)):
         pipelines[0].text_to_image("a cat", callback_on_step_end=fail, **QUICK)
+
+
+UNDER_A_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.errors import ResourceError
+for engine, size in (("paddle", 64), ("paddle", 4096), ("openvino", 4096), ("onnxruntime", 4096)):
+    pipeline = SDPipeline(DiffusionConfig.from_preset("shapes", engine=engine))
+    try:
+        pipeline.text_to_image("x", height=size, width=size, num_inference_steps=1)
+        print(engine, size, "drawn")
+    except ResourceError as error:
+        print(engine, size, "ulimit -v" in str(error))
+"""
+
+
+@pytest.mark.slow  # builds with Paddle Inference
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_under_a_hard_limit_a_picture_or_an_error_comes_of_it():
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_A_LIMIT],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.splitlines() == [
+        "paddle 64 drawn",
+        "paddle 4096 True",
+        "openvino 4096 True",
+        "onnxruntime 4096 True",
+    ], done.stderr
+    assert done.returncode == 0
