@@ -23,7 +23,8 @@ TENSORRT_RTX = [
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
     "onnx": [*ONNX_EXPORT, "onnxruntime>=1.20"],
-    "openvino": [*ONNX_EXPORT, "openvino>=2025.0"],
+    # Paddle brings libraries of 2025.0 under the same names, which the package then finds.
+    "openvino": [*ONNX_EXPORT, "openvino>=2025.1"],
     "tensorrt": [*ONNX_EXPORT, "tensorrt>=10.13", "cuda-python>=12.8"],
     # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere.
     "tensorrt-rtx": [*ONNX_EXPORT, *TENSORRT_RTX],

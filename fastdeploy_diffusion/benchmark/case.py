@@ -12,7 +12,7 @@ OWN = "fastdeploy-diffusion"
 class Frozen(BaseModel):
     """Base of everything that a result file holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Work(Frozen):
