@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.paddle_runtime import paddle
@@ -181,8 +182,8 @@ class Case:
     generators: Mapping[str, Generator] = field(default_factory=dict)
 
     def program(self, name: str) -> Program:
-        paddle.seed(7)
         layer = self.make()
+        draw_parameters(layer, seed=7)
         layer.eval()
         return Program(name, layer, self.inputs, self.outputs)
 

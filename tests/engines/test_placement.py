@@ -159,3 +159,11 @@ def test_a_precision_that_the_engine_does_not_have_is_left_out(monkeypatch):
     monkeypatch.setattr(name, {"cpu": ("fp32", "fp16")})
     with pytest.warns(FallbackWarning, match="cpu in fp32 runs instead"):
         assert take_safer_precision(asked, "NaN").spec == BuildSpec(CPU)
+
+
+def test_each_engine_gets_its_own_options_also_where_it_was_chosen():
+    options = {name: {"of": name} for name in ("openvino", "onnxruntime", "paddle")}
+    for name in ("auto", "paddle", "onnxruntime"):
+        placement = select_engine(name, CPU, "fp32", cpu_fallback=False, options=options)
+        assert placement.spec.options == {"of": placement.engine.name}
+    assert select_engine("paddle-eager", CPU, "fp32", cpu_fallback=False).spec.options == {}

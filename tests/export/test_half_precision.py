@@ -140,7 +140,7 @@ def test_what_follows_a_norm_stays_in_float32_up_to_the_next_product(unet, tmp_p
     [
         *((name, False) for name in ("Exp", "Sqrt", "Sin", "Cos", "Log", "Reciprocal", "Abs")),
         *((name, False) for name in ("ReduceMean", "ReduceSum", "CumSum", "Pow")),
-        *((name, True) for name in ("Neg", "Relu", "Tanh", "Erf", "Sigmoid", "Softmax")),
+        *((name, True) for name in ("Neg", "Relu", "Tanh", "Erf", "Sigmoid", "Softmax", "Where")),
         *((name, True) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "MatMul")),
     ],
 )
@@ -149,6 +149,10 @@ def test_only_what_is_known_to_bear_it_runs_in_half(operator, is_half, tmp_path)
     twice = ("Add", "Sub", "Mul", "Div", "Max", "Min", "MatMul", "Pow")
     operands = ["x", "x"] if operator in twice else ["x"]
     constants = []
+    if operator == "Where":
+        value = helper.make_tensor("", TensorProto.BOOL, [3], [True, False, True])
+        constants.append(helper.make_node("Constant", [], ["condition"], value=value))
+        operands = ["condition", "x", "x"]
     if operator == "CumSum":
         value = helper.make_tensor("", TensorProto.INT64, [], [1])
         constants.append(helper.make_node("Constant", [], ["axis"], value=value))

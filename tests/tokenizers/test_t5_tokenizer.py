@@ -196,3 +196,19 @@ def test_wrong_sentencepiece_models(tmp_path):
 def test_refuses_what_is_not_a_list_of_texts(tmp_path):
     with pytest.raises(RequestError, match="'a cat'"):
         T5Tokenizer.from_folder(write_t5_folder(tmp_path)).encode("a cat", 8)
+
+
+def test_what_is_cut_off_begins_where_the_rest_ends(tmp_path):
+    tokenizer = T5Tokenizer.from_folder(write_t5_folder(tmp_path / "t5"))
+    text = "a red circle on a blue background"
+    whole = tokenizer.encode([text], 100)
+    length = int((whole.input_ids[0] != tokenizer.pad_id).sum())  # the end token included
+    assert whole.truncated == ("",)
+    assert tokenizer.encode([text], length).truncated == ("",)
+    with pytest.warns(TruncationWarning):
+        one, two = (tokenizer.encode([text], length - count) for count in (1, 2))
+    assert one.input_ids[0].tolist() == [*whole.input_ids[0, : length - 2], tokenizer.eos_id]
+    for cut in (one.truncated[0], two.truncated[0]):
+        assert cut
+        assert text.endswith(cut)
+    assert len(one.truncated[0]) < len(two.truncated[0])
