@@ -66,11 +66,16 @@ except typer.Exit as ended:
 @pytest.mark.skipif(os.name != "posix", reason="pipes are others there")
 def test_who_reads_no_further_hears_no_complaint():
     """As `head` does: what was printed lies in a buffer until the command has ended."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
     try:
         ended = subprocess.run(
-            [sys.executable, "-c", COMMAND], stdout=writing, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", COMMAND],
+            env=environment,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     finally:
         os.close(writing)

@@ -104,6 +104,16 @@ def test_what_was_used_longest_ago_goes_first(cache):
     assert [find(cache, key) is not None for key in keys] == [False, True, False]
 
 
+def test_what_fills_the_limit_exactly_stays(cache):
+    older, newer = (keep(cache, CacheKey({"number": number})) for number in range(2))
+    moment = time.time() - 30
+    os.utime(older.folder / ENTRY_FILE, (moment, moment))
+    cache.limit = older.size + newer.size
+    assert cache.collect() == []
+    cache.limit -= 1
+    assert cache.collect() == [older.digest]
+
+
 def test_a_build_larger_than_the_limit_is_kept_alone(cache):
     keep(cache)
     large = CacheKey({"large": True})
