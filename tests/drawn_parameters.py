@@ -46,6 +46,21 @@ def draw_reference_parameters(module: Any, seed: int = 0, scale: float = 1.0) ->
             parameter.copy_(torch.from_numpy(values) * (1 if is_gain else scale))
 
 
+def vary_vectors(module: Any, seed: int = 0) -> None:
+    """Give a new torch module biases and gains near those it has, all different.
+
+    Its matrices stay, and with them the size of its results.
+    """
+    import torch  # tests of engines do without it
+
+    random = np.random.default_rng(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                values = 0.1 * random.standard_normal(tuple(parameter.shape))
+                parameter.add_(torch.from_numpy(values.astype(np.float32)))
+
+
 def draw_values(
     random: np.random.Generator, name: str, shape: tuple[int, ...] | list[int]
 ) -> np.ndarray:

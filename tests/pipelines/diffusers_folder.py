@@ -10,6 +10,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from drawn_parameters import vary_vectors
 from tokenizer_folders import write_vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -82,6 +83,8 @@ def write_diffusers_folder(folder: Path, family: str, seed: int) -> StableDiffus
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    for each in (vae, pipeline.text_encoder, pipeline.unet):
+        vary_vectors(each, seed)
     # diffusers' clip_skip reaches for an attribute that transformers 5 has dropped.
     pipeline.text_encoder.__dict__.setdefault("text_model", pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)

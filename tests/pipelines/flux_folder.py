@@ -9,6 +9,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
 )
+from drawn_parameters import vary_vectors
 from t5_tokenizer_folders import make_reference
 from tokenizer_folders import write_vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
@@ -74,6 +75,8 @@ def write_flux_folder(folder: Path, *, is_dev: bool, seed: int) -> FluxPipeline:
         tokenizer_2=tokenizer_2,
         transformer=transformer.eval(),
     )
+    for each in (vae, pipeline.text_encoder, pipeline.text_encoder_2, transformer):
+        vary_vectors(each, seed)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder / "model")
     return pipeline

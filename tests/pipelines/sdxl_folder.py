@@ -9,6 +9,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from drawn_parameters import vary_vectors
 from tokenizer_folders import write_vocabulary
 from transformers import (
     CLIPTextConfig,
@@ -90,6 +91,8 @@ def write_sdxl_folder(
         force_zeros_for_empty_prompt=forces_zeros,
         add_watermarker=False,
     )
+    for each in (vae, pipeline.text_encoder, pipeline.text_encoder_2, unet):
+        vary_vectors(each, seed)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder / "model")
     return pipeline
