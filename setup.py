@@ -68,7 +68,7 @@ setup(
     install_requires=[
         # Elsewhere, the system's own locks serve.
         "filelock>=3.12; sys_platform == 'win32'",
-        "numpy>=1.26",
+        "numpy>=2.2.6",  # before, no view of a checkpoint's memory can be given to OpenVINO
         "pillow>=11.3",
         "platformdirs>=4",
         "pydantic>=2.7",
