@@ -1,5 +1,6 @@
 """Files of models, spoilt: by structure where they have one, by bytes, and as files."""
 
+import copy
 import json
 import os
 import random
@@ -57,9 +58,9 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def restore(copy: Path, original: Path, file: str) -> None:
+def restore(spoilt: Path, original: Path, file: str) -> None:
     """Put back the file that `spoil` spoilt."""
-    path = copy / file
+    path = spoilt / file
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -131,7 +132,7 @@ def _change_value(chance: random.Random, root: Any) -> str:
     elif way == "rename" and isinstance(holder, dict):
         holder[chance.choice((f"{key}x", key[:-1], key.upper(), "\ud800"))] = holder.pop(key)
     elif way == "add" and isinstance(holder, dict):
-        holder["brand_new"] = chance.choice(_VALUES)
+        holder["brand_new"] = _draw_value(chance)
     elif way == "add":
         holder.extend([old] * chance.choice((1, 3, 100)))
     elif way == "swap":
@@ -146,8 +147,13 @@ def _change_value(chance: random.Random, root: Any) -> str:
             (old + 1, old - 1, -old, old * 2, old // 2, old * 10**6, old / 3)
         )
     else:
-        way, holder[key] = "replace", chance.choice(_VALUES)
+        way, holder[key] = "replace", _draw_value(chance)
     return f"{way} {str(key)[:40]!a}"
+
+
+def _draw_value(chance: random.Random) -> Any:
+    """Draw a value of its own: a tree that shares one with another may be changed with it."""
+    return copy.deepcopy(chance.choice(_VALUES))
 
 
 def _walk(value: Any) -> Iterator[Any]:
