@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.noise import TorchGenerator, latents_noise, new_seed
+from fastdeploy_diffusion.noise import TorchGenerator, count_seeds, latents_noise, new_seed
 
 TOLERANCE = 1e-5
 
@@ -119,3 +119,18 @@ def test_new_seed_is_a_usable_32_bit_number():
     assert all(0 <= seed < 2**32 for seed in seeds)
     assert len(set(seeds)) > 60
     assert max(seeds) > 2**24
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        (7, (7, 8, 9)),
+        (2**32 - 1, (2**32 - 1, 2**32, 2**32 + 1)),
+        (2**64 - 1, (2**64 - 1, 0, 1)),
+        (-1, (-1, 0, 1)),
+        (-(2**63), (-(2**63), 2**63 + 1, 2**63 + 2)),
+    ],
+)
+def test_seeds_are_counted_in_64_bits(seed, expected):
+    assert count_seeds(seed, 0, 3) == expected
+    assert count_seeds(seed, 1, 2) == expected[1:]
