@@ -33,7 +33,7 @@ def test_held_out_scenes_are_a_share_of_every_attribute():
         assert {getattr(scene, attribute) for scene in held_out} == values
 
 
-@pytest.mark.parametrize(("model", "right"), [("shapes", 40), ("flux-shapes", 40)])
+@pytest.mark.parametrize(("model", "right"), [("shapes", 19), ("flux-shapes", 19)])
 def test_recorded_pictures_are_what_the_prompts_say(model, right):
     scenes, _ = choose_captions()
     verdicts = map(judge, read_pictures(model))

@@ -8,6 +8,8 @@ import pytest
 from fastdeploy_diffusion.cli.termination import interrupt_on_termination
 
 
+# It would end the worker of a run in several processes.
+@pytest.mark.serial
 def test_sigterm_interrupts_within_the_block_and_is_as_before_after_it():
     def handle(*_):
         raise AssertionError("not within the block")

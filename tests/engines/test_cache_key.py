@@ -273,14 +273,20 @@ def find_uncovered(package: Path, roots: Iterable[str]) -> list[str]:
     return sorted(file.relative_to(package).as_posix() for file in reached - covered)
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """Leaves out what is imported for type checkers only."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        is_for_types = getattr(node.test, "id", "") == "TYPE_CHECKING"
+        return None if is_for_types else self.generic_visit(node)
+
+
 def list_imports(package: Path, file: Path) -> Iterator[Path]:
     """List the package's modules that a file imports or names, whenever it does so."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = WithoutTypes().visit(ast.parse(file.read_text(encoding="utf-8")))
     for node in ast.walk(tree):
         names: list[str] = []
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []  # what only types are taken from
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             names = [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{each.name}" for each in node.names]

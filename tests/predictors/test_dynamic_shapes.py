@@ -11,6 +11,7 @@ from fastdeploy_diffusion.engines.accuracy import draw_feeds
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.program import fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange, choose_size
 
 PASSES = ("merge-qkv", "merge-kv", "phase-upsample", "hoist-invariants")
@@ -58,7 +59,7 @@ def test_one_build_has_the_layers_numbers_at_every_size(engine, passes, model, o
         with component.lend(signature, keep=True) as session:
             for seed, (pictures, height, width) in enumerate(SIZES):
                 sizes = {"batch": 2 * pictures, "height": height // scale, "width": width // scale}
-                shapes = build._fill_shapes(sizes)
+                shapes = fill_shapes(build.inputs, sizes)
                 feeds = draw_feeds(build.name, build.inputs, seed, build.generators, shapes)
                 given, wanted = session.run(**feeds), run_layer(reference, feeds)
                 for name, array in wanted.items():
