@@ -17,14 +17,15 @@ ONNX_EXPORT = ["onnx>=1.17,<1.18", "paddle2onnx==2.1.0", "onnx-ir>=1.1", "onnxsc
 
 # The tests build with it. For Macs, on which they run as well, there is none.
 TENSORRT_RTX = [
-    f"{package}; sys_platform != 'darwin'" for package in ("tensorrt-rtx>=1.4", "cuda-python>=12.8")
+    f"{package}; sys_platform != 'darwin'" for package in ("tensorrt-rtx>=1.7", "cuda-python>=12.8")
 ]
 
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
-    "onnx": [*ONNX_EXPORT, "onnxruntime>=1.20"],
-    # Paddle brings libraries of 2025.0 under the same names, which the package then finds.
-    "openvino": [*ONNX_EXPORT, "openvino>=2025.1"],
+    "onnx": [*ONNX_EXPORT, "onnxruntime>=1.21"],
+    # 2025.0 finds Paddle's libraries of the same name, 2025.1 fails on GELU, and up to 2026.2 the
+    # proof refuses bf16.
+    "openvino": [*ONNX_EXPORT, "openvino>=2026.4"],
     "tensorrt": [*ONNX_EXPORT, "tensorrt>=10.13", "cuda-python>=12.8"],
     # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere.
     "tensorrt-rtx": [*ONNX_EXPORT, *TENSORRT_RTX],

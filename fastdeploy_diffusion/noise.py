@@ -131,7 +131,7 @@ def check_seed(seed: Any) -> int:
     """
     allowed = "an integer from -2**63 to 2**64-1"
     try:
-        if isinstance(seed, bool):  # an int to Python, a mistake to everybody else
+        if isinstance(seed, bool | np.bool_):  # an int to Python, a mistake to everybody else
             raise TypeError
         value = operator.index(seed)
     except TypeError:

@@ -111,14 +111,14 @@ class _ONNXRuntimeSession(Session):
         self._held: dict[str, np.ndarray] = {}
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-
-        for name, array in feeds.items():
+        # ONNX Runtime borrows their memory, and up to 1.23 lets it be freed before the run.
+        arrays = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        for name, array in arrays.items():
             # Bound arrays are the session's own and never change: they stay on the device.
             if name in self._bound and self._held.get(name) is array:
                 continue
-            value = _wrap(np.asarray(array, order="C"), *self._place)
-            self._binding.bind_ortvalue_input(name, value)
-        self._held = {name: feeds[name] for name in self._bound}
+            self._binding.bind_ortvalue_input(name, _wrap(array, *self._place))
+        self._held = {name: arrays[name] for name in self._bound}
         # Anew for each run: otherwise they keep the shapes of the last one.
         for name in self.outputs:
             self._binding.bind_output(name, "cpu")
