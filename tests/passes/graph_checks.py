@@ -10,6 +10,7 @@ import openvino
 
 from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.onnx_dialect import Dialect
 
 
 def export(program):
@@ -76,6 +77,10 @@ def run_openvino(model, feeds):
     # An input that nothing needs is none to OpenVINO.
     results = compiled({each: feeds[each.any_name] for each in compiled.inputs})
     return [results[index] for index in range(len(compiled.outputs))]
+
+
+# An engine for each dialect: the other's may be too old for its operators.
+RUN = {Dialect.STANDARD: run_openvino, Dialect.MICROSOFT: run_onnxruntime}
 
 
 def relative_error(ours, reference):

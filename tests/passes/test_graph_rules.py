@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from graph_checks import (
+    RUN,
     draw_feeds,
     list_operators,
     parse,
@@ -319,9 +320,7 @@ def test_other_widths_keep_their_numbers(make, text, operators, dialect):
     feeds = draw_feeds(graph, seed=5)
     wanted = run_onnxruntime(graph, feeds)
     assert np.isfinite(wanted[0]).all()
-    # The engine that a dialect is for: the other may be too old for its operators.
-    run = {Dialect.STANDARD: run_openvino, Dialect.MICROSOFT: run_onnxruntime}[dialect]
-    assert relative_error(run(rewritten, feeds), wanted) <= 1e-5
+    assert relative_error(RUN[dialect](rewritten, feeds), wanted) <= 1e-5
 
 
 def test_reductions_are_what_they_were_in_a_newer_opset():
