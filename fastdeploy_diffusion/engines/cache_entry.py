@@ -55,7 +55,7 @@ class CacheEntry:
         return sum(size for size, _ in self.files.values())
 
     def find_damage(self) -> str:
-        """Say what is not as it was when it was built; nothing if all is."""
+        """Describe the first change since the build; empty if there is none."""
         try:
             found = {
                 path.relative_to(self.artifact).as_posix()

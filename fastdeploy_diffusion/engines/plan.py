@@ -153,7 +153,7 @@ def remember_unsafe(
         cache: Where.
         key: The plan's key.
         component: Name of the component.
-        unsafe: What is not safe.
+        unsafe: Precisions that failed here.
         model: What people call the model.
 
     Raises:
