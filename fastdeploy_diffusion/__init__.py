@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.pipelines.flux import FluxPipeline
     from fastdeploy_diffusion.pipelines.sd import SDPipeline
     from fastdeploy_diffusion.pipelines.sdxl import SDXLPipeline
-    from fastdeploy_diffusion.predictors.request import GenerationRequest
     from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
+    from fastdeploy_diffusion.requests.request import GenerationRequest
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _HOMES = {
     "DiffusionConfig": "config",
     "DiffusionError": "errors",
     "FluxPipeline": "pipelines.flux",
-    "GenerationRequest": "predictors.request",
+    "GenerationRequest": "requests.request",
     "GenerationResult": "predictors.result",
     "SDPipeline": "pipelines.sd",
     "SDXLPipeline": "pipelines.sdxl",

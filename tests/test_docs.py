@@ -25,8 +25,8 @@ from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.predictors.flux_request import FluxRequest
-from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
+from fastdeploy_diffusion.requests.flux_request import FluxRequest
+from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 ROOT = Path(__file__).parents[1]

@@ -17,6 +17,7 @@ FLOORS = (
     {"benchmark"},
     {"pipelines"},
     {"predictors"},
+    {"requests"},
     {"schedulers", "tokenizers", "noise", "images", "checkpoints"},
     # An engine asks for the form of a program that it reads, so export stands below the engines.
     {"engines"},

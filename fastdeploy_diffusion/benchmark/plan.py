@@ -18,7 +18,7 @@ from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
-from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.requests.request import GenerationRequest
 
 PROMPT, SEED = "a large red star on a blue background", 7
 STEPS = 20  # where neither the options nor the configuration say it, and the model needs as many

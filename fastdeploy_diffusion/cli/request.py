@@ -7,13 +7,13 @@ from typing import Any
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.flux_request import FluxLimits, FluxRequest
-from fastdeploy_diffusion.predictors.request import (
+from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest
+from fastdeploy_diffusion.requests.request import (
     GenerationRequest,
     ModelLimits,
     plan_generation,
 )
-from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
+from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 # The others have the settings that all have.
 _REQUESTS: Mapping[str, type[GenerationRequest]] = {"sdxl": SDXLRequest, "flux": FluxRequest}

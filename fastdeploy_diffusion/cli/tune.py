@@ -17,7 +17,7 @@ from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
-from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.requests.request import GenerationRequest
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import ComponentReport

@@ -20,21 +20,21 @@ from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
-from fastdeploy_diffusion.predictors.flux_request import (
+from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
+from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
+from fastdeploy_diffusion.predictors.result import Pictures
+from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
+from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.requests.flux_request import (
     FluxLimits,
     FluxPlan,
     FluxRequest,
     plan_flux,
 )
-from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
-from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
-from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.settings import FluxSettings, takes_fields_of
-from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
-from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer

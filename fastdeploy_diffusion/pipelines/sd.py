@@ -15,14 +15,14 @@ from fastdeploy_diffusion.pipelines.family import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.request import (
+from fastdeploy_diffusion.predictors.result import Pictures
+from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
     plan_generation,
 )
-from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.settings import Settings, takes_fields_of
-from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.requests.settings import Settings, takes_fields_of
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 

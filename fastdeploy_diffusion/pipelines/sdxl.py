@@ -17,11 +17,11 @@ from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline, join
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedTextEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.request import GenerationPlan, GenerationRequest
 from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
-from fastdeploy_diffusion.predictors.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
+from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.show_value import show_value
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 

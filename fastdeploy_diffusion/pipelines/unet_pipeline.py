@@ -17,10 +17,10 @@ from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
 from fastdeploy_diffusion.predictors.guidance import guide
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.request import GenerationPlan, ModelLimits
-from fastdeploy_diffusion.predictors.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.requests.request import GenerationPlan, ModelLimits
+from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler

@@ -19,8 +19,6 @@ from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
-from fastdeploy_diffusion.predictors.keyword_request import make_request
-from fastdeploy_diffusion.predictors.latent_check import check_latents
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
     Estimate,
@@ -30,11 +28,6 @@ from fastdeploy_diffusion.predictors.memory_need import (
 )
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.request import (
-    GenerationPlan,
-    GenerationRequest,
-    ModelLimits,
-)
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
@@ -44,9 +37,16 @@ from fastdeploy_diffusion.predictors.result import (
     StepEvent,
 )
 from fastdeploy_diffusion.predictors.stage_clock import StageClock
-from fastdeploy_diffusion.predictors.step_callback import read_replacements
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
+from fastdeploy_diffusion.requests.keyword_request import make_request
+from fastdeploy_diffusion.requests.latent_check import check_latents
+from fastdeploy_diffusion.requests.request import (
+    GenerationPlan,
+    GenerationRequest,
+    ModelLimits,
+)
+from fastdeploy_diffusion.requests.step_callback import read_replacements
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 FloatArray = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ from fastdeploy_diffusion import (
 )
 from fastdeploy_diffusion.errors import ConfigError, RequestError, UnknownAttributeError
 from fastdeploy_diffusion.hints import HINTS
-from fastdeploy_diffusion.predictors.settings import FluxSettings, SDXLSettings, Settings
+from fastdeploy_diffusion.requests.settings import FluxSettings, SDXLSettings, Settings
 
 SETTINGS = {"seed": 1, "num_inference_steps": 2}
 

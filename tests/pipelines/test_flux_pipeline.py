@@ -17,8 +17,8 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.pipelines.flux import FluxPipeline
-from fastdeploy_diffusion.predictors.flux_request import plan_flux
 from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
+from fastdeploy_diffusion.requests.flux_request import plan_flux
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
 from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.family import PIPELINE_NAMES
 from fastdeploy_diffusion.pipelines.opening import PIPELINES, open_pipeline
-from fastdeploy_diffusion.predictors.flux_request import FluxRequest
-from fastdeploy_diffusion.predictors.request import GenerationRequest
-from fastdeploy_diffusion.predictors.sdxl_request import SDXLRequest
+from fastdeploy_diffusion.requests.flux_request import FluxRequest
+from fastdeploy_diffusion.requests.request import GenerationRequest
+from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 
 def test_the_family_decides(tiny_sd1, tiny_sdxl, tiny_schnell):

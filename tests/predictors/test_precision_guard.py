@@ -10,7 +10,7 @@ from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import NonFiniteError
 from fastdeploy_diffusion.images import read_metadata
-from fastdeploy_diffusion.predictors.keyword_request import make_request
+from fastdeploy_diffusion.requests.keyword_request import make_request
 
 REQUEST = {"seed": 5, "num_inference_steps": 2, "output_type": "np"}
 # What only the decoder is to show.

@@ -12,8 +12,8 @@ from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.pass_tester import PassTester
-from fastdeploy_diffusion.predictors.request import GenerationRequest
 from fastdeploy_diffusion.predictors.turns import TurnTimings
+from fastdeploy_diffusion.requests.request import GenerationRequest
 
 
 class Painter:

@@ -6,14 +6,14 @@ from typing import Any
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.request import (
+from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
     ModelLimits,
     plan_generation,
 )
-from fastdeploy_diffusion.predictors.second_texts import name_second, spread_seconds
-from fastdeploy_diffusion.predictors.size_conditions import (
+from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
+from fastdeploy_diffusion.requests.size_conditions import (
     SIZE_CONDITIONS,
     SizeNumbers,
     read_size_numbers,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.request import GenerationRequest, spread_texts
+from fastdeploy_diffusion.requests.request import GenerationRequest, spread_texts
 
 
 def spread_seconds(

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import NonFiniteError
-from fastdeploy_diffusion.predictors.request import GenerationPlan
+from fastdeploy_diffusion.requests.request import GenerationPlan
 
 # Above it guidance is likely to blame.
 _USUAL_GUIDANCE = 20

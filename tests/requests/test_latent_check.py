@@ -8,9 +8,9 @@ import pytest
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import NonFiniteError
-from fastdeploy_diffusion.predictors.flux_request import FluxLimits, FluxRequest, plan_flux
-from fastdeploy_diffusion.predictors.latent_check import check_latents, check_returned
-from fastdeploy_diffusion.predictors.request import (
+from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest, plan_flux
+from fastdeploy_diffusion.requests.latent_check import check_latents, check_returned
+from fastdeploy_diffusion.requests.request import (
     GenerationRequest,
     ModelLimits,
     plan_generation,

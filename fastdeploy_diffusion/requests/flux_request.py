@@ -9,7 +9,7 @@ from typing import Any
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.request import (
+from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
     ModelLimits,
@@ -17,7 +17,7 @@ from fastdeploy_diffusion.predictors.request import (
     check_number,
     plan_generation,
 )
-from fastdeploy_diffusion.predictors.second_texts import name_second, spread_seconds
+from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.shown import show
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.hints import find_hint
-from fastdeploy_diffusion.predictors.request import GenerationRequest
+from fastdeploy_diffusion.requests.request import GenerationRequest
 from fastdeploy_diffusion.suggest import did_you_mean
 
 _SYNONYMS = {

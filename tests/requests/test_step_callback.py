@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.step_callback import read_replacements
+from fastdeploy_diffusion.requests.step_callback import read_replacements
 
 TENSORS = {
     "latents": np.zeros((1, 4, 2, 2), np.float32),

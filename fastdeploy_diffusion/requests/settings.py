@@ -8,7 +8,7 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.predictors.request import GenerationRequest, StepCallback
+from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

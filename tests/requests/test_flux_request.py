@@ -3,7 +3,7 @@
 import pytest
 
 from fastdeploy_diffusion.config import RequestDefaults
-from fastdeploy_diffusion.predictors.flux_request import FluxLimits, FluxRequest, plan_flux
+from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest, plan_flux
 
 
 def make_limits(is_distilled):

@@ -14,8 +14,8 @@ from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
 from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
-from fastdeploy_diffusion.predictors.prompt_syntax import warn_of_syntax
-from fastdeploy_diffusion.predictors.shape_ranges import ShapeRanges
+from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
+from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.latent_check import check_returned
+from fastdeploy_diffusion.requests.latent_check import check_returned
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from fastdeploy_diffusion.predictors.prompt_syntax import PromptSyntaxWarning, warn_of_syntax
+from fastdeploy_diffusion.requests.prompt_syntax import PromptSyntaxWarning, warn_of_syntax
 
 
 @pytest.mark.parametrize(
