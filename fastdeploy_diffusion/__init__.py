@@ -3,8 +3,9 @@
 Importing this package imports no runtime; each public name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# As in typing, whose import takes longer than all of this one: Ctrl-C could come in it before the
+# command line listens.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.config import DiffusionConfig
@@ -41,9 +42,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

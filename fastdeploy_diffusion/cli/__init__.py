@@ -1,7 +1,5 @@
 """The command line, ``fastdeploy-diffusion``."""
 
-from fastdeploy_diffusion.cli.interruption import end_interrupted, watch_interrupts
-
 __all__ = ["main"]
 
 
@@ -11,10 +9,16 @@ def main() -> None:
     0: done; 1: something failed; 2: what was given cannot be used; 130: interrupted with Ctrl-C.
     """
     try:
+        # Imports take long enough to be interrupted, so all of them are in here.
+        from fastdeploy_diffusion.cli.interruption import watch_interrupts
+
         watch_interrupts()
-        # Here, for it takes long enough to be interrupted.
         from fastdeploy_diffusion.cli.app import run
 
         run()
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        from fastdeploy_diffusion.cli.interruption import end_interrupted, was_interrupted
+
+        if not isinstance(error, KeyboardInterrupt) and not was_interrupted():
+            raise
         end_interrupted()

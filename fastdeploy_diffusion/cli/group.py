@@ -5,6 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from fastdeploy_diffusion.cli.interruption import end_interrupted
 from fastdeploy_diffusion.hints import find_hint
 
 # Of the click that typer is made with, which in newer versions is a copy of its own.
@@ -21,6 +22,13 @@ class CommandGroup(TyperGroup):
                 command.short_help = " ".join(command.help.split("\n\n")[0].split())
         super().format_commands(ctx, formatter)
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the options, for which typer imports pydantic; interrupted, it would say nothing."""
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt:
+            end_interrupted()
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; explain an option of other tools that no command has."""
         try:
@@ -28,6 +36,8 @@ class CommandGroup(TyperGroup):
         except _UsageError as error:
             _explain(error, getattr(error, "option_name", None))
             raise
+        except KeyboardInterrupt:
+            end_interrupted()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; explain one of other tools."""

@@ -3,6 +3,7 @@
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -25,7 +26,7 @@ def was_interrupted() -> bool:
     return _came
 
 
-def end_interrupted() -> None:
+def end_interrupted() -> NoReturn:
     """End the process as one that was interrupted."""
     print("interrupted", file=sys.stderr)
     sys.exit(INTERRUPTED)

@@ -89,8 +89,21 @@ TURN = f"""
 """
 
 
+# The first four are what the package and its command line import before all others.
 @pytest.mark.parametrize(
-    ("module", "catch"), [("typer", KILL), ("numpy", KILL), ("paddle", KILL), ("paddle", TURN)]
+    ("module", "catch"),
+    [
+        ("typing", KILL),
+        ("importlib", KILL),
+        ("fastdeploy_diffusion.cli.interruption", KILL),
+        ("signal", KILL),
+        ("typer", KILL),
+        ("pydantic", KILL),
+        ("pydantic", TURN),
+        ("numpy", KILL),
+        ("paddle", KILL),
+        ("paddle", TURN),
+    ],
 )
 def test_ctrl_c_in_an_import_ends_with_130(tiny_sd1, tmp_path, module, catch):
     code = f"{INTERRUPTED_IMPORT.replace('CATCH', catch)}{MAIN}"
@@ -98,6 +111,18 @@ def test_ctrl_c_in_an_import_ends_with_130(tiny_sd1, tmp_path, module, catch):
     stdout, stderr = process.communicate()
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_command_line_imports_nothing_else(tmp_path):
+    """What it imported, Ctrl-C could come in before ``main`` catches it."""
+    code = (
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nbefore = {{*sys.modules}}\n"
+        "from fastdeploy_diffusion.cli import main\nprint(*sorted({*sys.modules} - before))"
+    )
+    # -S: without site-packages, whose hooks import much before the script begins.
+    command = [sys.executable, "-I", "-S", "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["fastdeploy_diffusion", "fastdeploy_diffusion.cli"]
 
 
 def test_what_is_wrong_is_said_without_paddle(tiny_sd1, tmp_path):
