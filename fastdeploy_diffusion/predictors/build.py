@@ -228,8 +228,15 @@ class ComponentBuild:
         finally:
             reference.release()
 
+    def _require_room(self) -> None:
+        for sizes in self._list_proof_sizes():
+            self.reference.require_room(fill_shapes(self.inputs, {**sizes, "batch": 1}))
+
     def _list_proof_shapes(self) -> list[dict[str, tuple[int, ...]]]:
         """List the shapes of inputs that the proof runs on, one after the other."""
+        return [fill_shapes(self.inputs, sizes) for sizes in self._list_proof_sizes()]
+
+    def _list_proof_sizes(self) -> list[dict[str, int]]:
         usual = {"batch": self.sizes["batch"]}
         smaller = [
             {**usual, size.name: size.min}
@@ -237,7 +244,7 @@ class ComponentBuild:
             for size in spec.shape[1:]
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
-        return [fill_shapes(self.inputs, sizes) for sizes in (*smaller[:1], usual)]
+        return [*smaller[:1], usual]
 
     def _key(self, root: Path) -> CacheKey:
         return make_cache_key(
@@ -305,6 +312,8 @@ class ComponentBuild:
 
     def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
         obstacle = self._find_obstacle()
+        if obstacle is None and not self.reference.has_run:
+            self._require_room()  # What cannot be proven is not built: an export takes minutes.
         program, parts, counts = self._build(artifact, notes)
         if obstacle is None:
             self._run_reference()  # The build has given back its weights; the session has none yet.

@@ -59,14 +59,22 @@ class Reference:
         """
         key = _digest(feeds)
         if key not in self._outputs:
-            self._require_room(feeds)
+            self.require_room({name: array.shape for name, array in feeds.items()})
             self._outputs[key] = run_layer(self.load(), feeds)
         return self._outputs[key]
 
-    def _require_room(self, feeds: Mapping[str, np.ndarray]) -> None:
-        counted = self._network.count_activations(
-            {name: array.shape for name, array in feeds.items()}
-        )
+    @property
+    def has_run(self) -> bool:
+        """Whether any outputs are known."""
+        return bool(self._outputs)
+
+    def require_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse to run the layer on inputs of these shapes, by name, where it does not fit.
+
+        Raises:
+            ResourceError: There is less memory than it takes.
+        """
+        counted = self._network.count_activations(shapes)
         weights = self._network.count_weights() if self._layer is None else 0
         require_room(
             f"{self.program.name}: the Paddle layer, with which a new build is compared,",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
+from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError, ResourceError
 from fastdeploy_diffusion.memory_room import MemoryRoom
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
@@ -144,6 +145,21 @@ def test_a_layer_that_does_not_fit_is_not_run(tiny_sd1, monkeypatch):
     with pytest.raises(ResourceError, match="the Paddle layer, with which a new build") as caught:
         pipeline.build()
     assert "cache_dir" in caught.value.fix
+
+
+@pytest.mark.parametrize("shapes", [{}, {"height": [32, 64, 64]}])
+def test_a_build_that_cannot_be_proven_is_not_begun(tiny_sd1, monkeypatch, tmp_path, shapes):
+    """An export takes minutes, and gigabytes of its own."""
+    ranges = {"enable_dynamic_shape": True, "shapes": shapes} if shapes else {}
+    pipeline = SDPipeline(
+        DiffusionConfig(model_path=tiny_sd1, engine="openvino", cache_dir=tmp_path, **ranges)
+    )
+    built = []
+    monkeypatch.setattr(Engine, "build", lambda self, program, *_: built.append(program.name))
+    monkeypatch.setattr(memory_need, "find_memory_room", lambda: MemoryRoom(10, "this machine"))
+    with pytest.raises(ResourceError, match="the Paddle layer, with which a new build"):
+        pipeline.build()
+    assert built == []
 
 
 def test_engines_hold_what_was_measured():
