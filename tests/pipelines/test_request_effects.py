@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
+from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.noise import latents_noise
 from fastdeploy_diffusion.predictors.packing import pack
 
@@ -132,6 +133,15 @@ def test_latents_of_the_seed_are_those_that_are_drawn(pipelines, plain, family):
     latents = pack(noise) if family == "flux" else noise
     np.testing.assert_array_equal(draw(pipelines, family, latents=latents), plain[family])
     assert np.abs(draw(pipelines, family, latents=-latents) - plain[family]).max() > 1e-4
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_a_picture_of_given_latents_says_that_its_settings_do_not_make_it_again(pipelines, family):
+    latents = draw(pipelines, family, output_type="latent")
+    (given,) = draw(pipelines, family, output_type="pil", latents=latents)
+    assert "given by the caller" in read_metadata(given)["run"]["latents"]
+    (drawn,) = draw(pipelines, family, output_type="pil")
+    assert "latents" not in read_metadata(drawn)["run"]
 
 
 def test_given_latents_are_scaled_to_the_first_sigma(tiny_sd1):
