@@ -70,7 +70,7 @@ class Checkpoint(ABC):
 
         Args:
             component: The component.
-            read: Refuses what is not implemented.
+            read: Parses the config; raises where it asks for something that is not implemented.
 
         Raises:
             CheckpointError: As ``config``.
@@ -92,7 +92,7 @@ class Checkpoint(ABC):
 
         Args:
             component: The component.
-            read: Refuses what is not implemented.
+            read: Parses the config; raises where it asks for something that is not implemented.
 
         Raises:
             CheckpointError: As ``config``, or the weights are of another number of layers.

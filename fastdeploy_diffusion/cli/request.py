@@ -60,7 +60,7 @@ def check_early(
         RequestError: A value is not allowed.
     """
     blocks = checkpoint.config("vae").get("block_out_channels")
-    # What is no list, the pipeline refuses with the name of the file.
+    # Anything but a list is refused by the pipeline, with the name of the file.
     multiple = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
     size = 64 * multiple
     limits = (

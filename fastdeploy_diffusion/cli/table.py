@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 LINE = 100
 """How long the lines of tables may be."""
-_SHORTEST = 8  # of what is cut
+_SHORTEST = 8  # characters that a cell which is cut keeps at least
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
