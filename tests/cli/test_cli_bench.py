@@ -16,7 +16,7 @@ from fastdeploy_diffusion.benchmark import needs, random_checkpoint
 from fastdeploy_diffusion.benchmark.result import read_result
 
 ROOT = Path(__file__).parents[2]
-
+RECORDED = ROOT / "tests" / "benchmark" / "recorded.json"
 
 run = partial(command_line.run, "bench")
 
@@ -151,7 +151,14 @@ def test_a_whole_run(tmp_path):
     assert row.quality.judgement.right >= 6
     rooflines = read_result(folder).rooflines
     assert [each.component for each in rooflines] == ["text_encoder", "denoiser", "vae_decoder"]
-    assert all(0 < each.share < 1.5 for each in rooflines)
+    # The same model was recorded; what it computes and moves depends on no machine.
+    for found, recorded in zip(rooflines, read_result(RECORDED).rooflines, strict=True):
+        assert (found.plain_flops, found.flops, found.moved_bytes) == (
+            *(recorded.plain_flops, recorded.flops, recorded.moved_bytes),
+        )
+    # Peaks and components are timed one after the other, and other programs may take the processor
+    # in either; a unit that is wrong is so by a thousand.
+    assert all(1e-4 < each.share < 30 for each in rooflines)
     assert "of the limit" in printed
     components = row.settings["components"]
     assert all(len(each["artifact"]) == 64 for each in components)
