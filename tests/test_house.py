@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: links, import directions, file lengths."""
+"""The house rules that a machine can check: links, import directions, lengths, broad excepts."""
 
 import ast
 import subprocess
@@ -78,11 +78,27 @@ def find_violations(package: Path) -> list[str]:
         text = file.read_text(encoding="utf-8")
         if len(text.splitlines()) > MAX_LINES:
             found.append(f"{relative}:1: more than {MAX_LINES} lines")
-        for line, module in _imports(ast.parse(text), package.name, relative):
+        tree = ast.parse(text)
+        for line, module in _imports(tree, package.name, relative):
             problem = _judge(module.split("."), package, relative)
             if problem:
                 found.append(f"{relative}:{line}: {problem}")
+        found += [
+            f"{relative}:{line}: swallows every error, and no comment there says why"
+            for line in _find_swallowers(tree)
+            if "#" not in text.splitlines()[line - 1]
+        ]
     return found
+
+
+def _find_swallowers(tree: ast.AST) -> Iterator[int]:
+    """Every handler of all errors that raises none."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            kind = ast.unparse(node.type) if node.type else "BaseException"
+            raises = any(isinstance(each, ast.Raise) for each in ast.walk(node))
+            if kind in ("Exception", "BaseException") and not raises:
+                yield node.lineno
 
 
 def _imports(tree: ast.AST, package: str, relative: Path) -> Iterator[tuple[int, str]]:
@@ -179,6 +195,8 @@ def test_tests_are_no_longer_than_other_files() -> None:
         ("engines/base.py", "import tensorrt as trt", "imports tensorrt"),
         ("pipelines/sd.py", "import onnxruntime", "imports onnxruntime"),
         ("pipelines/sd.py", "#\n" * 501, "more than 500 lines"),
+        ("noise.py", "try: f()\nexcept Exception: pass", "swallows every error"),
+        ("noise.py", "try: f()\nexcept: pass", "swallows every error"),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, file: str, line: str, problem: str) -> None:
@@ -204,6 +222,8 @@ def test_what_the_design_allows_is_no_violation(tmp_path: Path) -> None:
         "paddle_runtime.py": "import paddle",
         "checkpoints/load.py": "from house.paddle_runtime import paddle",
         "noise.py": "import numpy\nimport tokenizers",
+        "errors.py": "try: f()\nexcept Exception: raise E\n"
+        "try: f()\nexcept Exception:  # as C extensions raise what they like\n    pass",
     }.items():
         (package / file).write_text(f"{text}\n")
     assert find_violations(package) == []

@@ -39,7 +39,7 @@ def probe_paddle(device: Device, *, needs_cinn: bool = False) -> Availability:
             reason = f"the installed Paddle {paddle.__version__} is built without CINN"
             return Availability(False, reason, INSTALL_GPU)
         return _probe_device(paddle, device)
-    except Exception as error:
+    except Exception as error:  # as drivers do, too
         reason = f"{type(error).__name__}: {error}"
         return Availability(False, f"Paddle failed when asked for {device}: {reason}")
 

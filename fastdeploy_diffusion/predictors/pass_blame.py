@@ -32,8 +32,8 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
         return None
     try:
         _prove(build, ())
-    except Exception:
-        return None  # the network fails without any pass
+    except Exception:  # the network fails without any pass
+        return None
     for each in build.passes:
         try:
             if isinstance(each, LayerPass):
@@ -44,7 +44,7 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
             return error
         except MemoryError:
             return None
-        except Exception as error:
+        except Exception as error:  # whatever it is, the pass has made the difference
             if isinstance(error.__cause__, MemoryError):
                 return None  # an engine ran out of memory: that says nothing of the pass
             name = type(error).__name__
@@ -60,8 +60,8 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
 def _prove_on_engine(build: ComponentBuild, each: GraphPass) -> None:
     try:
         replace(build, passes=()).open(None).session.close()
-    except Exception:
-        return  # the engine fails without any pass
+    except Exception:  # the engine fails without any pass
+        return
     replace(build, passes=(each,)).open(None).session.close()
 
 

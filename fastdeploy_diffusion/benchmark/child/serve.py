@@ -119,7 +119,7 @@ def serve(adapter: str, lines: Iterable[str], answers: TextIO) -> None:
     for line in lines:
         try:
             answer = server.answer(json.loads(line))
-        except Exception as error:
+        except Exception as error:  # of a peer: it must not end this process
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps({**answer, **read_memory()}) + "\n")
