@@ -4,20 +4,18 @@ import pytest
 from benchmark.painted_peer import WORK, make_case
 
 from fastdeploy_diffusion.benchmark.case import OWN, Case
-from fastdeploy_diffusion.benchmark.report.details import (
-    LATENCY_HEADINGS,
-    RESOURCE_HEADINGS,
-    list_latencies,
-    list_resources,
-)
-from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
+    LATENCY_HEADINGS,
+    RESOURCE_HEADINGS,
     UNKNOWN,
     describe_ablation,
     format_seconds,
     list_cells,
     list_gaps,
+    list_latencies,
+    list_losses,
+    list_resources,
     list_unsteady,
     write_ratio,
 )

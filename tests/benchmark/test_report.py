@@ -9,17 +9,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fastdeploy_diffusion.benchmark.report.details import (
-    LATENCY_HEADINGS,
-    list_latencies,
-    list_resources,
-)
 from fastdeploy_diffusion.benchmark.report.files import write_report
 from fastdeploy_diffusion.benchmark.report.html import format_html
-from fastdeploy_diffusion.benchmark.report.losses import list_losses
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
 from fastdeploy_diffusion.benchmark.report.svg import Scale
-from fastdeploy_diffusion.benchmark.report.table import UNKNOWN, format_seconds, list_cells
+from fastdeploy_diffusion.benchmark.report.table import (
+    LATENCY_HEADINGS,
+    UNKNOWN,
+    format_seconds,
+    list_cells,
+    list_latencies,
+    list_losses,
+    list_resources,
+)
 from fastdeploy_diffusion.benchmark.report.terminal import format_terminal
 from fastdeploy_diffusion.benchmark.result import Missing, read_result
 from fastdeploy_diffusion.benchmark.row import STAGES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.benchmark.report.rooflines import (
+from fastdeploy_diffusion.benchmark.report.table import (
     OPERATOR_HEADINGS,
     ROOFLINE_HEADINGS,
     describe_roofline,

@@ -6,7 +6,7 @@ import pytest
 from benchmark.painted_peer import WORK
 from benchmark.test_report import Page, find_charts, list_marks
 
-from fastdeploy_diffusion.benchmark.report.charts.growth import draw_growth
+from fastdeploy_diffusion.benchmark.report.charts.planes import draw_growth
 from fastdeploy_diffusion.benchmark.report.html import format_html
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
 from fastdeploy_diffusion.benchmark.report.terminal import format_terminal

@@ -1,14 +1,22 @@
-"""The report's folder."""
+"""The report's folder, and what lies in it."""
 
+import csv
+import io
 import os
 from datetime import datetime
 from pathlib import Path
 
 from fastdeploy_diffusion.benchmark.report.html import format_html
 from fastdeploy_diffusion.benchmark.report.markdown import format_markdown
-from fastdeploy_diffusion.benchmark.report.samples_csv import format_csv
 from fastdeploy_diffusion.benchmark.result import RESULT_FILE, BenchmarkResult
+from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.errors import ConfigError
+
+_CSV_HEADER = (
+    *("painter", "engine", "device", "precision", "width", "height", "batch", "steps", "threads"),
+    *("what", "number", "seconds"),
+)
+_CSV_STARTS = ("import_seconds", "load_cold_seconds", "load_warm_seconds", "first_picture_seconds")
 
 
 def choose_folder(output: str | None) -> Path:
@@ -49,3 +57,27 @@ def write_report(result: BenchmarkResult, folder: Path) -> Path:
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     return page
+
+
+def format_csv(result: BenchmarkResult) -> str:
+    """Write the samples of all rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_HEADER)
+    for row in result.rows:
+        case, work = row.case, row.case.work
+        about = [case.painter, case.engine, case.device, case.precision]
+        about += map(str, (work.width, work.height, work.batch, work.steps, work.threads))
+        for what, samples in _list_samples(row).items():
+            for number, seconds in enumerate(samples, 1):
+                writer.writerow([*about, what, number, seconds])
+    return text.getvalue()
+
+
+def _list_samples(row: Row) -> dict[str, tuple[float, ...]]:
+    starts = {
+        name.removesuffix("_seconds"): (seconds,)
+        for name in _CSV_STARTS
+        if (seconds := getattr(row.samples, name)) is not None
+    }
+    return {**starts, "picture": row.samples.pictures, **row.samples.stages}

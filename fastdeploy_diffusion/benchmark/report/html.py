@@ -4,34 +4,34 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from fastdeploy_diffusion.benchmark.report.charts.ablation import draw_ablation
-from fastdeploy_diffusion.benchmark.report.charts.growth import draw_growth, draw_memory_growth
-from fastdeploy_diffusion.benchmark.report.charts.latencies import draw_latencies
-from fastdeploy_diffusion.benchmark.report.charts.roofline import draw_roofline
-from fastdeploy_diffusion.benchmark.report.charts.speed_and_quality import draw_speed_and_quality
-from fastdeploy_diffusion.benchmark.report.charts.stage_bars import draw_stage_bars
-from fastdeploy_diffusion.benchmark.report.charts.starts import draw_starts
-from fastdeploy_diffusion.benchmark.report.charts.turns import draw_turns
-from fastdeploy_diffusion.benchmark.report.details import (
-    LATENCY_HEADINGS,
-    RESOURCE_HEADINGS,
-    list_latencies,
-    list_resources,
+from fastdeploy_diffusion.benchmark.report.charts.bars import draw_stage_bars, draw_starts
+from fastdeploy_diffusion.benchmark.report.charts.planes import (
+    draw_growth,
+    draw_memory_growth,
+    draw_roofline,
+    draw_speed_and_quality,
 )
-from fastdeploy_diffusion.benchmark.report.facts import list_facts
-from fastdeploy_diffusion.benchmark.report.losses import list_losses
-from fastdeploy_diffusion.benchmark.report.rooflines import (
-    OPERATOR_HEADINGS,
-    ROOFLINE_HEADINGS,
-    list_operators,
-    list_rooflines,
+from fastdeploy_diffusion.benchmark.report.charts.spreads import (
+    draw_ablation,
+    draw_latencies,
+    draw_turns,
 )
 from fastdeploy_diffusion.benchmark.report.svg import Figure
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
+    LATENCY_HEADINGS,
+    OPERATOR_HEADINGS,
+    RESOURCE_HEADINGS,
+    ROOFLINE_HEADINGS,
     describe_comparison,
     list_cells,
+    list_facts,
     list_gaps,
+    list_latencies,
+    list_losses,
+    list_operators,
+    list_resources,
+    list_rooflines,
     list_unsteady,
     list_works,
 )

@@ -2,28 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastdeploy_diffusion.benchmark.report.details import (
-    LATENCY_HEADINGS,
-    RESOURCE_HEADINGS,
-    list_latencies,
-    list_resources,
-)
-from fastdeploy_diffusion.benchmark.report.facts import list_facts
-from fastdeploy_diffusion.benchmark.report.losses import list_losses
-from fastdeploy_diffusion.benchmark.report.rooflines import (
-    OPERATOR_HEADINGS,
-    ROOFLINE_HEADINGS,
-    describe_roofline,
-    list_operators,
-    list_rooflines,
-)
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
+    LATENCY_HEADINGS,
+    OPERATOR_HEADINGS,
+    RESOURCE_HEADINGS,
+    ROOFLINE_HEADINGS,
     describe_ablation,
     describe_comparison,
+    describe_roofline,
     list_cells,
     list_exponents,
+    list_facts,
     list_gaps,
+    list_latencies,
+    list_losses,
+    list_operators,
+    list_resources,
+    list_rooflines,
     list_unsteady,
     list_works,
 )

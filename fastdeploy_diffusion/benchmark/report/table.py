@@ -1,7 +1,10 @@
-"""The rows as cells, the same for terminal, Markdown and HTML."""
+"""What a report says, in cells and sentences: the same for terminal, Markdown and HTML."""
+
+from collections.abc import Sequence
 
 from fastdeploy_diffusion.benchmark.result import Ablation, BenchmarkResult, Comparison
-from fastdeploy_diffusion.benchmark.row import Quality, Row
+from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
+from fastdeploy_diffusion.benchmark.row import STAGES, Quality, Row
 from fastdeploy_diffusion.benchmark.summary import Summary, summarise
 from fastdeploy_diffusion.benchmark.sweep import SWEEPS, list_growths
 
@@ -21,6 +24,17 @@ HEADINGS = (
     "judge",
 )
 UNKNOWN = "—"
+LATENCY_HEADINGS = ("case", "what", "n", "min", "p50", "p90", "p95", "p99", "mean")
+RESOURCE_HEADINGS = (
+    *("case", "import", "load cold", "load warm", "first picture", "peak memory"),
+    *("steady memory", "GPU memory", "threads", "energy"),
+)
+ROOFLINE_HEADINGS = (
+    *("component", "on", "p50", "GFLOP", "GFLOP plain", "GB", "GFLOP/s", "limit", "of it"),
+    *("peak, products", "peak, convolutions", "peak, copies"),
+)
+OPERATOR_HEADINGS = ("component", "operator", "kind", "time", "share")
+_KINDS = 3
 
 
 def list_works(result: BenchmarkResult) -> list[str]:
@@ -168,3 +182,153 @@ def format_judgement(quality: Quality) -> str:
     """Captions that were drawn right."""
     found = quality.judgement
     return f"{found.right} of {found.captions}" if found else UNKNOWN
+
+
+def list_latencies(rows: Sequence[Row]) -> list[list[str]]:
+    """Sum up whole pictures and each stage: cells under ``LATENCY_HEADINGS``."""
+    lines = []
+    for row in rows:
+        figures = {"picture": row.samples.pictures}
+        figures |= {stage: row.samples.stages.get(stage, ()) for stage in STAGES}
+        for what, samples in figures.items():
+            if samples:
+                found = summarise(samples)
+                points = (found.minimum, found.p50, found.p90, found.p95, found.p99, found.mean)
+                about = [row.case.name, what.replace("_", " "), str(found.count)]
+                lines.append([*about, *map(format_seconds, points)])
+    return lines
+
+
+def list_resources(rows: Sequence[Row]) -> list[list[str]]:
+    """Say what starting took, and memory, threads and energy: cells under ``RESOURCE_HEADINGS``."""
+    return [
+        [
+            row.case.name,
+            format_seconds(row.samples.import_seconds),
+            format_seconds(row.samples.load_cold_seconds),
+            format_seconds(row.samples.load_warm_seconds),
+            format_seconds(row.samples.first_picture_seconds),
+            format_bytes(row.samples.peak_bytes),
+            format_bytes(row.samples.steady_bytes),
+            format_bytes(row.samples.device_bytes),
+            str(row.samples.os_threads or UNKNOWN),
+            UNKNOWN if row.samples.joules is None else f"{row.samples.joules:.3g} J",
+        ]
+        for row in rows
+    ]
+
+
+def list_rooflines(rooflines: Sequence[Roofline]) -> list[list[str]]:
+    """Set each component against its limit: cells under ``ROOFLINE_HEADINGS``."""
+    return [
+        [
+            each.component,
+            f"{each.engine} {each.precision}",
+            format_seconds(each.p50),
+            f"{each.flops / 1e9:.3g}",
+            f"{each.plain_flops / 1e9:.3g}",
+            f"{each.moved_bytes / 1e9:.3g}",
+            f"{each.flops / each.p50 / 1e9:.3g}",
+            format_seconds(each.limit),
+            f"{each.share:.0%}",
+            f"{each.peaks.matrix_product / 1e9:.3g} GFLOP/s",
+            f"{each.peaks.convolution / 1e9:.3g} GFLOP/s",
+            f"{each.peaks.bandwidth / 1e9:.3g} GB/s" if each.peaks.bandwidth else UNKNOWN,
+        ]
+        for each in rooflines
+    ]
+
+
+def list_operators(rooflines: Sequence[Roofline]) -> list[list[str]]:
+    """Name the slowest operators: cells under ``OPERATOR_HEADINGS``."""
+    return [
+        [
+            each.component,
+            operator.name,
+            operator.kind,
+            format_seconds(operator.seconds),
+            f"{operator.seconds / sum(each.kinds.values()):.1%}",
+        ]
+        for each in rooflines
+        for operator in each.operators
+    ]
+
+
+def describe_roofline(roofline: Roofline) -> str:
+    """Say how much of what is possible a component reaches, and what takes its time."""
+    whole = sum(roofline.kinds.values())
+    kinds = [f"{name} {each / whole:.0%}" for name, each in roofline.kinds.items()][:_KINDS]
+    return (
+        f"{roofline.component} on {roofline.engine} {roofline.precision}, "
+        f"{roofline.case.work}: {roofline.share:.0%} of the limit "
+        f"({format_seconds(roofline.p50)} a run, {format_seconds(roofline.limit)} at the peaks); "
+        + (f"most time in {', '.join(kinds)}" if kinds else f"operators: {roofline.unprofiled}")
+    )
+
+
+def list_losses(result: BenchmarkResult) -> list[str]:
+    """Name every stage, and every whole picture, of which a peer's median is the lower one.
+
+    A peer is set against our fastest case of the same work and precision, stage by stage; where we
+    have none in that precision, against our fastest of all.
+    """
+    rows = [row for row in result.rows if row.samples.pictures]
+    lines = []
+    for theirs in (row for row in rows if not row.case.is_own):
+        ours = [row for row in rows if row.case.is_own and row.case.work == theirs.case.work]
+        same = [row for row in ours if row.case.precision == theirs.case.precision]
+        for figure, seconds in _list_medians(theirs).items():
+            found = {row.case.name: _list_medians(row).get(figure) for row in same or ours}
+            known = {name: each for name, each in found.items() if each is not None}
+            if known and seconds < min(known.values()):
+                name = min(known, key=lambda name: known[name])
+                lines.append(
+                    f"{theirs.case} is faster than ours in {figure.replace('_', ' ')}: "
+                    f"{format_seconds(seconds)}, and {format_seconds(known[name])} on {name}"
+                )
+    return lines
+
+
+def _list_medians(row: Row) -> dict[str, float]:
+    figures = {"the whole picture": row.samples.pictures, **row.samples.stages}
+    return {
+        name: summarise(samples).p50
+        for name, samples in figures.items()
+        if samples and name in ("the whole picture", *STAGES)
+    }
+
+
+def list_facts(result: BenchmarkResult) -> list[list[str]]:
+    """Name the machine, the versions and the settings."""
+    machine = result.machine
+    memory = machine.get("memory") or {}
+    gpus = [", ".join(gpu.values()) for gpu in machine.get("gpus", ())]
+    facts = {
+        "started": result.started,
+        "CPU": machine.get("cpu") or "unknown",
+        "instructions": " ".join(machine.get("cpu_flags") or ["unknown"]),
+        "cores": f"{machine.get('usable_cores')} usable of {machine.get('cores')}",
+        "memory": f"{memory['total'] / 2**30:.1f} GiB" if memory else "unknown",
+        "GPU": "; ".join(gpus) or "none",
+        "system": machine.get("system", "unknown"),
+        "Python": result.python,
+        "packages": ", ".join(f"{name} {found}" for name, found in result.packages.items()),
+        "source": result.git_revision or "no checkout",
+        "model": ", random weights: ".join(
+            filter(None, (result.model.name, result.model.random_weights))
+        ),
+        "weights, sha256": result.model.digest,
+        "configuration, sha256": result.config_digest,
+    }
+    for row in result.rows:
+        case = row.case
+        if not case.is_own:
+            settings = ", ".join(f"{name} {value}" for name, value in row.settings.items())
+            facts[f"{case.name}, {case.work}"] = settings
+        elif differs := [
+            f"{each['name']} on {each['engine']} in {each['precision']}"
+            for each in row.settings.get("components", ())
+            if (each["engine"], each["precision"]) != (case.engine, case.precision)
+        ]:
+            facts[f"{case.name}, {case.work}"] = "; ".join(differs)
+    return [[name, value] for name, value in facts.items()]

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from fastdeploy_diffusion.benchmark.report.losses import list_losses
-from fastdeploy_diffusion.benchmark.report.rooflines import describe_roofline
 from fastdeploy_diffusion.benchmark.report.table import (
     HEADINGS,
     describe_ablation,
     describe_comparison,
+    describe_roofline,
     list_cells,
     list_exponents,
     list_gaps,
+    list_losses,
     list_unsteady,
     list_works,
 )

@@ -1,1 +1,1 @@
-"""One chart a file; each takes rows of one piece of work and gives a `Figure`."""
+"""Charts: each function takes rows of one piece of work and gives a `Figure`."""
