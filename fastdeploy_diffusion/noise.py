@@ -88,26 +88,6 @@ class TorchGenerator:
         return uniforms
 
 
-def latents_noise(seeds: Sequence[int], shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Draw the first latents of a batch, each image from its own seed.
-
-    Image i of a batch therefore starts from the noise that it would start from alone.
-
-    Args:
-        seeds: One seed per image.
-        shape: Shape of one image's latents, (4, H/8, W/8) for Stable Diffusion.
-
-    Returns:
-        (len(seeds), *shape) float32.
-
-    Raises:
-        RequestError: no seed, or a seed that ``TorchGenerator`` refuses.
-    """
-    if not seeds:
-        raise RequestError("no seeds were given", allowed="one seed per image")
-    return np.stack([TorchGenerator(seed).randn(shape) for seed in seeds])
-
-
 def new_seed() -> int:
     """A random seed, 0 … 2**32-1, for a request that brings none."""
     return secrets.randbits(32)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.noise import TorchGenerator, count_seeds, latents_noise, new_seed
+from fastdeploy_diffusion.noise import TorchGenerator, count_seeds, new_seed
 
 TOLERANCE = 1e-5
 
@@ -83,14 +83,11 @@ def test_rarest_uniforms_stay_finite_and_equal():
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
-def test_batch_holds_the_noise_of_each_image_alone():
+@pytest.mark.parametrize("seed", [5, -1])
+def test_the_noise_of_one_image_is_that_of_a_batch_of_one(seed):
     shape = (4, 9, 7)
-    batch = latents_noise([5, -1, 5], shape)
-    assert batch.shape == (3, *shape)
-    for image, seed in zip(batch, [5, -1, 5], strict=True):
-        np.testing.assert_array_equal(image, latents_noise([seed], shape)[0])
-        theirs = torch_randn(torch_generator(seed), (1, *shape))[0]
-        np.testing.assert_allclose(image, theirs, rtol=0, atol=TOLERANCE)
+    theirs = torch_randn(torch_generator(seed), (1, *shape))[0]
+    np.testing.assert_allclose(TorchGenerator(seed).randn(shape), theirs, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.0, "1", None, True, math.nan])
@@ -107,11 +104,9 @@ def test_accepts_numpy_integers():
     )
 
 
-def test_refuses_negative_sizes_and_empty_batches():
+def test_refuses_negative_sizes():
     with pytest.raises(RequestError, match=r"\(4, -1\)"):
         TorchGenerator(0).randn((4, -1))
-    with pytest.raises(RequestError, match="no seeds"):
-        latents_noise([], (4, 8, 8))
 
 
 def test_new_seed_is_a_usable_32_bit_number():

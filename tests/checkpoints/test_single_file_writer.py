@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from checkpoints.checkpoint_writers import write_sparse, write_tensors
 from checkpoints.ldm_reference import single_file
+from checkpoints.reverse_rules import ReversedRule
+from checkpoints.single_file_writer import write_single_file
 from safetensors import safe_open
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.checkpoints.key_rules import rename
-from fastdeploy_diffusion.checkpoints.reverse_rules import ReversedRule
-from fastdeploy_diffusion.checkpoints.single_file_writer import write_single_file
 from fastdeploy_diffusion.errors import UnsupportedModelError
 
 # What tells the family must keep its size; everything else may be small.

@@ -7,7 +7,7 @@ import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.images import read_metadata
-from fastdeploy_diffusion.noise import latents_noise
+from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.packing import pack
 
 COMMON = {"height": 16, "width": 24, "num_inference_steps": 2, "seed": 3, "output_type": "np"}
@@ -129,7 +129,7 @@ def test_the_callback_gets_the_tensors_that_are_named(pipelines):
 def test_latents_of_the_seed_are_those_that_are_drawn(pipelines, plain, family):
     pipeline = pipelines[family]
     scale, channels = pipeline._vae.config.downscale, pipeline._vae.config.latent_channels
-    noise = latents_noise([3], (channels, 16 // scale, 24 // scale))
+    noise = TorchGenerator(3).randn((1, channels, 16 // scale, 24 // scale))
     latents = pack(noise) if family == "flux" else noise
     np.testing.assert_array_equal(draw(pipelines, family, latents=latents), plain[family])
     assert np.abs(draw(pipelines, family, latents=-latents) - plain[family]).max() > 1e-4
@@ -150,5 +150,5 @@ def test_given_latents_are_scaled_to_the_first_sigma(tiny_sd1):
     )
     asked = {"height": 16, "width": 16, "num_inference_steps": 2, "output_type": "np", "seed": 3}
     drawn = pipeline.text_to_image("a cat", **asked)
-    given = latents_noise([3], (4, 8, 8))
+    given = TorchGenerator(3).randn((1, 4, 8, 8))
     np.testing.assert_array_equal(pipeline.text_to_image("a cat", **asked, latents=given), drawn)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from checkpoints.reverse_rules import ReversedRule, reverse_rules
 from safetensors.numpy import save_file
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.ldm_keys import LDM_UNET_RULES, LDM_VAE_RULES
-from fastdeploy_diffusion.checkpoints.reverse_rules import ReversedRule, reverse_rules
 from fastdeploy_diffusion.errors import UnsupportedModelError
 
 _PREFIXES = {
