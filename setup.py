@@ -77,7 +77,6 @@ setup(
         "rich>=13",
         "safetensors>=0.8",
         "tokenizers>=0.21",
-        "tqdm>=4.66",
         "typer>=0.20",
         "typing-extensions>=4.6",
     ],
