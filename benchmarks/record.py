@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -19,23 +18,19 @@ from fastdeploy_diffusion.benchmark.environment import (
     list_packages,
     read_git_revision,
 )
+from fastdeploy_diffusion.machine import find_version
 
 PEERS = ("torch", "diffusers", "transformers")
 
 
 def record(command: list[str]) -> dict[str, object]:
     """Run a command, and say what it was run on; the fields are those of a benchmark's result."""
-    packages = list_packages()
-    for name in PEERS:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    peers = {name: found for name in PEERS if (found := find_version(name))}
     context = {
         "command": shlex.join(command),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_benchmark_machine(),
-        "packages": packages,
+        "packages": {**list_packages(), **peers},
         "python": sys.version.split()[0],
         "git_revision": read_git_revision(),
     }

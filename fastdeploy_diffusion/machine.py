@@ -1,7 +1,8 @@
-"""What this machine is: its processor, its memory, and how much of them this process may use."""
+"""What this machine is: its processor, its memory, the packages on it."""
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,25 @@ def count_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def find_version(package: str) -> str | None:
+    """Find the version of an installed package; None if there is none of this name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def read_cpu_flags() -> list[str]:
+    """List all instruction sets of the processor, as Linux names them; none on other systems."""
+    cpu = _read_fields("/proc/cpuinfo")
+    return (cpu.get("flags") or cpu.get("Features") or "").split()
+
+
 def describe_machine() -> dict[str, Any]:
     """Look at this machine; what cannot be found out is None. JSON values only."""
     cpu = _read_fields("/proc/cpuinfo")
     memory = _read_fields("/proc/meminfo")
-    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
+    flags = read_cpu_flags()
     return {
         "system": platform.platform(),
         "architecture": platform.machine(),

@@ -1,12 +1,11 @@
 """What a result was measured with: the machine, its GPUs, the packages, the source."""
 
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion import __version__
-from fastdeploy_diffusion.machine import describe_machine
+from fastdeploy_diffusion.machine import describe_machine, find_version
 
 PACKAGES = (
     "paddlepaddle",
@@ -35,13 +34,8 @@ def describe_benchmark_machine() -> dict[str, Any]:
 
 def list_packages() -> dict[str, str]:
     """Find the versions of this library and of what it may run on."""
-    found = {"fastdeploy-diffusion": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: found for name in PACKAGES if (found := find_version(name))}
+    return {"fastdeploy-diffusion": __version__, **found}
 
 
 def read_git_revision() -> str | None:

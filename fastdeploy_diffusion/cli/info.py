@@ -1,7 +1,6 @@
 """What ``info`` shows: the machine, its software, and which engines can run here."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.machine import describe_machine
+from fastdeploy_diffusion.machine import describe_machine, find_version
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
 PACKAGES = (
@@ -43,7 +42,7 @@ def collect_info() -> dict[str, Any]:
         "version": __version__,
         "machine": describe_machine(),
         "python": platform.python_version(),
-        "packages": {name: _find_version(name) for name in PACKAGES},
+        "packages": {name: find_version(name) for name in PACKAGES},
         "engines": {name: _probe_engine(name) for name in ENGINES},
         "presets": {name: _describe_preset(name) for name in preset_names()},
     }
@@ -80,13 +79,6 @@ def format_info(info: dict[str, Any]) -> str:
             *align(presets),
         ]
     )
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _probe_engine(name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
 from fastdeploy_diffusion.engines.cache import CacheKey
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.machine import find_version, read_cpu_flags
 from fastdeploy_diffusion.program import TensorSpec
 
 # What of this package decides nothing of a build. All other code does, or might: also what is new.
@@ -52,7 +52,7 @@ def make_cache_key(
             "network": dict(network),
             "code": _digest_code(),
             "engine": engine.name,
-            "packages": {name: _find_version(name) for name in engine.packages},
+            "packages": {name: find_version(name) for name in engine.packages},
             "device": _identify(spec.device, spec.target),
             "precision": spec.precision,
             "options": dict(spec.options),
@@ -83,7 +83,7 @@ def make_plan_key(
             "code": _digest_code(),
             "engine": "plan",
             "engines": [engine.name for engine in engines],
-            "packages": {name: _find_version(name) for name in packages},
+            "packages": {name: find_version(name) for name in packages},
             "device": _identify(device, None),
             "precision": "",
         }
@@ -110,13 +110,6 @@ def _digest_code() -> str:
     return content.hexdigest()
 
 
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 @functools.cache
 def _identify(device: Device, target: str | None) -> dict[str, str]:
     """Architecture and, for a GPU, driver: a build for one need not run on another."""
@@ -125,7 +118,7 @@ def _identify(device: Device, target: str | None) -> dict[str, str]:
         # Built for every GPU of an architecture, here or elsewhere, and under any driver.
         return {**found, "target": target}
     if device.kind == "cpu":
-        return {**found, "instructions": _read_cpu_flags()}
+        return {**found, "instructions": " ".join(sorted(read_cpu_flags())) or platform.processor()}
     if device.kind == "gpu":
         query = "--query-gpu=name,compute_cap,driver_version"
         command = ["nvidia-smi", query, "--format=csv,noheader", f"--id={device.index}"]
@@ -139,12 +132,3 @@ def _identify(device: Device, target: str | None) -> dict[str, str]:
             ) from error
         return {**found, "gpu": answer.stdout.strip()}
     return {**found, "index": str(device.index)}
-
-
-def _read_cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
-    return " ".join(sorted(flags[0].split())) if flags else platform.processor()

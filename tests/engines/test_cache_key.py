@@ -82,10 +82,10 @@ def with_spec(**changes):
     return {"signature": {"inputs": (replace(SAMPLE, **changes),), "outputs": (PREDICTION,)}}
 
 
-VERSIONS = ("_find_version", {"paddlepaddle": "99"}.get)
+VERSIONS = ("find_version", {"paddlepaddle": "99"}.get)
 CODE = ("_digest_code", lambda: "other code")
 MACHINE = ("platform", type("Other", (), {"machine": lambda: "riscv64", "system": lambda: "Linux"}))
-CPU = ("_read_cpu_flags", lambda: "sse2")
+CPU = ("read_cpu_flags", lambda: ["sse2"])
 
 # By the ingredient that each changes, and it alone.
 BUILD_CASES = {
@@ -176,7 +176,7 @@ def test_another_version_of_any_package_is_another_key(engine, monkeypatch):
     made = create_engine(engine)
     digests = set()
     for package in (*made.packages, None):
-        monkeypatch.setattr(cache_key, "_find_version", {package: "99"}.get)
+        monkeypatch.setattr(cache_key, "find_version", {package: "99"}.get)
         digests.add(make_key(engine=made).digest)
     assert len(digests) == len(set(made.packages)) + 1
 
