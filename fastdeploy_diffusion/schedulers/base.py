@@ -148,6 +148,21 @@ class Scheduler(ABC, Generic[ConfigT]):
         """
         return self.index_of(timestep)
 
+    def require_due(self, position: int, timestep: float) -> int:
+        """Give the position that is due, where the timestep is that of it.
+
+        Raises:
+            RequestError: It is another one.
+        """
+        remaining = self.timesteps[position:]
+        if len(remaining) == 0 or remaining[0] != timestep:
+            raise RequestError(
+                f"timestep {timestep} is not the one that is due",
+                allowed=str(remaining[0]) if len(remaining) else "none: every step was taken",
+                fix="walk through scheduler.timesteps in order; set_timesteps starts again",
+            )
+        return position
+
     def check_steps(self, steps: object) -> None:
         """Refuse a number of steps before anything is made for them.
 

@@ -128,14 +128,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         Raises:
             RequestError: The timestep is not the one that is due.
         """
-        remaining = self.timesteps[self._position :]
-        if len(remaining) == 0 or remaining[0] != timestep:
-            raise RequestError(
-                f"timestep {timestep} is not the one that is due",
-                allowed=str(remaining[0]) if len(remaining) else "none: every step was taken",
-                fix="walk through scheduler.timesteps in order; set_timesteps starts again",
-            )
-        return self._position
+        return self.require_due(self._position, timestep)
 
     def _plan(self, steps: int) -> TimestepArray:
         config = self.config

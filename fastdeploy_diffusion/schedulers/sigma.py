@@ -5,7 +5,6 @@ from abc import abstractmethod
 
 import numpy as np
 
-from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
 from fastdeploy_diffusion.schedulers.betas import cumulate_alphas
@@ -61,14 +60,7 @@ class SigmaScheduler(Scheduler[ConfigT]):
         """
         if self._position is None:
             return self.index_of(timestep)
-        remaining = self.timesteps[self._position :]
-        if len(remaining) == 0 or remaining[0] != timestep:
-            raise RequestError(
-                f"timestep {timestep} is not the one that is due",
-                allowed=str(remaining[0]) if len(remaining) else "none: every step was taken",
-                fix="walk through scheduler.timesteps in order; set_timesteps starts again",
-            )
-        return self._position
+        return self.require_due(self._position, timestep)
 
     def _set_sigmas(self, sigmas: FloatArray, final: float) -> None:
         self.sigmas = np.append(sigmas, final).astype(np.float32)
