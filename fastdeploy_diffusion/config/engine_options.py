@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastdeploy_diffusion.config.problems import refuse
-from fastdeploy_diffusion.config.sections import ConfigSection
+from fastdeploy_diffusion.config.sections import ConfigSection, read_list
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # What Paddle Inference runs on a GPU unless it is told otherwise, in its order: ``kPirGpuPasses``
@@ -38,10 +38,6 @@ PADDLE_GPU_PASSES = (
 )
 
 
-def _read_names(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _order_gpu_passes(names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     if names is None:
         return None
@@ -53,7 +49,7 @@ def _order_gpu_passes(names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
 
 # Any, for an element that is refused must be blamed on the whole option.
 GPUPasses = Annotated[
-    tuple[Any, ...] | None, BeforeValidator(_read_names), AfterValidator(_order_gpu_passes)
+    tuple[Any, ...] | None, BeforeValidator(read_list), AfterValidator(_order_gpu_passes)
 ]
 
 

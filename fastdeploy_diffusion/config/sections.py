@@ -92,7 +92,8 @@ def _read_scheduler(value: str) -> str:
     return found
 
 
-def _read_list(value: Any) -> Any:
+def read_list(value: Any) -> Any:
+    """Take a list, as YAML has it, for the tuple that an option holds."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -135,7 +136,7 @@ PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION
 MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
 SchedulerName = Annotated[str, AfterValidator(_read_scheduler)]
 # Any, for an element that is refused must be blamed on the whole option.
-PassNames = Annotated[tuple[Any, ...], BeforeValidator(_read_list), AfterValidator(_check_passes)]
+PassNames = Annotated[tuple[Any, ...], BeforeValidator(read_list), AfterValidator(_check_passes)]
 MayBeEmpty = BeforeValidator(_read_empty_section)
 
 

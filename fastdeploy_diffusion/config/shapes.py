@@ -5,14 +5,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastdeploy_diffusion.config.problems import refuse
-from fastdeploy_diffusion.config.sections import ConfigSection
+from fastdeploy_diffusion.config.sections import ConfigSection, read_list
 
 _LARGEST = 2**31 - 1
 _HELP = "a list of the smallest, the one to tune for, and the largest; or one number"
-
-
-def _read_range(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_range(value: Any) -> Any:
@@ -26,7 +22,7 @@ def _check_range(value: Any) -> Any:
 
 
 # Any, for an element that is refused must be blamed on the whole option.
-Range = Annotated[Any, BeforeValidator(_read_range), AfterValidator(_check_range)]
+Range = Annotated[Any, BeforeValidator(read_list), AfterValidator(_check_range)]
 
 
 class ShapesConfig(ConfigSection):
