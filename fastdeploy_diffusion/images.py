@@ -20,6 +20,7 @@ from fastdeploy_diffusion.errors import (
     RequestError,
     ResourceError,
 )
+from fastdeploy_diffusion.request_fields import FIELDS
 
 METADATA_KEY = "fastdeploy_diffusion"
 METADATA_VERSION = 1
@@ -27,29 +28,7 @@ METADATA_VERSION = 1
 _PARAMETERS_KEY = "parameters"  # where image viewers for Stable Diffusion look
 
 # What a picture needs to be made again: keyword arguments of text_to_image, and their types.
-SETTINGS: dict[str, type] = {
-    "prompt": str,
-    "negative_prompt": str,
-    "height": int,
-    "width": int,
-    "num_inference_steps": int,
-    "guidance_scale": float,
-    "guidance_rescale": float,
-    "clip_skip": int,
-    "seed": int,
-    "eta": float,
-    "prompt_2": str,
-    "negative_prompt_2": str,
-    "true_cfg_scale": float,
-    "sigmas": list,
-    "max_sequence_length": int,
-    "original_size": list,
-    "crops_coords_top_left": list,
-    "target_size": list,
-    "negative_original_size": list,
-    "negative_crops_coords_top_left": list,
-    "negative_target_size": list,
-}
+SETTINGS = {name: each.kind for name, each in FIELDS.items() if each.kind is not None}
 
 
 def denormalize(decoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

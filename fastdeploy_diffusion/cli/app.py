@@ -2,7 +2,7 @@
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
-from fastdeploy_diffusion.cli.seed import parse_seed
+from fastdeploy_diffusion.cli.request_options import request_option, takes_request_options
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -34,7 +34,8 @@ ConfigFile = Annotated[
     str | None,
     typer.Option(metavar="FILE.yaml", help="Configuration file; options given here win."),
 ]
-Pixels = Annotated[int | None, typer.Option(min=1, help="Pixels.")]
+Height = Annotated[int | None, request_option("height")]
+Width = Annotated[int | None, request_option("width")]
 EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")]
@@ -70,6 +71,7 @@ def _start(
 
 
 @app.command()
+@takes_request_options
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
     model: Annotated[
@@ -81,39 +83,7 @@ def generate(
         ),
     ] = None,
     config: ConfigFile = None,
-    negative_prompt: Annotated[
-        str | None,
-        typer.Option(help="What not to draw; on Flux, with a --true-cfg-scale above 1."),
-    ] = None,
-    prompt_2: Annotated[
-        str | None,
-        typer.Option(help="SDXL, Flux: what the second text encoder reads; PROMPT if left out."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of the prompt; 1 or less turns guidance off. FLUX.1-dev has learnt it and "
-            "costs the same with any; FLUX.1-schnell takes none."
-        ),
-    ] = None,
-    true_cfg_scale: Annotated[
-        float | None,
-        typer.Option(help="Flux: weight of PROMPT against --negative-prompt; doubles the work."),
-    ] = None,
-    max_sequence_length: Annotated[
-        int | None, typer.Option(metavar="1..512", help="Flux: tokens that T5 reads.")
-    ] = None,
-    height: Pixels = None,
-    width: Pixels = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            parser=parse_seed,
-            metavar="INTEGER",
-            help="Picture i is drawn from SEED + i; drawn at random if left out.",
-        ),
-    ] = None,
+    *,
     images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
     scheduler: Annotated[
         str | None,
@@ -152,6 +122,7 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
+    **settings: Any,
 ) -> None:
     """Draw pictures of a prompt.
 
@@ -178,17 +149,7 @@ def generate(
                 },
             ),
             prompt,
-            {
-                "prompt_2": prompt_2,
-                "negative_prompt": negative_prompt,
-                "height": height,
-                "width": width,
-                "num_inference_steps": steps,
-                "guidance_scale": guidance_scale,
-                "true_cfg_scale": true_cfg_scale,
-                "max_sequence_length": max_sequence_length,
-                "seed": seed,
-            },
+            settings,
             PictureFiles(target, images),
         )
         print(format_json(drawing, notices) if as_json else format_text(drawing))
@@ -285,8 +246,8 @@ def passes(
 def tune(
     model: Model = None,
     config: ConfigFile = None,
-    height: Pixels = None,
-    width: Pixels = None,
+    height: Height = None,
+    width: Width = None,
     device: DeviceName = None,
     tokenizer: Tokenizer = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 5,
@@ -307,8 +268,8 @@ def tune(
 def explain(
     model: Model = None,
     config: ConfigFile = None,
-    height: Pixels = None,
-    width: Pixels = None,
+    height: Height = None,
+    width: Width = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,

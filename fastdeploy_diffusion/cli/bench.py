@@ -7,6 +7,7 @@ import typer
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.interruption import INTERRUPTED
+from fastdeploy_diffusion.cli.request_options import request_option
 
 bench_app = typer.Typer(
     cls=CommandGroup,
@@ -53,7 +54,7 @@ def bench(
     batch: Annotated[
         str, typer.Option(metavar=f"N{_LIST}", help="Pictures that are drawn at once.")
     ] = "1",
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    steps: Annotated[int | None, request_option("num_inference_steps")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; all by default.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Any
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest
 from fastdeploy_diffusion.requests.request import (
     GenerationRequest,
@@ -17,7 +18,6 @@ from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 # The others have the settings that all have.
 _REQUESTS: Mapping[str, type[GenerationRequest]] = {"sdxl": SDXLRequest, "flux": FluxRequest}
-_FAMILY_NAMES = {"sdxl": "SDXL", "flux": "Flux"}
 
 
 def make_cli_request(
@@ -38,11 +38,11 @@ def make_cli_request(
     known = {each.name for each in fields(request_class)}
     for name, value in given.items():
         if name not in known:
-            flag = f"--{name.replace('_', '-')}"
+            flag, families = FIELDS[name].flag, " or ".join(FIELDS[name].families)
             raise RequestError(
                 f"{flag} {value} has no effect on {checkpoint.path}, a checkpoint of the family "
                 f"{checkpoint.family}",
-                allowed=f"{flag} for a checkpoint of {_name_families(name)}",
+                allowed=f"{flag} for a checkpoint of {families}",
                 fix=f"leave {flag} out",
             )
     request = request_class(prompt=prompt, **given)
@@ -69,15 +69,6 @@ def check_early(
         else ModelLimits(size, size, multiple, 1)
     )
     plan_generation(request, defaults, limits)
-
-
-def _name_families(setting: str) -> str:
-    """Say which families have a setting that not all have."""
-    return " or ".join(
-        _FAMILY_NAMES[family]
-        for family, request_class in _REQUESTS.items()
-        if setting in {each.name for each in fields(request_class)}
-    )
 
 
 def _check_true_guidance(request: FluxRequest, model: str) -> None:

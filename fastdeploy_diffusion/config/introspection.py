@@ -1,7 +1,9 @@
 """What ``help`` and editors show of a section: every option with type, default and meaning."""
 
+import re
 import textwrap
-from inspect import Parameter, Signature
+from collections.abc import Mapping
+from inspect import Parameter, Signature, cleandoc
 from typing import TYPE_CHECKING, get_type_hints
 
 from pydantic import BaseModel
@@ -31,19 +33,24 @@ def make_signature(section: "type[ConfigSection]") -> Signature:
 
 def write_docstring(section: "type[ConfigSection]") -> str:
     """Give the docstring with a list of the options in front of what it raises."""
-    before, raises, after = (section.__doc__ or "").partition("\n    Raises:")
-    options = [
+    explained = {name: f"{_explain(field)}." for name, field in section.model_fields.items()}
+    return list_arguments(section.__doc__ or "", explained)
+
+
+def list_arguments(docstring: str, explained: Mapping[str, str]) -> str:
+    """Give a docstring with a list of arguments in front of what it returns or raises."""
+    before, *after = re.split(r"\n(?=(?:Returns|Raises):\n)", cleandoc(docstring), maxsplit=1)
+    listed = [
         textwrap.fill(
-            f"{name}: {_explain(field)}.",
+            f"{name}: {text}",
             _WIDTH,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
             break_on_hyphens=False,
         )
-        for name, field in section.model_fields.items()
+        for name, text in explained.items()
     ]
-    listed = "\n".join(["    Args:", *options])
-    return f"{before.rstrip()}\n\n{listed}\n{raises}{after}"
+    return "\n".join([before.rstrip(), "", "Args:", *listed, *(f"\n{each}" for each in after)])
 
 
 def _show_default(field: FieldInfo) -> object:

@@ -15,6 +15,7 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
+from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
     SCHEDULERS,
@@ -36,9 +37,6 @@ PASSES = (
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 MEMORY_CHOICES = ("resident", "staged", "streamed")
-# Predictions have values of about 1 to 10. Beyond this, what guidance makes of them does not fit
-# into float16 (65504) any more; pictures have long been burnt out, at 50 or so.
-LARGEST_GUIDANCE = 1000
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
@@ -217,39 +215,27 @@ class ConfigSection(BaseModel):
         )
 
 
+def _default_of(name: str) -> Any:
+    """Make the option that gives a field of requests its default."""
+    field = FIELDS[name]
+    ranges: dict[str, Any] = {}
+    if field.least is not None:
+        ranges |= {"ge": field.least, "le": field.most}
+    if field.kind is float:
+        ranges["allow_inf_nan"] = False
+    return Field(default=None, description=f"{field.about}: {field.allowed}", **ranges)
+
+
 class RequestDefaults(ConfigSection):
     """What a request gets where it does not say otherwise; None takes the model's own value."""
 
-    height: int | None = Field(
-        default=None,
-        ge=1,
-        description="height of the picture in pixels: a whole number of 1 or more",
-    )
-    width: int | None = Field(
-        default=None,
-        ge=1,
-        description="width of the picture in pixels: a whole number of 1 or more",
-    )
-    num_inference_steps: int | None = Field(
-        default=None, ge=1, description="number of denoising steps: a whole number of 1 or more"
-    )
-    guidance_scale: float | None = Field(
-        default=None,
-        ge=0,
-        le=LARGEST_GUIDANCE,
-        allow_inf_nan=False,
-        description=f"guidance scale: a number of 0 to {LARGEST_GUIDANCE}",
-    )
-    negative_prompt: str | None = Field(default=None, description="negative prompt: text")
-    max_sequence_length: int | None = Field(
-        default=None, ge=1, le=512, description="tokens that Flux's T5 reads: 1 to 512"
-    )
-    seed: int | None = Field(
-        default=None,
-        ge=-(2**63),
-        lt=2**64,
-        description="seed: a whole number from -2**63 to 2**64 - 1",
-    )
+    height: int | None = _default_of("height")
+    width: int | None = _default_of("width")
+    num_inference_steps: int | None = _default_of("num_inference_steps")
+    guidance_scale: float | None = _default_of("guidance_scale")
+    negative_prompt: str | None = _default_of("negative_prompt")
+    max_sequence_length: int | None = _default_of("max_sequence_length")
+    seed: int | None = _default_of("seed")
 
 
 class ComponentConfig(ConfigSection):

@@ -1,12 +1,12 @@
 """Flux (Black Forest Labs, 2024): FLUX.1-dev, FLUX.1-schnell, and models of their kind."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from typing_extensions import Unpack
+from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -33,7 +33,7 @@ from fastdeploy_diffusion.requests.flux_request import (
     FluxRequest,
     plan_flux,
 )
-from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
@@ -90,7 +90,28 @@ class FluxPipeline(CheckpointPredictor):
 
     @overload
     def text_to_image(
-        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[FluxSettings]
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
+        num_images_per_prompt: Literal[1] = 1,
+        seed: int | Sequence[int] | None = None,
+        eta: float = 0.0,
+        latents: npt.NDArray[np.float32] | None = None,
+        output_type: Literal["pil"] = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        prompt_2: str | Sequence[str] | None = None,
+        negative_prompt_2: str | Sequence[str] | None = None,
+        true_cfg_scale: float = 1.0,
+        sigmas: Sequence[float] | None = None,
+        max_sequence_length: int | None = None,
     ) -> Image.Image: ...
     @overload
     def text_to_image(
@@ -121,7 +142,7 @@ class FluxPipeline(CheckpointPredictor):
     ) -> npt.NDArray[np.float32]: ...
     @takes_fields_of(FluxRequest)
     def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
-        """Draw a prompt; its settings are the fields of `FluxRequest`, which explains them.
+        """Draw a prompt.
 
         Returns:
             One Pillow image for one picture, a list for several; an array for another

@@ -1,12 +1,12 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from typing_extensions import Unpack
+from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
@@ -20,6 +20,7 @@ from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
+    StepCallback,
     plan_generation,
 )
 from fastdeploy_diffusion.requests.settings import Settings, takes_fields_of
@@ -72,7 +73,23 @@ class SDPipeline(UNetPipeline):
 
     @overload
     def text_to_image(
-        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[Settings]
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
+        num_images_per_prompt: Literal[1] = 1,
+        seed: int | Sequence[int] | None = None,
+        eta: float = 0.0,
+        latents: npt.NDArray[np.float32] | None = None,
+        output_type: Literal["pil"] = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Image.Image: ...
     @overload
     def text_to_image(
@@ -103,7 +120,7 @@ class SDPipeline(UNetPipeline):
     ) -> npt.NDArray[np.float32]: ...
     @takes_fields_of(GenerationRequest)
     def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
-        """Draw a prompt; its settings are the fields of `GenerationRequest`, which explains them.
+        """Draw a prompt.
 
         Returns:
             One Pillow image for one picture, a list for several; an array for another

@@ -1,12 +1,12 @@
 """Stable Diffusion XL (Podell et al., 2023), the base model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from typing_extensions import Unpack
+from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.errors import CheckpointError, RequestError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
@@ -19,7 +19,7 @@ from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedText
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
-from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest
+from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
 from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.show_value import show_value
@@ -63,7 +63,31 @@ class SDXLPipeline(UNetPipeline):
 
     @overload
     def text_to_image(
-        self, prompt: str, *, output_type: Literal["pil"] = "pil", **settings: Unpack[SDXLSettings]
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
+        num_images_per_prompt: Literal[1] = 1,
+        seed: int | Sequence[int] | None = None,
+        eta: float = 0.0,
+        latents: npt.NDArray[np.float32] | None = None,
+        output_type: Literal["pil"] = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        prompt_2: str | Sequence[str] | None = None,
+        negative_prompt_2: str | Sequence[str] | None = None,
+        original_size: tuple[int, int] | None = None,
+        crops_coords_top_left: tuple[int, int] | None = None,
+        target_size: tuple[int, int] | None = None,
+        negative_original_size: tuple[int, int] | None = None,
+        negative_crops_coords_top_left: tuple[int, int] | None = None,
+        negative_target_size: tuple[int, int] | None = None,
     ) -> Image.Image: ...
     @overload
     def text_to_image(
@@ -94,7 +118,7 @@ class SDXLPipeline(UNetPipeline):
     ) -> npt.NDArray[np.float32]: ...
     @takes_fields_of(SDXLRequest)
     def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
-        """Draw a prompt; its settings are the fields of `SDXLRequest`, which explains them.
+        """Draw a prompt.
 
         Returns:
             One Pillow image for one picture, a list for several; an array for another

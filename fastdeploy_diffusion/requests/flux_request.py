@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 from fastdeploy_diffusion.config import RequestDefaults
-from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
@@ -15,25 +14,17 @@ from fastdeploy_diffusion.requests.request import (
     ModelLimits,
     check_choices,
     check_number,
+    explains_fields,
     plan_generation,
 )
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.shown import show
 
 
+@explains_fields
 @dataclass(frozen=True, kw_only=True)
 class FluxRequest(GenerationRequest):
-    """One call of text-to-image with Flux; ``guidance_scale`` is the one that it was distilled for.
-
-    Args:
-        prompt_2: What T5 reads: one text for all prompts, or one each; ``prompt`` if left out.
-        negative_prompt_2: The same for ``negative_prompt``.
-        true_cfg_scale: Weight of the prompt against ``negative_prompt`` (Ho & Salimans, 2022), in
-            two passes a step, 0 to 1000; 1 or less turns it off.
-        sigmas: Share of noise at each step, before the scheduler shifts it.
-        max_sequence_length: Tokens that T5 reads, 1 to 512.
-        latents: Initial standard-normal latents, packed: (pictures, H/16 · W/16, 64) float32.
-    """
+    """One call of text-to-image with Flux, whose ``guidance_scale`` it was distilled for."""
 
     prompt_2: str | Sequence[str] | None = None
     negative_prompt_2: str | Sequence[str] | None = None
@@ -107,9 +98,7 @@ class FluxPlan(GenerationPlan):
             "guidance_scale": self.guidance_scale if self.is_distilled else None,
             "prompt_2": prompt_2,
             "negative_prompt_2": negative_2 if self.is_guided else None,
-            "true_cfg_scale": self.true_cfg_scale if self.is_guided else None,
             "sigmas": None if self.sigmas is None else list(self.sigmas),
-            "max_sequence_length": self.max_sequence_length,
         }
 
 
@@ -133,8 +122,6 @@ def plan_flux(
     length = asked.max_sequence_length
     if length is None:
         length = defaults.max_sequence_length or limits.max_sequence_length
-    elif type(length) is not int or not 1 <= length <= 512:
-        raise RequestError(f"max_sequence_length is {show(length)}", allowed="1 to 512")
     is_guided = _is_guided(asked, defaults)
     return FluxPlan(
         **{each.name: getattr(plan, each.name) for each in fields(plan)},
@@ -143,7 +130,7 @@ def plan_flux(
             "negative_prompt_2", asked.negative_prompt_2, plan.negative_prompts, asked
         ),
         true_cfg_scale=float(asked.true_cfg_scale) if is_guided else 1.0,
-        max_sequence_length=length,
+        max_sequence_length=check_number("max_sequence_length", length),
         sigmas=sigmas,
         is_distilled=limits.is_distilled,
     )
@@ -170,7 +157,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
 
 
 def _is_guided(request: FluxRequest, defaults: RequestDefaults) -> bool:
-    scale = check_number("true_cfg_scale", request.true_cfg_scale, largest=LARGEST_GUIDANCE)
+    scale = check_number("true_cfg_scale", request.true_cfg_scale)
     has_negative = request.negative_prompt is not None or defaults.negative_prompt is not None
     if has_negative and scale <= 1:
         warnings.warn(

@@ -1,6 +1,5 @@
 """What a caller asks for, and the checked plan made of it."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
@@ -10,10 +9,11 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from fastdeploy_diffusion.config import RequestDefaults
-from fastdeploy_diffusion.config.sections import LARGEST_GUIDANCE
+from fastdeploy_diffusion.config.introspection import list_arguments
 from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
+from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.shown import show
@@ -30,31 +30,17 @@ MOST_PICTURES = 1_000_000
 _LARGEST = 2**63 - 1
 
 
+def explains_fields(request_class: type[RequestT]) -> type[RequestT]:
+    """Add to the docstring of a request what its fields are."""
+    texts = {each.name: f"{FIELDS[each.name].text}." for each in fields(request_class)}
+    request_class.__doc__ = list_arguments(request_class.__doc__ or "", texts)
+    return request_class
+
+
+@explains_fields
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One call of text-to-image, with the argument names of diffusers; ``None`` is the default.
-
-    Args:
-        prompt: One prompt, or several.
-        negative_prompt: What not to draw: one text for all prompts, or one each.
-        height: Height of the pictures in pixels.
-        width: Width of the pictures in pixels.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Weight of the prompt (Ho & Salimans, 2022), 0 to 1000; 1 or less turns
-            guidance off.
-        guidance_rescale: Rescaling of the guided prediction, 0 to 1 (Lin et al., 2023, sec. 3.4).
-        num_images_per_prompt: Pictures of each prompt.
-        seed: Picture ``i`` is drawn from ``seed + i``; or one seed for each picture, in a sequence
-            or an array.
-        eta: Share of DDPM's noise in DDIM, 0 to 1.
-        latents: Initial standard-normal latents, (pictures, 4, H/8, W/8) float32, in place of those
-            drawn from the seed.
-        clip_skip: Last layers of the text encoder to leave out.
-        output_type: ``"pil"``, ``"np"`` ((B, H, W, 3) float32 in [0, 1]) or ``"latent"``.
-        callback_on_step_end: Called as ``callback(pipeline, step, timestep, tensors)`` after every
-            step; a mapping that it returns replaces tensors by name.
-        callback_on_step_end_tensor_inputs: Which tensors it gets.
-    """
+    """One call of text-to-image, with the argument names of diffusers; ``None`` is the default."""
 
     prompt: str | Sequence[str]
     negative_prompt: str | Sequence[str] | None = None
@@ -63,11 +49,11 @@ class GenerationRequest:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
+    clip_skip: int | None = None
     num_images_per_prompt: int = 1
     seed: int | Sequence[int] | None = None
     eta: float = 0.0
     latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    clip_skip: int | None = None
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -153,20 +139,19 @@ class GenerationPlan:
 
     def settings(self, index: int) -> dict[str, Any]:
         """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
-        request = self.request
-        return {
+        request, found = self.request, {}
+        own = {
             "prompt": self.prompts[index],
             "negative_prompt": self.negative_prompts[index] or None,
-            "height": self.height,
-            "width": self.width,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "guidance_rescale": request.guidance_rescale or None,
-            "clip_skip": request.clip_skip,
             # Latents that the caller brought cannot be drawn again from a seed.
             "seed": self.seeds[index] if request.latents is None else None,
-            "eta": request.eta or None,
         }
+        for each in fields(request):
+            if FIELDS[each.name].kind is not None:
+                name, default = each.name, each.default
+                value = own[name] if name in own else getattr(self, name, getattr(request, name))
+                found[name] = None if value == default else value
+        return found
 
 
 def plan_generation(
@@ -193,7 +178,7 @@ def plan_generation(
             allowed=f"one, or {len(prompts)}",
         )
     warn_of_syntax((*prompts, *negatives))
-    count = _check_whole("num_images_per_prompt", request.num_images_per_prompt)
+    count = check_number("num_images_per_prompt", request.num_images_per_prompt)
     _check_pictures(count * len(prompts))
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
     width = _check_size("width", _first(request.width, defaults.width, limits.width), limits)
@@ -208,14 +193,13 @@ def plan_generation(
         height=height,
         width=width,
         latent_shape=latent_shape,
-        num_inference_steps=_check_whole(
+        num_inference_steps=check_number(
             "num_inference_steps",
             _first(request.num_inference_steps, defaults.num_inference_steps, limits.steps),
         ),
         guidance_scale=check_number(
             "guidance_scale",
             _first(request.guidance_scale, defaults.guidance_scale, limits.guidance_scale),
-            largest=LARGEST_GUIDANCE,
         ),
     )
     if limits.ranges is not None:
@@ -245,9 +229,9 @@ def check_choices(request: RequestT) -> RequestT:
     clip_skip = request.clip_skip
     return replace(
         request,
-        guidance_rescale=check_number("guidance_rescale", request.guidance_rescale, largest=1.0),
-        eta=check_number("eta", request.eta, largest=1.0),
-        clip_skip=None if clip_skip is None else _check_whole("clip_skip", clip_skip, least=0),
+        guidance_rescale=check_number("guidance_rescale", request.guidance_rescale),
+        eta=check_number("eta", request.eta),
+        clip_skip=None if clip_skip is None else check_number("clip_skip", clip_skip),
     )
 
 
@@ -313,7 +297,7 @@ def _spread_seeds(given: Any, pictures: int) -> tuple[int, ...]:
 
 
 def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
-    size = _check_whole(name, value)
+    size: int = check_number(name, value)
     if size % limits.multiple:
         lower = max(size - size % limits.multiple, limits.multiple)
         nearest = dict.fromkeys((lower, size - size % limits.multiple + limits.multiple))
@@ -325,34 +309,19 @@ def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
     return size
 
 
-def _check_whole(name: str, value: Any, least: int = 1) -> int:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or value < least:
-        raise RequestError(f"{name} is {show(value)}", allowed=f"a whole number of {least} or more")
-    if value > _LARGEST:
-        raise RequestError(f"{name} is {show(value)}", allowed=f"{least} to {_LARGEST}")
-    return int(value)
-
-
-def check_number(name: str, value: Any, largest: float = math.inf) -> float:
-    """Give a number of 0 or more as Python's own.
+def check_number(name: str, value: Any) -> Any:
+    """Give a number that a field allows as Python's own, which metadata can hold.
 
     Raises:
-        RequestError: It is none, not finite, or not in the range.
+        RequestError: It is none, or not in the field's range.
     """
-    is_number = isinstance(value, int | float | np.integer | np.floating)
-    number = _to_float(value) if is_number and not isinstance(value, bool) else math.nan
-    if not 0 <= number <= largest or math.isinf(number):
-        up_to = f" to {largest:g}" if largest != math.inf else " or more"
-        raise RequestError(f"{name} is {show(value)}", allowed=f"a number of 0{up_to}")
-    return number
-
-
-def _to_float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an int beyond what float holds
-        return math.inf
+    field = FIELDS[name]
+    kinds = (int, np.integer) if field.kind is not float else (int, float, np.integer, np.floating)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not field.fits(value):
+        raise RequestError(f"{name} is {show(value)}", allowed=field.allowed)
+    if value > _LARGEST:
+        raise RequestError(f"{name} is {show(value)}", allowed=f"{field.least} to {_LARGEST}")
+    return float(value) if field.kind is float else int(value)
 
 
 def _check_latents(latents: Any, shape: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
     ModelLimits,
+    explains_fields,
     plan_generation,
 )
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
@@ -20,23 +21,10 @@ from fastdeploy_diffusion.requests.size_conditions import (
 )
 
 
+@explains_fields
 @dataclass(frozen=True, kw_only=True)
 class SDXLRequest(GenerationRequest):
-    """One call of text-to-image with Stable Diffusion XL; pairs are numbers of pixels.
-
-    Args:
-        prompt_2: What the second text encoder reads: one text for all prompts, or one each;
-            ``prompt`` if left out.
-        negative_prompt_2: The same for ``negative_prompt``.
-        original_size: Height and width of the photograph that the picture is to look like; the
-            picture's own if left out (Podell et al., 2023, section 2.2).
-        crops_coords_top_left: Top and left of the crop that it is to look like; (0, 0) if left out.
-        target_size: Height and width that it is to look right in; the picture's own if left out.
-        negative_original_size: The same for the negative prompt, with ``negative_target_size``;
-            without both, the negative prompt is told what the prompt is told.
-        negative_crops_coords_top_left: The same for the negative prompt, with both of its sizes.
-        negative_target_size: The same for the negative prompt, with ``negative_original_size``.
-    """
+    """One call of text-to-image with Stable Diffusion XL; pairs are numbers of pixels."""
 
     prompt_2: str | Sequence[str] | None = None
     negative_prompt_2: str | Sequence[str] | None = None

@@ -1,13 +1,15 @@
 """The keyword arguments of ``text_to_image``, as type checkers and editors read them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
-from inspect import Parameter, Signature
+from dataclasses import fields
+from inspect import Parameter, Signature, signature
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from fastdeploy_diffusion.config.introspection import list_arguments
+from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,31 +56,21 @@ class FluxSettings(Settings, total=False):
 
 
 def takes_fields_of(request_class: type[GenerationRequest]) -> Callable[[Function], Function]:
-    """Show every field of a request, with its default, in the signature of a method.
+    """Show every field of a request in the signature and the docstring of a method.
 
     Args:
         request_class: Whose fields the method takes: the prompt by place, the others by name.
     """
 
     def decorate(method: Function) -> Function:
-        prompt, *others = fields(request_class)
-        parameters = [
-            Parameter("self", Parameter.POSITIONAL_OR_KEYWORD),
-            Parameter(prompt.name, Parameter.POSITIONAL_OR_KEYWORD, annotation=prompt.type),
-            *(
-                Parameter(
-                    each.name,
-                    Parameter.KEYWORD_ONLY,
-                    default=Parameter.empty if each.default is MISSING else each.default,
-                    annotation=each.type,
-                )
-                for each in others
-            ),
-        ]
-        returned = method.__annotations__["return"]
+        prompt, *others = signature(request_class).parameters.values()
+        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
         method.__signature__ = Signature(  # type: ignore[attr-defined]
-            parameters, return_annotation=returned
+            [own, prompt.replace(kind=Parameter.POSITIONAL_OR_KEYWORD), *others],
+            return_annotation=method.__annotations__["return"],
         )
+        texts = {each.name: f"{FIELDS[each.name].text}." for each in fields(request_class)}
+        method.__doc__ = list_arguments(method.__doc__ or "", texts)
         return method
 
     return decorate

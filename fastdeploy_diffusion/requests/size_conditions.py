@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.shown import show
 
-_LARGEST = 1_000_000
 SizeNumbers = tuple[int, ...]
 """Height and width of the original, top and left of the crop, height and width of the target."""
 
@@ -59,14 +59,15 @@ def read_size_numbers(
 
 
 def _read_pair(name: str, given: Any) -> tuple[int, int]:
-    least = 0 if name.endswith("top_left") else 1
+    field = FIELDS[name]
     is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     is_pair = is_list and len(given) == 2
-    if not is_pair or not all(_is_whole(each) and least <= each <= _LARGEST for each in given):
-        first, second = ("top", "left") if least == 0 else ("height", "width")
+    if not is_pair or not all(_is_whole(each) and field.fits(each) for each in given):
+        first, second = ("top", "left") if field.least == 0 else ("height", "width")
         raise RequestError(
             f"{name} is {show(given)}",
-            allowed=f"({first}, {second}), two whole numbers of pixels from {least} to {_LARGEST}",
+            allowed=f"({first}, {second}), two whole numbers of pixels from {field.least} to "
+            f"{field.most}",
         )
     return int(given[0]), int(given[1])
 

@@ -2,11 +2,12 @@
 
 import inspect
 from dataclasses import fields
-from typing import get_type_hints
+from typing import Literal, get_type_hints
 
 import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_sd
+from typing_extensions import get_overloads
 
 from fastdeploy_diffusion import (
     DiffusionConfig,
@@ -155,7 +156,15 @@ def test_the_signature_is_the_request(pipeline_class, settings):
         assert each.kind.name == "KEYWORD_ONLY"
         assert each.default == asked[each.name].default
         assert each.annotation == asked[each.name].type
-    # What type checkers read says the same.
+    # What type checkers read says the same, and what editors show first: one picture's settings.
+    (first, *_) = get_overloads(pipeline_class.text_to_image)
+    one = {"num_images_per_prompt": Literal[1], "output_type": Literal["pil"], "prompt": str}
+    explicit = inspect.signature(first).parameters
+    assert set(explicit) == {*shown}
+    for name, each in explicit.items():
+        if name != "self":
+            assert each.annotation == one.get(name, asked[name].type)
+            assert each.default == shown[name].default
     decided = {"prompt", "num_images_per_prompt", "output_type"}
     types = get_type_hints(pipeline_class.request_class)
     assert get_type_hints(settings) == {k: v for k, v in types.items() if k not in decided}

@@ -1,0 +1,44 @@
+"""The options of commands that are fields of a request."""
+
+import re
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from fastdeploy_diffusion.cli.seed import parse_seed
+from fastdeploy_diffusion.request_fields import FIELDS
+
+_FLAGS = {"prompt": "PROMPT", **{name: each.flag for name, each in FIELDS.items() if each.flag}}
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def request_option(name: str) -> Any:
+    """Make the option of a field, with its help and its range."""
+    field = FIELDS[name]
+    about = "; ".join(filter(None, (field.about, field.more)))
+    text = re.sub("`(.+?)`", lambda match: _FLAGS.get(match[1], match[1]), about)
+    families = f"{', '.join(field.families)}: " if field.families else ""
+    shown = f"{families or text[0].upper()}{text[0 if families else 1 :]}."
+    if name == "seed":
+        return typer.Option(field.flag, parser=parse_seed, metavar="INTEGER", help=shown)
+    if field.kind is int and field.most is not None:
+        return typer.Option(field.flag, metavar=f"{field.least}..{field.most}", help=shown)
+    least = field.least if field.kind is int else None
+    return typer.Option(field.flag, min=least, help=shown)
+
+
+def takes_request_options(command: Function) -> Function:
+    """Give a command the options of all fields, before those that are keyword-only in its code."""
+    *others, _ = signature(command).parameters.values()
+    parameters = {each.name: each for each in others if each.kind is not Parameter.KEYWORD_ONLY}
+    for name, field in FIELDS.items():
+        if field.flag and field.kind:
+            # Made while it runs, which type checkers do not take for a type.
+            kind = Annotated[field.kind | None, request_option(name)]  # type: ignore[name-defined]
+            option = Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            parameters[name] = option
+    parameters |= {each.name: each for each in others}
+    command.__signature__ = Signature([*parameters.values()])  # type: ignore[attr-defined]
+    return command

@@ -1,0 +1,225 @@
+"""The fields of requests: what each is, its range, its flag.
+
+Flags, range checks, PNG metadata, defaults of a configuration, docstrings and the tables in docs
+are made of it. Types and defaults stand in the requests' classes, where type checkers read them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+_LARGEST_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class RequestField:
+    """One field, for all families that have it; names of others stand in backticks.
+
+    Args:
+        about: What it is, in a few words.
+        more: What else there is to know.
+        form: The same, in Python only.
+        left_out: What is taken where neither request nor configuration nor preset says it.
+        kind: Of a value in a PNG file and of the flag's; ``None`` if neither has it.
+        least: The smallest number that is allowed.
+        most: The largest.
+        flag: On the command line.
+        families: Those that have it; all, if empty.
+    """
+
+    about: str
+    more: str = ""
+    form: str = ""
+    left_out: str = "none"
+    kind: type | None = str
+    least: int | None = None
+    most: int | None = None
+    flag: str = ""
+    families: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """Which values are allowed, in words."""
+        if self.least is None:
+            return "text"
+        if self.most == _LARGEST_SEED:
+            return "a whole number from -2**63 to 2**64 - 1"
+        if self.kind is int and self.most is not None:
+            return f"{self.least} to {self.most}"
+        number = "a number" if self.kind is float else "a whole number"
+        return f"{number} of {self.least} " + (
+            "or more" if self.most is None else f"to {self.most}"
+        )
+
+    def fits(self, value: Any) -> bool:
+        """Tell whether a number is in the range; NaN is in none."""
+        is_above = self.least is not None and value >= self.least
+        return bool(is_above and (self.most is None or value <= self.most))
+
+    @property
+    def text(self) -> str:
+        """All that callers in Python have to know."""
+        has_range = self.least is not None and self.kind is not list
+        about = f"{self.about}, {self.allowed}" if has_range else self.about
+        return "; ".join(filter(None, (about, self.more, self.form)))
+
+
+# Predictions have values of about 1 to 10. Beyond this, what guidance makes of them does not fit
+# into float16 (65504) any more; pictures have long been burnt out, at 50 or so.
+_LARGEST_GUIDANCE = 1000
+
+
+def _text(about: str, more: str = "", **others: Any) -> RequestField:
+    return RequestField(about, more, "one text for all prompts, or one each", **others)
+
+
+def _pixels(name: str) -> RequestField:
+    more = "a multiple of 8, or whatever the model's autoencoder shrinks by; of 16 on Flux"
+    trained = "the size that the model was trained at"
+    about = f"{name} of the picture in pixels"
+    return RequestField(about, more, "", trained, int, least=1, flag=f"--{name}")
+
+
+def _number(about: str, more: str, left_out: str, most: int, **others: Any) -> RequestField:
+    return RequestField(about, more, "", left_out, float, least=0, most=most, **others)
+
+
+def _whole(about: str, more: str, left_out: str, least: int, **others: Any) -> RequestField:
+    return RequestField(about, more, left_out=left_out, kind=int, least=least, **others)
+
+
+def _pair(about: str, left_out: str, least: int = 1) -> RequestField:
+    largest = 1_000_000
+    return RequestField(about, "", "", left_out, list, least, largest, families=("SDXL",))
+
+
+def _unkept(about: str, form: str, left_out: str = "none") -> RequestField:
+    return RequestField(about, "", form, left_out, kind=None)
+
+
+FIELDS: Mapping[str, RequestField] = MappingProxyType(
+    {
+        "prompt": RequestField("what to draw", "", "one text, or a list", "required"),
+        "negative_prompt": _text(
+            "what not to draw",
+            "on Flux, with a `true_cfg_scale` above 1",
+            left_out="empty",
+            flag="--negative-prompt",
+        ),
+        "height": _pixels("height"),
+        "width": _pixels("width"),
+        "num_inference_steps": _whole(
+            "number of denoising steps",
+            "as many as the model was trained on (1000) at most",
+            "50; FLUX.1-dev 28, FLUX.1-schnell 4",
+            least=1,
+            flag="--steps",
+        ),
+        "guidance_scale": _number(
+            "weight of the prompt (Ho & Salimans, 2022)",
+            "1 or less turns guidance off, which halves the work; FLUX.1-dev has learnt it and "
+            "costs the same with any, FLUX.1-schnell takes none",
+            "7.5; SDXL 5, FLUX.1-dev 3.5",
+            most=_LARGEST_GUIDANCE,
+            flag="--guidance-scale",
+        ),
+        "guidance_rescale": _number(
+            "how far to undo the contrast that guidance adds (Lin et al., 2023, section 3.4)",
+            "not on Flux",
+            "0",
+            most=1,
+        ),
+        "clip_skip": _whole("last layers of CLIP to leave out", "not on Flux", "none", least=0),
+        "num_images_per_prompt": RequestField(
+            "pictures of each prompt", left_out="1", kind=None, least=1
+        ),
+        "seed": _whole(
+            "seed of the noise",
+            "picture i is drawn from the seed + i",
+            "drawn at random, and noted in the picture",
+            least=-(2**63),
+            most=_LARGEST_SEED,
+            form="or one for each picture, in a list or an array",
+            flag="--seed",
+        ),
+        "eta": _number("share of DDPM's noise", "only with the scheduler `ddim`", "0", most=1),
+        "latents": _unkept(
+            "first latents in place of those of the seed",
+            "standard normal, (pictures, 4, H/8, W/8) float32 numpy; packed on Flux, (pictures, "
+            "H/16 · W/16, 64)",
+            "drawn from the seed",
+        ),
+        "output_type": _unkept(
+            "what is given back",
+            '`"pil"`, `"np"`: (B, H, W, 3) float32 in [0, 1], or `"latent"`',
+            '`"pil"`',
+        ),
+        "callback_on_step_end": _unkept(
+            "called after each step as callback(pipeline, step, timestep, tensors)",
+            "tensors that it returns, by name, replace these",
+        ),
+        "callback_on_step_end_tensor_inputs": _unkept(
+            "names of the tensors that the callback gets",
+            "`latents`, `prompt_embeds`, `negative_prompt_embeds`",
+            '`("latents",)`',
+        ),
+        "prompt_2": _text(
+            "what the second text encoder reads, on Flux T5",
+            left_out="`prompt`",
+            flag="--prompt-2",
+            families=("SDXL", "Flux"),
+        ),
+        "negative_prompt_2": _text(
+            "the second text of `negative_prompt`, which must be given, too, but may be empty",
+            left_out="`negative_prompt`",
+            families=("SDXL", "Flux"),
+        ),
+        "true_cfg_scale": _number(
+            "weight of `prompt` against `negative_prompt`",
+            "1 or less turns this guidance off, which halves the work",
+            "1",
+            most=_LARGEST_GUIDANCE,
+            flag="--true-cfg-scale",
+            families=("Flux",),
+        ),
+        "sigmas": RequestField(
+            "share of noise at each step, before the scheduler shifts it",
+            form="numbers that fall from 1",
+            left_out="evenly spaced",
+            kind=list,
+            families=("Flux",),
+        ),
+        "max_sequence_length": _whole(
+            "tokens that T5 reads",
+            "a prompt that is longer is cut, with a warning",
+            "512; FLUX.1-schnell 256",
+            least=1,
+            most=512,
+            flag="--max-sequence-length",
+            families=("Flux",),
+        ),
+        "original_size": _pair(
+            "(height, width) of the photograph that the picture is to look like: a small one looks "
+            "blurred (Podell et al., 2023, section 2.2)",
+            "the picture's own",
+        ),
+        "crops_coords_top_left": _pair(
+            "(top, left) of the crop that it is to look like", "(0, 0), which is centred", least=0
+        ),
+        "target_size": _pair("(height, width) that it is to look right in", "the picture's own"),
+        "negative_original_size": _pair(
+            "`original_size` for the negative prompt, with `negative_target_size`",
+            "what the prompt is told",
+        ),
+        "negative_crops_coords_top_left": _pair(
+            "`crops_coords_top_left` for the negative prompt, with both of its sizes",
+            "(0, 0) with these, else what the prompt is told",
+            least=0,
+        ),
+        "negative_target_size": _pair(
+            "`target_size` for the negative prompt, with `negative_original_size`",
+            "what the prompt is told",
+        ),
+    }
+)
