@@ -9,8 +9,8 @@ from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource, build_ske
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.predictors.packing import list_positions
 
 

@@ -23,8 +23,9 @@ FLOORS = (
     {"engines"},
     {"export"},
     {"passes"},
-    # Passes know the layers that they rewrite; the layers know of nothing.
+    # Passes know the layers that they rewrite; the layers know their configs alone.
     {"models"},
+    {"families"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Stand above all rooms; every other module at the root is a leaf, which imports no room.

@@ -14,7 +14,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel, CLIPTextOutput
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextOutput
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 from shapes.pictures import training_scenes
 from shapes.training_run import TrainingRun

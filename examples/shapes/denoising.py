@@ -6,10 +6,10 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 from shapes.pictures import save_grid, training_scenes

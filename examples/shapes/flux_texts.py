@@ -8,9 +8,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 from shapes.captions import CaptionReader, train_reader
 

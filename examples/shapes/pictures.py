@@ -8,7 +8,8 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from shapes.training_run import TrainingRun
 from shapes.world import RESOLUTION, Scene, all_scenes, draw
 

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_blocks import AdaptiveLayerNorm
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.predictors.packing import list_positions
 from shapes.flux_latents import CHANNELS, SIDE
 from shapes.flux_texts import Texts

@@ -11,18 +11,16 @@ from fastdeploy_diffusion.checkpoints.checkpoint import Family
 from fastdeploy_diffusion.checkpoints.diffusers_folder import CLASSES
 from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SD_2_1, SDXL_BASE
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-)
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
+from fastdeploy_diffusion.families.networks.t5 import T5Config
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 
 _MAKERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "AutoencoderKL": lambda config: AutoencoderKL(AutoencoderKLConfig.from_dict(config)),

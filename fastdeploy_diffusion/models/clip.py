@@ -1,71 +1,14 @@
 """CLIP's text transformer (Radford et al., 2021), with and without its projection."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
-from pydantic import Field
 
-from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.models.attention import split_heads
-from fastdeploy_diffusion.models.model_config import (
-    Epsilon,
-    HeadCount,
-    LayerCount,
-    Stack,
-    VocabularySize,
-    Width,
-    check_division,
-    read_config,
-)
 from fastdeploy_diffusion.models.sizes import read_sizes
-from fastdeploy_diffusion.models.transformers_keys import INERT_KEYS
-from fastdeploy_diffusion.show_value import show_value
-
-_ONLY: dict[str, tuple[Any, ...]] = {
-    "model_type": ("clip_text_model",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "use_attention_mask": (False,),
-}
-
-
-@dataclass(frozen=True)
-class CLIPTextConfig:
-    """The keys of a text encoder's ``config.json`` that decide what it computes."""
-
-    vocab_size: VocabularySize = 49408
-    hidden_size: Width = 512
-    intermediate_size: Width = 2048
-    projection_dim: Width = 512
-    num_hidden_layers: LayerCount = 12
-    num_attention_heads: HeadCount = 8
-    max_position_embeddings: Width = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: Epsilon = 1e-5
-    eos_token_id: Annotated[int, Field(ge=0, lt=2**22)] = 49407
-
-    def __post_init__(self) -> None:
-        if self.hidden_act not in _ACTIVATIONS:
-            raise UnsupportedModelError(
-                f"CLIPTextConfig: hidden_act = {show_value(self.hidden_act)} is not implemented",
-                allowed=", ".join(_ACTIVATIONS),
-            )
-        name, heads = type(self).__name__, self.num_attention_heads
-        check_division(name, "num_attention_heads", heads, (self.hidden_size,))
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY, inert=INERT_KEYS)
-
-    @property
-    def stacks(self) -> list[Stack]:
-        """All stacks of layers."""
-        return [Stack("num_hidden_layers", "encoder.layers", self.num_hidden_layers)]
 
 
 class CLIPTextOutput(NamedTuple):

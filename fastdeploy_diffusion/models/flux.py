@@ -6,6 +6,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.embeddings import TimestepEmbedding, Timesteps
 from fastdeploy_diffusion.models.flux_blocks import (
     GAIN,
@@ -15,7 +16,6 @@ from fastdeploy_diffusion.models.flux_blocks import (
     FluxTransformerBlock,
     shift_and_scale,
 )
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.rotary import RotaryEmbedding, Rotation
 
 _SINUSOIDS = 256

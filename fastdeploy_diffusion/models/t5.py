@@ -4,11 +4,11 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.models.attention import split_heads
 from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.sizes import read_sizes
-from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.models.t5_positions import list_buckets
 
 

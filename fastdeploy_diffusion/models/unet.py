@@ -6,6 +6,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.embeddings import TimestepEmbedding, Timesteps
 from fastdeploy_diffusion.models.unet_blocks import (
     BlockSpec,
@@ -13,7 +14,6 @@ from fastdeploy_diffusion.models.unet_blocks import (
     UNetMidBlock2DCrossAttn,
     UpBlock,
 )
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 
 
 class UNet2DConditionModel(nn.Layer):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 from paddle import nn
 
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.components import LatentDecoder
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.passes.expectations import TRANSFORMERS
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from paddle import nn
 
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.components import (
     LatentDecoder,
     PooledTextConditioner,
@@ -13,7 +14,6 @@ from fastdeploy_diffusion.models.components import (
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 
 # CLIP's text encoder, for what is asked of it.
 _CLIP = (TextConditioner, PooledTextConditioner)

@@ -7,9 +7,9 @@ that fuses operators holds fewer, one that copies holds more. `memory_need` know
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKLConfig
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 

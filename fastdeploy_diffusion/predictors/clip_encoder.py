@@ -7,7 +7,8 @@ from typing import Any
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer

@@ -8,9 +8,9 @@ import numpy as np
 
 from fastdeploy_diffusion.checkpoints import list_shapes
 from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_blocks import FluxSingleTransformerBlock, FluxTransformerBlock
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux_parts import HEAD, TAIL, FluxBlockProgram, FluxHead, FluxTail
 from fastdeploy_diffusion.predictors.block_build import BlockBuild
 from fastdeploy_diffusion.predictors.block_weights import BlockWeights

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder, Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec

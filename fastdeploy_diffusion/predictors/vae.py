@@ -8,7 +8,8 @@ import numpy.typing as npt
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.components import LatentDecoder
 from fastdeploy_diffusion.predictors.activations import count_decoder
 from fastdeploy_diffusion.predictors.build_cache import open_cache

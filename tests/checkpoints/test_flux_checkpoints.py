@@ -16,12 +16,14 @@ from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
 from fastdeploy_diffusion.checkpoints.layer_weights import list_shapes
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
+from fastdeploy_diffusion.families.networks.t5 import T5Config
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_config import T5Config
 
 torch = pytest.importorskip("torch")
 converters = pytest.importorskip("diffusers.loaders.single_file_utils")

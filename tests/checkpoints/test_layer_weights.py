@@ -13,13 +13,12 @@ from fastdeploy_diffusion.checkpoints import build_layer, load_weights, publishe
 from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-)
-from fastdeploy_diffusion.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
+from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 
 RNG = np.random.default_rng(5)
 

@@ -19,7 +19,8 @@ from fastdeploy_diffusion.engines.tensorrt_builder import BATCH
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes
 from fastdeploy_diffusion.export.weights import read_weights
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.graph_pass import GraphPass

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from drawn_parameters import draw_parameters
 
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models import flux_blocks
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.paddle_runtime import paddle
 
 

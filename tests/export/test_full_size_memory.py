@@ -14,7 +14,7 @@ from fastdeploy_diffusion.checkpoints.published_configs import SDXL_BASE
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program, TensorSpec
 

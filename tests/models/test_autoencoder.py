@@ -7,7 +7,8 @@ from drawn_parameters import draw_reference_parameters
 from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 
 CONFIGS = {
     "two levels": {"block_out_channels": (8, 16), "layers_per_block": 2, "norm_num_groups": 4},

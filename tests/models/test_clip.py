@@ -9,11 +9,8 @@ from transformers import CLIPTextModel as Reference
 from transformers import CLIPTextModelWithProjection as ReferenceWithProjection
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.clip import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-)
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 
 SPECIAL = {"bos_token_id": 0, "pad_token_id": 1}
 CONFIGS = {

@@ -7,8 +7,8 @@ from drawn_parameters import draw_reference_parameters
 from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 
 # name → (config, (rows, columns) of the picture's tokens, text tokens, batch)
 CASES = {

@@ -9,8 +9,8 @@ from transformers import T5EncoderModel as Reference
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_config import T5Config
 from fastdeploy_diffusion.models.t5_positions import list_buckets
 
 # name → (config, tokens)

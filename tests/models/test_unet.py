@@ -7,8 +7,8 @@ from drawn_parameters import draw_reference_parameters
 from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 
 DOWN, CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"

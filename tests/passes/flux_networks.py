@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 from drawn_parameters import draw_parameters
 
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 
 DEV_LIKE = {
     "in_channels": 12,

@@ -8,8 +8,8 @@ from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.export.operation_counts import count_operations
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_config import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux_split import FluxStep
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants

@@ -8,11 +8,13 @@ from pass_checks import relative_error, rewrite
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.errors import PassError
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from fastdeploy_diffusion.models.clip import CLIPTextConfig, CLIPTextModel
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_config import UNet2DConditionConfig
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV

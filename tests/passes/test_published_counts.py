@@ -11,11 +11,8 @@ from test_networks import MAKERS as SD_MAKERS
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
-from fastdeploy_diffusion.models.clip import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-)
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU

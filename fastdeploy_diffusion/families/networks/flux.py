@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.model_config import (
+from fastdeploy_diffusion.families.networks.network_config import (
     BlockCount,
     HeadCount,
     Stack,

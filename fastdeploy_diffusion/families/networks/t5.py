@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.models.model_config import (
+from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
     LayerCount,
@@ -16,7 +16,7 @@ from fastdeploy_diffusion.models.model_config import (
     Width,
     read_config,
 )
-from fastdeploy_diffusion.models.transformers_keys import INERT_KEYS
+from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("t5",),

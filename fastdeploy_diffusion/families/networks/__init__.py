@@ -1,0 +1,1 @@
+"""What the ``config.json`` of each network may say."""

@@ -1,0 +1,92 @@
+"""What an autoencoder's ``config.json`` may say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.network_config import (
+    Factor,
+    LayerCount,
+    PerBlock,
+    Stack,
+    Width,
+    check_division,
+    read_config,
+)
+from fastdeploy_diffusion.show_value import show_value
+
+_COLOURS = 3
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu",),
+    "latents_mean": (None,),
+    "latents_std": (None,),
+}
+# force_upcast asks half-precision runs to decode in float32, which is what this layer always does.
+_INERT = frozenset({"force_upcast"})
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig:
+    """The keys of an autoencoder's ``config.json`` that decide what it computes."""
+
+    in_channels: Width = 3
+    out_channels: Width = 3
+    down_block_types: PerBlock[str] = ("DownEncoderBlock2D",)
+    up_block_types: PerBlock[str] = ("UpDecoderBlock2D",)
+    block_out_channels: PerBlock[Width] = (64,)
+    layers_per_block: LayerCount = 1
+    latent_channels: Width = 4
+    norm_num_groups: Width = 32
+    sample_size: Width | tuple[Width, Width] = 32
+    scaling_factor: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.18215
+    shift_factor: Factor | None = None
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+    def __post_init__(self) -> None:
+        blocks = len(self.block_out_channels)
+        for key, block in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
+            if getattr(self, key) != (block,) * blocks:
+                raise UnsupportedModelError(
+                    f"AutoencoderKLConfig: {key} = {show_value(getattr(self, key))} is not "
+                    "implemented",
+                    allowed=f"{block!r} for each of the {blocks} block_out_channels",
+                )
+        name, widths = type(self).__name__, self.block_out_channels
+        if self.out_channels != _COLOURS:
+            raise UnsupportedModelError(
+                f"{name}: out_channels = {self.out_channels} is not implemented",
+                allowed=f"{_COLOURS}: red, green and blue",
+            )
+        check_division(name, "norm_num_groups", self.norm_num_groups, widths)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "AutoencoderKLConfig":
+        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        return read_config(cls, raw, only=_ONLY, inert=_INERT)
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """All stacks of layers, those that hold others first."""
+        blocks, key = len(self.block_out_channels), "layers_per_block"
+        stacks = [
+            Stack("block_out_channels", name, blocks)
+            for name in ("encoder.down_blocks", "decoder.up_blocks")
+        ]
+        for block in range(blocks):
+            down, up = f"encoder.down_blocks.{block}", f"decoder.up_blocks.{block}"
+            stacks.append(Stack(key, f"{down}.resnets", self.layers_per_block))
+            stacks.append(Stack(key, f"{up}.resnets", self.layers_per_block + 1))
+        return stacks
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of the picture per pixel of the latents, in each direction."""
+        return int(2 ** (len(self.block_out_channels) - 1))
