@@ -1,11 +1,25 @@
 """Multi-head attention, feed-forward and the transformer that the UNet runs over its pixels."""
 
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from fastdeploy_diffusion.models.sizes import read_sizes
+
+
+class Stream(NamedTuple):
+    """Tokens that an attention projects to queries, keys and values.
+
+    Args:
+        names: Of the three linear layers.
+        method: Of the attention, that calls them.
+        merged: Name of the one linear layer that may take their place.
+    """
+
+    names: tuple[str, str, str]
+    method: str = "project"
+    merged: str = "merged"
 
 
 class Attention(nn.Layer):
@@ -17,6 +31,8 @@ class Attention(nn.Layer):
         context_dim: Width of the tokens attended to; ``None`` for self-attention.
         qkv_bias: Whether the query, key and value projections have a bias.
     """
+
+    streams: ClassVar[tuple[Stream, ...]] = (Stream(("to_q", "to_k", "to_v")),)
 
     def __init__(
         self, dim: int, heads: int, context_dim: int | None = None, qkv_bias: bool = False

@@ -1,13 +1,13 @@
 """CLIP's text transformer (Radford et al., 2021), with and without its projection."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
-from fastdeploy_diffusion.models.attention import split_heads
+from fastdeploy_diffusion.models.attention import Stream, split_heads
 from fastdeploy_diffusion.models.sizes import read_sizes
 
 
@@ -107,6 +107,8 @@ class CLIPEncoderLayer(nn.Layer):
 
 class CLIPAttention(nn.Layer):
     """Multi-head self-attention in which a token sees itself and those before it."""
+
+    streams: ClassVar[tuple[Stream, ...]] = (Stream(("q_proj", "k_proj", "v_proj")),)
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

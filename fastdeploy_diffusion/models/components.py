@@ -17,7 +17,7 @@ class TextConditioner(nn.Layer):
 
     def __init__(self, encoder: CLIPTextModel, normalize: bool) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.census = encoder, encoder.config.census()
         self.normalize = normalize
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ class PooledTextConditioner(nn.Layer):
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.census = encoder, encoder.config.census()
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map (B, T) int64 to (B, P)."""
@@ -46,7 +46,7 @@ class LatentDecoder(nn.Layer):
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
-        self.config = vae.config
+        self.config, self.census = vae.config, vae.config.census()
         self.post_quant_conv = vae.post_quant_conv
         self.decoder = vae.decoder
 

@@ -27,7 +27,7 @@ class FluxTransformer2DModel(nn.Layer):
 
     def __init__(self, config: FluxTransformer2DConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.census = config, config.census()
         dim, heads = config.inner_dim, config.num_attention_heads
         self.pos_embed = RotaryEmbedding(config.axes_dims_rope)
         self.time_text_embed = FluxConditioner(config)

@@ -1,12 +1,13 @@
 """Flux's transformer blocks: two streams side by side, then one."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from fastdeploy_diffusion.models.attention import split_heads
+from fastdeploy_diffusion.models.attention import Stream, split_heads
 from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.rotary import Rotation, rotate
@@ -52,11 +53,18 @@ class FluxAttention(nn.Layer):
 
     def __init__(self, dim: int, heads: int, joint: bool) -> None:
         super().__init__()
-        self.heads, self.is_joint = heads, joint
+        self.heads = heads
+        self.streams: tuple[Stream, ...] = ()
         head_dim = dim // heads
         self.norm_q, self.norm_k = RMSNorm(head_dim), RMSNorm(head_dim)
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         if joint:
+            self.streams = (
+                Stream(("to_q", "to_k", "to_v")),
+                Stream(
+                    ("add_q_proj", "add_k_proj", "add_v_proj"), "project_context", "merged_context"
+                ),
+            )
             self.to_out = nn.LayerList([nn.Linear(dim, dim)])
             self.norm_added_q, self.norm_added_k = RMSNorm(head_dim), RMSNorm(head_dim)
             self.add_q_proj, self.add_k_proj, self.add_v_proj = (
@@ -176,6 +184,9 @@ class FluxTransformerBlock(nn.Layer):
 
 class FluxSingleTransformerBlock(nn.Layer):
     """Text and picture as one stream: attention and feed-forward side by side."""
+
+    # What reads the same tokens.
+    projections: ClassVar[tuple[str, ...]] = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

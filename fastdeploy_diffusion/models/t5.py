@@ -1,11 +1,13 @@
 """T5's encoder, version 1.1 (Raffel et al., 2020; Shazeer, 2020)."""
 
+from typing import ClassVar
+
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.t5 import T5Config
-from fastdeploy_diffusion.models.attention import split_heads
+from fastdeploy_diffusion.models.attention import Stream, split_heads
 from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.sizes import read_sizes
@@ -17,7 +19,7 @@ class T5EncoderModel(nn.Layer):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.census = config, config.census()
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = T5Stack(config)
 
@@ -73,6 +75,8 @@ class T5LayerSelfAttention(nn.Layer):
 
 class T5Attention(nn.Layer):
     """Attention whose scores are not scaled, and have a bias by distance added."""
+
+    streams: ClassVar[tuple[Stream, ...]] = (Stream(("q", "k", "v")),)
 
     def __init__(self, config: T5Config, has_bias: bool) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ class UNet2DConditionModel(nn.Layer):
 
     def __init__(self, config: UNet2DConditionConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.census = config, config.census()
         channels = config.block_out_channels
         time_dim = 4 * channels[0]
         self.conv_in = nn.Conv2D(config.in_channels, channels[0], 3, padding=1)

@@ -1,4 +1,7 @@
-"""Rewrites of a network, each with an expected number of matches and a numeric proof."""
+"""Rewrites of a network, each with an expected number of matches and a numeric proof.
+
+What a pass of another distribution needs is imported from here.
+"""
 
 if __name__ != "fastdeploy_diffusion.passes":
     raise ImportError(
@@ -8,3 +11,8 @@ if __name__ != "fastdeploy_diffusion.passes":
 
 # Before any module of this room imports Paddle, so that the import is quiet.
 import fastdeploy_diffusion.paddle_runtime  # noqa: F401
+from fastdeploy_diffusion.families.networks.census import Convolution, Site
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
+
+__all__ = ["Convolution", "Derivation", "GraphPass", "GraphRule", "LayerPass", "Site"]

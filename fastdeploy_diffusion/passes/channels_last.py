@@ -24,6 +24,7 @@ class ChannelsLast(LayerPass):
     """Blocks all of whose 3×3 convolutions are Winograd's; another pass makes them so, before."""
 
     name: ClassVar[str] = "channels-last"
+    sites = None  # it depends on the passes before
     needs_known_sizes: ClassVar[bool] = True
     pays_from: ClassVar[int] = SMALLEST_LATENTS
 
@@ -47,10 +48,6 @@ class ChannelsLast(LayerPass):
         is_block = isinstance(layer, ResnetBlock2D)
         layer.forward = MethodType(_run_block if is_block else _upsample, layer)
         return {}
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Nothing is promised: it depends on the passes before."""
-        return None
 
 
 def _list_convolutions(layer: Any) -> list[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 
 if TYPE_CHECKING:
     import paddle
@@ -57,6 +58,8 @@ class Pass(ABC):
     """
 
     name: ClassVar[str]
+    # The kinds of places that it rewrites; ``None`` where nothing is promised.
+    sites: ClassVar[tuple[Site, ...] | None]
     # Whether it can do nothing where heights and widths are left open.
     needs_known_sizes: ClassVar[bool] = False
     # Height times width of the latents below which it costs more than it saves: there, it is in no
@@ -77,9 +80,20 @@ class Pass(ABC):
         """
         return self.name if self.origin is None else {"name": self.name, **asdict(self.origin)}
 
-    @abstractmethod
+    def expects(self, site: Site | Convolution) -> bool:
+        """Tell whether it rewrites all places of a kind."""
+        return site in (self.sites or ())
+
     def expect(self, network: paddle.nn.Layer) -> int | None:
-        """Count from a network's config, not from its layers, what there is to rewrite."""
+        """Count from a network's config, not from its layers, what there is to rewrite.
+
+        Returns:
+            How many places; ``None`` where nothing is promised, or the network has no census.
+        """
+        census: Census | None = getattr(network, "census", None)
+        if census is None or self.sites is None:
+            return None
+        return sum(count for site, count in census.items() if self.expects(site))
 
 
 def require_promise(each: Pass, result: PassResult, network: str) -> None:

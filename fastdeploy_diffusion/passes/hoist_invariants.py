@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 from paddle import LazyGuard, Tensor, nn
 
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_split import MOVED, UNetPrologue
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_invariants
 from fastdeploy_diffusion.passes.hoist_flux import find_norms, hoist_flux
 from fastdeploy_diffusion.passes.stack_linears import stack_rows
 
@@ -28,6 +28,7 @@ class HoistInvariants(LayerPass):
     """Time projections, and keys and values of cross-attentions, of a UNet; modulations of Flux."""
 
     name: ClassVar[str] = "hoist-invariants"
+    sites = (Site.INVARIANT,)
 
     def match(self, layer: nn.Layer) -> bool:
         """A UNet, or Flux's transformer, without a prologue."""
@@ -79,15 +80,14 @@ class HoistInvariants(LayerPass):
             delattr(layer, name)
         layer.prologue = prologue
         layer.forward = MethodType(_forward, layer)
+        # One for all residual blocks.
+        silus = layer.census[Site.SILU] - len(resnets) + 1
+        layer.census = {**layer.census, Site.SILU: silus}
         return {
             **{f"prologue.{name}": each for name, each in moved.items()},
             **_merge("prologue.time_projections", time_sources, ("weight", "bias")),
             **_merge("prologue.context_projections", context_sources, ("weight",)),
         }
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every residual block and cross-attention of the config; every adaptive norm of Flux."""
-        return count_invariants(network)
 
 
 def _find(layer: nn.Layer, kind: type) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""All that a single-stream block of Flux projects its tokens to, as one.
+"""All that a single-stream block projects its tokens to, as one.
 
 Queries, keys, values and the feed-forward's hidden layer read the same tokens: one matrix product
 of seven times the width instead of four, as the original checkpoints have it (``linear1``).
@@ -12,39 +12,33 @@ from typing import Any, ClassVar
 
 from paddle import Tensor, nn
 
-from fastdeploy_diffusion.models.flux_blocks import FluxSingleTransformerBlock
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_single_blocks
 from fastdeploy_diffusion.passes.stack_linears import check_biases, stack_linears
-
-_PROJECTIONS = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
 
 class MergeQKVMLP(LayerPass):
     """Queries, keys, values and hidden layer of single-stream blocks."""
 
     name: ClassVar[str] = "merge-qkv-mlp"
+    sites = (Site.QKV_MLP,)
 
     def match(self, layer: nn.Layer) -> bool:
         """A single-stream block that is not merged yet."""
-        return isinstance(layer, FluxSingleTransformerBlock) and not hasattr(layer, "merged")
+        return hasattr(layer, "projections") and not hasattr(layer, "merged")
 
     def check(self, layer: nn.Layer) -> str:
         """All must have a bias, or none."""
-        return check_biases(layer, _PROJECTIONS)
+        return check_biases(layer, layer.projections)
 
     def rewrite(self, layer: Any) -> Mapping[str, Derivation]:
         """Put one linear layer in the place of four."""
-        widths = [attrgetter(name)(layer).weight.shape[1] for name in _PROJECTIONS]
+        widths = [attrgetter(name)(layer).weight.shape[1] for name in layer.projections]
         stops = list(accumulate(widths))
         layer.shares = list(map(slice, [0, *stops], stops))
-        derivations = stack_linears(layer, _PROJECTIONS, "merged")
+        derivations = stack_linears(layer, layer.projections, "merged")
         layer.project = MethodType(_project, layer)
         return derivations
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every single-stream block of the config."""
-        return count_single_blocks(network)
 
 
 def _project(self: Any, tokens: Tensor) -> list[Tensor]:

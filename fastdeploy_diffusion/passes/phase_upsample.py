@@ -14,16 +14,17 @@ import numpy as np
 import paddle
 from paddle import LazyGuard, Tensor, nn
 
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.resnet import Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_upsamplers
 
 
 class PhaseUpsample(LayerPass):
     """`Upsample2D`, where it doubles exactly; an odd size keeps the plain way."""
 
     name: ClassVar[str] = "phase-upsample"
+    sites = (Site.UPSAMPLER,)
 
     def match(self, layer: nn.Layer) -> bool:
         """An upsampler that is not rewritten yet."""
@@ -45,10 +46,6 @@ class PhaseUpsample(LayerPass):
             "phases.weight": Derivation(("conv.weight",), split_into_phases),
             "phases.bias": Derivation(("conv.bias",), _repeat),
         }
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every doubling of the config."""
-        return count_upsamplers(network)
 
 
 def split_into_phases(kernel: FloatArray) -> FloatArray:

@@ -12,27 +12,24 @@ from typing import Any, ClassVar
 
 from paddle import nn
 
-from fastdeploy_diffusion.models.flux_blocks import FluxAttention
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.rotary import rotate_halves
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.expectations import count_rotations
 
 _PROJECTIONS = ("to_q", "to_k", "add_q_proj", "add_k_proj")
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
 
 
 class RotateHalves(LayerPass):
-    """Queries and keys of Flux's attentions."""
+    """Queries and keys of attention with rotary embedding."""
 
     name: ClassVar[str] = "rotate-halves"
+    sites = (Site.ROTARY_ATTENTION,)
 
     def match(self, layer: nn.Layer) -> bool:
         """Attention that rotates neighbours; its projections are still its own."""
-        return (
-            isinstance(layer, FluxAttention)
-            and layer.rotate is not rotate_halves
-            and hasattr(layer, "to_q")
-        )
+        turns_neighbours = getattr(layer, "rotate", rotate_halves) is not rotate_halves
+        return turns_neighbours and hasattr(layer, "to_q")
 
     def check(self, layer: nn.Layer) -> str:
         """All of them."""
@@ -48,10 +45,6 @@ class RotateHalves(LayerPass):
             if hasattr(layer, name)
             for kind, _ in getattr(layer, name).named_parameters()
         }
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every attention of the config whose queries and keys are rotated."""
-        return count_rotations(network)
 
 
 def _part_pairs(weight: FloatArray, heads: int) -> FloatArray:

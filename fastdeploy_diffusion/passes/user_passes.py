@@ -90,14 +90,20 @@ def _make(entry_point: EntryPoint) -> Pass:
     fix = "correct the distribution's entry point, or the class"
     if not (inspect.isclass(loaded) and issubclass(loaded, LayerPass | GraphPass)):
         allowed = (
-            "a class derived from fastdeploy_diffusion.passes.base.LayerPass or from "
-            "fastdeploy_diffusion.passes.graph_pass.GraphPass"
+            "a class derived from fastdeploy_diffusion.passes.LayerPass or from "
+            "fastdeploy_diffusion.passes.GraphPass"
         )
         raise PassError(f"is {entry_point.value}, which is no pass", allowed=allowed, fix=fix)
     name = getattr(loaded, "name", None)
     if name != entry_point.name:
         # Reports and keys go by the class's name, and choices by the registered one.
         raise PassError(f"calls itself {name!r}", allowed=f"name = {entry_point.name!r}", fix=fix)
+    if not hasattr(loaded, "sites") and loaded.expect is Pass.expect:
+        raise PassError(
+            "says nothing of how often it fires",
+            allowed="sites, a tuple of kinds of places (fastdeploy_diffusion.passes.Site) or None",
+            fix=fix,
+        )
     made: Pass = loaded()
     distribution = entry_point.dist
     made.origin = PassOrigin(

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 from paddle import LazyGuard, Tensor, nn
 
+from fastdeploy_diffusion.families.networks.census import Convolution, Site
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
-from fastdeploy_diffusion.passes.convolution_counts import count_convolutions
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 from fastdeploy_diffusion.passes.winograd_matrices import TRANSFORMS
 
@@ -36,6 +36,7 @@ class _Winograd(LayerPass):
 
     needs_known_sizes: ClassVar[bool] = True
     pays_from: ClassVar[int] = SMALLEST_LATENTS
+    sites = ()  # but convolutions
     tile: ClassVar[int]
     widths: ClassVar[range]
 
@@ -67,9 +68,9 @@ class _Winograd(LayerPass):
         combine = partial(transform_weights, tile=self.tile)
         return {"transformed": Derivation(("weight",), combine)}
 
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every convolution of such a width of the config."""
-        return count_convolutions(network, self.fits)
+    def expects(self, site: Site | Convolution) -> bool:
+        """Convolutions of such a width."""
+        return isinstance(site, Convolution) and self.fits(*site)
 
     def fits(self, inputs: int, outputs: int) -> bool:
         """Tell whether a convolution has the width for these tiles."""

@@ -98,7 +98,12 @@ BROKEN = {
     "not a class": ("FoldNorm = 3", FOLD_NORM, "is acme_passes:FoldNorm, which is no pass"),
     "another class": ("class FoldNorm: pass", FOLD_NORM, "which is no pass"),
     "another name": (GOOD, {"norm-fold": "FoldNorm"}, "calls itself 'fold-norm'"),
-    "unfinished": (GOOD.replace("def expect", "def expects"), FOLD_NORM, "TypeError: .*abstract"),
+    "unfinished": (GOOD.replace("def check", "def checks"), FOLD_NORM, "TypeError: .*abstract"),
+    "promises nothing": (
+        GOOD.replace("def expect", "def counts"),
+        FOLD_NORM,
+        "says nothing of how often it fires",
+    ),
     "wants arguments": (
         GOOD.replace("    def check", "    def __init__(self, level): pass\n\n    def check"),
         FOLD_NORM,

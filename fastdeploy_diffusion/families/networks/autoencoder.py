@@ -1,12 +1,14 @@
 """What an autoencoder's ``config.json`` may say."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Factor,
     LayerCount,
@@ -90,3 +92,25 @@ class AutoencoderKLConfig:
     def downscale(self) -> int:
         """Pixels of the picture per pixel of the latents, in each direction."""
         return int(2 ** (len(self.block_out_channels) - 1))
+
+    def census(self) -> Census:
+        """Count what passes rewrite in the decoder, which alone engines run."""
+        blocks, attentions = len(self.block_out_channels), int(self.mid_block_add_attention)
+        resnets = 2 + blocks * (self.layers_per_block + 1)
+        return {
+            **dict.fromkeys((Site.SELF_ATTENTION, Site.QKV, Site.GROUP_NORM), attentions),
+            Site.GROUP_NORM_SILU: 2 * resnets + 1,
+            Site.UPSAMPLER: blocks - 1,
+            **Counter(self._list_convolutions()),
+        }
+
+    def _list_convolutions(self) -> Iterator[Convolution]:
+        width = self.block_out_channels[-1]
+        yield from [Convolution(width, width)] * 4
+        for level in reversed(range(len(self.block_out_channels))):
+            outputs = self.block_out_channels[level]
+            for _ in range(self.layers_per_block + 1):
+                yield from (Convolution(width, outputs), Convolution(outputs, outputs))
+                width = outputs
+            if level:
+                yield Convolution(width, width)

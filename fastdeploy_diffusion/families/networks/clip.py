@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
@@ -20,7 +21,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
 from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 from fastdeploy_diffusion.show_value import show_value
 
-_ACTIVATIONS = ("quick_gelu", "gelu")
+_ACTIVATIONS = {"quick_gelu": Site.QUICK_GELU, "gelu": Site.GELU}
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("clip_text_model",),
     "is_decoder": (False,),
@@ -62,3 +63,8 @@ class CLIPTextConfig:
     def stacks(self) -> list[Stack]:
         """All stacks of layers."""
         return [Stack("num_hidden_layers", "encoder.layers", self.num_hidden_layers)]
+
+    def census(self) -> Census:
+        """Count what passes rewrite: an attention and a feed-forward in each layer."""
+        sites = (Site.SELF_ATTENTION, Site.QKV, _ACTIVATIONS[self.hidden_act])
+        return dict.fromkeys(sites, self.num_hidden_layers)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     BlockCount,
     HeadCount,
@@ -69,3 +70,22 @@ class FluxTransformer2DConfig:
     def outputs(self) -> int:
         """Channels of the prediction."""
         return self.in_channels if self.out_channels is None else self.out_channels
+
+    def census(self) -> Census:
+        """Count what passes rewrite; double blocks have two streams of tokens."""
+        double, single = self.num_layers, self.num_single_layers
+        return {
+            Site.SELF_ATTENTION: double + single,
+            Site.ROTARY_ATTENTION: double + single,
+            Site.ROTATION: 2 * (double + single),
+            Site.QKV: 2 * double,
+            Site.QKV_MLP: single,
+            Site.TANH_GELU: 2 * double + single,
+            Site.RMS_NORM: 4 * double + 2 * single,  # of queries and keys
+            # Two for each stream of a double block, and the one before the output.
+            Site.ADAPTIVE_NORM: 4 * double + single + 1,
+            # The vectors of the blocks' norms and of the last one, and the prompt.
+            Site.INVARIANT: 2 * double + single + 2,
+            # Of timestep, pooled text and guidance; and once for all modulations.
+            Site.SILU: 3 + int(self.guidance_embeds),
+        }

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
@@ -75,3 +76,11 @@ class T5Config:
     def stacks(self) -> list[Stack]:
         """All stacks of layers."""
         return [Stack("num_layers", "encoder.block", self.num_layers)]
+
+    def census(self) -> Census:
+        """Count what passes rewrite: an attention, a feed-forward and two norms in each block."""
+        sites = (Site.SELF_ATTENTION, Site.QKV, Site.TANH_GELU)
+        return {
+            **dict.fromkeys(sites, self.num_layers),
+            Site.RMS_NORM: 2 * self.num_layers + 1,  # and the last
+        }

@@ -1,12 +1,14 @@
 """What a UNet's ``config.json`` may say."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
@@ -202,3 +204,56 @@ class UNet2DConditionConfig:
     def context_dims(self) -> tuple[int, ...]:
         """Width of the text conditioning at each resolution."""
         return per_block("cross_attention_dim", self.cross_attention_dim, self.blocks)
+
+    def census(self) -> Census:
+        """Count what passes rewrite; a timestep that is embedded alone is an invariant."""
+        # The middle has two; the way up has one more a level than the way down.
+        resnets = 2 + sum(2 * layers + 1 for layers in self.layers)
+        blocks = self._count_by_level(self.depths)
+        is_alone = self.addition_embed_type is None
+        attention = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION, Site.QKV)
+        return {
+            **dict.fromkeys((*attention, Site.GEGLU), blocks),
+            Site.INVARIANT: resnets + blocks if is_alone else 0,
+            Site.SILU: resnets + (1 if is_alone else 2),  # of the embedded timestep, and in it
+            Site.GROUP_NORM_SILU: 2 * resnets + 1,
+            Site.GROUP_NORM: self._count_by_level([1] * self.blocks),
+            Site.UPSAMPLER: self.blocks - 1,
+            **Counter(self._list_convolutions()),
+        }
+
+    def _count_by_level(self, each: Sequence[int]) -> int:
+        """Count what each transformer of a level has so many of."""
+        down = sum(
+            self.layers[level] * each[level]
+            for level, kind in enumerate(self.down_block_types)
+            if kind.startswith("CrossAttn")
+        )
+        levels = range(self.blocks - 1, -1, -1)
+        up = sum(
+            (self.layers[level] + 1) * each[level]
+            for level, kind in zip(levels, self.up_block_types, strict=True)
+            if kind.startswith("CrossAttn")
+        )
+        return down + each[-1] + up
+
+    def _list_convolutions(self) -> Iterator[Convolution]:
+        """Two of each residual block, and one after each doubling."""
+        width = self.block_out_channels[0]
+        skips = [width]
+        for level, outputs in enumerate(self.block_out_channels):
+            for _ in range(self.layers[level]):
+                yield from (Convolution(width, outputs), Convolution(outputs, outputs))
+                width = outputs
+                skips.append(width)
+            if level < self.blocks - 1:
+                skips.append(width)
+        yield from [Convolution(width, width)] * 4
+        for level in reversed(range(self.blocks)):
+            outputs = self.block_out_channels[level]
+            for _ in range(self.layers[level] + 1):
+                inputs = width + skips.pop()
+                yield from (Convolution(inputs, outputs), Convolution(outputs, outputs))
+                width = outputs
+            if level:
+                yield Convolution(width, width)

@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_adaptive_norms
 from fastdeploy_diffusion.passes.graph.constants import read_list, read_size
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -14,6 +12,7 @@ class FuseAdaptiveNorm(GraphPass):
     """``LayerNormalization``, whose gain and shift ONNX Runtime lets differ from row to row."""
 
     name: ClassVar[str] = "fuse-adaptive-norm"
+    sites = (Site.ADAPTIVE_NORM,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """One form, as Paddle2ONNX writes it."""
@@ -24,10 +23,6 @@ class FuseAdaptiveNorm(GraphPass):
         if dialect is Dialect.STANDARD:
             return "OpenVINO takes no LayerNormalization with a gain for each row"
         return ""
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every norm of Flux's config that is modulated."""
-        return count_adaptive_norms(network)
 
 
 class _AdaptiveNorm(GraphRule):

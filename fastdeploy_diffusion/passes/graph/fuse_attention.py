@@ -6,10 +6,8 @@ diagonal: the operators' own mask gives the same numbers.
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_attentions
 from fastdeploy_diffusion.passes.graph.constants import read_list, read_scalar, read_size
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -24,6 +22,7 @@ class FuseAttention(GraphPass):
     """
 
     name: ClassVar[str] = "fuse-attention"
+    sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """With and without a causal mask; and T5's, with a bias in place of a scale."""
@@ -34,11 +33,6 @@ class FuseAttention(GraphPass):
             _MultiHeadAttention(is_causal=True),
             _BiasedMultiHeadAttention(),
         )
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every attention of the config."""
-        counts = count_attentions(network)
-        return None if counts is None else counts.self_attentions + counts.cross_attentions
 
 
 class _Attention(GraphRule):

@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_feed_forwards
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
 
@@ -13,15 +11,11 @@ class FuseGELU(GraphPass):
     """``Gelu`` of opset 20; in ONNX Runtime its own, which is older. Never the one with tanh."""
 
     name: ClassVar[str] = "fuse-gelu"
+    sites = (Site.GEGLU, Site.GELU)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """One form, as Paddle2ONNX writes it."""
         return (_ErfGELU() if dialect is Dialect.STANDARD else _MicrosoftGELU(),)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """In every GEGLU of the config, and in every perceptron with this activation."""
-        counts = count_feed_forwards(network)
-        return None if counts is None else counts.geglu + counts.gelu
 
 
 class _ErfGELU(GraphRule):

@@ -3,10 +3,8 @@
 import math
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_feed_forwards
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
 
@@ -14,15 +12,11 @@ class FuseTanhGELU(GraphPass):
     """``Gelu`` of opset 20 with tanh; in ONNX Runtime ``FastGelu``. Never the exact one."""
 
     name: ClassVar[str] = "fuse-gelu-tanh"
+    sites = (Site.TANH_GELU,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """One form, as Paddle2ONNX writes it."""
         return (_TanhGELU() if dialect is Dialect.STANDARD else _FastGELU(),)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """In every feed-forward of the config with this activation."""
-        counts = count_feed_forwards(network)
-        return None if counts is None else counts.gelu_tanh
 
 
 class _TanhGELU(GraphRule):

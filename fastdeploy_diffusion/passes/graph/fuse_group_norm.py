@@ -6,10 +6,8 @@ given the first as one can see for itself that the second follows.
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_group_norms
 from fastdeploy_diffusion.passes.graph.constants import name_consumers, read_list
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -32,24 +30,16 @@ class FuseGroupNormSiLU(_FuseGroupNorms):
     """``GroupNormalization`` of opset 21, before SiLU."""
 
     name: ClassVar[str] = "fuse-group-norm-silu"
+    sites = (Site.GROUP_NORM_SILU,)
     before_silu = True
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Two in every residual block of the config, and the one before the last convolution."""
-        counts = count_group_norms(network)
-        return None if counts is None else counts.before_silu
 
 
 class FuseGroupNorm(_FuseGroupNorms):
     """``GroupNormalization`` of opset 21, before attention."""
 
     name: ClassVar[str] = "fuse-group-norm"
+    sites = (Site.GROUP_NORM,)
     before_silu = False
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """One before every transformer of the config, or before the autoencoder's attention."""
-        counts = count_group_norms(network)
-        return None if counts is None else counts.before_attention
 
 
 class _GroupNorm(GraphRule):

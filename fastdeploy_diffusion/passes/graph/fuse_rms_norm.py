@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_rms_norms
 from fastdeploy_diffusion.passes.graph.constants import read_scalar, read_size
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -14,14 +12,11 @@ class FuseRMSNorm(GraphPass):
     """``RMSNormalization`` of opset 23; in ONNX Runtime its own, which is older."""
 
     name: ClassVar[str] = "fuse-rms-norm"
+    sites = (Site.RMS_NORM,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """One form, as Paddle2ONNX writes it."""
         return (_RMSNorm() if dialect is Dialect.STANDARD else _SimplifiedLayerNorm(),)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Those of queries and keys of Flux's config, and all of T5's."""
-        return count_rms_norms(network)
 
 
 class _RMSNorm(GraphRule):

@@ -5,10 +5,8 @@ Cosines and sines come in as they are: nothing is computed for them here.
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_rotations
 from fastdeploy_diffusion.passes.graph.constants import read_list, read_size
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -19,15 +17,11 @@ class FuseRotary(GraphPass):
     """``RotaryEmbedding`` of opset 23; in ONNX Runtime its own, which takes heads as they lie."""
 
     name: ClassVar[str] = "fuse-rotary"
+    sites = (Site.ROTATION,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """Of neighbours, and of halves."""
         return _Rotation(dialect, is_interleaved=True), _Rotation(dialect, is_interleaved=False)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Queries and keys of every attention of the config that rotates them."""
-        rotations = count_rotations(network)
-        return None if rotations is None else 2 * rotations
 
 
 class _Rotation(GraphRule):

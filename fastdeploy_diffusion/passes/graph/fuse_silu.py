@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_silus
 from fastdeploy_diffusion.passes.graph.constants import read_scalar
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -14,14 +12,11 @@ class FuseSiLU(GraphPass):
     """``Swish`` of opset 24; in ONNX Runtime ``QuickGelu``, which has the slope as well."""
 
     name: ClassVar[str] = "fuse-silu"
+    sites = (Site.GROUP_NORM_SILU, Site.SILU, Site.QUICK_GELU)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """With the slope 1, and with another."""
         return _SiLU(dialect), _QuickGELU(dialect)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Those of residual blocks and embeddings of the config, and every quick GELU."""
-        return count_silus(network)
 
 
 class _Swish(GraphRule):

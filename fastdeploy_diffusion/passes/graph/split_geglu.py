@@ -6,10 +6,8 @@ multiplications, without a pass over the widest tensor of the transformer.
 
 from typing import Any, ClassVar
 
-from paddle import nn
-
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.expectations import count_feed_forwards
 from fastdeploy_diffusion.passes.graph.constants import name_consumers, read_list, read_size
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
@@ -18,15 +16,11 @@ class SplitGEGLU(GraphPass):
     """Value and gate of every GEGLU, each with its half of the weight."""
 
     name: ClassVar[str] = "split-geglu"
+    sites = (Site.GEGLU,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """The same in every dialect."""
         return (_GEGLU(),)
-
-    def expect(self, network: nn.Layer) -> int | None:
-        """Every transformer block of the config."""
-        counts = count_feed_forwards(network)
-        return None if counts is None else counts.geglu
 
 
 class _GEGLU(GraphRule):
