@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource, build_skeleton, list_shapes
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
+from fastdeploy_diffusion.families.flux import FLUX
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.predictors.packing import list_positions
 
@@ -36,7 +37,7 @@ class RandomTransformer(Checkpoint):
     """As much of a checkpoint as a denoiser reads."""
 
     def __init__(self, folder: Path, depth: tuple[int, int]) -> None:
-        self.path, self.family, self.components = folder, "flux", ("transformer",)
+        self.path, self.family, self.components = folder, FLUX, ("transformer",)
         self.pipeline_options = {}
         double, single = depth
         options = {**FLUX_DEV["transformer"], "num_layers": double, "num_single_layers": single}

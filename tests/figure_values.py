@@ -8,8 +8,8 @@ from fastdeploy_diffusion.benchmark.architectures import ARCHITECTURES
 from fastdeploy_diffusion.benchmark.report.page import read_published
 from fastdeploy_diffusion.benchmark.summary import summarise
 from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.registry import choose_passes, name_default_passes

@@ -8,9 +8,10 @@ from tiny_flux import shrink
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV
 from fastdeploy_diffusion.config import layers
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV
+from fastdeploy_diffusion.families.published.sd import SD_1_5
+from fastdeploy_diffusion.families.sd import SD1
 
 # Latents are an eighth as wide as a picture, as those of the models in the box.
 _VAE: dict[str, Any] = {
@@ -49,7 +50,7 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of presets with small models: ``shapes.yaml``, ``shapes``, …"""
     folder = tmp_path_factory.mktemp("presets")
     configs = {name: {**SD_1_5[name], **small} for name, small in _SD1.items()}
-    write_random_checkpoint(folder / "shapes", Architecture("sd1", configs, "F16"))
+    write_random_checkpoint(folder / "shapes", Architecture(SD1, configs, "F16"))
     write_random_checkpoint(folder / "flux-shapes", shrink(FLUX_DEV, vae=_VAE))
     for name, file in layers._find_presets().items():
         (folder / f"{name}.yaml").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")

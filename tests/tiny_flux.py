@@ -7,7 +7,8 @@ import pytest
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
+from fastdeploy_diffusion.families.flux import FLUX
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
 
 _SMALL: dict[str, dict[str, Any]] = {
     "text_encoder": {
@@ -56,7 +57,7 @@ def shrink(published: Any, **more: dict[str, Any]) -> Architecture:
     configs = {
         name: {**published[name], **small, **more.get(name, {})} for name, small in _SMALL.items()
     }
-    return Architecture("flux", configs, "BF16")
+    return Architecture(FLUX, configs, "BF16")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import pytest
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_configs import SDXL_BASE
+from fastdeploy_diffusion.families.published.sd import SDXL_BASE
+from fastdeploy_diffusion.families.sdxl import SDXL
 
 _TEXT: dict[str, Any] = {
     "vocab_size": 657,  # of the tokenizer in the box
@@ -46,7 +47,7 @@ def shrink_sdxl(**more: dict[str, Any]) -> Architecture:
     configs = {
         name: {**SDXL_BASE[name], **small, **more.get(name, {})} for name, small in _SMALL.items()
     }
-    return Architecture("sdxl", configs, "F16")
+    return Architecture(SDXL, configs, "F16")
 
 
 @pytest.fixture(scope="session")

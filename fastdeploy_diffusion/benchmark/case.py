@@ -4,8 +4,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from fastdeploy_diffusion.checkpoints.checkpoint import Family
-
 OWN = "fastdeploy-diffusion"
 
 
@@ -116,7 +114,7 @@ class Task(Frozen):
 
     config: dict[str, Any]
     model_path: str
-    family: Family
+    family: str
     scheduler: str | None
     precision: str
     device: str

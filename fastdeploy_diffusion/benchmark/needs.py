@@ -5,7 +5,6 @@ from math import prod
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.machine import describe_machine
@@ -21,7 +20,7 @@ def check_model(config: DiffusionConfig) -> None:
         ResourceError: There is too little memory.
     """
     checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    networks = map(checkpoint.tensors, WEIGHT_COMPONENTS[checkpoint.family])
+    networks = map(checkpoint.tensors, checkpoint.family.networks)
     parameters = sum(prod(each.shape(name)) for each in networks for name in each)
     check_memory(str(checkpoint.path), parameters, "measure where there is as much, or another")
 

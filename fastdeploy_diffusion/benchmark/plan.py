@@ -8,7 +8,6 @@ from fastdeploy_diffusion.benchmark.case import OWN, Case, Model, Work
 from fastdeploy_diffusion.benchmark.peers import Peer
 from fastdeploy_diffusion.benchmark.result import Missing
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.checkpoint import Family
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.layers import preset_layer
@@ -55,7 +54,7 @@ class BenchmarkPlan:
 
     config: DiffusionConfig
     model: Model
-    family: Family
+    family: str
     cases: tuple[Case, ...]
     missing: tuple[Missing, ...]
     peers: tuple[Peer, ...]

@@ -77,11 +77,12 @@ def write_random_checkpoint(folder: Path, architecture: Architecture) -> None:
     presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
     length = architecture.configs["text_encoder"]["max_position_embeddings"]
     copy = partial(copy_clip_tokenizer, presets / "shapes/tokenizer", length=length)
-    tokenizers: dict[str, Callable[[Path], None]] = {"tokenizer": copy}
-    if architecture.family == "flux":
-        tokenizers["tokenizer_2"] = write_character_tokenizer
-    elif architecture.family == "sdxl":
-        tokenizers["tokenizer_2"] = partial(copy, pad_token="!")
+    tokenizers: dict[str, Callable[[Path], None]] = {
+        name: write_character_tokenizer
+        if each.name.startswith("T5")
+        else partial(copy, pad_token=each.pad_token)
+        for name, each in architecture.family.tokenizers.items()
+    }
     write_diffusers_folder(
         folder,
         architecture.family,

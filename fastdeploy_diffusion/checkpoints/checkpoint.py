@@ -5,10 +5,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError
+from fastdeploy_diffusion.families.family import Family
 
 
 class NetworkConfig(Protocol):
@@ -25,15 +26,6 @@ class NetworkConfig(Protocol):
 
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=NetworkConfig)
-Family = Literal["sd1", "sd2", "sdxl", "flux"]
-
-# The components that have weights, by family.
-WEIGHT_COMPONENTS: Mapping[Family, tuple[str, ...]] = {
-    "sd1": ("text_encoder", "unet", "vae"),
-    "sd2": ("text_encoder", "unet", "vae"),
-    "sdxl": ("text_encoder", "text_encoder_2", "unet", "vae"),
-    "flux": ("text_encoder", "text_encoder_2", "transformer", "vae"),
-}
 
 
 class Checkpoint(ABC):
@@ -41,7 +33,7 @@ class Checkpoint(ABC):
 
     Attributes:
         path: The folder or file.
-        family: ``sd1`` (1.x), ``sd2`` (2.x), ``sdxl`` or ``flux``.
+        family: Its record.
         components: Names that ``config``, ``tensors`` or ``folder`` know.
         pipeline_options: Behaviour of the whole pipeline, such as ``force_zeros_for_empty_prompt``.
     """
@@ -133,7 +125,7 @@ class Checkpoint(ABC):
             CheckpointError: A file changed after the checkpoint was opened.
         """
         total = hashlib.sha256()
-        for component in WEIGHT_COMPONENTS[self.family]:
+        for component in self.family.networks:
             total.update(f"{component} {self._sources[component].digest()}\n".encode())
         return total.hexdigest()
 

@@ -7,32 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastdeploy_diffusion.checkpoints.checkpoint import Family
-from fastdeploy_diffusion.checkpoints.diffusers_folder import CLASSES, STEMS
 from fastdeploy_diffusion.checkpoints.safetensors_writer import FloatArray, write_safetensors
-
-_PIPELINES: Mapping[Family, str] = {
-    "sd1": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "flux": "FluxPipeline",
-}
-_TOKENIZERS: Mapping[Family, Mapping[str, str]] = {
-    "sd1": {"tokenizer": "CLIPTokenizer"},
-    "sd2": {"tokenizer": "CLIPTokenizer"},
-    "sdxl": {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"},
-    "flux": {"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5TokenizerFast"},
-}
-# Optional components that such a checkpoint does without.
-_ABSENT: Mapping[str, tuple[str, ...]] = {
-    "StableDiffusionPipeline": ("feature_extractor", "safety_checker"),
-    "StableDiffusionXLPipeline": ("feature_extractor", "image_encoder"),
-    "FluxPipeline": ("feature_extractor", "image_encoder"),
-}
-# Behaviour of the whole pipeline, as the published ones have it.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "StableDiffusionXLPipeline": {"force_zeros_for_empty_prompt": True}
-}
+from fastdeploy_diffusion.families.family import Family
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 
 
 class ComponentWeights(NamedTuple):
@@ -75,9 +52,10 @@ def write_diffusers_folder(
     index.unlink(missing_ok=True)
     for name, shapes, read in weights:
         _write_json(folder / name / "config.json", configs[name])
-        names = {_publish(each, CLASSES[family][name]): each for each in shapes}
+        kind = family.networks[name]
+        names = {_publish(each, kind): each for each in shapes}
         write_safetensors(
-            folder / name / f"{STEMS[name]}.safetensors",
+            folder / name / f"{kind.stem}.safetensors",
             {published: shapes[each] for published, each in names.items()},
             dtype,
             partial(_read, read, names),
@@ -85,16 +63,15 @@ def write_diffusers_folder(
     _write_json(folder / "scheduler" / "scheduler_config.json", configs["scheduler"])
     for name, write in tokenizers.items():
         write(folder / name)
-    pipeline = _PIPELINES[family]
     _write_json(
         index,
         {
-            "_class_name": pipeline,
-            **_OPTIONS.get(pipeline, {}),
-            **{name: [None, None] for name in _ABSENT[pipeline]},
+            "_class_name": family.index_class,
+            **family.options,
+            **{name: [None, None] for name in family.absent},
             "scheduler": ["diffusers", configs["scheduler"]["_class_name"]],
-            **{name: ["transformers", _TOKENIZERS[family][name]] for name in tokenizers},
-            **{name: [_find_library(each), each] for name, each in CLASSES[family].items()},
+            **{name: ["transformers", family.tokenizers[name].name] for name in tokenizers},
+            **{name: [kind.library, kind.name] for name, kind in family.networks.items()},
         },
     )
 
@@ -116,19 +93,13 @@ def copy_clip_tokenizer(
     _update_json(folder / "special_tokens_map.json", padding)
 
 
-def _publish(tensor: str, class_name: str) -> str:
+def _publish(tensor: str, kind: NetworkKind) -> str:
     """The name of a tensor in published checkpoints, which other programs ask for."""
-    is_tower = class_name.startswith("CLIPTextModel") and not tensor.startswith("text_projection.")
-    return f"text_model.{tensor}" if is_tower else tensor
+    return tensor if tensor.startswith("text_projection.") else f"{kind.tower}{tensor}"
 
 
 def _read(read: Callable[[str], FloatArray], names: Mapping[str, str], name: str) -> FloatArray:
     return read(names[name])
-
-
-def _find_library(class_name: str) -> str:
-    is_text = class_name.startswith(("CLIP", "T5"))
-    return "transformers" if is_text else "diffusers"
 
 
 def _update_json(path: Path, changes: Mapping[str, Any]) -> None:

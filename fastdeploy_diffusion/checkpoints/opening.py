@@ -23,7 +23,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.AS
 
 
 def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoint:
-    """Open a checkpoint of SD 1.x, SD 2.x, SDXL or Flux.
+    """Open a checkpoint of any family in `FAMILIES`.
 
     Headers and configs are read and checked; the weights stay on disk.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.families.registry import name_families
 
 _FOLDER_FIX = "give the folder with model_index.json that this file is part of"
 
@@ -26,7 +27,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
         "a ControlNet",
         "give a text-to-image checkpoint",
     ),
-    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", "give SD 1.x, SD 2.x, SDXL or Flux"),
+    (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", f"give {name_families()}"),
     (
         r"(^|\.)double_blocks\.\d|^(single_)?transformer_blocks\.\d",
         "the transformer of Flux, without text encoders and VAE",
@@ -52,7 +53,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
 
 def describe_unknown_file(file: SafetensorsFile) -> CheckpointError:
     """Make the error for a file that is none of the known single-file checkpoints."""
-    allowed = "one file with all components of SD 1.x, SD 2.x, SDXL or Flux"
+    allowed = f"one file with all components of {name_families()}"
     for pattern, description, fix in _LOOKS_LIKE:
         if any(re.search(pattern, name) for name in file.tensors):
             return CheckpointError(

@@ -84,7 +84,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     return BenchmarkPlan(
         config=config,
         model=describe_model(config, name and describe_weights(name)),
-        family=open_checkpoint(config.model_path, variant=config.variant).family,
+        family=open_checkpoint(config.model_path, variant=config.variant).family.name,
         cases=tuple(cases),
         missing=tuple(missing),
         peers=tuple(peers),

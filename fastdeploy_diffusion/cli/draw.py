@@ -79,7 +79,7 @@ def draw(
     checkpoint = open_checkpoint(config.model_path, variant=config.variant)
     whole = make_cli_request(checkpoint, prompt, {**settings, "seed": seed})
     check_early(whole, config.defaults, checkpoint)
-    pipeline = open_pipeline(config)
+    pipeline = open_pipeline(config, checkpoint)
     sizes = split_evenly(files.count, pipeline.choose_batch(whole))
     for size in dict.fromkeys(sizes):  # what is refused, is before the first picture
         pipeline.describe_request(replace(whole, num_images_per_prompt=size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 
 
-def open_pipeline(config: DiffusionConfig) -> CheckpointPredictor:
+def open_pipeline(
+    config: DiffusionConfig, checkpoint: Checkpoint | None = None
+) -> CheckpointPredictor:
     """Open the checkpoint that a configuration names with the pipeline of its family.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+        checkpoint: That checkpoint, if it is open already.
 
     Raises:
         EngineUnavailableError: Paddle, in which every network is defined, is not installed; or
@@ -23,11 +29,12 @@ def open_pipeline(config: DiffusionConfig) -> CheckpointPredictor:
         DiffusionError: As the pipeline.
     """
     # What is wrong with the checkpoint is said before Paddle is imported, which takes seconds.
-    open_checkpoint(config.model_path, variant=config.variant)
+    if checkpoint is None:
+        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
     require_paddle()
     from fastdeploy_diffusion.pipelines import opening
 
-    return opening.open_pipeline(config)
+    return opening.open_pipeline(config, checkpoint)
 
 
 def require_paddle() -> None:

@@ -14,10 +14,6 @@ from fastdeploy_diffusion.requests.request import (
     ModelLimits,
     plan_generation,
 )
-from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
-
-# The others have the settings that all have.
-_REQUESTS: Mapping[str, type[GenerationRequest]] = {"sdxl": SDXLRequest, "flux": FluxRequest}
 
 
 def make_cli_request(
@@ -34,18 +30,18 @@ def make_cli_request(
         RequestError: An option has no effect on this family.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    request_class = _REQUESTS.get(checkpoint.family, GenerationRequest)
+    request_class = checkpoint.family.request_class
     known = {each.name for each in fields(request_class)}
     for name, value in given.items():
         if name not in known:
             flag, families = FIELDS[name].flag, " or ".join(FIELDS[name].families)
             raise RequestError(
                 f"{flag} {value} has no effect on {checkpoint.path}, a checkpoint of the family "
-                f"{checkpoint.family}",
+                f"{checkpoint.family.name}",
                 allowed=f"{flag} for a checkpoint of {families}",
                 fix=f"leave {flag} out",
             )
-    request = request_class(prompt=prompt, **given)
+    request: GenerationRequest = request_class(prompt=prompt, **given)
     if isinstance(request, FluxRequest) and request.negative_prompt is not None:
         _check_true_guidance(request, str(checkpoint.path))
     return request
@@ -65,7 +61,7 @@ def check_early(
     size = 64 * multiple
     limits = (
         FluxLimits(size, size, 2 * multiple, 1, model=str(checkpoint.path))
-        if checkpoint.family == "flux"
+        if isinstance(request, FluxRequest)
         else ModelLimits(size, size, multiple, 1)
     )
     plan_generation(request, defaults, limits)

@@ -15,7 +15,7 @@ from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
-from fastdeploy_diffusion.pipelines.family import open_for
+from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
@@ -47,6 +47,7 @@ class FluxPipeline(CheckpointPredictor):
 
     Args:
         config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        checkpoint: That checkpoint, if it is open already.
         **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
@@ -60,12 +61,18 @@ class FluxPipeline(CheckpointPredictor):
     request_class = FluxRequest
     _limits: FluxLimits
 
-    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        config: ConfigLike | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        **options: Any,
+    ) -> None:
         config = read_config_argument(config, options)
         _check_config(config)
-        checkpoint = open_for("FluxPipeline", config)
+        checkpoint = open_for("FluxPipeline", config, checkpoint)
         super().__init__(config, checkpoint)
-        folders = find_tokenizers(checkpoint, config, "Flux", "of T5")
+        folders = find_tokenizers(checkpoint, config)
         self._text_encoder = PooledTextEncoder(
             checkpoint, config, CLIPTokenizer.from_folder(folders[0])
         )

@@ -1,29 +1,51 @@
 """The one way from a configuration to the pipeline of the checkpoint's family."""
 
-from collections.abc import Callable, Mapping
-
-from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.checkpoint import Family
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.pipelines.flux import FluxPipeline
-from fastdeploy_diffusion.pipelines.sd import SDPipeline
-from fastdeploy_diffusion.pipelines.sdxl import SDXLPipeline
+from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 
-PIPELINES: Mapping[Family, Callable[[DiffusionConfig], CheckpointPredictor]] = {
-    "sd1": SDPipeline,
-    "sd2": SDPipeline,
-    "sdxl": SDXLPipeline,
-    "flux": FluxPipeline,
-}
 
-
-def open_pipeline(config: DiffusionConfig) -> CheckpointPredictor:
+def open_pipeline(
+    config: DiffusionConfig, checkpoint: Checkpoint | None = None
+) -> CheckpointPredictor:
     """Open the checkpoint that a configuration names with the pipeline of its family.
+
+    Args:
+        config: Which checkpoint, and what to run it on.
+        checkpoint: That checkpoint, if it is open already.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         DiffusionError: As the family's pipeline.
     """
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    return PIPELINES[checkpoint.family](config)
+    if checkpoint is None:
+        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    pipeline: CheckpointPredictor = checkpoint.family.pipeline_class(config, checkpoint=checkpoint)
+    return pipeline
+
+
+def open_for(pipeline: str, config: DiffusionConfig, checkpoint: Checkpoint | None) -> Checkpoint:
+    """Open the checkpoint of a pipeline, if it is not open already.
+
+    Args:
+        pipeline: The pipeline's class.
+        config: Names the checkpoint.
+        checkpoint: The checkpoint, if it is open.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
+        UnsupportedModelError: It is of a family that the pipeline does not draw with.
+    """
+    if checkpoint is None:
+        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    family = checkpoint.family
+    if family.pipeline_name != pipeline:
+        own = [name for name, each in FAMILIES.items() if each.pipeline_name == pipeline]
+        raise UnsupportedModelError(
+            f"{checkpoint.path} is a checkpoint of the family {family.name}",
+            allowed=f"for {pipeline}, {', '.join(own)}",
+            fix=f"open it with {family.pipeline_name}",
+        )
+    return checkpoint

@@ -8,10 +8,11 @@ import numpy.typing as npt
 from PIL import Image
 from typing_extensions import Unpack, overload
 
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
-from fastdeploy_diffusion.pipelines.family import open_for
+from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
@@ -32,6 +33,7 @@ class SDPipeline(UNetPipeline):
 
     Args:
         config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        checkpoint: That checkpoint, if it is open already.
         **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
@@ -49,9 +51,15 @@ class SDPipeline(UNetPipeline):
 
     model_name: ClassVar[str] = "Stable Diffusion"
 
-    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        config: ConfigLike | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        **options: Any,
+    ) -> None:
         config = read_config_argument(config, options)
-        super().__init__(config, open_for("SDPipeline", config))
+        super().__init__(config, open_for("SDPipeline", config, checkpoint))
         if self._denoiser.config.text_embeds_dim is not None:
             raise UnsupportedModelError(
                 f"{self._checkpoint.path}: the UNet wants the pooled text and the sizes of SDXL "

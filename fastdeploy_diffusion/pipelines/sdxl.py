@@ -8,10 +8,11 @@ import numpy.typing as npt
 from PIL import Image
 from typing_extensions import Unpack, overload
 
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.errors import CheckpointError, RequestError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
-from fastdeploy_diffusion.pipelines.family import open_for
+from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline, join
 from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
@@ -33,6 +34,7 @@ class SDXLPipeline(UNetPipeline):
 
     Args:
         config: Which checkpoint, and what to run it on; or the checkpoint's path.
+        checkpoint: That checkpoint, if it is open already.
         **options: Those of a `DiffusionConfig`, where none is given.
 
     Raises:
@@ -48,9 +50,15 @@ class SDXLPipeline(UNetPipeline):
     own_guidance_scale: ClassVar[float] = 5.0
     own_sample_size: ClassVar[int] = 128
 
-    def __init__(self, config: ConfigLike | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        config: ConfigLike | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        **options: Any,
+    ) -> None:
         config = read_config_argument(config, options)
-        super().__init__(config, open_for("SDXLPipeline", config))
+        super().__init__(config, open_for("SDXLPipeline", config, checkpoint))
         self._check_joints(*self._list_joints())
         self._check_weights()
         self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)
@@ -134,8 +142,7 @@ class SDXLPipeline(UNetPipeline):
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
         checkpoint, config = self._checkpoint, self.config
         first, second = (
-            CLIPTokenizer.from_folder(folder)
-            for folder in find_tokenizers(checkpoint, config, "SDXL", "that pads with !")
+            CLIPTokenizer.from_folder(folder) for folder in find_tokenizers(checkpoint, config)
         )
         # The last layer but one, before the final LayerNorm.
         self._text_encoder = TextEncoder(checkpoint, config, first, normalize=False, unread=1)

@@ -25,27 +25,26 @@ def find_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> Path:
     return Path(folder)
 
 
-def find_tokenizers(
-    checkpoint: Checkpoint, config: DiffusionConfig, model: str, second: str
-) -> tuple[Path, Path]:
+def find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Path, Path]:
     """Find the folders of both tokenizers that a family has.
 
     Args:
         checkpoint: The checkpoint.
         config: May name a folder that holds both.
-        model: What to call the family.
-        second: What the second one is of.
 
     Raises:
         CheckpointError: One of them is not there.
     """
-    names = "tokenizer", "tokenizer_2"
+    model, names = checkpoint.family.title, tuple(checkpoint.family.tokenizers)
     if config.tokenizer_path is not None:
         folders = Path(config.tokenizer_path) / names[0], Path(config.tokenizer_path) / names[1]
         if not all(map(find_folder, folders)):
+            traits = [
+                f"{name} ({each.trait})" for name, each in checkpoint.family.tokenizers.items()
+            ]
             raise CheckpointError(
                 f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
-                allowed=f"a folder with the folders tokenizer (of CLIP) and tokenizer_2 ({second})",
+                allowed=f"a folder with the folders {' and '.join(traits)}",
                 fix=f"give any diffusers folder of {model}, not one of its components",
             )
         return folders

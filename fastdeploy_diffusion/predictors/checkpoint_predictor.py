@@ -65,7 +65,7 @@ class CheckpointPredictor(DiffusionPredictor):
         """What really runs: engine, device, fallback and proof of each component."""
         return PipelineReport(
             model=str(self._checkpoint.path),
-            family=self._checkpoint.family,
+            family=self._checkpoint.family.name,
             scheduler=self._scheduler_name,
             components=tuple(each.report for each in self._components),
             memory=self.config.memory,

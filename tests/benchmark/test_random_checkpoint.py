@@ -13,10 +13,10 @@ from fastdeploy_diffusion.benchmark.random_checkpoint import (
     write_random_checkpoint,
 )
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_SCHNELL
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import ConfigError, ResourceError
+from fastdeploy_diffusion.families.published.flux import FLUX_SCHNELL
+from fastdeploy_diffusion.families.sd import SD1
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 
 PARAMETERS = {
@@ -34,7 +34,7 @@ def written(tiny_sd1, tmp_path_factory):
     names = ("text_encoder", "unet", "vae", "scheduler")
     configs = {name: checkpoint.config(name) for name in names}
     folder = tmp_path_factory.mktemp("random") / "written"
-    write_random_checkpoint(folder, Architecture("sd1", configs, "F16"))
+    write_random_checkpoint(folder, Architecture(SD1, configs, "F16"))
     return folder
 
 
@@ -84,7 +84,7 @@ def test_diffusers_reads_sdxl_and_its_tokenizers(tiny_sdxl):
 
 
 def compare_weights(pipeline, ours):
-    for name in WEIGHT_COMPONENTS[ours.family]:
+    for name in ours.family.networks:
         theirs = {
             key.removeprefix("text_model."): value
             for key, value in getattr(pipeline, name).state_dict().items()

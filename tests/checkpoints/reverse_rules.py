@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from fastdeploy_diffusion.checkpoints.key_rules import KeyRule
+from fastdeploy_diffusion.families.keys.rules import KeyRule
 
 _REFERENCE = re.compile(r"\\(\d+)|\\g<(\w+)>")
 # A part of a pattern: a group, a set of letters, an escaped letter, or a letter.

@@ -9,8 +9,8 @@ from checkpoints.reverse_rules import ReversedRule, reverse_rules
 from safetensors.numpy import save_file
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
-from fastdeploy_diffusion.checkpoints.ldm_keys import LDM_UNET_RULES, LDM_VAE_RULES
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.ldm import LDM_UNET_RULES, LDM_VAE_RULES
 
 _PREFIXES = {
     "text_encoder": "cond_stage_model.transformer.text_model.",
@@ -34,9 +34,9 @@ def write_single_file(checkpoint: Checkpoint, file: Path) -> None:
     Raises:
         UnsupportedModelError: It is not of Stable Diffusion 1.x.
     """
-    if checkpoint.family != "sd1":
+    if checkpoint.family.name != "sd1":
         raise UnsupportedModelError(
-            f"{checkpoint.path} is of the family {checkpoint.family}",
+            f"{checkpoint.path} is of the family {checkpoint.family.name}",
             allowed="sd1: of the others no single file is written yet",
         )
     tensors: dict[str, npt.NDArray[Any]] = {}

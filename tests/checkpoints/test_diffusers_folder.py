@@ -40,7 +40,7 @@ def shard_unet(root, *, infix="", weight_map=None):
 
 def test_folder_gives_configs_tensors_and_options(tmp_path):
     checkpoint = open_checkpoint(write_folder(tmp_path))
-    assert checkpoint.family == "sd1"
+    assert checkpoint.family.name == "sd1"
     assert checkpoint.components == ("text_encoder", "unet", "vae", "scheduler", "tokenizer")
     assert checkpoint.config("unet")["cross_attention_dim"] == 768
     assert checkpoint.config("scheduler") == {"beta_start": 0.00085}
@@ -52,7 +52,7 @@ def test_folder_gives_configs_tensors_and_options(tmp_path):
 
 def test_xl_folder_has_two_encoders(tmp_path):
     checkpoint = open_checkpoint(write_folder(tmp_path, xl=True))
-    assert checkpoint.family == "sdxl"
+    assert checkpoint.family.name == "sdxl"
     assert "text_encoder_2" in checkpoint.components
     assert checkpoint.folder("tokenizer_2") == tmp_path / "tokenizer_2"
 
@@ -60,7 +60,7 @@ def test_xl_folder_has_two_encoders(tmp_path):
 def test_linear_projections_make_it_sd2(tmp_path):
     write_folder(tmp_path)
     edit_json(tmp_path / "unet/config.json", use_linear_projection=True)
-    assert open_checkpoint(tmp_path).family == "sd2"
+    assert open_checkpoint(tmp_path).family.name == "sd2"
 
 
 @pytest.mark.parametrize("ask", ["config", "tensors", "folder"])

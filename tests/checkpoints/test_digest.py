@@ -7,9 +7,10 @@ import pytest
 from checkpoint_writers import write_folder, write_json, write_tensors
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors, rename
+from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.families.keys.rules import rename
 
 VALUES = {"a": np.arange(6, dtype=np.float32).reshape(3, 2), "b": np.ones(3, np.float32)}
 

@@ -9,17 +9,17 @@ from checkpoint_writers import write_json, write_sparse, write_tensors
 from flux_reference import FluxShape, T5Shape, flux_single_file, flux_transformer, t5_encoder
 
 from fastdeploy_diffusion.checkpoints import build_skeleton, open_checkpoint
-from fastdeploy_diffusion.checkpoints import published_flux_configs as published
-from fastdeploy_diffusion.checkpoints.diffusers_keys import T5_RULES
-from fastdeploy_diffusion.checkpoints.flux_keys import FLUX_RULES
-from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
+from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.layer_weights import list_shapes
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.families.keys.diffusers import T5_RULES
+from fastdeploy_diffusion.families.keys.flux import FLUX_RULES
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.families.networks.t5 import T5Config
+from fastdeploy_diffusion.families.published import flux as published
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
@@ -84,7 +84,7 @@ def test_full_size_names_and_shapes(variant, layout, tmp_path):
         original = flux_transformer(shape) if layout == "original transformer" else None
         path = write_folder(tmp_path, configs, original)
     checkpoint = open_checkpoint(path)
-    assert checkpoint.family == "flux"
+    assert checkpoint.family.name == "flux"
     assert checkpoint.config("scheduler") == configs["scheduler"]
     for name, (make, read) in MODELS.items():
         config = checkpoint.config(name)

@@ -15,15 +15,15 @@ from ldm_reference import (
     open_clip_tower,
 )
 
-from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors, ignore, rename
+from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
-from fastdeploy_diffusion.checkpoints.single_file import LAYOUTS
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.families.keys.rules import ignore, rename
+from fastdeploy_diffusion.families.registry import FAMILIES
 
 torch = pytest.importorskip("torch")
 converters = pytest.importorskip("diffusers.loaders.single_file_utils")
 
-LAYOUT_BY_FAMILY = {layout.family: layout for layout in LAYOUTS}
 SMALL_UNETS = {
     "sd1": UNetShape(8, (1, 2, 4, 4), (1, 1, 1, 0), 12, False),
     "sd2": UNetShape(8, (1, 2, 4, 4), (1, 1, 1, 0), 16, True),
@@ -38,7 +38,7 @@ def random_values(shapes: Shapes, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def collect(tmp_path, family: str, component: str, values: dict[str, np.ndarray]):
-    layout = LAYOUT_BY_FAMILY[family]
+    layout = FAMILIES[family].layouts[-1]
     file = SafetensorsFile(write_tensors(tmp_path / "model.safetensors", values))
     return collect_tensors(file.path, [file], layout.rules[component], layout.prefixes[component])
 
@@ -72,7 +72,7 @@ def test_vae_values_equal_those_of_diffusers(tmp_path):
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_clip_values_equal_those_of_diffusers(family, tmp_path):
-    prefix = LAYOUT_BY_FAMILY[family].prefixes["text_encoder"]
+    prefix = FAMILIES[family].layouts[-1].prefixes["text_encoder"]
     values = random_values(clip_tower(8, 3, 20), prefix)
     converted = converters.convert_ldm_clip_checkpoint(as_torch(values))
     expected = {
@@ -87,7 +87,7 @@ def test_clip_values_equal_those_of_diffusers(family, tmp_path):
     ("family", "component", "layers"), [("sd2", "text_encoder", 24), ("sdxl", "text_encoder_2", 3)]
 )
 def test_open_clip_values_equal_those_of_diffusers(family, component, layers, tmp_path):
-    prefix = LAYOUT_BY_FAMILY[family].prefixes[component]
+    prefix = FAMILIES[family].layouts[-1].prefixes[component]
     values = random_values(open_clip_tower(TowerShape(8, layers, 8, 20)), prefix)
     converted = converters.convert_open_clip_checkpoint(
         SimpleNamespace(config=SimpleNamespace(hidden_size=8)), as_torch(values), prefix

@@ -9,13 +9,14 @@ import paddle
 import pytest
 from checkpoint_writers import write_tensors
 
-from fastdeploy_diffusion.checkpoints import build_layer, load_weights, published_configs
-from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
+from fastdeploy_diffusion.checkpoints import build_layer, load_weights
+from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.families.published import sd as published
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
@@ -123,9 +124,9 @@ def test_long_lists_are_cut_and_counted(tmp_path):
 
 
 FAMILIES = {
-    "sd1": published_configs.SD_1_5,
-    "sd2": published_configs.SD_2_1,
-    "sdxl": published_configs.SDXL_BASE,
+    "sd1": published.SD_1_5,
+    "sd2": published.SD_2_1,
+    "sdxl": published.SDXL_BASE,
 }
 MODELS = {
     "text_encoder": (CLIPTextModel, CLIPTextConfig),
@@ -163,7 +164,7 @@ MEASURE = """
     import numpy as np
     import paddle
     from fastdeploy_diffusion.checkpoints import build_layer
-    from fastdeploy_diffusion.checkpoints.key_rules import collect_tensors
+    from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
     from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 
     def make():

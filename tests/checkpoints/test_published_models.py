@@ -6,49 +6,46 @@ import pytest
 from checkpoint_writers import write_json, write_sparse
 from ldm_reference import single_file
 
-from fastdeploy_diffusion.checkpoints import open_checkpoint, published_configs
-from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
+from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.families.published import sd as published
+from fastdeploy_diffusion.families.registry import FAMILIES
 
 reference_shapes = pytest.importorskip("published_reference").reference_shapes
 
-FAMILIES = {
-    "sd1": published_configs.SD_1_5,
-    "sd2": published_configs.SD_2_1,
-    "sdxl": published_configs.SDXL_BASE,
-}
-COMPONENTS = [(family, name) for family in FAMILIES for name in WEIGHT_COMPONENTS[family]]
+CONFIGS = {"sd1": published.SD_1_5, "sd2": published.SD_2_1, "sdxl": published.SDXL_BASE}
+COMPONENTS = [(family, name) for family in CONFIGS for name in FAMILIES[family].networks]
 # Parameters of the published models, counted by their publishers' model cards and papers.
 SIZES = {"sd1": 859_520_964, "sd2": 865_910_724, "sdxl": 2_567_463_684}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=CONFIGS)
 def opened(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param) / "model.safetensors"
     return open_checkpoint(write_sparse(path, single_file(request.param)))
 
 
 def test_single_file_gives_exactly_the_names_and_shapes_of_the_reference(opened):
-    for component in WEIGHT_COMPONENTS[opened.family]:
+    for component in opened.family.networks:
         source = opened.tensors(component)
         ours = {name: source.shape(name) for name in source}
-        assert ours == reference_shapes(FAMILIES[opened.family][component]), component
+        assert ours == reference_shapes(CONFIGS[opened.family.name][component]), component
 
 
 def test_single_file_is_told_from_its_names(opened, request):
-    assert opened.path.parent.name.startswith(opened.family)
-    assert opened.components == (*WEIGHT_COMPONENTS[opened.family], "scheduler")
+    assert opened.path.parent.name.startswith(opened.family.name)
+    assert opened.components == (*opened.family.networks, "scheduler")
     assert opened.folder("tokenizer") is None
     for component in opened.components:
-        assert opened.config(component) == FAMILIES[opened.family][component]
+        assert opened.config(component) == CONFIGS[opened.family.name][component]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONFIGS)
 def test_published_config_has_the_published_size(family):
-    shapes = reference_shapes(FAMILIES[family]["unet"])
+    shapes = reference_shapes(CONFIGS[family]["unet"])
     assert sum(prod(shape) for shape in shapes.values()) == SIZES[family]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("prefix", ["", "text_model."])
 def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, prefix, tmp_path):
     classes = {
@@ -57,7 +54,7 @@ def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, pref
         "text_encoder": "CLIPTextModel",
         "text_encoder_2": "CLIPTextModelWithProjection",
     }
-    names = WEIGHT_COMPONENTS[family]
+    names = FAMILIES[family].networks
     tokenizers = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
     write_json(
         tmp_path / "model_index.json",
@@ -70,11 +67,11 @@ def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, pref
             **{name: ["diffusers", classes[name]] for name in names},
         },
     )
-    write_json(tmp_path / "scheduler/scheduler_config.json", FAMILIES[family]["scheduler"])
+    write_json(tmp_path / "scheduler/scheduler_config.json", CONFIGS[family]["scheduler"])
     expected = {}
     for name in names:
-        write_json(tmp_path / name / "config.json", FAMILIES[family][name])
-        expected[name] = reference_shapes(FAMILIES[family][name])
+        write_json(tmp_path / name / "config.json", CONFIGS[family][name])
+        expected[name] = reference_shapes(CONFIGS[family][name])
         stored = expected[name]
         stem = "diffusion_pytorch_model"
         if name.startswith("text_encoder"):
@@ -85,7 +82,7 @@ def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, pref
             }
         write_sparse(tmp_path / name / f"{stem}.safetensors", stored)
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.family == family
+    assert checkpoint.family.name == family
     for name in names:
         source = checkpoint.tensors(name)
         assert {key: source.shape(key) for key in source} == expected[name]

@@ -9,8 +9,8 @@ from checkpoints.single_file_writer import write_single_file
 from safetensors import safe_open
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.key_rules import rename
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.rules import rename
 
 # What tells the family must keep its size; everything else may be small.
 TELLING = ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", "input_blocks.0.0.weight")

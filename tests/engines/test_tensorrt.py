@@ -9,7 +9,6 @@ import pytest
 from component_programs import COMPONENTS
 from engine_programs import CASES
 
-from fastdeploy_diffusion.checkpoints import published_configs
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
@@ -20,6 +19,7 @@ from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.paddle_runtime import paddle
@@ -151,7 +151,7 @@ def test_every_component_is_built_for_a_target(engine, name, target, tmp_path):
 def test_the_text_encoder_of_sd15_is_built_in_full_width(engine, tmp_path):
     """Two of its twelve layers, which are alike."""
     paddle.seed(5)
-    published = published_configs.SD_1_5["text_encoder"]
+    published = SD_1_5["text_encoder"]
     config = CLIPTextConfig.from_dict({**published, "num_hidden_layers": 2})
     layer = TextConditioner(CLIPTextModel(config), normalize=True)
     layer.eval()

@@ -10,7 +10,7 @@ MEASURE = """
 import json, resource, sys
 from pathlib import Path
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_configs import SDXL_BASE
+from fastdeploy_diffusion.families.published.sd import SDXL_BASE
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel

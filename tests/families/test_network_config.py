@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SD_2_1, SDXL_BASE
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
+from fastdeploy_diffusion.families.published.sd import SD_1_5, SD_2_1, SDXL_BASE
 
 CONFIGS = {
     CLIPTextConfig: SD_1_5["text_encoder"],

@@ -15,7 +15,7 @@ from tiny_sdxl import shrink_sdxl
 from tokenizer_folders import config_files, train_vocabulary, write_json, write_tokenizer_json
 
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
 
 _PRESETS = Path(str(resources.files("fastdeploy_diffusion.configs")))
 _T5 = {"text_encoder_2": {"vocab_size": 500}}

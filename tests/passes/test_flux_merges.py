@@ -6,11 +6,11 @@ from flux_networks import CONFIGS, DEV_LIKE, draw_feeds, make
 from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.families.networks.t5 import T5Config
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import LatentDecoder, PooledTextConditioner

@@ -7,7 +7,7 @@ from test_graph_passes import PASSES
 from test_networks import MAKERS
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
+from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants

@@ -6,11 +6,11 @@ import pytest
 from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.families.published.sd import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner

@@ -9,9 +9,9 @@ from test_flux_merges import MAKERS as FLUX_MAKERS
 from test_networks import MAKERS as SD_MAKERS
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5, SDXL_BASE
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_DEV, FLUX_SCHNELL
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
+from fastdeploy_diffusion.families.published.sd import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes

@@ -10,8 +10,8 @@ from tiny_sdxl import shrink_sdxl
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_flux_configs import FLUX_SCHNELL
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.families.published.flux import FLUX_SCHNELL
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 
 # Another model of each family, in one component.

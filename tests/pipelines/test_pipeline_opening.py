@@ -7,10 +7,11 @@ import pytest
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
-from fastdeploy_diffusion.checkpoints.checkpoint import WEIGHT_COMPONENTS
+from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.errors import CheckpointError, RequestError, UnsupportedModelError
-from fastdeploy_diffusion.pipelines.family import PIPELINE_NAMES
-from fastdeploy_diffusion.pipelines.opening import PIPELINES, open_pipeline
+from fastdeploy_diffusion.families.registry import FAMILIES
+from fastdeploy_diffusion.pipelines import opening
+from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.requests.flux_request import FluxRequest
 from fastdeploy_diffusion.requests.request import GenerationRequest
 from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
@@ -32,9 +33,19 @@ def test_the_family_decides(tiny_sd1, tiny_sdxl, tiny_schnell):
 
 
 def test_every_family_has_a_pipeline():
-    names = {family: pipeline.__name__ for family, pipeline in PIPELINES.items()}
-    assert names == PIPELINE_NAMES
-    assert set(names) == set(WEIGHT_COMPONENTS)
+    for name, family in FAMILIES.items():
+        assert family.name == name
+        assert family.pipeline_class.__name__ == family.pipeline_name
+        assert family.pipeline_class.request_class is family.request_class
+
+
+def test_a_checkpoint_is_opened_once(tiny_sd1, monkeypatch):
+    config = DiffusionConfig(model_path=tiny_sd1)
+    checkpoint = open_checkpoint(tiny_sd1)
+    monkeypatch.setattr(opening, "open_checkpoint", lambda *_, **__: pytest.fail("again"))
+    assert open_pipeline(config, checkpoint).report.model == str(tiny_sd1)
+    with pytest.raises(UnsupportedModelError, match="open it with SDPipeline"):
+        FluxPipeline(config, checkpoint=checkpoint)
 
 
 def test_what_is_no_checkpoint(tmp_path):

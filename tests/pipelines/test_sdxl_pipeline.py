@@ -12,13 +12,13 @@ from tiny_sdxl import shrink_sdxl
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_configs import SDXL_BASE
 from fastdeploy_diffusion.errors import (
     CheckpointError,
     ConfigError,
     RequestError,
     UnsupportedModelError,
 )
+from fastdeploy_diffusion.families.published.sd import SDXL_BASE
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 

@@ -8,8 +8,9 @@ import pytest
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.checkpoints.published_configs import SD_1_5
 from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.families.published.sd import SD_1_5
+from fastdeploy_diffusion.families.sd import SD1
 
 CONFIGS = {
     **SD_1_5,
@@ -62,7 +63,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    write_random_checkpoint(folder, Architecture("sd1", CONFIGS, "F16"))
+    write_random_checkpoint(folder, Architecture(SD1, CONFIGS, "F16"))
     return folder
 
 

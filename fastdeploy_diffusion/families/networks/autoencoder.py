@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.diffusers import VAE_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Factor,
@@ -18,6 +19,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     check_division,
     read_config,
 )
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.show_value import show_value
 
 _COLOURS = 3
@@ -114,3 +116,8 @@ class AutoencoderKLConfig:
                 width = outputs
             if level:
                 yield Convolution(width, width)
+
+
+AUTOENCODER = NetworkKind(
+    "AutoencoderKL", "diffusers", AutoencoderKLConfig, "autoencoder", VAE_RULES
+)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.diffusers import CLIP_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
@@ -18,6 +19,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     check_division,
     read_config,
 )
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 from fastdeploy_diffusion.show_value import show_value
 
@@ -68,3 +70,8 @@ class CLIPTextConfig:
         """Count what passes rewrite: an attention and a feed-forward in each layer."""
         sites = (Site.SELF_ATTENTION, Site.QKV, _ACTIVATIONS[self.hidden_act])
         return dict.fromkeys(sites, self.num_hidden_layers)
+
+
+_KIND = ("transformers", CLIPTextConfig, "clip", CLIP_RULES, "text_model.")
+CLIP = NetworkKind("CLIPTextModel", *_KIND)
+PROJECTED_CLIP = NetworkKind("CLIPTextModelWithProjection", *_KIND)

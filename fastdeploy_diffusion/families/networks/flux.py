@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.flux import FLUX_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     BlockCount,
@@ -15,6 +16,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     Width,
     read_config,
 )
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 
 _ONLY: dict[str, tuple[Any, ...]] = {"patch_size": (1,)}
 
@@ -89,3 +91,9 @@ class FluxTransformer2DConfig:
             # Of timestep, pooled text and guidance; and once for all modulations.
             Site.SILU: 3 + int(self.guidance_embeds),
         }
+
+
+# Its weights are also published with their original names.
+FLUX_TRANSFORMER = NetworkKind(
+    "FluxTransformer2DModel", "diffusers", FluxTransformer2DConfig, "flux", FLUX_RULES
+)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.diffusers import T5_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
@@ -17,6 +18,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     Width,
     read_config,
 )
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -84,3 +86,6 @@ class T5Config:
             **dict.fromkeys(sites, self.num_layers),
             Site.RMS_NORM: 2 * self.num_layers + 1,  # and the last
         }
+
+
+T5 = NetworkKind("T5EncoderModel", "transformers", T5Config, "t5", T5_RULES)

@@ -21,6 +21,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     per_block,
     read_config,
 )
+from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.show_value import show_value
 
 # Height and width of the original, top and left of the crop, height and width of the target.
@@ -257,3 +258,6 @@ class UNet2DConditionConfig:
                 width = outputs
             if level:
                 yield Convolution(width, width)
+
+
+UNET = NetworkKind("UNet2DConditionModel", "diffusers", UNet2DConditionConfig, "unet")

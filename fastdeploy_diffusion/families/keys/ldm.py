@@ -6,7 +6,7 @@ with two residual blocks a level as in every published SD 1.x, SD 2.x and SDXL m
 
 from collections.abc import Mapping
 
-from fastdeploy_diffusion.checkpoints.key_rules import KeyRule, ignore, rename, rename_layers
+from fastdeploy_diffusion.families.keys.rules import KeyRule, ignore, rename, rename_layers
 
 _LEVELS = range(4)  # SDXL's UNet has three; the patterns of the fourth then match nothing
 

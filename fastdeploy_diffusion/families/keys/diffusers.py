@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fastdeploy_diffusion.checkpoints.flux_keys import FLUX_RULES
-from fastdeploy_diffusion.checkpoints.key_rules import KeyRule, ignore, rename, rename_layers
+from fastdeploy_diffusion.families.keys.rules import KeyRule, ignore, rename, rename_layers
 
 # Text encoders were saved with the tower under `text_model.` until transformers 5.6, and with the
 # constant `position_ids` (0, 1, 2 …) until 4.31.
@@ -22,16 +21,7 @@ _OLD_VAE_ATTENTION: Mapping[str, str] = {
         "proj_attn": "to_out.0",
     }.items()
 }
+VAE_RULES: Sequence[KeyRule] = rename_layers(_OLD_VAE_ATTENTION, squeezed=True)
 
 # The encoder's name for the embedding that it shares with the decoder, kept beside the other.
 T5_RULES: Sequence[KeyRule] = (ignore(r"encoder\.embed_tokens\.weight"),)
-
-# Class of a component → rules. Flux's transformer is also published with its original names.
-DIFFUSERS_RULES: Mapping[str, Sequence[KeyRule]] = {
-    "CLIPTextModel": CLIP_RULES,
-    "CLIPTextModelWithProjection": CLIP_RULES,
-    "T5EncoderModel": T5_RULES,
-    "UNet2DConditionModel": (),
-    "FluxTransformer2DModel": FLUX_RULES,
-    "AutoencoderKL": rename_layers(_OLD_VAE_ATTENTION, squeezed=True),
-}

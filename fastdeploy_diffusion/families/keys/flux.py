@@ -5,7 +5,7 @@ They are those of ``model.py`` and ``modules/layers.py`` in black-forest-labs/fl
 
 from collections.abc import Mapping
 
-from fastdeploy_diffusion.checkpoints.key_rules import KeyRule, ignore, rename, rename_layers
+from fastdeploy_diffusion.families.keys.rules import KeyRule, ignore, rename, rename_layers
 
 _DOUBLE = r"double_blocks\.(\d+)"
 _SINGLE = r"single_blocks\.(\d+)"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fastdeploy_diffusion.checkpoints.key_rules import KeyRule, ignore, rename, rename_layers
+from fastdeploy_diffusion.families.keys.rules import KeyRule, ignore, rename, rename_layers
 
 _BLOCK = r"transformer\.resblocks\.(\d+)"
 _LAYERS: Mapping[str, str] = {

@@ -1,0 +1,40 @@
+"""A class of networks that components are of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastdeploy_diffusion.families.keys.rules import KeyRule
+from fastdeploy_diffusion.lazy import load
+
+_STEMS = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """A class of networks, under the name that ``model_index.json`` has for it.
+
+    Args:
+        name: The class; the Paddle layer, which takes the config, is called so as well.
+        library: Whose class it is: ``transformers`` or ``diffusers``.
+        config: Reads its ``config.json``.
+        module: Of the layer, in ``models/``.
+        rules: Names of tensors in folders of diffusers, where they are not the canonical ones.
+        tower: What such folders put before all names but the projection's.
+    """
+
+    name: str
+    library: str
+    config: Any
+    module: str
+    rules: Sequence[KeyRule] = ()
+    tower: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The name of the files that hold the weights, without suffixes."""
+        return _STEMS[self.library]
+
+    def make(self, config: Any) -> Any:
+        """Make the Paddle layer of a config that ``config`` has read."""
+        return load(f"fastdeploy_diffusion.models.{self.module}:{self.name}")(config)
