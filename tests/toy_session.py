@@ -12,6 +12,23 @@ SIGNATURE = Signature(
     (TensorSpec("output", (2, 3), "float32"),),
 )
 
+# Of a denoiser, whose rows are conditioned; ids are shared by the rows of a batch.
+DENOISER = Signature(
+    (
+        TensorSpec("sample", (None, 3), "float32"),
+        TensorSpec("text", (None, 2), "float32"),
+        TensorSpec("timestep", (None,), "float32"),
+        TensorSpec("ids", (4,), "int64"),
+    ),
+    (TensorSpec("prediction", (None, 3), "float32"),),
+)
+
+
+def denoise(sample, text, timestep, ids):
+    """What a toy denoiser computes: every input has its say in every row."""
+    told = timestep + text.sum(axis=1) + ids.sum()
+    return {"prediction": sample * told[:, None].astype(np.float32)}
+
 
 class ToySession(Session):
     """Runs ``compute`` on its feeds, and says when it is entered and how often it was closed.
@@ -65,3 +82,9 @@ def draw(seed=0):
         "sample": random.standard_normal((2, 3)).astype("float32"),
         "ids": random.integers(0, 9, 2),
     }
+
+
+def draw_conditioning(seed=0):
+    """The conditioning of one row of a toy denoiser."""
+    random = np.random.default_rng(seed)
+    return {"text": random.standard_normal((1, 2)).astype("float32"), "ids": np.arange(4)}

@@ -2,9 +2,12 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from typing_extensions import Self
@@ -12,8 +15,13 @@ from typing_extensions import Self
 from fastdeploy_diffusion.engines.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteError
 from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
+from fastdeploy_diffusion.size_range import is_batch
 
 Shapes = tuple[tuple[int, ...], ...]
+Arrays = Mapping[str, np.ndarray]
+TIMESTEP = "timestep"
+"""The input that makes a program a denoiser's: its first input is the sample, all others besides
+are the conditioning."""
 
 
 class OperatorTime(NamedTuple):
@@ -28,6 +36,65 @@ class OperatorTime(NamedTuple):
     name: str
     kind: str
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Handle:
+    """The conditioning of one row, which a session keeps for as long as somebody holds this.
+
+    Args:
+        session: Whose it is.
+        timesteps: Those that the row may run at.
+    """
+
+    session: "Session"
+    timesteps: frozenset[float]
+
+
+class Row(NamedTuple):
+    """One row of a denoiser's batch.
+
+    Args:
+        handle: Its conditioning.
+        sample: Its latents, without the batch.
+        timestep: Its own, one of those that it was conditioned for.
+    """
+
+    handle: Handle
+    sample: np.ndarray
+    timestep: float
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptArrays(Handle):
+    arrays: Arrays
+
+
+def stack_arrays(component: str, specs: Sequence[TensorSpec], rows: Sequence[Arrays]) -> Arrays:
+    """Join the arrays of rows, each with a batch of 1, to those of a batch.
+
+    Args:
+        component: For the message.
+        specs: What to join; what has no batch is the same for all rows.
+        rows: Arrays by name.
+
+    Raises:
+        EngineError: Arrays without a batch differ between rows.
+    """
+    joined = {}
+    for spec in specs:
+        arrays = [row[spec.name] for row in rows]
+        first = arrays[0]
+        if is_batch(spec.shape[0]):
+            joined[spec.name] = np.concatenate(arrays) if len(arrays) > 1 else first
+        elif all(each is first or np.array_equal(each, first) for each in arrays):
+            joined[spec.name] = first
+        else:
+            raise EngineError(
+                f"{component}: {spec.name!r} differs between the rows of a batch, which share it",
+                fix="run rows of different pictures' sizes in batches of their own",
+            )
+    return joined
 
 
 def differ_in_batch_only(shapes: Shapes, others: Shapes) -> bool:
@@ -93,6 +160,66 @@ class Session(ABC):
         with self._lock:
             self._require_open()
 
+    def condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
+        """Take the conditioning of a row, and compute what its steps share.
+
+        Args:
+            arrays: By name, every input besides the first, which is the sample, and ``timestep``;
+                of one row. They are copied.
+            timesteps: All that the row will run at.
+
+        Returns:
+            What `run_rows` takes: any number of them at once, each freed with its last reference.
+
+        Raises:
+            EngineError: The network takes no timestep; a name, type or shape is wrong; the engine
+                failed; the session is closed.
+        """
+        specs = [
+            replace(each, shape=(1, *each.shape[1:])) if is_batch(each.shape[0]) else each
+            for each in self._list_conditions()
+        ]
+        check_feeds(self._component, specs, arrays)
+        with self._lock, self._explain("condition"):
+            self._require_open()
+            return self._condition(arrays, np.unique(np.array(timesteps, np.float32)).tolist())
+
+    def run_rows(self, rows: Sequence[Row]) -> np.ndarray:
+        """Run a denoiser on a batch whose rows have conditionings and timesteps of their own.
+
+        Args:
+            rows: At least one.
+
+        Returns:
+            The first output, with a row for each: the caller's own.
+
+        Raises:
+            EngineError: A handle is not this session's, or was not made for its row's timestep;
+                inputs without a batch differ; otherwise as ``run``.
+            NonFiniteError: As ``run``.
+        """
+        with self._lock, self._explain("run"):
+            self._require_open()
+            for row in rows:
+                self._check_row(row)
+            spec = next(iter(self._outputs.values()))
+            return self._check_output(spec, self._run_rows(rows)[spec.name])
+
+    def prepare(self, **feeds: np.ndarray) -> Callable[[], Any]:
+        """Give what runs the same inputs again and again, as the steps of a request would.
+
+        Args:
+            **feeds: As for ``run``.
+
+        Raises:
+            EngineError: As ``run``.
+        """
+        if TIMESTEP not in self._inputs:
+            return partial(self.run, **feeds)
+        with self._lock, self._explain("condition"):
+            self._require_open()
+            return partial(self.run_rows, self._make_rows(self._merge(feeds)))
+
     def run(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         """Run the network once.
 
@@ -107,18 +234,9 @@ class Session(ABC):
                 engine failed; an output is not what its spec says; the session is closed.
             NonFiniteError: An output holds NaN or infinity.
         """
-        with self._lock:
+        with self._lock, self._explain("run"):
             self._require_open()
-            merged = self._merge(feeds)
-            try:
-                outputs = self._run(merged)
-            except DiffusionError:
-                raise
-            except Exception as error:
-                raise EngineError(
-                    f"{self.engine} failed to run {self._component}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+            outputs = self._run(self._merge(feeds))
             return {
                 name: self._check_output(spec, outputs[name])
                 for name, spec in self._outputs.items()
@@ -136,18 +254,9 @@ class Session(ABC):
         Raises:
             EngineError: The engine does not tell, or as ``run``.
         """
-        with self._lock:
+        with self._lock, self._explain("profile"):
             self._require_open()
-            merged = self._merge(feeds)
-            try:
-                return list(self._profile(merged))
-            except DiffusionError:
-                raise
-            except Exception as error:
-                raise EngineError(
-                    f"{self.engine} failed to profile {self._component}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+            return list(self._profile(self._merge(feeds)))
 
     def close(self) -> None:
         """Free what the session holds; more than once is fine."""
@@ -174,6 +283,19 @@ class Session(ABC):
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run on checked feeds, in the order of ``inputs``; called by one thread at a time."""
 
+    def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
+        """Keep checked arrays of one row, or what follows from them; timesteps ascend."""
+        copies = {name: array.copy() for name, array in arrays.items()}
+        return _KeptArrays(self, frozenset(timesteps), copies)
+
+    def _run_rows(self, rows: Sequence[Row]) -> Arrays:
+        """Run on rows with handles that ``_condition`` gave."""
+        kept = [row.handle.arrays for row in rows if isinstance(row.handle, _KeptArrays)]
+        shared = stack_arrays(self._component, self._list_conditions(), kept)
+        timesteps = np.array([row.timestep for row in rows], np.float32)
+        feeds = {**self._stack_samples(rows), TIMESTEP: timesteps, **shared}
+        return self._run(self._merge(feeds))
+
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
         """Run on checked feeds, and say what each operator took; engines that can implement it."""
         raise EngineError(f"{self.engine} does not tell here what its operators take")
@@ -181,6 +303,59 @@ class Session(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Free what the engine holds; called once."""
+
+    def _list_conditions(self) -> list[TensorSpec]:
+        if TIMESTEP not in self._inputs:
+            raise EngineError(
+                f"{self._component} takes no {TIMESTEP}, so that there is nothing to condition",
+                allowed=", ".join(self._inputs),
+                fix="run() it",
+            )
+        _, *others = self._inputs.values()
+        return [each for each in others if each.name != TIMESTEP]
+
+    def _make_rows(self, feeds: Arrays) -> list[Row]:
+        """Condition on each row of a batch."""
+        batched = {name for name, spec in self._inputs.items() if is_batch(spec.shape[0])}
+        names = [each.name for each in self._list_conditions()]
+        rows = []
+        for index, sample in enumerate(feeds[next(iter(self._inputs))]):
+            own = {
+                name: feeds[name][index : index + 1] if name in batched else feeds[name]
+                for name in names
+            }
+            timestep = float(feeds[TIMESTEP][index])
+            rows.append(Row(self._condition(own, [timestep]), sample, timestep))
+        return rows
+
+    def _stack_samples(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        return {next(iter(self._inputs)): np.stack([row.sample for row in rows])}
+
+    def _check_row(self, row: Row) -> None:
+        if row.handle.session is not self:
+            raise EngineError(
+                f"{self._component}: a row's handle is another session's",
+                fix="condition() the session that runs it",
+            )
+        if float(np.float32(row.timestep)) not in row.handle.timesteps:
+            raise EngineError(
+                f"{self._component}: a row runs at timestep {row.timestep}, which it was not "
+                "conditioned for",
+                allowed=", ".join(map(str, sorted(row.handle.timesteps))),
+                fix="condition() with every timestep of the request",
+            )
+
+    @contextmanager
+    def _explain(self, task: str) -> Iterator[None]:
+        """Make what an engine raises an error that names engine and component."""
+        try:
+            yield
+        except DiffusionError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"{self.engine} failed to {task} {self._component}: {type(error).__name__}: {error}"
+            ) from error
 
     def _require_open(self) -> None:
         if self._closed:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import OperatorTime, Session
+from fastdeploy_diffusion.engines.session import Arrays, Handle, OperatorTime, Row, Session
 from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _RepeatableHandle(Handle):
+    """With what it takes to condition another session."""
+
+    arrays: Arrays
 
 
 class RecoveringSession(Session):
@@ -34,26 +44,48 @@ class RecoveringSession(Session):
         super().__init__(session.engine, program)
         self._session = session
         self._recover = recover
+        self._handles: WeakKeyDictionary[Handle, Handle] = WeakKeyDictionary()
 
     def precompute(self, **inputs: np.ndarray) -> None:
         """Let the session compute ahead; raises as ``run``."""
         with self._lock:
             self._require_open()
-            self._repeat(lambda session: session.precompute(**inputs), inputs)
+            self._repeat(lambda session: session.precompute(**inputs), list(inputs.values()))
+
+    def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
+        copies = {name: array.copy() for name, array in arrays.items()}
+        handle = _RepeatableHandle(self, frozenset(timesteps), copies)
+        self._repeat(lambda session: self._translate(handle, session), list(copies.values()))
+        return handle
+
+    def _run_rows(self, rows: Sequence[Row]) -> Arrays:
+        def run(session: Session) -> Arrays:
+            translated = [row._replace(handle=self._translate(row.handle, session)) for row in rows]
+            return {next(iter(self._outputs)): session.run_rows(translated)}
+
+        given = [_get_arrays(row.handle).values() for row in rows]
+        return self._repeat(run, [*(row.sample for row in rows), *chain(*given)])
+
+    def _translate(self, handle: Handle, session: Session) -> Handle:
+        """Give the handle of the session that runs now, which may have taken another's place."""
+        if handle not in self._handles:
+            inner = session.condition(_get_arrays(handle), sorted(handle.timesteps))
+            self._handles[handle] = inner
+        return self._handles[handle]
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        return self._repeat(lambda session: session.run(**feeds), feeds)
+        return self._repeat(lambda session: session.run(**feeds), list(feeds.values()))
 
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
         return self._session.profile(**feeds)
 
-    def _repeat(self, task: Callable[[Session], T], feeds: Mapping[str, np.ndarray]) -> T:
+    def _repeat(self, task: Callable[[Session], T], feeds: Sequence[np.ndarray]) -> T:
         while True:
             try:
                 return task(self._session)
             except EngineError as error:
                 # No engine makes numbers of what is none, or of what is far too large.
-                if not all(map(is_in_range, feeds.values())):
+                if not all(map(is_in_range, feeds)):
                     raise
                 self._replace(error)
 
@@ -62,7 +94,13 @@ class RecoveringSession(Session):
         if instead is None:
             raise error
         self._session = instead
+        self._handles.clear()
         self.engine = instead.engine
 
     def _close(self) -> None:
         self._session.close()
+
+
+def _get_arrays(handle: Handle) -> Arrays:
+    assert isinstance(handle, _RepeatableHandle)  # no other is given away
+    return handle.arrays

@@ -14,6 +14,7 @@ from fastdeploy_diffusion.export.manifest import read_signature
 from fastdeploy_diffusion.models.flux_split import FluxPrologue, FluxStep
 from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.size_range import SizeRange
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -102,8 +103,8 @@ def _split_unet(inputs: tuple[TensorSpec, ...], unet: Any) -> _Split:
         "float32",
     )
     signature = Signature(
-        (_fix_rows(timestep, TIMESTEPS), context),
-        (_fix_rows(time_features, TIMESTEPS), context_features),
+        (_fix_rows(timestep, TIMESTEPS), _free_rows(context)),
+        (_fix_rows(time_features, TIMESTEPS), _free_rows(context_features)),
     )
     return _Split(signature, UNetStep(unet), (sample, time_features, context_features))
 
@@ -133,6 +134,14 @@ def _split_flux(inputs: tuple[TensorSpec, ...], transformer: Any) -> _Split:
 
 def _fix_rows(spec: TensorSpec, rows: int) -> TensorSpec:
     return replace(spec, shape=(rows, *spec.shape[1:]))
+
+
+def _free_rows(spec: TensorSpec) -> TensorSpec:
+    """Let a batch within bounds begin at one row, for each is conditioned by itself."""
+    batch = spec.shape[0]
+    if not isinstance(batch, SizeRange):
+        return spec
+    return replace(spec, shape=(replace(batch, min=1), *spec.shape[1:]))
 
 
 def _below_prologue(

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.engines.session import OperatorTime, Session
+from fastdeploy_diffusion.engines.session import (
+    Arrays,
+    Handle,
+    OperatorTime,
+    Row,
+    Session,
+    stack_arrays,
+)
 from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.size_range import is_batch
 
@@ -49,6 +57,19 @@ class _Conditioning:
         return list(zip(timesteps.tolist(), self.sources, strict=True))
 
 
+@dataclass(frozen=True, eq=False)
+class _HoistedHandle(Handle):
+    """What the prologue gave for one row.
+
+    Args:
+        features: By timestep, what the step takes of it.
+        shared: What it takes at all timesteps.
+    """
+
+    features: Mapping[float, FloatArray]
+    shared: Arrays
+
+
 class SplitSession(Session):
     """Both programs behind the signature of the whole.
 
@@ -75,6 +96,7 @@ class SplitSession(Session):
         self._timesteps = np.empty(0, np.float32)
         self._known: list[_Conditioning] = []  # the latest last
         self._bound_conditioning: _Conditioning | None = None
+        self._bound_handles: list[ref[Handle]] = []
 
     def precompute(self, **inputs: np.ndarray) -> None:
         """Run the prologue for all timesteps of a request, and one of its conditionings."""
@@ -83,6 +105,46 @@ class SplitSession(Session):
             timesteps = inputs.pop(_TIMESTEP)
             self._timesteps = np.unique(timesteps)
             self._learn(timesteps, inputs)
+
+    def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
+        """Run the prologue, as often as it takes."""
+        if not all(handle() for handle in self._bound_handles):
+            self._forget_bound()
+        features: dict[float, FloatArray] = {}
+        shared: dict[str, np.ndarray] = {}
+        given = {
+            name: np.repeat(array, self._rows, axis=0) if name in self._combined else array
+            for name, array in arrays.items()
+        }
+        for start in range(0, len(timesteps), self._rows):
+            part = timesteps[start : start + self._rows]
+            padded = [part[index % len(part)] for index in range(self._rows)]
+            shared = self._prologue.run(**given, timestep=np.array(padded, np.float32))
+            features.update(zip(part, shared.pop(self._features)[: len(part)].copy(), strict=True))
+        return _HoistedHandle(self, frozenset(timesteps), features, shared)
+
+    def _run_rows(self, rows: Sequence[Row]) -> Arrays:
+        return self._step.run(**self._feed_step(rows))
+
+    def _feed_step(self, rows: Sequence[Row]) -> Arrays:
+        """Bind what the rows share over the steps, and give the rest of the step's inputs."""
+        handles = [row.handle for row in rows if isinstance(row.handle, _HoistedHandle)]
+        if [handle() for handle in self._bound_handles] != handles:
+            specs = [self._step.inputs[name] for name in handles[0].shared]
+            shared = [handle.shared for handle in handles]
+            self._step.bind(**stack_arrays(self._component, specs, shared))
+            self._bound_handles = [ref(handle) for handle in handles]
+            self._bound_conditioning = None
+        features = [
+            handle.features[float(np.float32(row.timestep))]
+            for handle, row in zip(handles, rows, strict=True)
+        ]
+        return {**self._stack_samples(rows), self._features: np.stack(features)}
+
+    def _forget_bound(self) -> None:
+        self._step.bind()
+        self._bound_handles = []
+        self._bound_conditioning = None
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self._step.run(**self._prepare(feeds))
@@ -100,7 +162,7 @@ class SplitSession(Session):
             told = self._learn(np.concatenate([self._timesteps, timesteps]), given)
         if told is not self._bound_conditioning:
             self._step.bind(**told.shared)
-            self._bound_conditioning = told
+            self._bound_conditioning, self._bound_handles = told, []
         own = {name: feeds[name] for name in self._step.inputs if name in feeds}
         return {**own, self._features: told.stack(timesteps)}
 

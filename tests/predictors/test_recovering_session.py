@@ -1,15 +1,18 @@
 """An engine that fails in the middle of a generation is replaced; no number is invented."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 from runnable import CPU_ENGINES
 from tiny_checkpoint import write_tiny_sd
-from toy_session import SIGNATURE, ToySession, draw
+from toy_session import DENOISER, SIGNATURE, ToySession, denoise, draw, draw_conditioning
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.errors import (
     CacheError,
     EngineError,
@@ -244,6 +247,96 @@ def test_computing_ahead_waits_for_a_run_to_end():
     inner.may_leave.set()
     for thread in (running, ahead):
         thread.join()
+
+
+def open_denoiser(compute=denoise):
+    return ToySession(compute, DENOISER)
+
+
+def wrap_denoiser(session, recovery):
+    return RecoveringSession(Program("part", None, *DENOISER), session, recovery)
+
+
+def make_rows(session, count=3):
+    """Rows with a conditioning and a timestep each."""
+    samples = np.random.default_rng(0).standard_normal((count, 3)).astype("float32")
+    return [
+        Row(session.condition(draw_conditioning(seed), [seed, 801]), sample, seed)
+        for seed, sample in enumerate(samples)
+    ]
+
+
+def test_handles_live_on_when_another_session_takes_the_place():
+    def fail_late(sample, text, timestep, ids):
+        if 801 in timestep:
+            raise MemoryError("std::bad_alloc")
+        return denoise(sample, text, timestep, ids)
+
+    failing, right = open_denoiser(fail_late), open_denoiser()
+    recovery = Recovery(right)
+    session = wrap_denoiser(failing, recovery)
+    rows = make_rows(session)
+    plain = open_denoiser()
+    wanted = plain.run_rows(make_rows(plain))
+    np.testing.assert_array_equal(session.run_rows(rows), wanted)
+    assert recovery.calls == []
+    late = [row._replace(timestep=801) for row in rows]
+    wanted_late = plain.run_rows([row._replace(timestep=801) for row in make_rows(plain)])
+    np.testing.assert_array_equal(session.run_rows(late), wanted_late)
+    assert [failed for _, failed in recovery.calls] == [failing]
+    # Those that had no part in the run that failed, too, and without another failure.
+    np.testing.assert_array_equal(session.run_rows(rows[1:]), wanted[1:])
+    assert len(recovery.calls) == 1
+
+
+def test_a_conditioning_that_fails_is_repeated():
+    class Unable(ToySession):
+        def condition(self, arrays, timesteps):
+            raise EngineError("no room to condition")
+
+    recovery = Recovery(open_denoiser())
+    session = wrap_denoiser(Unable(denoise, DENOISER), recovery)
+    plain = open_denoiser()
+    given, wanted = (each.run_rows(make_rows(each)) for each in (session, plain))
+    np.testing.assert_array_equal(given, wanted)
+    assert [problem for problem, _ in recovery.calls] == ["no room to condition"]
+
+
+@pytest.mark.parametrize("place", ["sample", "text"])
+def test_rows_that_no_network_can_work_with_are_not_run_again(place):
+    def fail(sample, text, timestep, ids):
+        raise MemoryError("std::bad_alloc")
+
+    recovery = Recovery(open_denoiser())
+    session = wrap_denoiser(open_denoiser(fail), recovery)
+    (row,) = make_rows(session, 1)
+    conditioning = draw_conditioning()
+    if place == "sample":
+        row.sample[1] = np.nan
+    else:
+        conditioning["text"][0, 1] = 1e30
+    with pytest.raises(EngineError, match="std::bad_alloc"):
+        session.run_rows([row._replace(handle=session.condition(conditioning, [0]))])
+    assert recovery.calls == []
+
+
+def test_a_handle_that_goes_is_forgotten_by_both_sessions():
+    inner = open_denoiser()
+    session = wrap_denoiser(inner, Recovery())
+    kept, condition = [], inner.condition
+
+    def condition_and_tell(arrays, timesteps):
+        handle = condition(arrays, timesteps)
+        kept.append(weakref.ref(handle))
+        return handle
+
+    inner.condition = condition_and_tell
+    rows = make_rows(session)
+    del rows[1]
+    gc.collect()
+    assert [each() is None for each in kept] == [False, True, False]
+    session.run_rows(rows)
+    assert len(kept) == 3
 
 
 def test_profiles_are_those_of_the_session():

@@ -1,10 +1,15 @@
 """A request runs the prologue once; whatever changes in between is noticed."""
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
+from fastdeploy_diffusion.engines.session import Row, Session
+from fastdeploy_diffusion.errors import EngineError
 
 ENGINES = ("paddle-eager", "paddle", "openvino", "onnxruntime")
 REQUEST = {"seed": 5, "num_inference_steps": 3, "output_type": "np"}
@@ -119,3 +124,95 @@ def test_a_callback_that_changes_the_conditioning_is_heeded(model, monkeypatch):
     assert psnr(given, wanted) >= 50
     assert len(runs) > 1
     assert psnr(hoisted.text_to_image("a cat", **REQUEST), wanted) < 40
+
+
+def open_denoiser(model, engine="openvino", **options):
+    """The session of a denoiser for pictures of 32 x 32 pixels."""
+    builds = open_pipeline(model, engine, **options).plan_builds(32, 32)
+    return next(build for build in builds if build.name == "denoiser").open(None).session
+
+
+def make_row(session, seed, timestep, timesteps):
+    feeds = make_feeds([timestep, timestep], seed)
+    text = feeds["encoder_hidden_states"][:1]
+    handle = session.condition({"encoder_hidden_states": text}, timesteps)
+    return Row(handle, feeds["sample"][0], timestep)
+
+
+@pytest.fixture
+def prologue_runs(monkeypatch):
+    """The timesteps of each run of a prologue."""
+    run, runs = Session.run, []
+
+    def record(self, **feeds):
+        if "sample" not in self.inputs:
+            runs.append(len(feeds["timestep"]))
+        return run(self, **feeds)
+
+    monkeypatch.setattr(Session, "run", record)
+    return runs
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_conditionings_run_in_one_batch_each_at_its_own_timestep(engine, model, prologue_runs):
+    hoisted, plain = open_denoiser(model, engine), open_denoiser(model, "paddle-eager", passes=())
+    steps = ((801, 401), (901, 601, 301), tuple(range(100)))
+    prologue_runs.clear()
+    rows = [make_row(hoisted, seed, own[0], own) for seed, own in enumerate(steps)]
+    assert prologue_runs == [64] * 4  # no more timesteps go through it at once
+    wanted = [make_row(plain, seed, own[0], own) for seed, own in enumerate(steps)]
+    for chosen in ([0, 1, 2], [2], [1, 0], [0, 1, 2]):
+        given, reference = (
+            session.run_rows([each[index]._replace(timestep=steps[index][-1]) for index in chosen])
+            for session, each in ((hoisted, rows), (plain, wanted))
+        )
+        assert np.abs(given - reference).max() <= 1e-5 * np.abs(reference).max()
+    # Nothing is computed anew, whoever runs with whom.
+    assert len(prologue_runs) == 4
+    with pytest.raises(EngineError, match="which it was not conditioned for"):
+        hoisted.run_rows([rows[0]._replace(timestep=402)])
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_row_does_not_depend_on_the_others(engine, model):
+    session = open_denoiser(model, engine)
+    rows = [make_row(session, seed, 10 * seed, [10 * seed, 999]) for seed in range(5)]
+    together = session.run_rows(rows)
+    for row, given in zip(rows, together, strict=True):
+        np.testing.assert_array_equal(session.run_rows([row])[0], given)
+    # Nor on whether it runs by rows or as a whole batch.
+    feeds = make_feeds([30, 30], seed=3)
+    whole = session.run(**{name: array[:1] for name, array in feeds.items()})["prediction"]
+    np.testing.assert_array_equal(whole[0], together[3])
+
+
+def test_handles_that_go_free_their_memory(model):
+    session = open_denoiser(model, "paddle-eager")
+    timesteps = list(range(50))
+    for seed in range(2):  # what is made once, is made now
+        session.run_rows([make_row(session, seed, 1, timesteps)])
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    rows = [make_row(session, seed, 1, timesteps) for seed in range(20)]
+    session.run_rows(rows)
+    gc.collect()
+    held, _ = tracemalloc.get_traced_memory()
+    del rows
+    session.condition({"encoder_hidden_states": np.zeros((1, 77, 16), np.float32)}, timesteps)
+    gc.collect()
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held - before > 20 * 100_000
+    assert left - before < (held - before) / 20
+
+
+def test_a_build_within_bounds_conditions_one_row_and_runs_many(model):
+    shapes = {"batch": [2, 3, 4], "height": [16, 32, 48], "width": [16, 32, 64]}
+    options = {"enable_dynamic_shape": True, "shapes": shapes}
+    hoisted = open_denoiser(model, **options)
+    plain = open_denoiser(model, "paddle-eager", passes=(), **options)
+    given, wanted = (
+        session.run_rows([make_row(session, seed, 5, [5]) for seed in range(3)])
+        for session in (hoisted, plain)
+    )
+    assert np.abs(given - wanted).max() <= 1e-5 * np.abs(wanted).max()
