@@ -59,7 +59,7 @@ RUNTIMES = {
     # The package's own quiet way to Paddle is as good as Paddle.
     "paddle_runtime": (
         *("models/", "passes/", "export/", "checkpoints/"),
-        *("engines/paddle*", "engines/cinn"),
+        *("engines/paddle*", "engines/cinn", "benchmark/roofline/yardsticks"),
     ),
     "onnx": ("export/",),
     "onnx_ir": ("export/", "passes/"),

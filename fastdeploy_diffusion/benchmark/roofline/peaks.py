@@ -32,7 +32,7 @@ def measure_peaks(placement: Placement) -> dict[str, float | None]:
     Raises:
         EngineError: The engine cannot build or run them.
     """
-    from fastdeploy_diffusion.models.yardsticks import Convolutions, MatrixProducts
+    from fastdeploy_diffusion.benchmark.roofline.yardsticks import Convolutions, MatrixProducts
 
     is_cpu = placement.spec.device.kind == "cpu"
     return {

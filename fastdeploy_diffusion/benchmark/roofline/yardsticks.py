@@ -1,9 +1,9 @@
 """Networks of nothing but one operator, to find out how fast a machine can be."""
 
-from paddle import Tensor, nn
+from fastdeploy_diffusion.paddle_runtime import paddle
 
 
-class MatrixProducts(nn.Layer):
+class MatrixProducts(paddle.nn.Layer):
     """Products with square matrices, one after the other.
 
     Args:
@@ -13,16 +13,18 @@ class MatrixProducts(nn.Layer):
 
     def __init__(self, size: int, count: int) -> None:
         super().__init__()
-        self.products = nn.LayerList(nn.Linear(size, size, bias_attr=False) for _ in range(count))
+        self.products = paddle.nn.LayerList(
+            paddle.nn.Linear(size, size, bias_attr=False) for _ in range(count)
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Multiply: (size, size) float32 to (size, size) float32."""
         for product in self.products:
             x = product(x)
         return x
 
 
-class Convolutions(nn.Layer):
+class Convolutions(paddle.nn.Layer):
     """Convolutions of 3 × 3, one after the other.
 
     Args:
@@ -32,11 +34,12 @@ class Convolutions(nn.Layer):
 
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
-        self.convolutions = nn.LayerList(
-            nn.Conv2D(channels, channels, 3, padding=1, bias_attr=False) for _ in range(count)
+        self.convolutions = paddle.nn.LayerList(
+            paddle.nn.Conv2D(channels, channels, 3, padding=1, bias_attr=False)
+            for _ in range(count)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Convolve: (B, channels, H, W) float32 to the same."""
         for convolution in self.convolutions:
             x = convolution(x)
