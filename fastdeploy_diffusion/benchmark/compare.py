@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastdeploy_diffusion.benchmark.bootstrap import Interval, estimate_ratio
 from fastdeploy_diffusion.benchmark.report.table import format_seconds
 from fastdeploy_diffusion.benchmark.result import BenchmarkResult
 from fastdeploy_diffusion.benchmark.row import STAGES, Row
-from fastdeploy_diffusion.benchmark.summary import summarise
+from fastdeploy_diffusion.benchmark.summary import Interval, estimate_ratio, summarise
 from fastdeploy_diffusion.errors import ConfigError
 
 _FEWEST = 2  # samples of each

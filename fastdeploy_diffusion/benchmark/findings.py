@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastdeploy_diffusion.benchmark.ablate import ablate, choose_fastest
 from fastdeploy_diffusion.benchmark.case import Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError
-from fastdeploy_diffusion.benchmark.measure import measure_case
+from fastdeploy_diffusion.benchmark.fastest import ablate, choose_fastest, measure_roofline
+from fastdeploy_diffusion.benchmark.measure import draw_reference, measure_case
 from fastdeploy_diffusion.benchmark.plan import REFERENCE
 from fastdeploy_diffusion.benchmark.quality import Pictures
-from fastdeploy_diffusion.benchmark.reference import draw_reference
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Ablation, Comparison, Missing
-from fastdeploy_diffusion.benchmark.roofline.measure import measure_roofline
 from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns

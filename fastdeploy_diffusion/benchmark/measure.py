@@ -5,15 +5,35 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.benchmark.case import Case
+from fastdeploy_diffusion.benchmark.case import OWN, Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.energy import EnergyMeter
 from fastdeploy_diffusion.benchmark.environment import read_device_memory
+from fastdeploy_diffusion.benchmark.plan import REFERENCE, describe_reference
 from fastdeploy_diffusion.benchmark.quality import Pictures, measure_psnr, measure_ssim
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Missing
 from fastdeploy_diffusion.benchmark.row import Judgement, Quality, Row, Samples
 from fastdeploy_diffusion.benchmark.shapes_score import SIDE, STEPS, choose_captions, judge_pictures
 from fastdeploy_diffusion.benchmark.workplace import Workplace
+
+
+def draw_reference(place: Workplace, case: Case) -> Pictures:
+    """Draw a case's work with the Paddle layers in float32.
+
+    Raises:
+        ChildError: It failed.
+    """
+    choice = {name: REFERENCE[name] for name in ("engine", "precision", "device")}
+    reference = case.model_copy(update={**choice, "painter": OWN})
+    task = place.describe_task(reference)
+    threads = {"threads": case.work.threads}
+    task["config"] = describe_reference(place.plan.config) | threads
+    with place.start(reference) as child:
+        child.open(task)
+        work, file = case.work, place.folder / "reference.npy"
+        child.draw([work.prompt] * work.batch, work.seeds, work.steps, file)
+    pictures: Pictures = np.load(file)
+    return pictures
 
 
 def measure_case(place: Workplace, case: Case, reference: Pictures | str) -> Row | Missing:

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fastdeploy_diffusion.benchmark.bootstrap import Interval
 from fastdeploy_diffusion.benchmark.compare import (
     Difference,
     compare_results,
@@ -12,6 +11,7 @@ from fastdeploy_diffusion.benchmark.compare import (
     parse_share,
 )
 from fastdeploy_diffusion.benchmark.result import RESULT_FILE, read_result
+from fastdeploy_diffusion.benchmark.summary import Interval
 from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.errors import ConfigError
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from fastdeploy_diffusion.benchmark.bootstrap import Interval, estimate_ratio
-from fastdeploy_diffusion.benchmark.summary import summarise
+from fastdeploy_diffusion.benchmark.summary import Interval, estimate_ratio, summarise
 
 
 def test_percentiles_of_a_hundred_and_one():

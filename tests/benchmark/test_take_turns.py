@@ -5,9 +5,9 @@ from contextlib import contextmanager
 import pytest
 from benchmark.painted_peer import WORK, make_case, make_plan
 
-from fastdeploy_diffusion.benchmark.ablate import choose_fastest
 from fastdeploy_diffusion.benchmark.case import OWN, Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError
+from fastdeploy_diffusion.benchmark.fastest import choose_fastest
 from fastdeploy_diffusion.benchmark.report.table import describe_comparison, judge_ratios
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Comparison, Missing
 from fastdeploy_diffusion.benchmark.row import Quality, Row, Samples
