@@ -16,26 +16,26 @@ class SessionWatch:
     def __init__(self):
         self.loaded = []
         self.most = 0
-        # Held here, so that one that nobody has closed counts as open for good.
-        self._sessions = []
+        self._closed = []
 
     @property
     def open(self):
         """The components whose sessions are open now."""
-        return [name for name, each in zip(self.loaded, self._sessions, strict=True) if each]
+        return [name for name, each in zip(self.loaded, self._closed, strict=True) if not each]
 
     def add(self, component, session):
+        """Count a session as open until it is closed."""
         self.loaded.append(component)
-        self._sessions.append(_Watched(session))
+        self._closed.append(closings := [])
         self.most = max(self.most, len(self.open))
+        close = session.close
+        session.close = lambda: (closings.append(1), close())
 
-
-class _Watched:
-    def __init__(self, session):
-        self._session = session
-
-    def __bool__(self):
-        return not self._session._closed
+    def clear(self):
+        """Forget what was loaded so far."""
+        self.loaded.clear()
+        self._closed.clear()
+        self.most = 0
 
 
 @pytest.fixture

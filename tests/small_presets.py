@@ -52,7 +52,7 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     configs = {name: {**SD_1_5[name], **small} for name, small in _SD1.items()}
     write_random_checkpoint(folder / "shapes", Architecture(SD1, configs, "F16"))
     write_random_checkpoint(folder / "flux-shapes", shrink(FLUX_DEV, vae=_VAE))
-    for name, file in layers._find_presets().items():
+    for name, file in layers.find_presets().items():
         (folder / f"{name}.yaml").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     return folder
 
@@ -61,5 +61,5 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_presets(small_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The presets' names mean the small models."""
     presets = {file.stem: file for file in sorted(small_models.glob("*.yaml"))}
-    monkeypatch.setattr(layers, "_find_presets", lambda: presets)
+    monkeypatch.setattr(layers, "find_presets", lambda: presets)
     return small_models

@@ -84,7 +84,7 @@ def preset_layer(name: str, place: str = "") -> Layer:
             allowed="the name of a preset",
             fix="write it as text",
         )
-    presets = _find_presets()
+    presets = find_presets()
     if name not in presets:
         raise ConfigError(
             f"{place}there is no preset {name!r}",
@@ -96,7 +96,7 @@ def preset_layer(name: str, place: str = "") -> Layer:
 
 def preset_names() -> tuple[str, ...]:
     """Name the presets that ship with the package."""
-    return tuple(_find_presets())
+    return tuple(find_presets())
 
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     return merged
 
 
-def _find_presets() -> dict[str, Path]:
+def find_presets() -> dict[str, Path]:
+    """Give the file of each preset, by name."""
     folder = Path(str(resources.files("fastdeploy_diffusion.configs")))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 

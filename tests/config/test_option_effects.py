@@ -12,6 +12,7 @@ import pytest
 from tokenizer_folders import write_json
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
+from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.config.sections import ConfigSection
 from fastdeploy_diffusion.engines.cache import default_cache_folder
 from fastdeploy_diffusion.engines.placement import FallbackWarning
@@ -142,7 +143,7 @@ def _(bench: Bench) -> None:
 def _(bench: Bench) -> None:
     folder = shutil.copytree(bench.model, bench.folder / "v-prediction")
     file = folder / "scheduler" / "scheduler_config.json"
-    config = bench.open()._checkpoint.config("scheduler") | {"prediction_type": "v_prediction"}
+    config = open_checkpoint(bench.model).config("scheduler") | {"prediction_type": "v_prediction"}
     write_json(file.parent, {file.name: config})
     wanted = bench.draw(model_path=folder)
     assert (bench.draw(prediction_type="v_prediction") == wanted).all()

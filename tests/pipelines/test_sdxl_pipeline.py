@@ -108,12 +108,13 @@ def test_defaults_are_those_of_the_published_model(pipeline, tmp_path):
     with pytest.raises(CheckpointError, match="which carries no tokenizers") as caught:
         open_sdxl(file)
     assert "any diffusers folder of SDXL" in caught.value.fix
-    tokenizers = pipeline._checkpoint.path
-    opened = open_sdxl(file, tokenizer_path=tokenizers)
+    opened = open_sdxl(file, tokenizer_path=pipeline.config.model_path)
     request = GenerationRequest(prompt="a dog", seed=1)
     asked = opened.describe_request(request)
     assert (asked["height"], asked["width"], asked["guidance_scale"]) == (1024, 1024, 5.0)
-    preset = DiffusionConfig.from_preset("sdxl", model_path=tokenizers, engine="paddle-eager")
+    preset = DiffusionConfig.from_preset(
+        "sdxl", model_path=pipeline.config.model_path, engine="paddle-eager"
+    )
     assert SDXLPipeline(preset).describe_request(request) == asked
 
 

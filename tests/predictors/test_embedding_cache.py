@@ -49,7 +49,7 @@ def test_a_known_text_does_not_load_the_encoder(model, watch):
         pipeline = open_pipeline(model, memory=memory)
         draw(pipeline)
         pipeline._text_encoder.component.close()
-        watch.loaded.clear(), watch._sessions.clear()
+        watch.clear()
         picture, counts = draw(pipeline)
         assert counts == (2, 2)
         assert "text_encoder" not in watch.loaded
@@ -119,7 +119,7 @@ def test_another_process_finds_them_on_disk(model, tmp_path, watch):
     assert counts == (0, 2)
     files = sorted((tmp_path / EMBEDDINGS).iterdir())
     assert len(files) == 2
-    watch.loaded.clear(), watch._sessions.clear()
+    watch.clear()
     pipeline = open_pipeline(model, **options)
     picture, counts = draw(pipeline)
     assert counts == (2, 2)
