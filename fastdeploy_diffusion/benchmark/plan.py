@@ -192,7 +192,7 @@ def _find_refusal(engine: str, device: str, precision: str) -> EngineUnavailable
     if engine == AUTO:
         return None
     try:
-        create_engine(engine).require(BuildSpec(parse_device(device), precision))
+        create_engine(engine).require_build(BuildSpec(parse_device(device), precision))
     except EngineUnavailableError as error:
         return error
     return None

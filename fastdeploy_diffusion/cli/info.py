@@ -66,7 +66,8 @@ def format_info(info: dict[str, Any]) -> str:
         *([name, found or "not installed"] for name, found in info["packages"].items()),
     ]
     engines = [row for name, found in info["engines"].items() for row in _lay_out(name, found)]
-    fixes = [each["install"] for found in info["engines"].values() for each in found.values()]
+    devices = [device for found in info["engines"].values() for device in found.values()]
+    fixes = [each["install"] for device in devices for each in (device, device["build"])]
     presets = [["", name, _explain_preset(found)] for name, found in info["presets"].items()]
     return "\n".join(
         [
@@ -82,17 +83,18 @@ def format_info(info: dict[str, Any]) -> str:
 
 
 def _probe_engine(name: str) -> dict[str, Any]:
-    """By device: whether the engine runs there, in which precisions, and if not, why not."""
+    """By device: whether the engine runs there, in which precisions, and whether it can build."""
     engine = create_engine(name)
     found: dict[str, Any] = {}
     for device in DEVICES:
-        answer = engine.probe(device)
-        specs = [BuildSpec(device, precision) for precision in PRECISIONS] if answer.ok else []
+        run, build = engine.probe_run(device), engine.probe_build(device)
+        specs = [BuildSpec(device, precision) for precision in PRECISIONS] if run.ok else []
         found[device.kind] = {
-            "available": answer.ok,
+            "available": run.ok,
             "precisions": [spec.precision for spec in specs if engine.supports(spec).ok],
-            "reason": answer.reason,
-            "install": answer.install,
+            "reason": run.reason,
+            "install": run.install,
+            "build": {"available": build.ok, "reason": build.reason, "install": build.install},
         }
     return found
 
@@ -105,9 +107,10 @@ def _lay_out(name: str, found: dict[str, Any]) -> list[list[str]]:
 
 
 def _explain_availability(found: dict[str, Any]) -> str:
-    if found["available"]:
-        return f"yes: {', '.join(found['precisions'])}"
-    return f"no: {found['reason']}"
+    if not found["available"]:
+        return f"no: {found['reason']}"
+    runs = f"yes: {', '.join(found['precisions'])}"
+    return runs if found["build"]["available"] else f"{runs}; no build: {found['build']['reason']}"
 
 
 def _describe_preset(name: str) -> dict[str, Any]:

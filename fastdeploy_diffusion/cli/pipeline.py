@@ -43,4 +43,4 @@ def require_paddle() -> None:
     Raises:
         EngineUnavailableError: It is not installed; the message says what installs it.
     """
-    create_engine("paddle").require(BuildSpec(Device("cpu")))
+    create_engine("paddle").require_run(BuildSpec(Device("cpu")))

@@ -1,9 +1,10 @@
 """The contract of an engine: say whether you can, build once, load often."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,11 +65,16 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine can run on a device of this machine; if not, why, and what installs it."""
+    """Whether something can be done on this machine; if not, why, and what installs it."""
 
     ok: bool
     reason: str = ""
     install: str = ""
+
+    def require(self) -> None:
+        """Raise an `EngineUnavailableError` that says why not, where it cannot be done."""
+        if not self.ok:
+            raise EngineUnavailableError(self.reason, fix=self.install)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,11 @@ class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
     name: ClassVar[str]
+    # The kinds of devices that it runs on and builds for.
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "gpu", "xpu")
+    # The module whose ``build(program, spec, out)`` fills an artifact: imported when one is built,
+    # so that what runs needs nothing of what builds. ``None`` where the engine itself does.
+    builder: ClassVar[str | None] = None
     # Whether weights come from the program, so that its layer may be one without values.
     binds_weights: ClassVar[bool] = False
     # Whether weights may also be inputs, in half precision too, of a program that many share.
@@ -103,23 +114,25 @@ class Engine(ABC):
     # The packages whose versions a build depends on.
     packages: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
-    def probe(self, device: Device) -> Availability:
+    def probe_run(self, device: Device) -> Availability:
         """Tell whether the runtime and the device are there; never raises."""
+        return self._probe(device, self._probe_run)
+
+    def probe_build(self, device: Device) -> Availability:
+        """Tell whether the packages that build for a device are there; never raises."""
+        return self._probe(device, self._probe_build)
 
     @abstractmethod
     def supports(self, spec: BuildSpec) -> Support:
         """Tell whether the engine does this at all, on a machine that has what it needs."""
 
-    def require(self, spec: BuildSpec) -> None:
-        """Refuse a spec that the engine cannot do, here or at all.
+    def require_run(self, spec: BuildSpec) -> None:
+        """Refuse a spec for which a finished build would not run, here or at all.
 
         Raises:
             EngineUnavailableError: The message says why, and what installs the missing part.
         """
-        available = self.probe(spec.device)
-        if not available.ok:
-            raise EngineUnavailableError(available.reason, fix=available.install)
+        self.probe_run(spec.device).require()
         support = self.supports(spec)
         if not support.ok:
             raise EngineUnavailableError(support.reason)
@@ -137,7 +150,8 @@ class Engine(ABC):
                 f"{self.name} builds for the machine that it runs on, not for {spec.target}",
                 allowed="a target for engine='tensorrt' on device='gpu'",
             )
-        self.require(spec)
+        self.require_run(spec)
+        self.probe_build(spec.device).require()
 
     def build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         """Compile a program: slow, done once.
@@ -172,15 +186,30 @@ class Engine(ABC):
             EngineUnavailableError: The engine cannot do this here; the message says why.
             EngineError: The artifact is damaged, or another program's.
         """
-        self.require(spec)
+        self.require_run(spec)
         with self._explain(f"load {program.name}"):
             return self._load(program, spec, artifact)
 
     @abstractmethod
-    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None: ...
+    def _probe_run(self, device: Device) -> Availability:
+        """As `probe_run`, for one of ``devices``."""
+
+    def _probe_build(self, device: Device) -> Availability:
+        """As `probe_build`, for one of ``devices``; here: what runs builds, too."""
+        return self._probe_run(device)
+
+    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
+        assert self.builder is not None
+        import_module(self.builder).build(program, spec, out)
 
     @abstractmethod
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session: ...
+
+    def _probe(self, device: Device, probe: Callable[[Device], Availability]) -> Availability:
+        if device.kind not in self.devices:
+            runs = f"{self.name} runs on {' and '.join(self.devices)}"
+            return Availability(False, f"{runs}, not on {device.kind}")
+        return probe(device)
 
     @contextmanager
     def _explain(self, task: str) -> Iterator[None]:

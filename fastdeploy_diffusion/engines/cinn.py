@@ -19,11 +19,9 @@ class CINNEngine(PaddleEngine):
     """
 
     name: ClassVar[str] = "cinn"
+    devices: ClassVar[tuple[str, ...]] = ("gpu",)
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether the installed Paddle has CINN, is built for the GPU, and sees it."""
-        if device.kind != "gpu":
-            return Availability(False, f"cinn runs on gpu, not on {device.kind}")
+    def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device, needs_cinn=True)
 
     def _configure(self, config: Any, spec: BuildSpec) -> None:

@@ -1,23 +1,19 @@
 """Whether programs can become ONNX here: all engines that read it ask."""
 
-from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability
-from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
+from fastdeploy_diffusion.engines.paddle_devices import INSTALL_CPU
+from fastdeploy_diffusion.export.onnx_packages import INSTALL, is_installed, missing_packages
 
-GRAPH_PACKAGES = ("onnx-ir", "onnxscript")
-"""What graph passes are applied with."""
+EXPORT_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx-ir", "onnxscript")
+"""The distributions that an exported graph depends on."""
 
 
 def probe_onnx_export() -> Availability:
-    """Tell whether Paddle, which makes the graph, and its converter are there; never raises."""
-    paddle = probe_paddle(Device("cpu"))
-    if not paddle.ok:
-        return paddle
-    from fastdeploy_diffusion.export.onnx import INSTALL, missing_packages
-
+    """Tell whether Paddle, which traces networks, and its converter are there; never raises."""
+    if not is_installed("paddle"):
+        reason = "Paddle cannot be imported, and the export to ONNX begins with it"
+        return Availability(False, reason, INSTALL_CPU)
     if missing := missing_packages():
-        names = " and ".join(missing)
-        return Availability(
-            False, f"{names}, which the export to ONNX needs, cannot be imported", INSTALL
-        )
+        reason = f"{' and '.join(missing)}, which the export to ONNX needs, cannot be imported"
+        return Availability(False, reason, INSTALL)
     return Availability(True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
-from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.onnxruntime_profile import read_profile
 from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
@@ -48,23 +48,15 @@ class ONNXRuntimeEngine(Engine):
     """ONNX Runtime. Its CUDA side follows its documentation: not run on a GPU yet."""
 
     name: ClassVar[str] = "onnxruntime"
+    devices: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
+    builder: ClassVar[str] = "fastdeploy_diffusion.engines.onnxruntime_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
-    packages: ClassVar[tuple[str, ...]] = (
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "paddlepaddle",
-        "paddlepaddle-gpu",
-        "paddle2onnx",
-        *GRAPH_PACKAGES,
-    )
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", *EXPORT_PACKAGES)
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether ONNX Runtime, its provider for the device and the export are installed."""
-        if device.kind not in PROVIDERS:
-            return Availability(False, f"onnxruntime runs on cpu and gpu, not on {device.kind}")
+    def _probe_run(self, device: Device) -> Availability:
         try:
             import onnxruntime
 
@@ -74,6 +66,9 @@ class ONNXRuntimeEngine(Engine):
         if PROVIDERS[device.kind] not in providers:
             reason = f"the installed ONNX Runtime {onnxruntime.__version__} is built without CUDA"
             return Availability(False, reason, INSTALL_GPU)
+        return Availability(True)
+
+    def _probe_build(self, device: Device) -> Availability:
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
@@ -84,18 +79,6 @@ class ONNXRuntimeEngine(Engine):
             return Support(True, is_emulated=rounds)
         runs = f"onnxruntime runs {', '.join(precisions)} on {spec.device.kind}"
         return Support(False, f"{runs}, not {spec.precision}")
-
-    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
-        from fastdeploy_diffusion.export.onnx import export_onnx
-
-        export_onnx(
-            program,
-            out,
-            as_initializers=True,
-            dialect=self.dialect,
-            precision=spec.precision,
-            float32_kernels=spec.device.kind == "cpu",
-        )
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _ONNXRuntimeSession(self.name, program, spec, artifact)

@@ -9,10 +9,10 @@ import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
-from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
-from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, keep_model, read_model
+from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
@@ -27,28 +27,24 @@ class OpenVINOEngine(Engine):
     """OpenVINO's CPU plugin, compiled for the shapes that really come."""
 
     name: ClassVar[str] = "openvino"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    builder: ClassVar[str] = "fastdeploy_diffusion.engines.openvino_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
-    packages: ClassVar[tuple[str, ...]] = (
-        "openvino",
-        "paddlepaddle",
-        "paddlepaddle-gpu",
-        "paddle2onnx",
-        *GRAPH_PACKAGES,
-    )
+    packages: ClassVar[tuple[str, ...]] = ("openvino", *EXPORT_PACKAGES)
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether OpenVINO and the export are installed; it runs on CPUs."""
-        if device.kind != "cpu":
-            return Availability(False, f"openvino runs on cpu, not on {device.kind}")
+    def _probe_run(self, device: Device) -> Availability:
         try:
             import openvino
 
             openvino.Core()
         except Exception as error:  # a broken installation raises what it likes
             return Availability(False, f"OpenVINO cannot be imported: {error}", INSTALL)
+        return Availability(True)
+
+    def _probe_build(self, device: Device) -> Availability:
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
@@ -58,13 +54,6 @@ class OpenVINOEngine(Engine):
         if PRECISIONS[spec.precision] not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
         return Support(True)
-
-    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
-        from fastdeploy_diffusion.export.onnx import export_onnx
-
-        export_onnx(program, out, dialect=self.dialect)
-        if spec.notes is not None:
-            keep_model(program, out, spec.notes)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _OpenVINOSession(self.name, program, spec, artifact)

@@ -42,8 +42,7 @@ class PaddleEngine(Engine):
     name: ClassVar[str] = "paddle"
     packages: ClassVar[tuple[str, ...]] = ("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu")
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether Paddle is installed, built for the device, and sees it."""
+    def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device)
 
     def supports(self, spec: BuildSpec) -> Support:

@@ -20,8 +20,7 @@ class PaddleEagerEngine(Engine):
     name: ClassVar[str] = "paddle-eager"
     keeps_builds: ClassVar[bool] = False
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether Paddle is installed and sees the device."""
+    def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device)
 
     def supports(self, spec: BuildSpec) -> Support:

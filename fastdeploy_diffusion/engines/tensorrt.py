@@ -4,25 +4,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
-from fastdeploy_diffusion.engines.onnx_export import GRAPH_PACKAGES, probe_onnx_export
+from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.engines.tensorrt_builder import bound_batch, build_plan
-from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
 from fastdeploy_diffusion.engines.tensorrt_package import (
     INSTALL,
     import_tensorrt,
     require_architecture,
 )
-from fastdeploy_diffusion.engines.tensorrt_timings import find_timings
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import (
-    check_manifest,
-    read_graph_passes,
-    write_manifest,
-)
+from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
 
@@ -34,33 +26,34 @@ class TensorRTEngine(Engine):
     """TensorRT. Its plans are really built, and have not been run on a GPU yet."""
 
     name: ClassVar[str] = "tensorrt"
+    devices: ClassVar[tuple[str, ...]] = ("gpu",)
+    builder: ClassVar[str] = "fastdeploy_diffusion.engines.tensorrt_builder"
     binds_weights: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
     # The wheels' own names too: some are installed without the package that names them all.
     packages: ClassVar[tuple[str, ...]] = (
         *("tensorrt", "tensorrt_cu12_bindings", "tensorrt_cu13_bindings"),
         *("tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"),
-        *("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", *GRAPH_PACKAGES),
+        *EXPORT_PACKAGES,
     )
 
-    def probe(self, device: Device) -> Availability:
-        """Tell whether there is such a GPU, and what running on it takes is installed."""
-        if device.kind != "gpu":
-            return Availability(False, f"tensorrt runs on gpu, not on {device.kind}")
+    def _probe_run(self, device: Device) -> Availability:
         gpus = list_gpus()
         if not gpus:
             return Availability(False, "this machine has no NVIDIA GPU")
         if device.index >= len(gpus):
             return Availability(False, f"there is no {device}: the driver sees {len(gpus)} GPU(s)")
-        try:
-            import_tensorrt(None)
-        except EngineUnavailableError as error:
-            return Availability(False, error.problem, error.fix)
+        if not (package := _probe_package()).ok:
+            return package
         try:
             from cuda.bindings import runtime  # noqa: F401
         except Exception as error:  # a broken installation raises what it likes
             return Availability(False, f"cuda-python cannot be imported: {error}", INSTALL)
-        return probe_onnx_export()
+        return Availability(True)
+
+    def _probe_build(self, device: Device) -> Availability:
+        package = _probe_package()
+        return probe_onnx_export() if package.ok else package
 
     def supports(self, spec: BuildSpec) -> Support:
         """Float32, fp16 and bf16; a plan for a named architecture on a GPU of just that."""
@@ -71,39 +64,14 @@ class TensorRTEngine(Engine):
     def require_build(self, spec: BuildSpec) -> None:
         """Refuse a spec that it cannot build for here; for a target, no GPU is needed."""
         if spec.target is None:
-            self.require(spec)
+            super().require_build(spec)
             return
-        if spec.device.kind != "gpu":
-            raise EngineUnavailableError(self.probe(spec.device).reason, fix="device='gpu'")
+        if spec.device.kind not in self.devices:
+            raise EngineUnavailableError(self.probe_build(spec.device).reason, fix="device='gpu'")
         if not (support := _support_precision(spec)).ok:
             raise EngineUnavailableError(support.reason)
         require_architecture(import_tensorrt(spec.target), spec.target)
-        if not (export := probe_onnx_export()).ok:
-            raise EngineUnavailableError(export.reason, fix=export.install)
-
-    def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
-        from fastdeploy_diffusion.export.onnx import export_onnx
-        from fastdeploy_diffusion.export.weights import read_weights
-
-        bounded = bound_batch(program)
-        trt = import_tensorrt(spec.target)
-        if spec.target is None:
-            use_device(spec.device.index)
-        with make_temporary_folder(program.name) as folder:
-            graph = export_onnx(
-                bounded,
-                folder,
-                as_initializers=True,
-                dialect=self.dialect,
-                precision=spec.precision,
-            )
-            weights = read_weights(bounded, check_manifest(bounded, folder))
-            gpu = spec.target or list_gpus()[spec.device.index]
-            timings = find_timings(trt, spec.notes, gpu)
-            plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)
-            results = read_graph_passes(bounded, folder)
-        (out / PLAN_FILE).write_bytes(plan)
-        write_manifest(program, out, [PLAN_FILE], graph_passes=results)
+        probe_onnx_export().require()
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         from fastdeploy_diffusion.engines.tensorrt_session import TensorRTSession
@@ -111,6 +79,14 @@ class TensorRTEngine(Engine):
         check_manifest(program, artifact)
         trt = import_tensorrt(spec.target)
         return TensorRTSession(self.name, program, trt, artifact / PLAN_FILE, spec.device.index)
+
+
+def _probe_package() -> Availability:
+    try:
+        import_tensorrt(None)
+    except EngineUnavailableError as error:
+        return Availability(False, error.problem, error.fix)
+    return Availability(True)
 
 
 def _support_precision(spec: BuildSpec) -> Support:

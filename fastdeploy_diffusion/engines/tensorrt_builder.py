@@ -2,19 +2,47 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.tensorrt_package import make_logger
-from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache
+from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
+from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE, TensorRTEngine
+from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
+from fastdeploy_diffusion.engines.tensorrt_package import import_tensorrt, make_logger
+from fastdeploy_diffusion.engines.tensorrt_session import BATCH
+from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache, find_timings
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes, write_manifest
+from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import Size, SizeRange
 
-BATCH = SizeRange("batch", 1, 2, 8)
-"""What a free batch without bounds is built for: tuned for 2, one guided picture."""
+
+def build(program: Program, spec: BuildSpec, out: Path) -> None:
+    """Export the graph in the precision that it runs in, and compile it with its weights."""
+    bounded = bound_batch(program)
+    trt = import_tensorrt(spec.target)
+    if spec.target is None:
+        use_device(spec.device.index)
+    with make_temporary_folder(program.name) as folder:
+        graph = export_onnx(
+            bounded,
+            folder,
+            as_initializers=True,
+            dialect=TensorRTEngine.dialect,
+            precision=spec.precision,
+        )
+        weights = read_weights(bounded, check_manifest(bounded, folder))
+        timings = find_timings(trt, spec.notes, spec.target or list_gpus()[spec.device.index])
+        plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)
+        results = read_graph_passes(bounded, folder)
+    (out / PLAN_FILE).write_bytes(plan)
+    write_manifest(program, out, [PLAN_FILE], graph_passes=results)
 
 
 def bound_batch(program: Program) -> Program:

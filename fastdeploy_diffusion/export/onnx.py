@@ -1,6 +1,5 @@
 """Export to ONNX without weights: ``graph.onnx`` takes every parameter as an input."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fastdeploy_diffusion.export.graph_file import finish_graph
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
+from fastdeploy_diffusion.export.onnx_packages import INSTALL, missing_packages
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.export.written_files import read_graph
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -17,13 +17,6 @@ from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
-INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
-NEEDED = ("paddle2onnx", "onnx", "onnx_ir", "onnxscript")
-
-
-def missing_packages() -> list[str]:
-    """Name the packages that the export needs and that are not installed."""
-    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 def export_onnx(

@@ -368,7 +368,7 @@ class ComponentBuild:
         if self.placement.spec.target is None:
             return None
         try:
-            self.placement.engine.require(self.placement.spec)
+            self.placement.engine.require_run(self.placement.spec)
         except EngineUnavailableError as error:
             return error.problem
         return None

@@ -22,6 +22,7 @@ def test_info_tells_what_can_run_here():
     paddle = found["engines"]["paddle"]
     assert paddle["cpu"] == {
         "available": True, "precisions": ["fp32"], "reason": "", "install": "",
+        "build": {"available": True, "reason": "", "install": ""},
     }  # fmt: skip
     for device in ("gpu", "xpu"):
         assert paddle[device]["available"] or paddle[device]["reason"]

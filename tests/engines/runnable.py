@@ -38,5 +38,5 @@ def skip_excused(engine: str, case: str) -> None:
 def _skip_where_missing(name: str) -> tuple[pytest.MarkDecorator, ...]:
     if name not in DEVICES:
         return ()
-    available = create_engine(name).probe(DEVICES[name])
+    available = create_engine(name).probe_run(DEVICES[name])
     return (pytest.mark.skipif(not available.ok, reason=f"{name}: {available.reason}"),)

@@ -1,17 +1,23 @@
 """What all engines share: specs, refusals, and errors of one type."""
 
+import subprocess
 import sys
 
+import numpy as np
 import pytest
-from engine_programs import CASES
+from engine_programs import CASES, draw_feeds
 from runnable import CPU_ENGINES
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import ConfigError, EngineError, EngineUnavailableError
+from fastdeploy_diffusion.export.manifest import check_manifest
+from fastdeploy_diffusion.export.weights import read_weights
 
 CPU = BuildSpec(Device("cpu"))
+# Engines that run on CPUs and are not Paddle, and what they run on.
+RUNTIMES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
 def test_threads_default_to_the_cores_and_must_be_positive():
@@ -52,18 +58,98 @@ def test_a_missing_device_is_refused_with_the_reason(name, device, tmp_path):
     engine = create_engine(name)
     with pytest.raises(EngineUnavailableError) as caught:
         engine.load(CASES["upsampler"].program("upsampler"), BuildSpec(device), tmp_path)
-    available = engine.probe(device)
+    available = engine.probe_run(device)
     assert (caught.value.problem, caught.value.fix) == (available.reason, available.install)
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-def test_a_missing_paddle_is_told_not_raised(name, monkeypatch):
+def test_a_missing_paddle_is_told_not_raised(name, monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "fastdeploy_diffusion.paddle_runtime")
     monkeypatch.setitem(sys.modules, "paddle", None)
-    available = create_engine(name).probe(Device("cpu"))
+    engine = create_engine(name)
+    available = engine.probe_build(CPU.device)
     assert not available.ok
     assert "Paddle cannot be imported" in available.reason
     assert available.install.startswith("pip install")
+    # What runs what was built needs Paddle only where it is Paddle.
+    assert engine.probe_run(CPU.device).ok == (name in RUNTIMES)
+    with pytest.raises(EngineUnavailableError, match="Paddle cannot be imported") as caught:
+        engine.build(CASES["upsampler"].program("upsampler"), CPU, tmp_path / "artifact")
+    assert caught.value.fix == available.install
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("package", ["paddle2onnx", "onnx", "onnx_ir", "onnxscript"])
+def test_a_missing_converter_keeps_nothing_from_running(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    engine = create_engine(name)
+    assert engine.probe_run(CPU.device).ok
+    available = engine.probe_build(CPU.device)
+    assert available.reason == f"{package}, which the export to ONNX needs, cannot be imported"
+    assert available.install == 'pip install "fastdeploy-diffusion[onnx]"'
+
+
+@pytest.mark.parametrize(("name", "module"), RUNTIMES.items())
+def test_a_missing_runtime_is_told_not_raised(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    engine = create_engine(name)
+    available = engine.probe_run(CPU.device)
+    assert not available.ok
+    assert "cannot be imported" in available.reason
+    assert available.install.startswith("pip install")
+    with pytest.raises(EngineUnavailableError, match="cannot be imported"):
+        engine.require_build(CPU)
+
+
+BLOCKED = ("paddle", "paddle2onnx", "onnx", "onnx_ir", "onnxscript")
+RUNS_A_BUILD = """
+import sys
+from pathlib import Path
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.export.manifest import read_signature
+from fastdeploy_diffusion.program import Program
+
+folder = Path({folder!r})
+engine, spec = create_engine({name!r}), BuildSpec(Device("cpu"), threads=1)
+available = engine.probe_build(spec.device)
+assert not available.ok and "Paddle cannot be imported" in available.reason, available
+weights = dict(np.load(folder / "weights.npz"))
+signature = read_signature(folder / "upsampler")
+program = Program("upsampler", None, *signature, read_weight=weights.get)
+with engine.load(program, spec, folder / "upsampler") as session:
+    outputs = session.run(**np.load(folder / "feeds.npz"))
+np.savez(folder / "outputs.npz", **outputs)
+"""
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_build_runs_where_nothing_can_be_built(name, is_kept, tmp_path):
+    case, engine = CASES["upsampler"], create_engine(name)
+    spec = BuildSpec(CPU.device, threads=1, notes=tmp_path if is_kept else None)
+    program, feeds = case.program("upsampler"), draw_feeds(case, 0)
+    engine.build(program, spec, tmp_path / "upsampler")
+    with engine.load(program, spec, tmp_path / "upsampler") as session:
+        wanted = session.run(**feeds)
+    types = check_manifest(program, tmp_path / "upsampler")
+    np.savez(tmp_path / "weights.npz", **read_weights(program, types))
+    np.savez(tmp_path / "feeds.npz", **feeds)
+    code = RUNS_A_BUILD.format(blocked=BLOCKED, folder=str(tmp_path), name=name)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    given = np.load(tmp_path / "outputs.npz")
+    for output, array in wanted.items():
+        np.testing.assert_array_equal(given[output], array)
 
 
 def test_loading_what_was_not_built_is_an_engine_error(tmp_path):

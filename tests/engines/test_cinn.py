@@ -31,7 +31,7 @@ def read_flags():
 
 @without_cinn
 def test_a_paddle_without_cinn_is_told_and_what_installs_one():
-    available = create_engine("cinn").probe(Device("gpu"))
+    available = create_engine("cinn").probe_run(Device("gpu"))
     assert not available.ok
     assert available.reason == f"the installed Paddle {paddle.__version__} is built without CINN"
     assert "paddlepaddle-gpu -i https://www.paddlepaddle.org.cn/packages/stable/" in (

@@ -251,11 +251,15 @@ def test_an_output_that_breaks_its_spec_is_an_error(engine_name, tmp_path):
 @pytest.mark.parametrize("engine_name", engine_names())
 def test_probing_never_raises_and_says_what_is_missing(engine_name):
     engine = create_engine(engine_name)
-    assert engine.probe(Device("cpu")).ok == (engine_name not in DEVICES)
+    runs_on_cpus = engine_name not in DEVICES
+    assert engine.probe_run(Device("cpu")).ok == runs_on_cpus
+    assert engine.probe_build(Device("cpu")).ok == runs_on_cpus
     for device in (Device("gpu", 99), Device("xpu", 99)):
-        available = engine.probe(device)
+        available = engine.probe_run(device)
         assert not available.ok
         assert available.reason
+        if device.kind not in engine.devices:
+            assert engine.probe_build(device) == available
 
 
 PROFILING = {"openvino", "onnxruntime"}

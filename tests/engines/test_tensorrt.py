@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE
-from fastdeploy_diffusion.engines.tensorrt_builder import BATCH
+from fastdeploy_diffusion.engines.tensorrt_session import BATCH
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes
 from fastdeploy_diffusion.export.weights import read_weights
@@ -242,13 +242,15 @@ def test_a_missing_package_is_named_with_its_remedy(engine, monkeypatch):
         engine.require_build(SM86)
     assert caught.value.fix == 'pip install "fastdeploy-diffusion[tensorrt-rtx]"'
     monkeypatch.setattr("fastdeploy_diffusion.engines.tensorrt.list_gpus", lambda: ["sm86"])
-    available = engine.probe(GPU)
+    available = engine.probe_run(GPU)
     assert available.reason.startswith("TensorRT cannot be imported: ")
     assert available.install == 'pip install "fastdeploy-diffusion[tensorrt]"'
+    assert engine.probe_build(GPU) == available
 
 
 @needs_rtx
 def test_a_missing_paddle_is_named(engine, monkeypatch):
+    assert engine.probe_build(GPU).ok  # whether there is a GPU or not
     monkeypatch.delitem(sys.modules, "fastdeploy_diffusion.paddle_runtime")
     monkeypatch.setitem(sys.modules, "paddle", None)
     with pytest.raises(EngineUnavailableError, match="Paddle cannot be imported") as caught:
@@ -261,13 +263,15 @@ def test_a_plan_for_another_gpu_is_refused(engine, monkeypatch):
     support = engine.supports(BuildSpec(Device("gpu", 1), target="sm86"))
     assert (support.ok, support.reason) == (False, "gpu:1 is sm89, not sm86")
     assert engine.supports(BuildSpec(Device("gpu", 1), target="sm89")).ok
-    assert engine.probe(Device("gpu", 2)).reason == "there is no gpu:2: the driver sees 2 GPU(s)"
+    assert (
+        engine.probe_run(Device("gpu", 2)).reason == "there is no gpu:2: the driver sees 2 GPU(s)"
+    )
 
 
 @without_gpu
 def test_running_is_not_possible_without_a_gpu(engine, tmp_path):
     reason = "this machine has no NVIDIA GPU"
-    assert engine.probe(GPU).reason == reason
+    assert engine.probe_run(GPU).reason == reason
     program = CASES["upsampler"].program("upsampler")
     for spec in (BuildSpec(GPU), SM86):
         with pytest.raises(EngineUnavailableError, match=reason):

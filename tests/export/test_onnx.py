@@ -9,7 +9,7 @@ from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export import onnx as onnx_export
+from fastdeploy_diffusion.export import onnx_packages
 from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.weights import read_weights
@@ -159,7 +159,7 @@ def test_another_number_of_outputs_is_refused(tmp_path):
 
 
 def test_a_missing_converter_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "NEEDED", ("paddle2onnx", "no_such_package"))
+    monkeypatch.setattr(onnx_packages, "NEEDED", ("paddle2onnx", "no_such_package"))
     with pytest.raises(EngineUnavailableError, match="no_such_package") as caught:
         export_onnx(make_program(), tmp_path)
     assert "pip install" in caught.value.fix

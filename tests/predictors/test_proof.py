@@ -52,7 +52,7 @@ class ToyEngine(Engine):
         self.compute = compute
         self.sessions = []
 
-    def probe(self, device):
+    def _probe_run(self, device):
         return Availability(True)
 
     def supports(self, spec):

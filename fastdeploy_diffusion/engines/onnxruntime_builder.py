@@ -1,0 +1,20 @@
+"""From a program to what ONNX Runtime reads."""
+
+from pathlib import Path
+
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
+from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.program import Program
+
+
+def build(program: Program, spec: BuildSpec, out: Path) -> None:
+    """Export the graph in the precision that it runs in."""
+    export_onnx(
+        program,
+        out,
+        as_initializers=True,
+        dialect=ONNXRuntimeEngine.dialect,
+        precision=spec.precision,
+        float32_kernels=spec.device.kind == "cpu",
+    )
