@@ -6,10 +6,10 @@ from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import integers
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
-from fastdeploy_diffusion.models.clip import CLIPTextModel
-from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
@@ -24,7 +24,6 @@ class CLIPEncoder(PromptEncoder):
         wrap: Makes a layer of the encoder, as ``encoder``, that gives what the family takes.
         form: Says in words what that is.
         name: The component.
-        model_class: The encoder's class.
 
     Raises:
         UnsupportedModelError: The encoder's config is not implemented, or tokenizer and encoder
@@ -40,20 +39,20 @@ class CLIPEncoder(PromptEncoder):
         wrap: Callable[[Any], Any],
         form: str,
         name: str = "text_encoder",
-        model_class: type[CLIPTextModel] = CLIPTextModel,
     ) -> None:
         self.tokenizer = tokenizer
         self.config = checkpoint.read_network(name, CLIPTextConfig.from_dict)
         _check_fit(checkpoint.path, tokenizer, self.config, name)
-        network = Network(
-            lambda: model_class(self.config),
-            checkpoint.config(name),
-            checkpoint.tensors(name),
+        self.component = open_component(
+            checkpoint,
+            config,
+            name,
+            self.config,
+            generators={"input_ids": integers(0, self.config.vocab_size)},
             wrap=wrap,
             prefix="encoder.",
             form=form,
         )
-        super().__init__(name, config, network, self.config.vocab_size)
 
 
 def _check_fit(path: Path, tokenizer: CLIPTokenizer, config: CLIPTextConfig, name: str) -> None:

@@ -11,11 +11,9 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
-from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.predictors.activations import count_unet
-from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.component import Component, spread
-from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.component import spread
+from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
@@ -39,20 +37,14 @@ class Denoiser:
         generators: dict[str, Generator] = {"timestep": spread}
         if self.config.text_embeds_dim is not None:
             generators["time_ids"] = integers(0, _LARGEST_SIZE)
-        self.component = Component(
-            "denoiser",
-            config.component("denoiser"),
-            cpu_fallback=config.cpu_fallback,
-            passes=config.passes,
-            cache=open_cache(config),
-            network=Network(
-                lambda: UNet2DConditionModel(self.config),
-                checkpoint.config("unet"),
-                checkpoint.tensors("unet"),
-                count_activations=partial(count_unet, self.config),
-            ),
+        self.component = open_component(
+            checkpoint,
+            config,
+            "unet",
+            self.config,
             generators=generators,
             rows=2,  # with guidance
+            count_activations=partial(count_unet, self.config),
         )
 
     def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:

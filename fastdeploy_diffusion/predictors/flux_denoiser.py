@@ -10,12 +10,9 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
-from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.predictors.activations import count_flux
 from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.component import Component
-from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
 from fastdeploy_diffusion.program import Signature, TensorSpec
 
@@ -43,20 +40,14 @@ class FluxDenoiser:
         }
         if self.config.guidance_embeds:
             generators["guidance"] = lambda random, shape: random.uniform(1, 8, shape)
-        self.component = Component(
-            "denoiser",
-            config.component("denoiser"),
-            cpu_fallback=config.cpu_fallback,
-            passes=config.passes,
-            cache=open_cache(config),
-            network=Network(
-                lambda: FluxTransformer2DModel(self.config),
-                checkpoint.config("transformer"),
-                checkpoint.tensors("transformer"),
-                count_activations=partial(count_flux, self.config),
-            ),
+        self.component = open_component(
+            checkpoint,
+            config,
+            "transformer",
+            self.config,
             generators=generators,
             build_class=StreamedBuild if config.memory == "streamed" else ComponentBuild,
+            count_activations=partial(count_flux, self.config),
         )
         if config.memory == "streamed":
             report = self.component.report

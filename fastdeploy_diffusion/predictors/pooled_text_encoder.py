@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.models.components import PooledTextConditioner
+from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.predictors.clip_encoder import CLIPEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec
@@ -20,7 +20,8 @@ class PooledTextEncoder(CLIPEncoder):
     def __init__(
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
     ) -> None:
-        super().__init__(checkpoint, config, tokenizer, PooledTextConditioner, "pooled")
+        wrap = defer("fastdeploy_diffusion.models.components:PooledTextConditioner")
+        super().__init__(checkpoint, config, tokenizer, wrap, "pooled")
 
     def signature(self) -> Signature:
         """For any number of texts of the tokenizer's length."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.models.clip import CLIPTextModelWithProjection
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
@@ -13,7 +12,7 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 class ProjectedTextEncoder(TextEncoder):
     """SDXL's second text encoder: hidden states, and the pooled output after a projection.
 
-    Args and errors are those of `TextEncoder`, without ``name`` and ``model_class``.
+    Args and errors are those of `TextEncoder`, without ``name``.
     """
 
     def __init__(
@@ -30,7 +29,6 @@ class ProjectedTextEncoder(TextEncoder):
             config,
             tokenizer,
             "text_encoder_2",
-            CLIPTextModelWithProjection,
             normalize=normalize,
             unread=unread,
         )

@@ -7,11 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.accuracy import integers
-from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
-from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts
 
 
@@ -69,30 +65,9 @@ class Texts:
 
 
 class PromptEncoder:
-    """A text encoder of a pipeline; a subclass knows its tokenizer, and what is taken of it.
+    """A text encoder of a pipeline; a subclass knows its tokenizer, and what is taken of it."""
 
-    Args:
-        name: The component.
-        config: Engine, device and precision.
-        network: The encoder and its weights.
-        vocab_size: How many tokens it knows.
-
-    Raises:
-        EngineUnavailableError: The engine asked for cannot run here.
-    """
-
-    def __init__(
-        self, name: str, config: DiffusionConfig, network: Network, vocab_size: int
-    ) -> None:
-        self.component = Component(
-            name,
-            config.component("text_encoder"),
-            cpu_fallback=config.cpu_fallback,
-            passes=config.passes,
-            cache=open_cache(config),
-            network=network,
-            generators={"input_ids": integers(0, vocab_size)},
-        )
+    component: Component
 
     def _read(
         self,

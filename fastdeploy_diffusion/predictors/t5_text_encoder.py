@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import integers
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.networks.t5 import T5Config
-from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder, Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.tokenizers import T5Tokenizer
@@ -38,12 +38,13 @@ class T5TextEncoder(PromptEncoder):
                 f"text_encoder_2 knows {self.config.vocab_size} tokens: they are not of one model",
                 fix="use the tokenizer of this checkpoint",
             )
-        network = Network(
-            lambda: T5EncoderModel(self.config),
-            checkpoint.config("text_encoder_2"),
-            checkpoint.tensors("text_encoder_2"),
+        self.component = open_component(
+            checkpoint,
+            config,
+            "text_encoder_2",
+            self.config,
+            generators={"input_ids": integers(0, self.config.vocab_size)},
         )
-        super().__init__("text_encoder_2", config, network, self.config.vocab_size)
 
     def signature(self, tokens: int) -> Signature:
         """For any number of texts of this length."""

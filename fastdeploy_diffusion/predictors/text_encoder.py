@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.models.clip import CLIPTextModel
-from fastdeploy_diffusion.models.components import TextConditioner
+from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.predictors.clip_encoder import CLIPEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec
@@ -30,7 +29,6 @@ class TextEncoder(CLIPEncoder):
         config: DiffusionConfig,
         tokenizer: CLIPTokenizer,
         name: str = "text_encoder",
-        model_class: type[CLIPTextModel] = CLIPTextModel,
         *,
         normalize: bool = True,
         unread: int = 0,
@@ -39,10 +37,9 @@ class TextEncoder(CLIPEncoder):
             checkpoint,
             config,
             tokenizer,
-            lambda encoder: TextConditioner(encoder, normalize),
+            defer("fastdeploy_diffusion.models.components:TextConditioner", normalize),
             "normalized hidden states" if normalize else "hidden states",
             name,
-            model_class,
         )
         self._unread = unread
 

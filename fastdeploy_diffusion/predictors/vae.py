@@ -9,12 +9,9 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
-from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
-from fastdeploy_diffusion.models.components import LatentDecoder
+from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.predictors.activations import count_decoder
-from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.component import Component
-from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size, multiply
 
@@ -33,21 +30,14 @@ class VAEDecoder:
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
         self.config = checkpoint.read_network("vae", AutoencoderKLConfig.from_dict)
-        self.component = Component(
-            "vae_decoder",
-            config.component("vae"),
-            cpu_fallback=config.cpu_fallback,
-            passes=config.passes,
-            cache=open_cache(config),
-            network=Network(
-                lambda: AutoencoderKL(self.config),
-                checkpoint.config("vae"),
-                checkpoint.tensors("vae"),
-                wrap=LatentDecoder,
-                count_activations=partial(count_decoder, self.config),
-                unread=("encoder.", "quant_conv."),
-            ),
-            generators={},
+        self.component = open_component(
+            checkpoint,
+            config,
+            "vae",
+            self.config,
+            wrap=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
+            count_activations=partial(count_decoder, self.config),
+            unread=("encoder.", "quant_conv."),
         )
 
     def signature(self, height: Size, width: Size, batch: Size = None) -> Signature:

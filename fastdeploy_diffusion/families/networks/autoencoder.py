@@ -119,5 +119,5 @@ class AutoencoderKLConfig:
 
 
 AUTOENCODER = NetworkKind(
-    "AutoencoderKL", "diffusers", AutoencoderKLConfig, "autoencoder", VAE_RULES
+    "AutoencoderKL", "diffusers", "vae", AutoencoderKLConfig, "autoencoder", VAE_RULES
 )

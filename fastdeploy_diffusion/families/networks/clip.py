@@ -72,6 +72,6 @@ class CLIPTextConfig:
         return dict.fromkeys(sites, self.num_hidden_layers)
 
 
-_KIND = ("transformers", CLIPTextConfig, "clip", CLIP_RULES, "text_model.")
+_KIND = ("transformers", "text_encoder", CLIPTextConfig, "clip", CLIP_RULES, "text_model.")
 CLIP = NetworkKind("CLIPTextModel", *_KIND)
 PROJECTED_CLIP = NetworkKind("CLIPTextModelWithProjection", *_KIND)

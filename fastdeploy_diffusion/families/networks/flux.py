@@ -95,5 +95,5 @@ class FluxTransformer2DConfig:
 
 # Its weights are also published with their original names.
 FLUX_TRANSFORMER = NetworkKind(
-    "FluxTransformer2DModel", "diffusers", FluxTransformer2DConfig, "flux", FLUX_RULES
+    "FluxTransformer2DModel", "diffusers", "denoiser", FluxTransformer2DConfig, "flux", FLUX_RULES
 )

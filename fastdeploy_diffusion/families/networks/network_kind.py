@@ -17,6 +17,7 @@ class NetworkKind:
     Args:
         name: The class; the Paddle layer, which takes the config, is called so as well.
         library: Whose class it is: ``transformers`` or ``diffusers``.
+        role: Which options of a configuration it goes by: ``text_encoder``, ``denoiser``, ``vae``.
         config: Reads its ``config.json``.
         module: Of the layer, in ``models/``.
         rules: Names of tensors in folders of diffusers, where they are not the canonical ones.
@@ -25,6 +26,7 @@ class NetworkKind:
 
     name: str
     library: str
+    role: str
     config: Any
     module: str
     rules: Sequence[KeyRule] = ()

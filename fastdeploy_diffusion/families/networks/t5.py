@@ -88,4 +88,4 @@ class T5Config:
         }
 
 
-T5 = NetworkKind("T5EncoderModel", "transformers", T5Config, "t5", T5_RULES)
+T5 = NetworkKind("T5EncoderModel", "transformers", "text_encoder", T5Config, "t5", T5_RULES)

@@ -260,4 +260,4 @@ class UNet2DConditionConfig:
                 yield Convolution(width, width)
 
 
-UNET = NetworkKind("UNet2DConditionModel", "diffusers", UNet2DConditionConfig, "unet")
+UNET = NetworkKind("UNet2DConditionModel", "diffusers", "denoiser", UNet2DConditionConfig, "unet")

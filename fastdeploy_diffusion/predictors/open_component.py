@@ -1,0 +1,58 @@
+"""The components of a pipeline, opened as the records of families describe them."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.network import Network
+
+# By role; text encoders are called as in the checkpoint.
+_NAMES = {"denoiser": "denoiser", "vae": "vae_decoder"}
+
+
+def open_component(
+    checkpoint: Checkpoint,
+    config: DiffusionConfig,
+    part: str,
+    network_config: Any,
+    *,
+    generators: Mapping[str, Generator] = MappingProxyType({}),
+    rows: int = 1,
+    build_class: type[ComponentBuild] = ComponentBuild,
+    **form: Any,
+) -> Component:
+    """Open a component of a checkpoint.
+
+    Args:
+        checkpoint: Where the weights come from.
+        config: Engine, device and precision.
+        part: The component's name in the checkpoint.
+        network_config: Read from the checkpoint.
+        generators: As for `Component`, as are ``rows`` and ``build_class``.
+        rows: As there.
+        build_class: As there.
+        **form: Further arguments of its `Network`.
+
+    Raises:
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+    kind = checkpoint.family.networks[part]
+    make = partial(kind.make, network_config)
+    return Component(
+        _NAMES.get(kind.role, part),
+        config.component(kind.role),
+        cpu_fallback=config.cpu_fallback,
+        passes=config.passes,
+        cache=open_cache(config),
+        network=Network(make, checkpoint.config(part), checkpoint.tensors(part), **form),
+        generators=generators,
+        rows=rows,
+        build_class=build_class,
+    )
