@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Read once, when Paddle's shared library loads: 2 keeps errors and hides notes and warnings.
 os.environ.setdefault("GLOG_minloglevel", "2")
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
 
 paddle.disable_signal_handler()
 
-__all__ = ["eager_mode", "paddle", "static_mode"]
+__all__ = ["eager_mode", "find_linear_weights", "paddle", "static_mode"]
 
 _mode_lock = threading.RLock()
 _modes = paddle.base.framework.global_var
@@ -51,3 +52,12 @@ def static_mode() -> Iterator[None]:
     """
     with eager_mode(), paddle.base.framework._dygraph_guard(None):
         yield
+
+
+def find_linear_weights(layer: Any) -> set[str]:
+    """Name the weights that Paddle keeps as [in, out], where PyTorch's layout is [out, in]."""
+    return {
+        f"{name}.weight".lstrip(".")
+        for name, part in layer.named_sublayers(include_self=True)
+        if isinstance(part, paddle.nn.Linear)
+    }

@@ -1,7 +1,7 @@
 """A network ready for engines: its layer, and the names, shapes and types of its tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,9 +73,11 @@ class Program:
             tensors in the order of ``outputs``. ``None`` where only a finished build is loaded.
         inputs: Specs of the inputs.
         outputs: Specs of the outputs.
-        read_weight: Gives a parameter by its name in the layer, float32, in PyTorch's layout (the
-            weight of a linear layer is [out, in]); ``None`` where the layer itself holds them. With
-            it, the layer may be one without values.
+        tensors: Where stored tensors are read from (``runtime.recipe.Tensors``); ``None`` where the
+            layer itself holds its weights. With it, the layer may be one without values.
+        recipe: What each parameter of the layer is made of, by name (``runtime.recipe.MadeOf``), in
+            PyTorch's layout; of the tensor of its own name where none is given. A finished build
+            has its own.
         graph_passes: What rewrites the graph that the layer is exported as, in order
             (``passes.graph_pass.GraphPass``); engines that read no ONNX leave them be.
     """
@@ -84,7 +86,8 @@ class Program:
     layer: Callable[..., Any] | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    read_weight: Callable[[str], np.ndarray] | None = None
+    tensors: Any = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     graph_passes: tuple[Any, ...] = ()
 
 

@@ -16,9 +16,24 @@ from paddle import LazyGuard, nn
 
 from fastdeploy_diffusion.models.attention import BasicTransformerBlock
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, register_op
 
 WEIGHT, BIAS = "ff.net.0.proj.weight", "ff.net.0.proj.bias"
+
+
+@register_op(f"{__name__}.scale")
+def scale(weight, gain):
+    return weight * gain
+
+
+@register_op(f"{__name__}.shift")
+def shift(bias, weight, shift):
+    return bias + weight @ shift
+
+
+@register_op(f"{__name__}.spoil")
+def spoil(weight):
+    return 1.01 * weight
 
 
 class FoldNorm(LayerPass):
@@ -40,10 +55,8 @@ class FoldNorm(LayerPass):
 FOLD = """width = layer.norm3.weight.shape[0]
         layer.norm3 = nn.LayerNorm(width, weight_attr=False, bias_attr=False)
         return {
-            WEIGHT: Derivation((WEIGHT, "norm3.weight"), lambda weight, gain: weight * gain),
-            BIAS: Derivation(
-                (BIAS, WEIGHT, "norm3.bias"), lambda bias, weight, shift: bias + weight @ shift
-            ),
+            WEIGHT: Derivation((WEIGHT, "norm3.weight"), f"{__name__}.scale"),
+            BIAS: Derivation((BIAS, WEIGHT, "norm3.bias"), f"{__name__}.shift"),
         }"""
 
 BLOCKS = 4  # transformer blocks of the tiny model's UNet

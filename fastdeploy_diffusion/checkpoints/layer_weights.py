@@ -79,10 +79,10 @@ def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) ->
         layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
         read: Gives a tensor by its name in the layer, in PyTorch's layout.
     """
-    from fastdeploy_diffusion.paddle_runtime import eager_mode
+    from fastdeploy_diffusion.paddle_runtime import eager_mode, find_linear_weights
 
     parameters: dict[str, Any] = layer.state_dict()
-    linear_weights = _find_linear_weights(layer)
+    linear_weights = find_linear_weights(layer)
     # Largest first: the copies that a tensor needs on its way add to what is loaded already.
     for name in sorted(parameters, key=lambda name: prod(parameters[name].shape), reverse=True):
         value = read(name)
@@ -94,20 +94,12 @@ def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) ->
 
 def list_shapes(layer: paddle.nn.Layer) -> dict[str, tuple[int, ...]]:
     """List every parameter and persistent buffer of a layer with its shape in PyTorch's layout."""
-    linear_weights = _find_linear_weights(layer)
+    from fastdeploy_diffusion.paddle_runtime import find_linear_weights
+
+    linear_weights = find_linear_weights(layer)
     return {
         name: tuple(parameter.shape)[::-1] if name in linear_weights else tuple(parameter.shape)
         for name, parameter in layer.state_dict().items()
-    }
-
-
-def _find_linear_weights(layer: paddle.nn.Layer) -> set[str]:
-    import paddle
-
-    return {
-        f"{name}.weight".lstrip(".")
-        for name, sublayer in layer.named_sublayers(include_self=True)
-        if isinstance(sublayer, paddle.nn.Linear)
     }
 
 

@@ -71,13 +71,13 @@ def read_model(program: Program, artifact: Path) -> OpenVINOModel:
     """
     import openvino
 
-    types = check_manifest(program, artifact)
+    wanted = check_manifest(program, artifact)
     if (artifact / MODEL_FILE).exists():
         return _map_model(artifact)
 
     from fastdeploy_diffusion.export.weights import read_weights
 
-    weights = read_weights(program, types)
+    weights = read_weights(program, wanted)
     model = openvino.Core().read_model(artifact / GRAPH_FILE)
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()

@@ -1,4 +1,4 @@
-"""The note that lies beside an exported program: its signature and the sizes of its files.
+"""The note that lies beside an exported program: its signature, recipe, and sizes of files.
 
 Paddle 3.3 loads a program whose weight file is missing or cut short without a word, and computes
 with whatever lies in memory. So the note is written last, and checked before every load.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.recipe import Weight, describe, parse
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.passes.contract import PassResult
@@ -29,7 +30,7 @@ def write_manifest(
     program: Program,
     directory: Path,
     files: Sequence[str],
-    weights: Mapping[str, str] = MappingProxyType({}),
+    weights: Mapping[str, Weight] = MappingProxyType({}),
     graph_passes: Sequence[PassResult] = (),
 ) -> None:
     """Record a finished export.
@@ -38,21 +39,23 @@ def write_manifest(
         program: What was exported.
         directory: Where its files lie.
         files: Their names.
-        weights: The layer's parameters that are not in the files and are wanted on load: numpy's
-            name of the type that they are wanted in, by name.
+        weights: The graph's, by name, that are not in the files and are bound on load.
         graph_passes: What each graph pass did.
     """
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
-        "weights": dict(weights),
+        "weights": {
+            name: {"made_of": describe(each.made_of), "dtype": each.dtype}
+            for name, each in weights.items()
+        },
         "graph_passes": [asdict(result) for result in graph_passes],
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def check_manifest(program: Program, directory: Path) -> dict[str, str]:
+def check_manifest(program: Program, directory: Path) -> dict[str, Weight]:
     """Make sure that an export is whole, and that it is this program's.
 
     Args:
@@ -60,7 +63,7 @@ def check_manifest(program: Program, directory: Path) -> dict[str, str]:
         directory: Where its files should lie.
 
     Returns:
-        The parameters that the export takes from the layer on load: their types, by name.
+        The weights that are bound on load, by name.
 
     Raises:
         EngineError: A file is missing or of another size, or the export has another signature.
@@ -83,8 +86,13 @@ def check_manifest(program: Program, directory: Path) -> dict[str, str]:
                 allowed=f"{size} bytes, as when it was exported",
                 fix="build it again",
             )
-    weights: dict[str, str] = manifest["weights"]
-    return weights
+    try:
+        return {
+            name: Weight(parse(each["made_of"]), each["dtype"])
+            for name, each in manifest["weights"].items()
+        }
+    except (TypeError, KeyError, ValueError) as error:
+        raise _refuse(program.name, directory) from error
 
 
 def read_signature(directory: Path) -> Signature:
@@ -122,8 +130,14 @@ def _read_manifest(name: str, directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), kind) for key, kind in kinds.items()
     ):
-        raise EngineError(f"{name}: {path} is no export manifest", fix="build it again")
+        raise _refuse(name, directory)
     return manifest
+
+
+def _refuse(name: str, directory: Path) -> EngineError:
+    return EngineError(
+        f"{name}: {directory / MANIFEST_FILE} is no export manifest", fix="build it again"
+    )
 
 
 def _describe_signature(program: Program) -> dict[str, Any]:

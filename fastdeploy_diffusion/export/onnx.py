@@ -14,6 +14,7 @@ from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.export.written_files import read_graph
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.recipe import Weight
 from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
@@ -83,7 +84,8 @@ def export_onnx(
 
         types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
     narrow_inputs(program, output)
-    write_manifest(program, directory, [GRAPH_FILE], types, results)
+    bound = {name: Weight(program.recipe.get(name, name), types[name]) for name in weights}
+    write_manifest(program, directory, [GRAPH_FILE], bound, results)
     return output
 
 

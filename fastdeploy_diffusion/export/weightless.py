@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
-from fastdeploy_diffusion.paddle_runtime import paddle, static_mode
+from fastdeploy_diffusion.paddle_runtime import find_linear_weights, paddle, static_mode
 from fastdeploy_diffusion.program import Program
 
 
@@ -72,6 +72,7 @@ class _StandIn(NamedTuple):
 @contextmanager
 def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, _StandIn]]:
     """Put graph inputs in the place of parameters, and constants in that of buffers."""
+    linear_weights = find_linear_weights(layer)
     weights: dict[str, _StandIn] = {}
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
@@ -79,8 +80,8 @@ def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, _Stand
             for key, parameter in list(part._parameters.items()):
                 if parameter is not None:
                     name = f"{prefix}.{key}".lstrip(".")
-                    is_transposed = isinstance(part, paddle.nn.Linear) and key == "weight"
-                    weights[name] = _stand_in(name, list(parameter.shape), is_transposed)
+                    shape = list(parameter.shape)
+                    weights[name] = _stand_in(name, shape, name in linear_weights)
                     replaced.append((part._parameters, key, parameter))
                     part._parameters[key] = weights[name].used
             for key, buffer in list(part._buffers.items()):

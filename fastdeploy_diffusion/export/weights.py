@@ -1,20 +1,20 @@
 """The weights of a program, as engines bind them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.recipe import FloatArray, Weight, derive
 
 
-def read_weights(program: Program, types: Mapping[str, str]) -> Mapping[str, np.ndarray]:
-    """Give parameters by name, in PyTorch's layout, copied only for another layout or type.
+def read_weights(program: Program, weights: Mapping[str, Weight]) -> dict[str, np.ndarray]:
+    """Give weights by name, in PyTorch's layout, copied only for another layout or type.
 
     Args:
         program: The network.
-        types: Which of them, and by name numpy's type: ``float32``, ``float16`` or ``bfloat16``,
-            which is that of ml_dtypes.
+        weights: Which, what they are made of, and what type they are wanted in.
 
     Returns:
         Contiguous arrays, to be read only: they may lie on a mapped file, or on the layer's own
@@ -22,26 +22,23 @@ def read_weights(program: Program, types: Mapping[str, str]) -> Mapping[str, np.
 
     Raises:
         CheckpointError: One cannot be read.
+        EngineError: One is made by an operation that is not registered.
     """
-    read = program.read_weight or _reader(program.layer)
-    if "bfloat16" in types.values():
-        import ml_dtypes  # noqa: F401  # numpy knows the type by its name from here on
-    with np.errstate(over="ignore"):  # the check of outputs finds infinities, and names them
-        return {name: np.asarray(read(name), dtype, order="C") for name, dtype in types.items()}
+    tensors = _LayerTensors(program.layer) if program.tensors is None else program.tensors
+    return {name: derive(weight, tensors) for name, weight in weights.items()}
 
 
-def _reader(layer: Any) -> Callable[[str], np.ndarray]:
-    from fastdeploy_diffusion.paddle_runtime import paddle
+class _LayerTensors:
+    """The parameters that a layer itself holds."""
 
-    parameters = dict(layer.named_parameters())
-    linear_weights = {
-        f"{name}.weight".lstrip(".")
-        for name, part in layer.named_sublayers(include_self=True)
-        if isinstance(part, paddle.nn.Linear)
-    }
+    def __init__(self, layer: Any) -> None:
+        from fastdeploy_diffusion.paddle_runtime import find_linear_weights
 
-    def read(name: str) -> np.ndarray:
-        array = np.from_dlpack(parameters[name].detach())
-        return array.T if name in linear_weights else array
+        self._parameters = dict(layer.named_parameters())
+        self._transposed = find_linear_weights(layer)
 
-    return read
+    def read(self, name: str) -> FloatArray:
+        array: Any = np.from_dlpack(self._parameters[name].detach())
+        return np.asarray(array.T if name in self._transposed else array)
+
+    read_stored = read

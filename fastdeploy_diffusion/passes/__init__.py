@@ -12,7 +12,16 @@ if __name__ != "fastdeploy_diffusion.passes":
 # Before any module of this room imports Paddle, so that the import is quiet.
 import fastdeploy_diffusion.paddle_runtime  # noqa: F401
 from fastdeploy_diffusion.families.networks.census import Convolution, Site
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf, register_op
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
-__all__ = ["Convolution", "Derivation", "GraphPass", "GraphRule", "LayerPass", "Site"]
+__all__ = [
+    "Convolution",
+    "Derivation",
+    "GraphPass",
+    "GraphRule",
+    "LayerPass",
+    "MadeOf",
+    "Site",
+    "register_op",
+]

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.derivation_checks import check_derivations
+from fastdeploy_diffusion.runtime.recipe import Derivation, MadeOf, register_op, replace_names
 
 if TYPE_CHECKING:
     import paddle
 
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """How a rewritten layer's weight comes from weights of the original.
-
-    Args:
-        sources: Names of the original's weights.
-        combine: Makes the new one of them, all float32 in PyTorch's layout.
-    """
-
-    sources: tuple[str, ...]
-    combine: Callable[..., FloatArray]
-
-    def read(self, read: Callable[[str], FloatArray]) -> FloatArray:
-        """Make the weight, given what reads the original's."""
-        return self.combine(*(read(name) for name in self.sources))
+__all__ = ["Derivation", "LayerPass", "MadeOf", "apply_passes", "register_op"]
 
 
 class LayerPass(Pass):
@@ -57,14 +36,15 @@ class LayerPass(Pass):
         return 1
 
     @abstractmethod
-    def rewrite(self, layer: paddle.nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: paddle.nn.Layer) -> Mapping[str, MadeOf]:
         """Rewrite a sublayer in place.
 
         Returns:
-            Its new weights, and their sources, by names within the sublayer.
+            What its new weights are made of: weights of the original, all by their names within
+            the sublayer.
         """
 
-    def apply(self, network: paddle.nn.Layer) -> tuple[PassResult, dict[str, Derivation]]:
+    def apply(self, network: paddle.nn.Layer) -> tuple[PassResult, dict[str, MadeOf]]:
         """Rewrite a whole network in place.
 
         Args:
@@ -74,7 +54,7 @@ class LayerPass(Pass):
             The counts, and every new weight by its name in the network.
         """
         expected = self.expect(network)
-        derivations: dict[str, Derivation] = {}
+        derivations: dict[str, MadeOf] = {}
         skipped: dict[str, str] = {}
         count = 0
         for path, part in list(_parts(network)):
@@ -86,14 +66,13 @@ class LayerPass(Pass):
             count += self.count_places(part)
             prefix = f"{path}." if path else ""
             for name, each in self.rewrite(part).items():
-                sources = tuple(prefix + source for source in each.sources)
-                derivations[prefix + name] = Derivation(sources, each.combine)
+                derivations[prefix + name] = replace_names(each, prefix.__add__)
         return PassResult(self.name, count, expected, skipped), derivations
 
 
 def apply_passes(
     passes: Sequence[LayerPass], network: paddle.nn.Layer, *, strict: bool
-) -> tuple[list[PassResult], dict[str, Derivation]]:
+) -> tuple[list[PassResult], dict[str, MadeOf]]:
     """Apply passes one after the other.
 
     Args:
@@ -112,7 +91,7 @@ def apply_passes(
     from fastdeploy_diffusion.paddle_runtime import eager_mode
 
     results: list[PassResult] = []
-    derivations: dict[str, Derivation] = {}
+    derivations: dict[str, MadeOf] = {}
     originals = frozenset(network.state_dict())
     for each in passes:
         try:
@@ -135,22 +114,9 @@ def apply_passes(
     return results, derivations
 
 
-def _rebase(derivation: Derivation, earlier: Mapping[str, Derivation]) -> Derivation:
+def _rebase(made_of: MadeOf, earlier: Mapping[str, MadeOf]) -> MadeOf:
     """Say what a weight is made of in terms of the checkpoint, where earlier passes had a hand."""
-    if not any(source in earlier for source in derivation.sources):
-        return derivation
-    parts = [
-        earlier.get(source) or Derivation((source,), lambda weight: weight)
-        for source in derivation.sources
-    ]
-
-    def combine(*weights: FloatArray) -> FloatArray:
-        left = iter(weights)
-        return derivation.combine(
-            *(part.combine(*islice(left, len(part.sources))) for part in parts)
-        )
-
-    return Derivation(tuple(name for part in parts for name in part.sources), combine)
+    return replace_names(made_of, lambda name: earlier.get(name, name))
 
 
 def _parts(network: Any) -> Iterator[tuple[str, Any]]:

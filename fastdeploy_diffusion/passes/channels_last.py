@@ -15,7 +15,7 @@ from paddle.nn import functional as F
 
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
 from fastdeploy_diffusion.passes.winograd import SMALLEST_LATENTS
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 
@@ -42,7 +42,7 @@ class ChannelsLast(LayerPass):
         """All of them."""
         return ""
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Compute in another order of axes; the weights stay as they are."""
         layer.is_channels_last = True
         is_block = isinstance(layer, ResnetBlock2D)

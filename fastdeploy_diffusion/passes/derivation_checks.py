@@ -6,17 +6,16 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.errors import PassError
+from fastdeploy_diffusion.runtime.recipe import MadeOf, find_fault, list_names
 
 if TYPE_CHECKING:
     import paddle
-
-    from fastdeploy_diffusion.passes.base import Derivation
 
 
 def check_derivations(
     what: str,
     network: paddle.nn.Layer,
-    derived: Mapping[str, Derivation],
+    derived: Mapping[str, MadeOf],
     originals: Set[str],
     earlier: Set[str],
 ) -> None:
@@ -41,14 +40,19 @@ def check_derivations(
         *(f"makes a weight {name}, which the network lacks" for name in derived.keys() - weights),
         *(
             f"makes {name} of {source}, which is no weight of the checkpoint"
-            for name, derivation in derived.items()
-            for source in derivation.sources
+            for name, made_of in derived.items()
+            for source in list_names(made_of)
             if source not in originals | earlier
+        ),
+        *(
+            f"does not say how {name} is made: {fault}"
+            for name, made_of in derived.items()
+            if (fault := find_fault(made_of))
         ),
     ]
     if problems:
         raise PassError(
             f"the pass {what} {min(problems)}",
-            allowed="a Derivation for each new weight, from weights of the network as it was",
+            allowed="for each new weight one of the network as it was, or a Derivation from such",
             fix="leave the pass out, and report this",
         )

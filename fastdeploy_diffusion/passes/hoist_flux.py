@@ -6,7 +6,6 @@ rows of one product. The gains' one is in the bias there, so that no step adds i
 """
 
 from collections.abc import Mapping
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -14,7 +13,7 @@ from paddle import Tensor
 
 from fastdeploy_diffusion.models.flux_blocks import GAIN, AdaptiveLayerNorm
 from fastdeploy_diffusion.models.flux_split import MOVED, FluxPrologue
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray
+from fastdeploy_diffusion.passes.base import Derivation, MadeOf
 
 
 def find_norms(layer: Any) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def find_norms(layer: Any) -> dict[str, Any]:
     }
 
 
-def hoist_flux(layer: Any) -> Mapping[str, Derivation]:
+def hoist_flux(layer: Any) -> Mapping[str, MadeOf]:
     """Give a transformer a prologue, and let its norms take their share of what that gives.
 
     Returns:
@@ -32,18 +31,17 @@ def hoist_flux(layer: Any) -> Mapping[str, Derivation]:
     """
     norms = find_norms(layer)
     derivations = {
-        f"prologue.{name}": Derivation((name,), _keep)
-        for name, _ in layer.named_parameters()
-        if name.startswith(MOVED)
+        f"prologue.{name}": name for name, _ in layer.named_parameters() if name.startswith(MOVED)
     }
     prologue = FluxPrologue(layer, [norm.linear for norm in norms.values()])
     prologue.eval()
     start = 0
     for index, (path, norm) in enumerate(norms.items()):
-        for kind, make in (("weight", _keep), ("bias", partial(_raise_gains, parts=norm.parts))):
-            derivations[f"prologue.modulations.{index}.{kind}"] = Derivation(
-                (f"{path}.linear.{kind}",), make
-            )
+        gains = [place for place, part in enumerate(norm.parts) if part == GAIN]
+        derivations[f"prologue.modulations.{index}.weight"] = f"{path}.linear.weight"
+        derivations[f"prologue.modulations.{index}.bias"] = Derivation(
+            (f"{path}.linear.bias",), "add-one", {"parts": len(norm.parts), "chosen": gains}
+        )
         stop = start + norm.linear.weight.shape[1]
         del norm.linear
         norm.share = slice(start, stop)
@@ -54,16 +52,6 @@ def hoist_flux(layer: Any) -> Mapping[str, Derivation]:
     layer.prologue = prologue
     layer.forward = MethodType(_forward, layer)
     return derivations
-
-
-def _keep(weight: FloatArray) -> FloatArray:
-    return weight
-
-
-def _raise_gains(bias: FloatArray, parts: tuple[str, ...]) -> FloatArray:
-    raised: FloatArray = bias.reshape(len(parts), -1).copy()
-    raised[[part == GAIN for part in parts]] += 1
-    return raised.reshape(-1)
 
 
 def _take_share(self: Any, conditioning: Tensor) -> list[Tensor]:

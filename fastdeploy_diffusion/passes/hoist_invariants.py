@@ -19,9 +19,8 @@ from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.models.unet_split import MOVED, UNetPrologue
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
 from fastdeploy_diffusion.passes.hoist_flux import find_norms, hoist_flux
-from fastdeploy_diffusion.passes.stack_linears import stack_rows
 
 
 class HoistInvariants(LayerPass):
@@ -47,7 +46,7 @@ class HoistInvariants(LayerPass):
             return len(find_norms(layer)) + 1  # the text's tokens
         return len(_find(layer, ResnetBlock2D)) + len(_find_cross_attentions(layer))
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Give the denoiser a prologue, and let its blocks take their share of what that gives."""
         if isinstance(layer, FluxTransformer2DModel):
             return hoist_flux(layer)
@@ -69,11 +68,7 @@ class HoistInvariants(LayerPass):
                 context_width=2 * sum(_width(each) for each in attentions.values()),
             )
         prologue.eval()
-        moved = {
-            name: Derivation((name,), _keep)
-            for name, _ in layer.named_parameters()
-            if name.startswith(MOVED)
-        }
+        moved = {name: name for name, _ in layer.named_parameters() if name.startswith(MOVED)}
         _take_time(list(resnets.values()), time_widths)
         _take_context(list(attentions.values()))
         for name in MOVED:
@@ -124,15 +119,11 @@ def _take_context(attentions: list[Any]) -> None:
         start += 2 * width
 
 
-def _merge(name: str, sources: list[str], kinds: tuple[str, ...]) -> dict[str, Derivation]:
+def _merge(name: str, sources: list[str], kinds: tuple[str, ...]) -> dict[str, MadeOf]:
     return {
-        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), stack_rows)
+        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), "concatenate")
         for kind in kinds
     }
-
-
-def _keep(weight: FloatArray) -> FloatArray:
-    return weight
 
 
 def _forward(self: Any, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:

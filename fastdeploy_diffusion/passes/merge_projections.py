@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from paddle import Tensor, nn
 
 from fastdeploy_diffusion.families.networks.census import Site
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
 from fastdeploy_diffusion.passes.stack_linears import check_biases, stack_linears
 
 
@@ -33,9 +33,9 @@ class MergeQKV(LayerPass):
         """One for each stream."""
         return len(layer.streams)
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Put one linear layer in the place of three."""
-        derivations: dict[str, Derivation] = {}
+        derivations: dict[str, MadeOf] = {}
         for stream in layer.streams:
             derivations |= stack_linears(layer, stream.names, stream.merged)
             setattr(layer, stream.method, MethodType(_make_projection(stream.merged), layer))
@@ -57,7 +57,7 @@ class MergeKV(LayerPass):
         (stream,) = layer.streams
         return check_biases(layer, stream.names[1:])
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Put one linear layer in the place of two."""
         (stream,) = layer.streams
         derivations = stack_linears(layer, stream.names[1:], stream.merged)

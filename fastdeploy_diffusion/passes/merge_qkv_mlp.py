@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from paddle import Tensor, nn
 
 from fastdeploy_diffusion.families.networks.census import Site
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass
+from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
 from fastdeploy_diffusion.passes.stack_linears import check_biases, stack_linears
 
 
@@ -31,7 +31,7 @@ class MergeQKVMLP(LayerPass):
         """All must have a bias, or none."""
         return check_biases(layer, layer.projections)
 
-    def rewrite(self, layer: Any) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: Any) -> Mapping[str, MadeOf]:
         """Put one linear layer in the place of four."""
         widths = [attrgetter(name)(layer).weight.shape[1] for name in layer.projections]
         stops = list(accumulate(widths))

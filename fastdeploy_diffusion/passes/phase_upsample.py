@@ -10,14 +10,13 @@ from itertools import product
 from types import MethodType
 from typing import Any, ClassVar
 
-import numpy as np
 import paddle
 from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.resnet import Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
 
 
 class PhaseUpsample(LayerPass):
@@ -35,7 +34,7 @@ class PhaseUpsample(LayerPass):
         shape = list(layer.conv.weight.shape[2:])
         return "" if shape == [3, 3] else f"its kernel is {shape[0]} x {shape[1]}"
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Add the convolution of all four phases; the plain one stays for odd sizes."""
         outputs, inputs = layer.conv.weight.shape[:2]
         with LazyGuard():
@@ -43,30 +42,9 @@ class PhaseUpsample(LayerPass):
         layer.phases.eval()
         layer.forward = MethodType(_upsample, layer)
         return {
-            "phases.weight": Derivation(("conv.weight",), split_into_phases),
-            "phases.bias": Derivation(("conv.bias",), _repeat),
+            "phases.weight": Derivation(("conv.weight",), "phases"),
+            "phases.bias": Derivation(("conv.bias",), "tile", {"times": 4}),
         }
-
-
-def split_into_phases(kernel: FloatArray) -> FloatArray:
-    """Turn a (O, I, 3, 3) kernel into the (4 · O, I, 2, 2) kernels of its phases.
-
-    Phases come in the order even-even, even-odd, odd-even, odd-odd (rows, columns).
-    """
-
-    def add(kernel: FloatArray, axis: int, is_odd: int) -> FloatArray:
-        first, middle, last = np.moveaxis(kernel, axis, 0)
-        # An even row sees the row before once and its own twice; an odd one the other way round.
-        pair = (first + middle, last) if is_odd else (first, middle + last)
-        return np.stack(pair, axis)
-
-    return np.concatenate(
-        [add(add(kernel, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
-    )
-
-
-def _repeat(bias: FloatArray) -> FloatArray:
-    return np.tile(bias, 4)
 
 
 def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) -> Tensor:

@@ -7,14 +7,13 @@ projections, and the norms' weights, change places once, when the weights are re
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from paddle import nn
 
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.rotary import rotate_halves
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
 
 _PROJECTIONS = ("to_q", "to_k", "add_q_proj", "add_k_proj")
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
@@ -35,20 +34,13 @@ class RotateHalves(LayerPass):
         """All of them."""
         return ""
 
-    def rewrite(self, layer: Any) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: Any) -> Mapping[str, MadeOf]:
         """Rotate halves, and let the weights bring the pairs there."""
         layer.rotate = rotate_halves
         parts = [(name, layer.heads) for name in _PROJECTIONS] + [(name, 1) for name in _NORMS]
         return {
-            f"{name}.{kind}": Derivation((f"{name}.{kind}",), partial(_part_pairs, heads=heads))
+            f"{name}.{kind}": Derivation((f"{name}.{kind}",), "part-pairs", {"heads": heads})
             for name, heads in parts
             if hasattr(layer, name)
             for kind, _ in getattr(layer, name).named_parameters()
         }
-
-
-def _part_pairs(weight: FloatArray, heads: int) -> FloatArray:
-    """Bring the first of all pairs of a head's outputs before the second of all."""
-    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])
-    parted: FloatArray = pairs.swapaxes(1, 2).reshape(weight.shape)
-    return parted

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 from paddle import LazyGuard, nn
 
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray
+from fastdeploy_diffusion.passes.base import Derivation, MadeOf
 
 
 def check_biases(layer: nn.Layer, names: Sequence[str]) -> str:
@@ -20,7 +19,7 @@ def check_biases(layer: nn.Layer, names: Sequence[str]) -> str:
     return "" if all(biased) or not any(biased) else "some projections have a bias, others not"
 
 
-def stack_linears(layer: Any, names: Sequence[str], merged: str) -> dict[str, Derivation]:
+def stack_linears(layer: Any, names: Sequence[str], merged: str) -> dict[str, MadeOf]:
     """Put one linear layer in the place of several.
 
     Args:
@@ -45,11 +44,6 @@ def stack_linears(layer: Any, names: Sequence[str], merged: str) -> dict[str, De
         delattr(attrgetter(owner)(layer) if owner else layer, own_name)
     setattr(layer, merged, stacked)
     return {
-        f"{merged}.{kind}": Derivation(tuple(f"{name}.{kind}" for name in names), stack_rows)
+        f"{merged}.{kind}": Derivation(tuple(f"{name}.{kind}" for name in names), "concatenate")
         for kind in (("weight", "bias") if has_bias else ("weight",))
     }
-
-
-def stack_rows(*parts: FloatArray) -> FloatArray:
-    """Join weights along their outputs, which come first in PyTorch's layout: [out, in]."""
-    return np.concatenate(parts)

@@ -12,16 +12,14 @@ for there the transforms cost what the products save.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from types import MethodType
 from typing import Any, ClassVar
 
-import numpy as np
 from paddle import LazyGuard, Tensor, nn
 
 from fastdeploy_diffusion.families.networks.census import Convolution, Site
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
-from fastdeploy_diffusion.passes.base import Derivation, FloatArray, LayerPass
+from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
 from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
 from fastdeploy_diffusion.passes.winograd_matrices import TRANSFORMS
 
@@ -56,7 +54,7 @@ class _Winograd(LayerPass):
         has_border = layer._updated_padding in (1, [1, 1]) and layer._padding_mode == "zeros"
         return "" if is_plain and has_border else "it is grouped, dilated or has another border"
 
-    def rewrite(self, layer: nn.Layer) -> Mapping[str, Derivation]:
+    def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
         """Add the transformed weights; the plain ones stay for sizes that are not known."""
         points = (self.tile + 2) ** 2
         with LazyGuard():
@@ -65,8 +63,8 @@ class _Winograd(LayerPass):
             )
         layer.tile = self.tile
         layer.forward = MethodType(_convolve, layer)
-        combine = partial(transform_weights, tile=self.tile)
-        return {"transformed": Derivation(("weight",), combine)}
+        matrix = TRANSFORMS[self.tile].kernel.tolist()
+        return {"transformed": Derivation(("weight",), "winograd", {"matrix": matrix})}
 
     def expects(self, site: Site | Convolution) -> bool:
         """Convolutions of such a width."""
@@ -91,14 +89,6 @@ class SmallTileWinograd(_Winograd):
     name: ClassVar[str] = "winograd-2x2"
     tile: ClassVar[int] = 2
     widths: ClassVar[range] = range(WIDEST_LARGE + 1, 1 << 31)
-
-
-def transform_weights(kernel: FloatArray, *, tile: int) -> FloatArray:
-    """Turn a (O, I, 3, 3) kernel into (points, O, I), a matrix for each point of a tile."""
-    outputs, inputs = kernel.shape[:2]
-    matrix = TRANSFORMS[tile].kernel
-    points = kernel.reshape(outputs * inputs, 9) @ np.kron(matrix, matrix).T.astype(np.float32)
-    return np.ascontiguousarray(points.T).reshape(-1, outputs, inputs)
 
 
 def _convolve(self: Any, features: Tensor) -> Tensor:

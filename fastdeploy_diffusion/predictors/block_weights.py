@@ -9,8 +9,15 @@ import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.passes.base import Derivation
 from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.recipe import (
+    MadeOf,
+    Weight,
+    derive,
+    is_moved,
+    list_names,
+    replace_names,
+)
 
 # Read as they are stored, for engines to convert: half the bytes to read and to hold.
 _AS_STORED: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -26,12 +33,12 @@ class BlockWeights:
         count: How many there are.
         prefix: What the program of a block has before the names within a block.
         shapes: Names in the program, in the order of its inputs, with shapes in PyTorch's layout.
-        derivations: What those are made of that the checkpoint does not have, by their names.
+        recipe: What they are made of, by their names: of the first block's, as the program has it.
 
     Attributes:
         count: As given.
         specs: The weights as inputs of the program: of the type that all blocks store them in;
-            float32 where they differ, or where a weight is derived.
+            float32 where they differ, or where a weight is computed.
         nbytes: What the weights of one block take.
     """
 
@@ -42,13 +49,13 @@ class BlockWeights:
         count: int,
         prefix: str,
         shapes: Mapping[str, tuple[int, ...]],
-        derivations: Mapping[str, Derivation],
+        recipe: Mapping[str, MadeOf],
     ) -> None:
         self._source = source
         self._path = path
         self._prefix = prefix
         self._shapes = dict(shapes)
-        self._derivations = derivations
+        self._recipe = {name: recipe.get(name, name) for name in shapes}
         self.count = count
         self._stored = {name: self._find_type(name) for name in shapes}
         if "bfloat16" in self._stored.values():
@@ -86,14 +93,12 @@ class BlockWeights:
             CheckpointError: It cannot be read; the message names tensor and file.
         """
         try:
-            if name in self._derivations:
-                derivation = self._derivations[name]
-                out[...] = derivation.read(lambda each: self._source.read(self._find(index, each)))
-            elif self._stored[name]:
+            made_of = replace_names(self._recipe[name], lambda each: self._find(index, each))
+            if isinstance(made_of, str) and self._stored[name]:
                 bits = out.view(np.uint16) if out.dtype.name == "bfloat16" else out
-                self._source.read_into(self._find(index, name), bits)
+                self._source.read_into(made_of, bits)
             else:
-                out[...] = self._source.read(self._find(index, name))
+                out[...] = derive(Weight(made_of, out.dtype.name), self._source)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{self._find(index, name)} cannot be read any more: {error.problem}",
@@ -113,7 +118,11 @@ class BlockWeights:
 
     def _find_type(self, name: str) -> str | None:
         """Give the type that all blocks store a weight in, if engines take it as it is."""
-        if name in self._derivations:
+        if not is_moved(self._recipe[name]):
             return None
-        stored = {self._source.dtype(self._find(index, name)) for index in range(self.count)}
+        stored = {
+            self._source.dtype(self._find(index, each))
+            for each in list_names(self._recipe[name])
+            for index in range(self.count)
+        }
         return _AS_STORED.get(stored.pop()) if len(stored) == 1 else None

@@ -1,15 +1,13 @@
 """How a component gets its session: from a kept build, or made, proven and kept."""
 
-import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.accuracy import (
@@ -270,7 +268,7 @@ class ComponentBuild:
     def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
         program = Program(self.name, None, self.inputs, self.outputs)
         if self.placement.engine.binds_weights:
-            program = replace(program, read_weight=self._read_lazily())
+            program = replace(program, tensors=self.network.source)
         obstacle = self._find_obstacle()
         parts = find_parts(program, entry.artifact)
         session = self._start(program, parts, obstacle, notes=cache.root)
@@ -351,17 +349,15 @@ class ComponentBuild:
             return replace(program, layer=self.reference.load().layer), []
         rewritten = rewrite_network(self.network, self.layer_passes)
         if self.placement.engine.binds_weights:
-            program = replace(program, layer=rewritten.layer, read_weight=rewritten.read)
+            program = replace(
+                program,
+                layer=rewritten.layer,
+                tensors=self.network.source,
+                recipe=rewritten.recipe,
+            )
         else:
             program = replace(program, layer=rewritten.load())
         return program, rewritten.results
-
-    def _read_lazily(self) -> Callable[[str], npt.NDArray[np.float32]]:
-        """Give what reads rewritten weights: passes run when the first one is asked for."""
-        if not self.layer_passes:
-            return self.network.read
-        rewrite = functools.cache(lambda: rewrite_network(self.network, self.layer_passes))
-        return lambda name: rewrite().read(name)
 
     def _find_obstacle(self) -> str | None:
         """Say why a build for a named architecture does not run here; nothing if it does."""

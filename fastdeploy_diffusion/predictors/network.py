@@ -8,9 +8,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fastdeploy_diffusion.checkpoints import (
     TensorSource,
     build_layer,
@@ -98,6 +95,6 @@ class Network:
             "form": self.form,
         }
 
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Read one weight by its name in the loaded layer, float32, in PyTorch's layout."""
-        return self.source.read(name.removeprefix(self.prefix))
+    def find_tensor(self, name: str) -> str:
+        """Give the name in the checkpoint of a weight of the loaded layer."""
+        return name.removeprefix(self.prefix)

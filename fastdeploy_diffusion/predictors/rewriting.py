@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fastdeploy_diffusion.checkpoints import set_parameters
-from fastdeploy_diffusion.passes.base import Derivation, LayerPass, apply_passes
+from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.runtime.recipe import MadeOf, Weight, derive, replace_names
 
 
 @dataclass(frozen=True)
@@ -22,24 +20,19 @@ class RewrittenNetwork:
     Args:
         network: The network as it was.
         layer: Rewritten, without values.
-        derivations: The new weights, and what they are made of.
+        recipe: What each weight of the layer is made of: tensors of the checkpoint.
         results: What each pass did.
     """
 
     network: Network
     layer: Any
-    derivations: dict[str, Derivation]
+    recipe: Mapping[str, MadeOf]
     results: list[PassResult]
-
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Read one weight by its name in the rewritten layer, float32, in PyTorch's layout."""
-        if name in self.derivations:
-            return self.derivations[name].read(self.network.read)
-        return self.network.read(name)
 
     def load(self) -> Any:
         """Give the rewritten layer its values."""
-        set_parameters(self.layer, self.read)
+        source = self.network.source
+        set_parameters(self.layer, lambda name: derive(Weight(self.recipe[name]), source))
         return self.layer
 
 
@@ -51,4 +44,8 @@ def rewrite_network(network: Network, passes: Sequence[LayerPass]) -> RewrittenN
     """
     layer = network.sketch()
     results, derivations = apply_passes(passes, layer, strict=True)
-    return RewrittenNetwork(network, layer, derivations, results)
+    recipe = {
+        name: replace_names(derivations.get(name, name), network.find_tensor)
+        for name in layer.state_dict()
+    }
+    return RewrittenNetwork(network, layer, recipe, results)

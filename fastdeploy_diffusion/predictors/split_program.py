@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from fastdeploy_diffusion.export.manifest import read_signature
 from fastdeploy_diffusion.models.flux_split import FluxPrologue, FluxStep
@@ -16,9 +12,8 @@ from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
-FloatArray = npt.NDArray[np.float32]
-
 _PROLOGUE, _STEP = "prologue", "step"
+_BELOW = f"{_PROLOGUE}."  # what names of the prologue's weights begin with in the layer
 # Timesteps that go through a UNet's prologue at once: always as many, so that engines which compile
 # for each shape compile for one, whatever the number of steps.
 TIMESTEPS = 64
@@ -52,12 +47,8 @@ def find_parts(program: Program, artifact: Path) -> list[tuple[Program, Path]]:
     folders = [artifact / f"{program.name}_{part}" for part in (_PROLOGUE, _STEP)]
     if not folders[0].is_dir():
         return [(program, artifact)]
-    prologue, step = (Program(each.name, None, *read_signature(each)) for each in folders)
-    read = program.read_weight
-    return [
-        (replace(prologue, read_weight=_below_prologue(read)), folders[0]),
-        (replace(step, read_weight=read), folders[1]),
-    ]
+    parts = [(Program(each.name, None, *read_signature(each)), each) for each in folders]
+    return [(replace(part, tensors=program.tensors), folder) for part, folder in parts]
 
 
 def split_program(program: Program, layer: Any) -> tuple[Program, Program] | None:
@@ -67,7 +58,7 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
     fixes; a step takes as many of them as it has rows.
 
     Args:
-        program: The whole: its signature, and what reads the weights of ``layer``.
+        program: The whole: its signature, and what the weights of ``layer`` are made of.
         layer: The rewritten layer, with values or without.
 
     Returns:
@@ -78,13 +69,18 @@ def split_program(program: Program, layer: Any) -> tuple[Program, Program] | Non
         return None
     split = _split_flux if isinstance(prologue, FluxPrologue) else _split_unet
     parts = split(program.inputs, layer)
-    read = program.read_weight
+    recipe = {
+        name.removeprefix(_BELOW): made_of
+        for name, made_of in program.recipe.items()
+        if name.startswith(_BELOW)
+    }
     return (
         Program(
             f"{program.name}_{_PROLOGUE}",
             prologue,
             *parts.prologue,
-            read_weight=_below_prologue(read),
+            tensors=program.tensors,
+            recipe=recipe,
             graph_passes=program.graph_passes,
         ),
         replace(
@@ -142,9 +138,3 @@ def _free_rows(spec: TensorSpec) -> TensorSpec:
     if not isinstance(batch, SizeRange):
         return spec
     return replace(spec, shape=(replace(batch, min=1), *spec.shape[1:]))
-
-
-def _below_prologue(
-    read: Callable[[str], FloatArray] | None,
-) -> Callable[[str], FloatArray] | None:
-    return read and (lambda name: read(f"prologue.{name}"))

@@ -129,7 +129,7 @@ class StreamedParts:
         # With the names that passes leave; they are applied once more when the block is built.
         rewritten = rewrite_network(network, whole.layer_passes)
         weights = BlockWeights(
-            source, path, count, _PREFIX, list_shapes(rewritten.layer), rewritten.derivations
+            source, path, count, _PREFIX, list_shapes(rewritten.layer), rewritten.recipe
         )
         own_name = f"{whole.name}_{name}"
         return BlockBuild(

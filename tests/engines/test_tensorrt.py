@@ -26,6 +26,7 @@ from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import make_all_passes
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.recipe import Weight
 
 GPU = Device("gpu")
 # What level 0 builds is parsed, bounded and weighed like the rest; only kernels are not looked for.
@@ -55,7 +56,7 @@ def build(engine, program, folder, spec=SM86):
 def assert_holds(plan, program):
     """The weights are in the plan: those that TensorRT has no reason to rearrange, to the bit."""
     weights = read_weights(
-        program, {name: "float32" for name, _ in program.layer.named_parameters()}
+        program, {name: Weight(name) for name, _ in program.layer.named_parameters()}
     )
     assert len(plan) > sum(array.nbytes for array in weights.values())
     plain = {name: array for name, array in weights.items() if array.ndim == 1 and array.any()}
@@ -93,7 +94,7 @@ def test_a_component_is_built_in_half_precision(engine, precision, dtype, tmp_pa
     for name in vectors:
         is_kept = "norm" in name
         for kind, is_held in (("float32", is_kept), (dtype, not is_kept)):
-            held = read_weights(program, {name: kind})[name].tobytes() in plan
+            held = read_weights(program, {name: Weight(name, kind)})[name].tobytes() in plan
             assert held == is_held, (name, kind)
 
 
@@ -121,7 +122,7 @@ def test_what_graph_passes_make_is_built(engine, name, tmp_path):
     case = COMPONENTS[name]
     program = replace(case.program(name.replace(" ", "_")), graph_passes=passes)
     weights = read_weights(
-        program, {name: "float32" for name, _ in program.layer.named_parameters()}
+        program, {name: Weight(name) for name, _ in program.layer.named_parameters()}
     )
     # Not all to the bit: the scale of an attention goes into the biases of its queries and keys.
     assert len(build(engine, program, tmp_path)) > sum(each.nbytes for each in weights.values())

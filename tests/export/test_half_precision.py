@@ -16,6 +16,7 @@ from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.recipe import Weight
 
 CONFIG = {
     "in_channels": 4,
@@ -195,9 +196,9 @@ def test_for_float32_kernels_every_result_is_rounded(unet, tmp_path):
 def test_weights_are_bound_in_half_the_memory(precision, dtype, unet, tmp_path):
     program, _, names = unet
     types = dict.fromkeys(names, "float32") | convert(unet, tmp_path, precision)[1]
-    bound = read_weights(program, types)
+    bound = read_weights(program, {name: Weight(name, types[name]) for name in types})
     assert {name: array.dtype.name for name, array in bound.items()} == types
-    full = read_weights(program, dict.fromkeys(types, "float32"))
+    full = read_weights(program, {name: Weight(name) for name in types})
     size = sum(array.nbytes for array in bound.values())
     # All but the norms' scales and shifts, which are many in so small a network.
     assert size <= 0.53 * sum(array.nbytes for array in full.values())

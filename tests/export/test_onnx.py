@@ -15,6 +15,7 @@ from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.recipe import Weight
 
 nn = paddle.nn
 functional = nn.functional
@@ -58,7 +59,7 @@ def test_the_graph_takes_the_parameters_that_it_uses(tmp_path):
     program = make_program()
     graph = onnx.load(str(export_onnx(program, tmp_path / "new" / "folder"))).graph
     weights = check_manifest(program, tmp_path / "new" / "folder")
-    assert weights == {"norm.weight": "float32", "norm.bias": "float32"}
+    assert weights == {name: Weight(name) for name in ("norm.weight", "norm.bias")}
     assert [value.name for value in graph.input] == ["sample", *weights]
     assert [value.name for value in graph.output] == ["result"]
     assert not graph.initializer
@@ -106,22 +107,28 @@ def test_the_weight_of_a_linear_layer_has_the_checkpoints_layout(tmp_path):
     graph = onnx.load(str(export_onnx(program, tmp_path))).graph
     (weight,) = [value for value in graph.input if value.name == "weight"]
     assert [size.dim_value for size in weight.type.tensor_type.shape.dim] == [3, 1]
-    read = read_weights(program, {"weight": "float32", "bias": "float32"})
+    read = read_weights(program, {"weight": Weight("weight"), "bias": Weight("bias")})
     np.testing.assert_array_equal(read["weight"], program.layer.weight.numpy().T)
     assert read["weight"].flags.c_contiguous
 
 
+class Stored(dict):
+    """Tensors as a checkpoint would give them."""
+
+    read = read_stored = dict.__getitem__
+
+
 def test_weights_come_from_where_the_program_says(tmp_path):
-    stored = {"weight": np.full((1, 1), 3.0, "float32"), "bias": np.ones(1, "float32")}
+    stored = Stored({"weight": np.full((1, 1), 3.0, "float32")})
     with paddle.LazyGuard():
         layer = nn.Linear(1, 1)
-    program = replace(make_program(layer), read_weight=stored.__getitem__)
-    assert read_weights(program, {"weight": "float32"})["weight"] is stored["weight"]
+    program = replace(make_program(layer), tensors=stored)
+    assert read_weights(program, {"weight": Weight("weight")})["weight"] is stored["weight"]
 
 
 def test_weights_are_read_in_place():
     program = make_program()
-    weights = read_weights(program, {"norm.weight": "float32"})
+    weights = read_weights(program, {"norm.weight": Weight("norm.weight")})
     with paddle.no_grad():
         program.layer.norm.weight.fill_(7.0)
     np.testing.assert_array_equal(weights["norm.weight"], np.full(4, 7.0, "float32"))

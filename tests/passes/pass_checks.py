@@ -5,15 +5,22 @@ from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.base import apply_passes
+from fastdeploy_diffusion.runtime.recipe import Weight, derive
 
 
-def read_layer(layer):
-    """Give what reads a layer's weights in PyTorch's layout, as a checkpoint would."""
-    weights = {name: weight.numpy() for name, weight in layer.state_dict().items()}
-    for name, part in layer.named_sublayers(include_self=True):
-        if isinstance(part, paddle.nn.Linear):
-            weights[f"{name}.weight".lstrip(".")] = part.weight.numpy().T
-    return weights.__getitem__
+class LayerTensors:
+    """A layer's weights in PyTorch's layout, as a checkpoint would give them."""
+
+    def __init__(self, layer):
+        self._weights = {name: weight.numpy() for name, weight in layer.state_dict().items()}
+        for name, part in layer.named_sublayers(include_self=True):
+            if isinstance(part, paddle.nn.Linear):
+                self._weights[f"{name}.weight".lstrip(".")] = part.weight.numpy().T
+
+    def read(self, name):
+        return self._weights[name]
+
+    read_stored = read
 
 
 def rewrite(make, layer, *passes):
@@ -25,14 +32,14 @@ def rewrite(make, layer, *passes):
     rewritten = make()
     rewritten.eval()
     results, derivations = apply_passes(passes, rewritten, strict=True)
-    read = read_layer(layer)
+    tensors = LayerTensors(layer)
     linear = {
         f"{name}.weight".lstrip(".")
         for name, part in rewritten.named_sublayers(include_self=True)
         if isinstance(part, paddle.nn.Linear)
     }
     for name, parameter in rewritten.state_dict().items():
-        value = derivations[name].read(read) if name in derivations else read(name)
+        value = derive(Weight(derivations.get(name, name)), tensors)
         parameter.set_value(np.ascontiguousarray(value.T if name in linear else value))
     return rewritten, results
 

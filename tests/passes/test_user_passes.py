@@ -159,19 +159,27 @@ WRONG = {
         r"fold-norm of acme-passes 1\.0 does not say what .*more\.bias is made of",
     ),
     "names no weight": (
-        write_pass('return {"norm9.weight": Derivation(("norm3.weight",), lambda gain: gain)}'),
+        write_pass('return {"norm9.weight": "norm3.weight"}'),
         r"fold-norm of acme-passes 1\.0 makes a weight .*norm9\.weight, which the network lacks",
     ),
     "reads what is not there": (
-        write_pass('return {WEIGHT: Derivation(("norm9.weight",), lambda gain: gain)}'),
+        write_pass('return {WEIGHT: "norm9.weight"}'),
         r"fold-norm of acme-passes 1\.0 makes .* of .*norm9\.weight, which is no weight of the",
     ),
+    "names no operation": (
+        write_pass('return {WEIGHT: Derivation((WEIGHT,), "acme.lost")}'),
+        r"fold-norm of acme-passes 1\.0 does not say how .* is made: there is no operation 'acme",
+    ),
+    "gives parameters that are no JSON": (
+        write_pass('return {WEIGHT: Derivation((WEIGHT,), f"{__name__}.spoil", {"by": (1, 2)})}'),
+        r"1\.0 does not say how .* is made: the parameters of .*spoil are no JSON values: .*\(1, 2",
+    ),
     "makes another shape": (
-        write_pass('return {WEIGHT: Derivation(("norm3.weight",), lambda gain: gain)}'),
+        write_pass('return {WEIGHT: "norm3.weight"}'),
         r"fold-norm of acme-passes 1\.0 fails its check on denoiser: .*shape",
     ),
     "changes the numbers": (
-        write_pass("return {WEIGHT: Derivation((WEIGHT,), lambda weight: 1.01 * weight)}"),
+        write_pass('return {WEIGHT: Derivation((WEIGHT,), f"{__name__}.spoil")}'),
         r"fold-norm of acme-passes 1\.0 fails its check on denoiser: .* differs from the Paddle l",
     ),
 }
@@ -253,7 +261,7 @@ def test_a_pass_is_not_blamed_for_too_little_memory(install, tiny_sd1):
 
 
 def test_a_pass_goes_on_from_what_an_earlier_one_has_made(install, tiny_sd1):
-    again = write_pass("return {BIAS: Derivation((BIAS,), lambda bias: bias)}")
+    again = write_pass("return {BIAS: BIAS}")
     again = again.replace("FoldNorm", "Again").replace('"fold-norm"', '"again"')
     again = again.replace("layer.norm3.weight is not None", "True")
     install(GOOD + again, {**FOLD_NORM, "again": "Again"})

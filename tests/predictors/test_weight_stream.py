@@ -9,9 +9,9 @@ from checkpoint_writers import write_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.passes.base import Derivation
 from fastdeploy_diffusion.predictors.block_weights import BlockWeights
 from fastdeploy_diffusion.predictors.weight_stream import WeightStream
+from fastdeploy_diffusion.runtime.recipe import Derivation, register_op
 
 SHAPES = {"block.linear.weight": (5, 3), "block.linear.bias": (5,), "block.norm.weight": (7,)}
 
@@ -30,6 +30,11 @@ def make_source(folder, lists, dtypes=("BF16",)):
             file = SafetensorsFile(write_tensors(folder / f"{path}.{index}", tensors, dtype))
             views |= {name: TensorView(file, name) for name in tensors}
     return TensorSource("checkpoint", views)
+
+
+@register_op("double")
+def double(weight):
+    return 2 * weight
 
 
 def describe(source, path, count, derivations=()):
@@ -78,12 +83,17 @@ def test_a_round_that_broke_off_begins_anew(tmp_path):
 
 def test_weights_that_passes_made_are_made_of_each_block(tmp_path):
     source = make_source(tmp_path, {"single": 2})
-    doubled = Derivation(("block.linear.weight",), lambda weight: 2 * weight)
-    weights = describe(source, "single", 2, {"block.linear.weight": doubled})
+    doubled = Derivation(("block.linear.weight",), "double")
+    moved = Derivation(("block.linear.bias",), "tile", {"times": 1})
+    recipe = {"block.linear.weight": doubled, "block.linear.bias": moved}
+    weights = describe(source, "single", 2, recipe)
     assert [spec.dtype for spec in weights.specs] == ["float32", "bfloat16", "bfloat16"]
     for index in range(2):
-        given = weights.read_block(index)["block.linear.weight"]
-        np.testing.assert_array_equal(given, 2 * source.read(f"single.{index}.linear.weight"))
+        given = weights.read_block(index)
+        wanted = source.read(f"single.{index}.linear.weight")
+        np.testing.assert_array_equal(given["block.linear.weight"], 2 * wanted)
+        bias = given["block.linear.bias"].astype(np.float32)
+        np.testing.assert_array_equal(bias, source.read(f"single.{index}.linear.bias"))
 
 
 def test_a_weight_that_cannot_be_read_is_named_and_the_stream_goes_on_without_it(tmp_path):

@@ -1,0 +1,285 @@
+"""How the weights of a build are made of stored tensors: data, which JSON holds.
+
+A weight is made of one stored tensor, which is named, or by a `Derivation`: a named operation with
+what it takes. A build keeps that beside its graph, so that weights are bound without the passes
+that it comes from, and without Paddle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.suggest import did_you_mean
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+_PLAIN: tuple[Literal["C"], Literal["A"]] = ("C", "A")  # contiguous, aligned: as engines take it
+
+
+class Tensors(Protocol):
+    """Stored tensors by name, in PyTorch's layout: the weight of a linear layer is [out, in]."""
+
+    def read_stored(self, name: str) -> Array:
+        """Give one in the type that it is stored in, bfloat16 as its uint16 bits."""
+
+    def read(self, name: str) -> FloatArray:
+        """Give one as float32."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A weight that an operation makes of others.
+
+    Args:
+        sources: What the operation takes, in its order.
+        op: A registered operation.
+        params: What else it takes, JSON values by name.
+    """
+
+    sources: tuple[MadeOf, ...]
+    op: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+MadeOf: TypeAlias = "str | Derivation"
+"""What a weight is made of: the name of a stored tensor, or a derivation."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that is bound when a build is loaded.
+
+    Args:
+        made_of: Where it comes from.
+        dtype: What it is wanted in: ``"float32"``, ``"float16"``, or ml_dtypes' ``"bfloat16"``.
+    """
+
+    made_of: MadeOf
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """A registered operation.
+
+    Args:
+        run: Takes arrays, and parameters by name, and gives an array.
+        moves: Whether it computes nothing, so that it takes and gives any type of number.
+    """
+
+    run: Callable[..., Array]
+    moves: bool
+
+
+_OPERATIONS: dict[str, _Operation] = {}
+
+
+def register_op(
+    name: str, *, moves: bool = False
+) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """Decorate a function of NumPy arrays that derivations name.
+
+    Args:
+        name: Its name; one that others will not give to theirs, as ``"acme.fold"``.
+        moves: Whether it only moves numbers, computing nothing. It gets them in the type that they
+            are stored in then, bfloat16 as uint16; otherwise in float32.
+
+    Raises:
+        ValueError: Another function has the name.
+    """
+
+    def register(run: Callable[..., Array]) -> Callable[..., Array]:
+        earlier = _OPERATIONS.get(name)
+        # The same one again is a module that was imported again.
+        if earlier and _locate(earlier.run) != _locate(run):
+            raise ValueError(f"the operation {name!r} is {_locate(earlier.run)} already")
+        _OPERATIONS[name] = _Operation(run, moves)
+        return run
+
+    return register
+
+
+def list_names(made_of: MadeOf) -> tuple[str, ...]:
+    """List the stored tensors that a weight is made of."""
+    if isinstance(made_of, str):
+        return (made_of,)
+    return tuple(name for each in made_of.sources for name in list_names(each))
+
+
+def replace_names(made_of: MadeOf, find: Callable[[str], MadeOf]) -> MadeOf:
+    """Put others in the place of the stored tensors that a weight is made of."""
+    if isinstance(made_of, str):
+        return find(made_of)
+    sources = tuple(replace_names(each, find) for each in made_of.sources)
+    return Derivation(sources, made_of.op, made_of.params)
+
+
+def is_moved(made_of: MadeOf) -> bool:
+    """Tell whether a weight is made without computing: it may have any type of number."""
+    if isinstance(made_of, str):
+        return True
+    return _find(made_of.op).moves and all(map(is_moved, made_of.sources))
+
+
+def find_fault(made_of: MadeOf) -> str:
+    """Say why a weight cannot be made so, or not be kept as JSON; nothing if it can."""
+    if isinstance(made_of, str):
+        return ""
+    if made_of.op not in _OPERATIONS:
+        return f"there is no operation {made_of.op!r}"
+    params = dict(made_of.params)
+    try:
+        is_json = json.loads(json.dumps(params)) == params
+    except (TypeError, ValueError):
+        is_json = False
+    if not is_json:
+        return f"the parameters of {made_of.op} are no JSON values: {params}"
+    return next(filter(None, map(find_fault, made_of.sources)), "")
+
+
+def derive(weight: Weight, tensors: Tensors) -> Array:
+    """Make a weight, copied only where its layout or type is not the stored one.
+
+    What is only moved stays in its stored type until the end: nothing is float32 on its way from
+    one half precision to the same.
+
+    Returns:
+        A contiguous array, to be read only: it may lie on a mapped file. What is beyond float16 is
+        infinite in it.
+
+    Raises:
+        CheckpointError: A tensor cannot be read.
+        EngineError: An operation is not registered.
+    """
+    made = _make(weight.made_of, tensors)
+    if weight.dtype == "bfloat16":
+        import ml_dtypes
+
+        if made.dtype == np.uint16:
+            return np.require(made, None, _PLAIN).view(ml_dtypes.bfloat16)
+        return np.asarray(_widen(made), ml_dtypes.bfloat16, order="C")
+    if made.dtype.name == weight.dtype:
+        return np.require(made, None, _PLAIN)
+    with np.errstate(over="ignore"):  # the check of outputs finds infinities, and names them
+        return np.require(_widen(made), weight.dtype, _PLAIN)
+
+
+def describe(made_of: MadeOf) -> Any:
+    """Give what a weight is made of as JSON values."""
+    if isinstance(made_of, str):
+        return made_of
+    described = {"op": made_of.op, "sources": [describe(each) for each in made_of.sources]}
+    return {**described, "params": dict(made_of.params)} if made_of.params else described
+
+
+def parse(described: Any) -> MadeOf:
+    """Give what `describe` has described.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if isinstance(described, str):
+        return described
+    try:
+        sources = tuple(parse(each) for each in described["sources"])
+        return Derivation(sources, str(described["op"]), dict(described.get("params", {})))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"no weight is made like this: {described}") from error
+
+
+def _make(made_of: MadeOf, tensors: Tensors) -> Array:
+    if isinstance(made_of, str):
+        stored = tensors.read_stored(made_of)
+        return tensors.read(made_of) if stored.dtype == np.float64 else stored
+    operation = _find(made_of.op)
+    parts = [_make(each, tensors) for each in made_of.sources]
+    if not operation.moves or len({part.dtype for part in parts}) > 1:
+        parts = [_widen(part) for part in parts]
+    return operation.run(*parts, **made_of.params)
+
+
+def _find(name: str) -> _Operation:
+    if name in _OPERATIONS:
+        return _OPERATIONS[name]
+    raise EngineError(
+        f"weights of this build are made by an operation {name!r}, which is not registered",
+        allowed=", ".join(_OPERATIONS),
+        fix=did_you_mean(name, _OPERATIONS) or "install the passes that it was built with",
+    )
+
+
+def _widen(array: Array) -> FloatArray:
+    """Give numbers of any type as float32, the bits of bfloat16 as what they stand for."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)  # float32's upper half
+    return np.require(array, np.float32, "A")
+
+
+def _locate(run: Callable[..., Any]) -> str:
+    return f"{run.__module__}.{run.__qualname__}"
+
+
+@register_op("concatenate", moves=True)
+def _concatenate(*parts: Array) -> Array:
+    """Join along the first axis, the outputs of weights."""
+    return np.concatenate(parts)
+
+
+@register_op("tile", moves=True)
+def _tile(array: Array, times: int) -> Array:
+    return np.tile(array, times)
+
+
+@register_op("part-pairs", moves=True)
+def _part_pairs(array: Array, heads: int) -> Array:
+    """Bring the first of all pairs of a head's outputs before the second of all."""
+    pairs = array.reshape(heads, -1, 2, *array.shape[1:])
+    parted: Array = pairs.swapaxes(1, 2).reshape(array.shape)
+    return parted
+
+
+@register_op("add-one")
+def _add_one(vector: FloatArray, parts: int, chosen: list[int]) -> FloatArray:
+    """Add one to some of the equal parts of a vector."""
+    raised: FloatArray = vector.reshape(parts, -1).copy()
+    raised[chosen] += 1
+    return raised.reshape(-1)
+
+
+@register_op("phases")
+def _split_into_phases(kernel: FloatArray) -> FloatArray:
+    """Turn a (O, I, 3, 3) kernel into the (4 · O, I, 2, 2) kernels of an upsampler's phases.
+
+    Phases come in the order even-even, even-odd, odd-even, odd-odd (rows, columns).
+    """
+
+    def add(kernel: FloatArray, axis: int, is_odd: int) -> FloatArray:
+        first, middle, last = np.moveaxis(kernel, axis, 0)
+        # An even row sees the row before once and its own twice; an odd one the other way round.
+        pair = (first + middle, last) if is_odd else (first, middle + last)
+        return np.stack(pair, axis)
+
+    return np.concatenate(
+        [add(add(kernel, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
+    )
+
+
+@register_op("winograd")
+def _transform_kernel(kernel: FloatArray, matrix: list[list[float]]) -> FloatArray:
+    """Turn a (O, I, 3, 3) kernel into (points, O, I), a matrix for each point of a tile.
+
+    Args:
+        kernel: The kernel.
+        matrix: What transforms one axis, the paper's G.
+    """
+    outputs, inputs = kernel.shape[:2]
+    both = np.kron(matrix, matrix).T.astype(np.float32)
+    points = kernel.reshape(outputs * inputs, 9) @ both
+    return np.ascontiguousarray(points.T).reshape(-1, outputs, inputs)
