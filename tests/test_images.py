@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fastdeploy_diffusion.errors import EngineError, RequestError
+from fastdeploy_diffusion.errors import EngineError, RequestError, ResourceError
 from fastdeploy_diffusion.images import (
     METADATA_KEY,
     denormalize,
@@ -275,8 +277,17 @@ def test_save_png_does_not_overwrite_unless_told(tmp_path, image):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_file_that_appears_while_the_image_is_encoded_is_not_overwritten(tmp_path):
+def refuse_links():
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_appears_while_the_image_is_encoded_is_not_overwritten(
+    tmp_path, monkeypatch, has_links
+):
     path = tmp_path / "a.png"
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: refuse_links())
 
     class SlowImage(Image.Image):
         """Somebody else writes the file after the first look, and before the last."""
@@ -345,3 +356,37 @@ def test_save_png_names_an_unusable_path(tmp_path, image):
         save_png(image, tmp_path / "x.jpg")
     with pytest.raises(RequestError, match=r"no folder .*nowhere"):
         save_png(image, tmp_path / "nowhere" / "x.png")
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(tmp_path, monkeypatch):
+    path, link = tmp_path / "a.png", os.link
+
+    def appear_and_link(*files):
+        path.write_bytes(b"precious")
+        link(*files)
+
+    monkeypatch.setattr(os, "link", appear_and_link)
+    with pytest.raises(RequestError, match="exists already"):
+        save_png(Image.new("RGB", (4, 4)), path)
+    assert path.read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, ResourceError),
+        (errno.EDQUOT, ResourceError),
+        (errno.EROFS, RequestError),
+        (errno.EACCES, RequestError),
+    ],
+)
+def test_a_full_disk_and_a_used_quota_are_a_lack_of_room(tmp_path, monkeypatch, number, kind):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(kind, match=os.strerror(number)):
+        save_png(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
