@@ -13,7 +13,7 @@ from fastdeploy_diffusion.families.family import Family
 from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 # Parts of published pipelines that judge the finished picture and take no part in making it.
 _INERT_COMPONENTS = frozenset({"safety_checker", "feature_extractor"})
@@ -67,8 +67,7 @@ def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
     hint = find_hint(name) if isinstance(name, str) else None
     missing = f": {hint.missing}" if hint else ""
     raise UnsupportedModelError(
-        f"{path / 'model_index.json'}: _class_name = {show_value(name)} is not implemented"
-        f"{missing}",
+        f"{path / 'model_index.json'}: _class_name = {show(name)} is not implemented{missing}",
         allowed=", ".join(dict.fromkeys(each.index_class for each in FAMILIES.values())),
     )
 
@@ -100,7 +99,7 @@ def _check_index(path: Path, index: Mapping[str, Any], family: Family) -> dict[s
     where = path / "model_index.json"
     if unknown := present.keys() - set(components) - _INERT_COMPONENTS:
         raise UnsupportedModelError(
-            f"{where}: component {show_value(min(unknown))} is not implemented",
+            f"{where}: component {show(min(unknown))} is not implemented",
             allowed=", ".join((*components, *sorted(_INERT_COMPONENTS))),
         )
     if absent := [name for name in components if name not in present]:
@@ -113,7 +112,7 @@ def _check_index(path: Path, index: Mapping[str, Any], family: Family) -> dict[s
     for name, kind in family.networks.items():
         if present[name] != kind.name:
             raise UnsupportedModelError(
-                f"{where}: {name} of class {show_value(present[name])} is not implemented",
+                f"{where}: {name} of class {show(present[name])} is not implemented",
                 allowed=kind.name,
                 fix=f"give a checkpoint whose {name} is a {kind.name}",
             )

@@ -7,7 +7,7 @@ from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.model_files import find_file, find_folder
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pdparams", ".pkl")
 PICKLE_REASON = "such files are pickles, and reading one can execute code hidden in it"
@@ -58,7 +58,7 @@ def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
         # An index is untrusted text: only plain names of neighbouring files are followed.
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
             raise CheckpointError(
-                f"{index}: {show_value(name)} lies in {show_value(shard)}",
+                f"{index}: {show(name)} lies in {show(shard)}",
                 allowed="the plain name of a .safetensors file beside the index",
             )
         names_by_shard.setdefault(shard, set()).add(name)

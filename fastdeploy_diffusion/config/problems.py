@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from fastdeploy_diffusion.config.layers import Layer
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.hints import find_hint
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _explain(
             fix=_suggest_option(model, path) or "correct the name, or remove the option",
         )
     return ConfigError(
-        place + (context.get("problem") or f"{name} is {show_value(details['input'])}"),
+        place + (context.get("problem") or f"{name} is {show(details['input'])}"),
         allowed=context.get("allowed") or (field and field.description) or details["msg"],
         fix=context.get("fix") or _suggest_value(details, field),
     )

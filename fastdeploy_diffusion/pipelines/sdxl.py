@@ -23,7 +23,7 @@ from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
 from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 _ZEROS = "force_zeros_for_empty_prompt"
@@ -65,7 +65,7 @@ class SDXLPipeline(UNetPipeline):
         if not isinstance(self._has_zeros, bool):
             raise CheckpointError(
                 f"{self._checkpoint.path / 'model_index.json'}: {_ZEROS} is "
-                f"{show_value(self._has_zeros)}",
+                f"{show(self._has_zeros)}",
                 allowed="true, false",
             )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"]
 TimestepSpacing = Literal["linspace", "leading", "trailing"]
@@ -77,7 +77,7 @@ def read_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Confi
             read[key] = adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise ConfigError(
-                f"scheduler option {key}={show_value(value)} is not supported",
+                f"scheduler option {key}={show(value)} is not supported",
                 allowed=error.errors()[0]["msg"],
                 fix=f"edit {key} in scheduler_config.json, or choose another scheduler",
             ) from error
@@ -117,7 +117,7 @@ def unknown_option(key: str, value: object, known: list[str]) -> ConfigError:
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ConfigError(
-        f"unknown scheduler option {key}={show_value(value)}",
+        f"unknown scheduler option {key}={show(value)}",
         allowed=", ".join(sorted(known)),
-        fix=f"{hint}correct or remove {show_value(key)} in scheduler_config.json",
+        fix=f"{hint}correct or remove {show(key)} in scheduler_config.json",
     )

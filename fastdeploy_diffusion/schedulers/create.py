@@ -13,7 +13,7 @@ from fastdeploy_diffusion.schedulers.config import read_config, unknown_option
 from fastdeploy_diffusion.schedulers.ddim import DDIMConfig, DDIMScheduler
 from fastdeploy_diffusion.schedulers.dpm_solver import DPMSolverScheduler
 from fastdeploy_diffusion.schedulers.registry import SCHEDULERS, find_scheduler_class
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _read_options(config: Mapping[str, Any]) -> dict[str, Any]:
     defaulted = config.get("_use_default_values", ())
     if not isinstance(defaulted, (list, tuple)):
         raise ConfigError(
-            f"scheduler option _use_default_values={show_value(defaulted)} is not supported",
+            f"scheduler option _use_default_values={show(defaulted)} is not supported",
             allowed="a list of options",
             fix="remove it from scheduler_config.json",
         )

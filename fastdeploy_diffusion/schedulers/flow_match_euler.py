@@ -13,7 +13,7 @@ from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
 from fastdeploy_diffusion.schedulers.config import SchedulerConfig, read_config, unknown_option
 from fastdeploy_diffusion.schedulers.karras import space_evenly_in_roots
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 _NAME = "FlowMatchEulerDiscreteScheduler"
 _LARGEST_SHIFT = 20  # of all published models 1.15; from 100 on, float32 knows no other noise
@@ -203,7 +203,7 @@ def create_flow_scheduler(config: Mapping[str, Any]) -> FlowMatchEulerScheduler:
     """
     if config.get("_class_name") != _NAME:
         raise ConfigError(
-            f"_class_name={show_value(config.get('_class_name'))} in scheduler_config.json is not "
+            f"_class_name={show(config.get('_class_name'))} in scheduler_config.json is not "
             "implemented for Flux",
             allowed=_NAME,
         )

@@ -15,7 +15,7 @@ from fastdeploy_diffusion.schedulers.euler_ancestral import EulerAncestralSchedu
 from fastdeploy_diffusion.schedulers.heun import HeunScheduler
 from fastdeploy_diffusion.schedulers.lcm import LCMScheduler
 from fastdeploy_diffusion.schedulers.pndm import PNDMScheduler
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 SCHEDULERS: Mapping[str, type[Scheduler[Any]]] = MappingProxyType(
     {
@@ -61,7 +61,7 @@ def find_scheduler_class(class_name: object, name: str | None = None) -> type[Sc
             return SCHEDULERS[name]
         raise ConfigError(
             f"scheduler {name!r} cannot sample a model whose scheduler_config.json says "
-            f"_class_name={show_value(class_name)}",
+            f"_class_name={show(class_name)}",
             allowed=", ".join(sorted({*by_class, *COMPATIBLE_CLASSES})),
             fix="leave the scheduler to the checkpoint",
         )
@@ -79,7 +79,7 @@ def find_scheduler_class(class_name: object, name: str | None = None) -> type[Sc
 def _unknown_name(what: str, given: object, allowed: list[str]) -> ConfigError:
     near = difflib.get_close_matches(str(given)[:80], allowed, n=1, cutoff=0.5)
     return ConfigError(
-        f"unknown {what}: {show_value(given)}",
+        f"unknown {what}: {show(given)}",
         allowed=", ".join(allowed),
         fix=f"did you mean {near[0]!r}?" if near else "choose one of these",
     )

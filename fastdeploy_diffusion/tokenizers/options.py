@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.model_files import damage, find_file
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 _CONTEXT_LENGTH = 77  # of every published CLIP; folders without tokenizer_config.json rely on it
 _UNSET_LENGTH = int(1e30)  # transformers writes this where model_max_length was never set
@@ -89,7 +89,7 @@ def read_options(file: Path) -> TokenizerOptions:
             options.max_length = _parse_length(file, value)
         elif value not in _FIXED_OPTIONS.get(key, ()):
             raise CheckpointError(
-                f"{file}: {key[:80]} = {show_value(value)} is not implemented for CLIP",
+                f"{file}: {key[:80]} = {show(value)} is not implemented for CLIP",
                 allowed=" or ".join(map(json.dumps, _FIXED_OPTIONS.get(key, ()))),
                 fix="remove the key if the token ids do not depend on it",
             )
@@ -106,7 +106,7 @@ def _parse_token(file: Path, key: str, value: Any) -> AddedToken:
             return AddedToken(**flags)
     except (AttributeError, KeyError, TypeError):
         pass
-    raise damage(file, f"{key} is {show_value(value)}, not a token")
+    raise damage(file, f"{key} is {show(value)}, not a token")
 
 
 def _parse_id(file: Path, value: Any) -> int:
@@ -114,7 +114,7 @@ def _parse_id(file: Path, value: Any) -> int:
     if type(value) is str and re.fullmatch(r"[0-9]{1,9}", value):
         return int(value)
     if type(value) is not int or not 0 <= value < 10**9:
-        raise damage(file, f"the id of an added token is {show_value(value)}")
+        raise damage(file, f"the id of an added token is {show(value)}")
     return value
 
 
@@ -123,7 +123,7 @@ def _parse_length(file: Path, value: Any) -> int:
         return _CONTEXT_LENGTH
     if type(value) is not int or not 3 <= value < 2**16:
         raise CheckpointError(
-            f"{file}: model_max_length is {show_value(value)}",
+            f"{file}: model_max_length is {show(value)}",
             allowed="an integer from 3 to 65535 (77 in every published CLIP)",
         )
     return value

@@ -141,7 +141,7 @@ def test_known_names_cover_the_diffusers_family():
         ({**SDXL, "beta_start": -0.1}, None, ["beta_start=-0.1", "greater than 0"]),
         ({**SDXL, "beta_start": math.nan}, None, ["beta_start=nan", "finite"]),
         ({**SDXL, "beta_end": math.inf}, None, ["beta_end=inf", "finite"]),
-        ({**SDXL, "beta_end": 10**400}, None, ["beta_end=1000"]),
+        ({**SDXL, "beta_end": 10**400}, None, ["beta_end=a number of about 401 digits"]),
         ({**SDXL, "beta_end": "0.012"}, None, ["beta_end='0.012'", "number"]),
         ({**SDXL, "beta_end": 0.999}, None, ["a share of 0 of the signal", "beta_end"]),
         (
@@ -154,7 +154,11 @@ def test_known_names_cover_the_diffusers_family():
         ({**SDXL, "steps_offset": 10**400}, None, ["steps_offset=1000"]),
         ({**SDXL, "sample_max_value": -math.inf}, "dpm-solver", ["sample_max_value=-inf"]),
         ({**SDXL, "lambda_min_clipped": math.nan}, "dpm-solver", ["lambda_min_clipped=nan"]),
-        ({**SDXL, "clip_sample_range": 10**400}, "ddim", ["clip_sample_range=1000"]),
+        (
+            {**SDXL, "clip_sample_range": 10**400},
+            "ddim",
+            ["clip_sample_range=a number of about 401 digits"],
+        ),
         ({**SDXL, "timestep_scaling": 1e300}, "lcm", ["timestep_scaling=1e+300", "1000000"]),
         ({**SDXL, "_use_default_values": 5}, None, ["_use_default_values=5", "a list"]),
         (

@@ -20,7 +20,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 _COLOURS = 3
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -59,8 +59,7 @@ class AutoencoderKLConfig:
         ):
             if getattr(self, key) != (block,) * blocks:
                 raise UnsupportedModelError(
-                    f"AutoencoderKLConfig: {key} = {show_value(getattr(self, key))} is not "
-                    "implemented",
+                    f"AutoencoderKLConfig: {key} = {show(getattr(self, key))} is not implemented",
                     allowed=f"{block!r} for each of the {blocks} block_out_channels",
                 )
         name, widths = type(self).__name__, self.block_out_channels

@@ -21,7 +21,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 _ACTIVATIONS = {"quick_gelu": Site.QUICK_GELU, "gelu": Site.GELU}
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -50,7 +50,7 @@ class CLIPTextConfig:
     def __post_init__(self) -> None:
         if self.hidden_act not in _ACTIVATIONS:
             raise UnsupportedModelError(
-                f"CLIPTextConfig: hidden_act = {show_value(self.hidden_act)} is not implemented",
+                f"CLIPTextConfig: hidden_act = {show(self.hidden_act)} is not implemented",
                 allowed=", ".join(_ACTIVATIONS),
             )
         name, heads = type(self).__name__, self.num_attention_heads

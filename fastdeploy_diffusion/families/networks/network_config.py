@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 _INPUT = "Input should be "  # how pydantic begins most reasons
 
@@ -75,14 +75,14 @@ def read_config(
             if _freeze(value) not in only[key]:
                 allowed = ", ".join(repr(choice) for choice in only[key])
                 raise UnsupportedModelError(
-                    f"{cls.__name__}: {key} = {show_value(value)} is not implemented",
+                    f"{cls.__name__}: {key} = {show(value)} is not implemented",
                     allowed=allowed,
                 )
         elif key in fields:
             values[key] = _read_value(cls, key, _freeze(value), fields[key])
         else:
             raise UnsupportedModelError(
-                f"{cls.__name__}: unknown key {show_value(key)} (= {show_value(value)})",
+                f"{cls.__name__}: unknown key {show(key)} (= {show(value)})",
                 allowed=", ".join(sorted({*fields, *only})),
                 fix="its behaviour is not known here, so the picture could be wrong; remove the "
                 "key only if you know that the network does not depend on it",
@@ -107,7 +107,7 @@ def _read_value(cls: type[Any], key: str, value: Any, adapter: TypeAdapter[Any])
         # Of a value that may be of several types, each type says why it is not of that type.
         reasons = dict.fromkeys(each["msg"].removeprefix(_INPUT) for each in error.errors())
         raise CheckpointError(
-            f"{cls.__name__}: {key} = {show_value(value)} makes no sense",
+            f"{cls.__name__}: {key} = {show(value)} makes no sense",
             allowed=", or ".join(reasons).replace("valid tuple", "list"),
         ) from None
 

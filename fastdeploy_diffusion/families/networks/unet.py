@@ -22,7 +22,7 @@ from fastdeploy_diffusion.families.networks.network_config import (
     read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
-from fastdeploy_diffusion.show_value import show_value
+from fastdeploy_diffusion.shown import show
 
 # Height and width of the original, top and left of the crop, height and width of the target.
 SIZE_NUMBERS = 6
@@ -97,8 +97,7 @@ class UNet2DConditionConfig:
             for block in per_block(key, getattr(self, key), self.blocks):
                 if block not in known:
                     raise UnsupportedModelError(
-                        f"UNet2DConditionConfig: {key} has {show_value(block)}, which is not "
-                        "implemented",
+                        f"UNet2DConditionConfig: {key} has {show(block)}, which is not implemented",
                         allowed=", ".join(known),
                     )
         name, widths = type(self).__name__, self.block_out_channels
@@ -145,7 +144,7 @@ class UNet2DConditionConfig:
             return read_config(cls, raw, only=only, inert=_INERT)
         raise UnsupportedModelError(
             "UNet2DConditionConfig: addition_embed_type = "
-            f"{show_value(raw['addition_embed_type'])} is not implemented",
+            f"{show(raw['addition_embed_type'])} is not implemented",
             allowed="null, 'text_time'",
         )
 
