@@ -21,7 +21,7 @@ from fastdeploy_diffusion import DiffusionConfig, GenerationRequest
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
 from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.cli.model import load_config
-from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
+from fastdeploy_diffusion.config.option_sections import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL

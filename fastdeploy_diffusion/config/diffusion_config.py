@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.embedding_cache import EmbeddingCacheConfig
-from fastdeploy_diffusion.config.engine_options import PaddleConfig, TensorRTConfig
 from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
     preset_layer,
     yaml_layer,
+)
+from fastdeploy_diffusion.config.option_sections import (
+    EmbeddingCacheConfig,
+    PaddleConfig,
+    ShapesConfig,
+    TensorRTConfig,
 )
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
@@ -41,7 +45,6 @@ from fastdeploy_diffusion.config.sections import (
     SchedulerName,
     TargetName,
 )
-from fastdeploy_diffusion.config.shapes import ShapesConfig
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean

@@ -5,7 +5,7 @@ import pytest
 from engine_programs import CASES, draw_feeds
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.config.engine_options import PADDLE_GPU_PASSES
+from fastdeploy_diffusion.config.option_sections import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.paddle import choose_gpu_passes

@@ -1,4 +1,4 @@
-"""The sections for what engines let users choose, one for each engine that has any."""
+"""The sections of a configuration for one matter each: sizes, embeddings, engines."""
 
 from typing import Annotated, Any
 
@@ -8,6 +8,8 @@ from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import ConfigSection, read_list
 from fastdeploy_diffusion.suggest import did_you_mean
 
+_LARGEST = 2**31 - 1
+_RANGE_HELP = "a list of the smallest, the one to tune for, and the largest; or one number"
 # What Paddle Inference runs on a GPU unless it is told otherwise, in its order: ``kPirGpuPasses``
 # of its ``paddle_pass_builder.cc``, and the choice of layouts, which comes after them.
 PADDLE_GPU_PASSES = (
@@ -36,6 +38,50 @@ PADDLE_GPU_PASSES = (
     "horizontal_fuse_pass",
     "transfer_layout_pass",
 )
+
+
+def _check_range(value: Any) -> Any:
+    if value is None:
+        return value
+    sizes = value if isinstance(value, tuple) else (value, value, value)
+    is_whole = all(type(size) is int and 1 <= size <= _LARGEST for size in sizes)
+    if len(sizes) != 3 or not is_whole or list(sizes) != sorted(sizes):
+        raise refuse(fix=f"three whole numbers from 1 to {_LARGEST}, none less than the one before")
+    return value
+
+
+# Any, for an element that is refused must be blamed on the whole option.
+Range = Annotated[Any, BeforeValidator(read_list), AfterValidator(_check_range)]
+
+
+class ShapesConfig(ConfigSection):
+    """What one build serves, where ``enable_dynamic_shape`` is on; None goes by the model."""
+
+    batch: Range = Field(
+        default=(1, 2, 8),
+        description=f"rows of the denoiser, two for each picture with guidance: {_RANGE_HELP}",
+    )
+    height: Range = Field(default=None, description=f"height of pictures in pixels: {_RANGE_HELP}")
+    width: Range = Field(default=None, description=f"width of pictures in pixels: {_RANGE_HELP}")
+
+
+class EmbeddingCacheConfig(ConfigSection):
+    """How much room embeddings of texts may take; 0 keeps none there."""
+
+    memory_mib: float = Field(
+        default=256.0,
+        ge=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="MiB of memory for embeddings of texts: a number from 0 to 1,000,000,000",
+    )
+    disk_mib: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="MiB on disk for embeddings of texts: a number from 0 to 1,000,000,000",
+    )
 
 
 def _order_gpu_passes(names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
