@@ -1,7 +1,10 @@
 """T5's encoder, version 1.1 (Raffel et al., 2020; Shazeer, 2020)."""
 
+import math
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -11,7 +14,6 @@ from fastdeploy_diffusion.models.attention import Stream, split_heads
 from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.sizes import read_sizes
-from fastdeploy_diffusion.models.t5_positions import list_buckets
 
 
 class T5EncoderModel(nn.Layer):
@@ -142,3 +144,27 @@ class T5GatedFeedForward(nn.Layer):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, T, d_model) to (B, T, d_model)."""
         return self.wo(gelu_tanh(self.wi_0(hidden)) * self.wi_1(hidden))
+
+
+def list_buckets(buckets: int, farthest: int) -> npt.NDArray[np.int64]:
+    """Give the bucket of each distance from a query to a key, both directions.
+
+    Half of the buckets are for keys behind the query. Of each half, half are for one distance each,
+    and the rest grow logarithmically (Raffel et al., 2020, sec. 2.1).
+
+    Args:
+        buckets: How many there are.
+        farthest: Distance from which on all share the last bucket.
+
+    Returns:
+        Of the distances -farthest … farthest, (2 · farthest + 1,) int64.
+    """
+    distances = np.arange(-farthest, farthest + 1)
+    half = buckets // 2
+    exact = half // 2
+    lengths = np.abs(distances)
+    # In float32, as in the reference, for at the borders of buckets rounding decides.
+    ratios = np.maximum(lengths, 1).astype(np.float32) / np.float32(exact)
+    scaled = np.log(ratios) / np.float32(math.log(farthest / exact)) * np.float32(half - exact)
+    grown = np.minimum(exact + scaled.astype(np.int64), half - 1)
+    return np.where(distances > 0, half, 0) + np.where(lengths < exact, lengths, grown)

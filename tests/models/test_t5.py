@@ -10,8 +10,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.networks.t5 import T5Config
-from fastdeploy_diffusion.models.t5 import T5EncoderModel
-from fastdeploy_diffusion.models.t5_positions import list_buckets
+from fastdeploy_diffusion.models.t5 import T5EncoderModel, list_buckets
 
 # name → (config, tokens)
 CASES = {
