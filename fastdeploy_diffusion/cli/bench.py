@@ -104,8 +104,8 @@ def bench(
         from fastdeploy_diffusion.benchmark.report.terminal import format_terminal
         from fastdeploy_diffusion.benchmark.run import run_benchmark
         from fastdeploy_diffusion.cli.bench_plan import BenchOptions, make_plan, split_names
+        from fastdeploy_diffusion.cli.interruption import interrupt_on_termination
         from fastdeploy_diffusion.cli.progress import show_progress
-        from fastdeploy_diffusion.cli.termination import interrupt_on_termination
 
         plan = make_plan(
             BenchOptions(

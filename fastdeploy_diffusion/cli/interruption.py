@@ -1,7 +1,9 @@
-"""Ctrl-C, which ends a command with one exit code wherever it comes."""
+"""Ctrl-C and SIGTERM, which end a command with one exit code wherever they come."""
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -36,3 +38,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     global _came
     _came = True
     raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupt_on_termination() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, within the block: children end, what is known is kept.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM has come.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        # A handler that is not Python's, as Paddle's, cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -9,7 +9,7 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.cli.build_size import describe_size
+from fastdeploy_diffusion.cli.cache import describe_size
 from fastdeploy_diffusion.cli.table import format_age
 from fastdeploy_diffusion.engines.cache import (
     CINN_KERNELS,

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from fastdeploy_diffusion.cli.termination import interrupt_on_termination
+from fastdeploy_diffusion.cli.interruption import interrupt_on_termination
 
 
 # It would end the worker of a run in several processes.
