@@ -1,5 +1,6 @@
 """Full-size checkpoints with seeded random weights, for those who have no published one."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from fastdeploy_diffusion.benchmark.architectures import ARCHITECTURES, Architecture
-from fastdeploy_diffusion.benchmark.character_tokenizer import write_character_tokenizer
 from fastdeploy_diffusion.benchmark.needs import check_disk, check_memory, fits_memory
 from fastdeploy_diffusion.checkpoints.diffusers_writer import (
     ComponentWeights,
@@ -25,6 +26,8 @@ from fastdeploy_diffusion.suggest import did_you_mean
 
 SEED = 0
 _TYPES = {"F16": "float16", "BF16": "bfloat16"}
+_SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
+_SPACE = "▁"
 
 
 def describe_weights(name: str) -> str:
@@ -116,3 +119,38 @@ def _draw(
 def _suggest_what_fits() -> str:
     fitting = [name for name, each in ARCHITECTURES.items() if fits_memory(each.parameters)]
     return f"take one that fits: {', '.join(fitting)}" if fitting else "free memory first"
+
+
+def write_character_tokenizer(folder: Path) -> None:
+    """Write ``tokenizer.json`` as T5's is laid out, with ASCII's printable characters as pieces.
+
+    Args:
+        folder: Made if missing.
+    """
+    characters = [_SPACE, *map(chr, range(ord("!"), ord("~") + 1))]
+    vocabulary = [
+        *((each, 0.0) for each in _SPECIAL_TOKENS),
+        *((each, -1.0) for each in characters),
+    ]
+    tokenizer = Tokenizer(
+        models.Unigram(vocabulary, _SPECIAL_TOKENS.index("<unk>"), byte_fallback=False)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", _SPECIAL_TOKENS.index("</s>"))]
+    )
+    tokenizer.add_special_tokens([AddedToken(each, normalized=False) for each in _SPECIAL_TOKENS])
+    config = {
+        "tokenizer_class": "T5TokenizerFast",
+        "model_max_length": 512,
+        "extra_ids": 0,
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
