@@ -18,9 +18,9 @@ from shapes.scoring import choose_scenes, is_right
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.quality import measure_psnr
 from fastdeploy_diffusion.benchmark.shapes_judge import judge
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.registry import engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.precision import PRECISIONS
 
 # The Paddle layer itself is the reference that each build is compared with.
 ENGINES = [name for name in engine_names() if name != "paddle-eager"]
@@ -33,7 +33,7 @@ def main() -> None:
     rows: dict[str, Any] = {}
     first = None
     for engine in ENGINES:
-        for precision in TOLERANCES:
+        for precision in PRECISIONS:
             try:
                 config = DiffusionConfig.from_preset(
                     "shapes", engine=engine, precision=precision, cpu_fallback=False

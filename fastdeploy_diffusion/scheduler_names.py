@@ -1,11 +1,25 @@
-"""What other tools call samplers: which of our schedulers each one is, or which is nearest."""
+"""Our schedulers by name, and what other tools call samplers: which one it is, or the nearest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "euler-ancestral", "heun", "dpm-solver", "lcm")
+SCHEDULERS: Mapping[str, str] = MappingProxyType(
+    {
+        "ddim": "fastdeploy_diffusion.schedulers.ddim:DDIMScheduler",
+        "ddpm": "fastdeploy_diffusion.schedulers.ddpm:DDPMScheduler",
+        "pndm": "fastdeploy_diffusion.schedulers.pndm:PNDMScheduler",
+        "euler": "fastdeploy_diffusion.schedulers.euler:EulerScheduler",
+        "euler-ancestral": (
+            "fastdeploy_diffusion.schedulers.euler_ancestral:EulerAncestralScheduler"
+        ),
+        "heun": "fastdeploy_diffusion.schedulers.heun:HeunScheduler",
+        "dpm-solver": "fastdeploy_diffusion.schedulers.dpm_solver:DPMSolverScheduler",
+        "lcm": "fastdeploy_diffusion.schedulers.lcm:LCMScheduler",
+    }
+)
+"""Where each is to be imported."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The "did you mean" of every error that refuses a name."""
+"""What messages and help texts say of the names that are allowed."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -26,6 +26,12 @@ def did_you_mean(
     if meant not in words.values():
         meant = next((words[close] for close in get_close_matches(key, words, n=1)), None)
     return f"did you mean {meant!r}?" if meant else ""
+
+
+def list_choices(names: Iterable[str]) -> str:
+    """List names in a sentence: ``"fp32, fp16 or bf16"``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _normalise(word: str) -> str:

@@ -22,7 +22,7 @@ from figure_values import (
 )
 
 from fastdeploy_diffusion.benchmark.summary import WIDEST_SPREAD
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import HELD_BY_ENGINE
 
 
@@ -124,8 +124,8 @@ FIGURES: dict[str, dict[str, Source]] = {
         "as `sm86` for 8.6": Chosen("an architecture of GPUs"),
     },
     "docs/engines.md": {
-        "at most 1e-4 in fp32": Computed(lambda: TOLERANCES["fp32"]),
-        "2e-2 in fp16 and bf16": Computed(lambda: TOLERANCES["fp16"]),
+        "at most 1e-4 in fp32": Computed(lambda: PRECISIONS["fp32"].tolerance),
+        "2e-2 in fp16 and bf16": Computed(lambda: PRECISIONS["fp16"].tolerance),
     },
     "docs/engines/openvino.md": {
         "within 1e-5 of the largest": Asserted(
@@ -133,7 +133,7 @@ FIGURES: dict[str, dict[str, Source]] = {
             "atol=1e-5",
         ),
         "off by 1.5e-2 of its largest": Dated("223c2e2"),
-        "2e-2 is allowed": Computed(lambda: TOLERANCES["bf16"]),
+        "2e-2 is allowed": Computed(lambda: PRECISIONS["bf16"].tolerance),
         "5.2 GiB for SD": Computed(unet_gib),
     },
     "docs/engines/tensorrt.md": {
@@ -214,7 +214,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "83 dB | 4.4e-7": Dated("96daf6f"),
         "55 dB | 8.0e-4": Dated("96daf6f"),
         "38 dB | 6.2e-3": Dated("96daf6f"),
-        "may be 2e-2": Computed(lambda: TOLERANCES["fp16"]),
+        "may be 2e-2": Computed(lambda: PRECISIONS["fp16"].tolerance),
         "to 65 dB and more": Asserted(
             f"predictors/test_precision_guard.py::{BOX_HALF}", '"fp16", 65'
         ),

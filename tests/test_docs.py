@@ -22,9 +22,10 @@ from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkp
 from fastdeploy_diffusion.cli.app import app
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config.option_sections import PADDLE_GPU_PASSES
-from fastdeploy_diffusion.config.sections import ENGINES, PREDICTION_TYPES, RequestDefaults
+from fastdeploy_diffusion.config.sections import PREDICTION_TYPES, RequestDefaults
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.families.published.flux import FLUX_DEV, FLUX_SCHNELL
+from fastdeploy_diffusion.registry import ENGINES
 from fastdeploy_diffusion.requests.flux_request import FluxRequest
 from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 from fastdeploy_diffusion.schedulers import SCHEDULERS

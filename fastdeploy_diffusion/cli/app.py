@@ -12,6 +12,10 @@ from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.request_options import request_option, takes_request_options
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.registry import ENGINES
+from fastdeploy_diffusion.scheduler_names import SCHEDULERS
+from fastdeploy_diffusion.suggest import list_choices
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -38,7 +42,7 @@ Height = Annotated[int | None, request_option("height")]
 Width = Annotated[int | None, request_option("width")]
 EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")]
+Precision = Annotated[str | None, typer.Option(help=f"{list_choices(('auto', *PRECISIONS))}.")]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
@@ -88,14 +92,14 @@ def generate(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm-solver or lcm; or as "
+            help=f"{list_choices(SCHEDULERS)}; or as "
             "diffusers or the WebUI call it, such as 'DPM++ 2M Karras'."
         ),
     ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
-            help="auto, paddle, paddle-eager, cinn, tensorrt, onnxruntime or openvino; `info` says "
+            help=f"{list_choices(('auto', *ENGINES))}; `info` says "
             "which run here. A section of the configuration file still decides for its own network."
         ),
     ] = None,

@@ -8,6 +8,8 @@ from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.interruption import INTERRUPTED
 from fastdeploy_diffusion.cli.request_options import request_option
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.suggest import list_choices
 
 bench_app = typer.Typer(
     cls=CommandGroup,
@@ -45,7 +47,7 @@ def bench(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar=f"NAME{_LIST}", help="fp32, fp16 or bf16.")
+        str | None, typer.Option(metavar=f"NAME{_LIST}", help=f"{list_choices(PRECISIONS)}.")
     ] = None,
     size: Annotated[
         str | None,

@@ -24,8 +24,8 @@ from fastdeploy_diffusion.cli.build import parse_sizes
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.layers import preset_names
-from fastdeploy_diffusion.config.sections import PRECISIONS
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 

@@ -8,11 +8,12 @@ from fastdeploy_diffusion import __version__
 from fastdeploy_diffusion.cli.model import preset_model
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config.layers import preset_names
-from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.machine import describe_machine, find_version
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.registry import ENGINES
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
 PACKAGES = (

@@ -15,6 +15,8 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.registry import ENGINES, PASSES
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
@@ -24,17 +26,9 @@ from fastdeploy_diffusion.scheduler_names import (
 )
 from fastdeploy_diffusion.suggest import did_you_mean
 
-ENGINES = ("paddle", "paddle-eager", "cinn", "tensorrt", "onnxruntime", "openvino")
 ENGINE_CHOICES = ("auto", *ENGINES)
-PRECISIONS = ("fp32", "fp16", "bf16")
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 
-PASSES = (
-    *("rotate-halves", "merge-qkv", "merge-kv", "merge-qkv-mlp", "phase-upsample"),
-    *("winograd-4x4", "winograd-2x2", "channels-last", "hoist-invariants"),
-    *("fuse-attention", "fuse-group-norm-silu", "fuse-group-norm", "split-geglu", "fuse-gelu"),
-    *("fuse-silu", "fuse-rotary", "fuse-rms-norm", "fuse-adaptive-norm", "fuse-gelu-tanh"),
-)
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 MEMORY_CHOICES = ("resident", "staged", "streamed")
 

@@ -12,9 +12,6 @@ from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import is_batch
 from fastdeploy_diffusion.suggest import did_you_mean
 
-# Largest relative error allowed, by precision.
-TOLERANCES: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2})
-
 Generator = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 """Draws an input of a shape; the result is cast to the input's type."""
 
@@ -62,7 +59,7 @@ def verify(
         session: The same program, loaded by any engine, with nothing bound.
         expect: What the layer gives.
         seed: Seed of the inputs.
-        tolerance: Largest relative error allowed; see ``TOLERANCES``.
+        tolerance: Largest relative error allowed; see `Precision`.
         generators: By input name, what draws it. Floats are standard normal and truth values fair
             coins without one; whole numbers need one, for only the caller knows their range.
         shapes: By input name, the shape of inputs that have free dimensions.

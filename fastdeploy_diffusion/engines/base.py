@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fastdeploy_diffusion.device import Device
@@ -96,8 +97,10 @@ class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
     name: ClassVar[str]
-    # The kinds of devices that it runs on and builds for.
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "gpu", "xpu")
+    # By the kinds of devices that it runs on and builds for: what it computes in there.
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        dict.fromkeys(("cpu", "gpu", "xpu"), ("fp32",))
+    )
     # The module whose ``build(program, spec, out)`` fills an artifact: imported when one is built,
     # so that what runs needs nothing of what builds. ``None`` where the engine itself does.
     builder: ClassVar[str | None] = None
@@ -122,9 +125,18 @@ class Engine(ABC):
         """Tell whether the packages that build for a device are there; never raises."""
         return self._probe(device, self._probe_build)
 
-    @abstractmethod
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The kinds of devices that it runs on and builds for."""
+        return tuple(self.precisions)
+
     def supports(self, spec: BuildSpec) -> Support:
         """Tell whether the engine does this at all, on a machine that has what it needs."""
+        device, precision = spec.device.kind, spec.precision
+        if precision in self.precisions[device]:
+            return Support(True)
+        runs = ", ".join(self.precisions[device])
+        return Support(False, f"{self.name} runs {runs} on {device}, not {precision}")
 
     def require_run(self, spec: BuildSpec) -> None:
         """Refuse a spec for which a finished build would not run, here or at all.

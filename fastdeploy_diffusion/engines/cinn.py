@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec
 from fastdeploy_diffusion.engines.cache import CINN_KERNELS
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
+from fastdeploy_diffusion.precision import PRECISIONS
 
 
 class CINNEngine(PaddleEngine):
@@ -19,7 +21,7 @@ class CINNEngine(PaddleEngine):
     """
 
     name: ClassVar[str] = "cinn"
-    devices: ClassVar[tuple[str, ...]] = ("gpu",)
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": tuple(PRECISIONS)}
 
     def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device, needs_cinn=True)

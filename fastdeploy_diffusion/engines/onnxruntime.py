@@ -8,6 +8,7 @@ as they are bound.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from fastdeploy_diffusion.engines.onnxruntime_profile import read_profile
 from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
@@ -33,11 +35,6 @@ DEVICES: Mapping[str, str] = {"cpu": "cpu", "gpu": "cuda"}
 # How it looks for convolutions stays: it tries them all, once for each shape.
 CUDA_OPTIONS: Mapping[str, str] = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
 
-# By device. The convolutions of the opset that Paddle2ONNX writes take no bf16.
-PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    "cpu": ("fp32", "fp16", "bf16"),
-    "gpu": ("fp32", "fp16"),
-}
 # ONNX's number of the type.
 BFLOAT16 = 16
 # On CPUs these would turn weights in half precision into constants in float32.
@@ -48,7 +45,11 @@ class ONNXRuntimeEngine(Engine):
     """ONNX Runtime. Its CUDA side follows its documentation: not run on a GPU yet."""
 
     name: ClassVar[str] = "onnxruntime"
-    devices: ClassVar[tuple[str, ...]] = tuple(PROVIDERS)
+    # The convolutions of the opset that Paddle2ONNX writes take no bf16.
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "cpu": tuple(PRECISIONS),
+        "gpu": ("fp32", "fp16"),
+    }
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.onnxruntime_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
@@ -72,13 +73,9 @@ class ONNXRuntimeEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Float32; fp16; on CPUs bf16."""
-        precisions = PRECISIONS[spec.device.kind]
-        if spec.precision in precisions:
-            rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
-            return Support(True, is_emulated=rounds)
-        runs = f"onnxruntime runs {', '.join(precisions)} on {spec.device.kind}"
-        return Support(False, f"{runs}, not {spec.precision}")
+        """Half precisions on CPUs in float32, rounded."""
+        rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
+        return replace(super().supports(spec), is_emulated=rounds)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _ONNXRuntimeSession(self.name, program, spec, artifact)

@@ -15,19 +15,18 @@ from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Program
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
 PROFILED_RUNS = 3
-# OpenVINO's name of a precision, and of the instructions that a CPU needs for it.
-PRECISIONS: Mapping[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 
 
 class OpenVINOEngine(Engine):
     """OpenVINO's CPU plugin, compiled for the shapes that really come."""
 
     name: ClassVar[str] = "openvino"
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": tuple(PRECISIONS)}
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.openvino_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
@@ -49,11 +48,10 @@ class OpenVINOEngine(Engine):
 
     def supports(self, spec: BuildSpec) -> Support:
         """Float32 everywhere; half precisions where the CPU has the instructions."""
-        if spec.precision not in PRECISIONS:
-            return Support(False, f"openvino runs {', '.join(PRECISIONS)}, not {spec.precision}")
-        if PRECISIONS[spec.precision] not in read_capabilities():
+        support = super().supports(spec)
+        if support.ok and spec.precision.upper() not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
-        return Support(True)
+        return support
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _OpenVINOSession(self.name, program, spec, artifact)

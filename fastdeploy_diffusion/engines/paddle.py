@@ -9,20 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 from fastdeploy_diffusion.engines.paddle_thread import PaddleThread, give_back, take_thread
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import PROGRAM_FILE, WEIGHTS_FILE, check_manifest
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Program
-
-# What may run in which precision. Paddle's CPU kernels are float32 only.
-PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    "cpu": ("fp32",),
-    "gpu": ("fp32", "fp16", "bf16"),
-    "xpu": ("fp32",),
-}
 
 # oneDNN's convolutions are up to twice as fast as Paddle's own. Nothing else of oneDNN is used: its
 # default passes, also without the three best known wrong ones, give wrong numbers (convolution,
@@ -40,18 +34,16 @@ class PaddleEngine(Engine):
     """Paddle Inference. Its GPU and XPU sides follow its documentation: not run on one yet."""
 
     name: ClassVar[str] = "paddle"
+    # Paddle's kernels of half precision are for GPUs only.
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "cpu": ("fp32",),
+        "gpu": tuple(PRECISIONS),
+        "xpu": ("fp32",),
+    }
     packages: ClassVar[tuple[str, ...]] = ("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu")
 
     def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device)
-
-    def supports(self, spec: BuildSpec) -> Support:
-        """Float32 everywhere; float16 and bfloat16 on GPUs."""
-        allowed = PRECISIONS[spec.device.kind]
-        if spec.precision in allowed:
-            return Support(True)
-        runs = f"{self.name} runs {' or '.join(allowed)} on {spec.device.kind}"
-        return Support(False, f"{runs}, not {spec.precision}")
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         from fastdeploy_diffusion.export.pir import export_program

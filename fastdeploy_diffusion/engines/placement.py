@@ -10,6 +10,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.precision import PRECISIONS
 
 # What takes the place of an engine that failed while it ran: the nearest to the reference.
 FALLBACK_ENGINE = "paddle"
@@ -21,11 +22,6 @@ AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
     "gpu": ("tensorrt", "paddle", "onnxruntime", "cinn"),
     "xpu": ("paddle",),
 }
-
-
-# What takes the place of a precision in which a component fails, the next safer one first: bf16
-# has the range of float32.
-SAFER_PRECISIONS: Mapping[str, tuple[str, ...]] = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",)}
 
 
 class FallbackWarning(UserWarning):
@@ -149,7 +145,7 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
         failed: What gave wrong numbers, or none.
         problem: What went wrong.
     """
-    for precision in SAFER_PRECISIONS.get(failed.spec.precision, ()):
+    for precision in PRECISIONS[failed.spec.precision].safer:
         instead = replace(failed.spec, precision=precision)
         try:
             engine = require_engine(failed.engine.name, instead)

@@ -1,23 +1,10 @@
 """The engines by name; a name's module is imported when the engine is created, not before."""
 
-from collections.abc import Mapping
-from importlib import import_module
-from types import MappingProxyType
-
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.lazy import load
+from fastdeploy_diffusion.registry import ENGINES
 from fastdeploy_diffusion.suggest import did_you_mean
-
-_CREATORS: Mapping[str, str] = MappingProxyType(
-    {
-        "cinn": "fastdeploy_diffusion.engines.cinn:CINNEngine",
-        "onnxruntime": "fastdeploy_diffusion.engines.onnxruntime:ONNXRuntimeEngine",
-        "openvino": "fastdeploy_diffusion.engines.openvino:OpenVINOEngine",
-        "paddle": "fastdeploy_diffusion.engines.paddle:PaddleEngine",
-        "paddle-eager": "fastdeploy_diffusion.engines.paddle_eager:PaddleEagerEngine",
-        "tensorrt": "fastdeploy_diffusion.engines.tensorrt:TensorRTEngine",
-    }
-)
 
 _SYNONYMS = {
     "eager": "paddle-eager",
@@ -31,7 +18,7 @@ _SYNONYMS = {
 
 def engine_names() -> tuple[str, ...]:
     """Name the engines that this version has."""
-    return tuple(_CREATORS)
+    return tuple(ENGINES)
 
 
 def create_engine(name: str) -> Engine:
@@ -43,12 +30,11 @@ def create_engine(name: str) -> Engine:
     Raises:
         ConfigError: There is no such engine.
     """
-    if name not in _CREATORS:
+    if name not in ENGINES:
         raise ConfigError(
             f"unknown engine {name!r}",
-            allowed=", ".join(_CREATORS),
-            fix=did_you_mean(name, _CREATORS, _SYNONYMS),
+            allowed=", ".join(ENGINES),
+            fix=did_you_mean(name, ENGINES, _SYNONYMS),
         )
-    module, _, engine_class = _CREATORS[name].partition(":")
-    engine: Engine = getattr(import_module(module), engine_class)()
+    engine: Engine = load(ENGINES[name])()
     return engine

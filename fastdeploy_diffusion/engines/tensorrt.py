@@ -1,5 +1,6 @@
 """TensorRT, or TensorRT-RTX, on the exported ONNX graph: NVIDIA's compiler for its GPUs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,17 +17,17 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Program
 
 PLAN_FILE = "engine.plan"
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 class TensorRTEngine(Engine):
     """TensorRT. Its plans are really built, and have not been run on a GPU yet."""
 
     name: ClassVar[str] = "tensorrt"
-    devices: ClassVar[tuple[str, ...]] = ("gpu",)
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": tuple(PRECISIONS)}
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.tensorrt_builder"
     binds_weights: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
@@ -59,7 +60,7 @@ class TensorRTEngine(Engine):
         """Float32, fp16 and bf16; a plan for a named architecture on a GPU of just that."""
         if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
             return Support(False, f"{spec.device} is {here}, not {spec.target}")
-        return _support_precision(spec)
+        return super().supports(spec)
 
     def require_build(self, spec: BuildSpec) -> None:
         """Refuse a spec that it cannot build for here; for a target, no GPU is needed."""
@@ -68,7 +69,7 @@ class TensorRTEngine(Engine):
             return
         if spec.device.kind not in self.devices:
             raise EngineUnavailableError(self.probe_build(spec.device).reason, fix="device='gpu'")
-        if not (support := _support_precision(spec)).ok:
+        if not (support := super().supports(spec)).ok:
             raise EngineUnavailableError(support.reason)
         require_architecture(import_tensorrt(spec.target), spec.target)
         probe_onnx_export().require()
@@ -87,13 +88,3 @@ def _probe_package() -> Availability:
     except EngineUnavailableError as error:
         return Availability(False, error.problem, error.fix)
     return Availability(True)
-
-
-def _support_precision(spec: BuildSpec) -> Support:
-    if spec.precision in PRECISIONS:
-        return Support(True)
-    return Support(
-        False,
-        f"tensorrt runs {', '.join(PRECISIONS)}, not {spec.precision}: a plan computes in the "
-        "types of its graph, and the export writes no others",
-    )

@@ -17,8 +17,7 @@ from fastdeploy_diffusion.export.half_rules import (
     find_floats,
     find_half_nodes,
 )
-
-HALF_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+from fastdeploy_diffusion.precision import PRECISIONS
 
 
 def convert_to_half(
@@ -40,7 +39,9 @@ def convert_to_half(
     """
     model = ir.load(path)
     _hold_tensors(model.graph)
-    rewriting = _Rewriting(model.graph, HALF_TYPES[precision], float32_kernels)
+    rewriting = _Rewriting(
+        model.graph, ir.DataType[PRECISIONS[precision].activations.upper()], float32_kernels
+    )
     halved = rewriting.run(frozenset(weights))
     model.graph.sort()
     ir.save(model, path)

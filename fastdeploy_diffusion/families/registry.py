@@ -7,6 +7,7 @@ from fastdeploy_diffusion.families.family import Family
 from fastdeploy_diffusion.families.flux import FLUX
 from fastdeploy_diffusion.families.sd import SD1, SD2
 from fastdeploy_diffusion.families.sdxl import SDXL
+from fastdeploy_diffusion.suggest import list_choices
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {each.name: each for each in (SD1, SD2, SDXL, FLUX)}
@@ -15,5 +16,4 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 def name_families() -> str:
     """Name all, for messages: ``SD 1.x, SD 2.x, SDXL or Flux``."""
-    *others, last = (each.title for each in FAMILIES.values())
-    return f"{', '.join(others)} or {last}"
+    return list_choices(each.title for each in FAMILIES.values())

@@ -4,58 +4,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.lazy import load
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
-from fastdeploy_diffusion.passes.channels_last import ChannelsLast
 from fastdeploy_diffusion.passes.contract import Pass
-from fastdeploy_diffusion.passes.graph.fuse_adaptive_norm import FuseAdaptiveNorm
-from fastdeploy_diffusion.passes.graph.fuse_attention import FuseAttention
-from fastdeploy_diffusion.passes.graph.fuse_gelu import FuseGELU
-from fastdeploy_diffusion.passes.graph.fuse_gelu_tanh import FuseTanhGELU
-from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNorm, FuseGroupNormSiLU
-from fastdeploy_diffusion.passes.graph.fuse_rms_norm import FuseRMSNorm
-from fastdeploy_diffusion.passes.graph.fuse_rotary import FuseRotary
-from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
-from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
-from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
-from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
-from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
 from fastdeploy_diffusion.passes.user_passes import (
     load_all_user_passes,
     load_user_pass,
     warn_of_taken_names,
 )
-from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
+from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.suggest import did_you_mean
-
-# In the order in which they are applied.
-_LAYER_PASSES = (
-    RotateHalves,
-    MergeQKV,
-    MergeKV,
-    MergeQKVMLP,
-    PhaseUpsample,
-    LargeTileWinograd,
-    SmallTileWinograd,
-    ChannelsLast,
-    HoistInvariants,
-)
-_GRAPH_PASSES = (
-    FuseAttention,
-    FuseGroupNormSiLU,
-    FuseGroupNorm,
-    SplitGEGLU,
-    FuseGELU,
-    FuseSiLU,
-    FuseRotary,
-    FuseRMSNorm,
-    FuseAdaptiveNorm,
-    FuseTanhGELU,
-)
-_PASSES: Mapping[str, type[Pass]] = MappingProxyType(
-    {each.name: each for each in (*_LAYER_PASSES, *_GRAPH_PASSES)}
-)
 
 # By engine and precision. Only what was measured to pay is a default: see docs/passes.md.
 _DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
@@ -74,7 +32,7 @@ _DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
 
 def pass_names() -> tuple[str, ...]:
     """Name the passes that this version has, without those of other distributions."""
-    return tuple(_PASSES)
+    return tuple(PASSES)
 
 
 def make_all_passes() -> list[Pass]:
@@ -82,7 +40,7 @@ def make_all_passes() -> list[Pass]:
 
     A `PassWarning` says of each of the others why it does not.
     """
-    return [*(make() for make in _PASSES.values()), *load_all_user_passes(pass_names())]
+    return [*(load(path)() for path in PASSES.values()), *load_all_user_passes(pass_names())]
 
 
 def name_default_passes(engine: str, precision: str) -> tuple[str, ...]:
@@ -107,15 +65,15 @@ def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp
     """
     chosen = name_default_passes(engine, precision) if names is None else names
     wanted = tuple(dict.fromkeys(chosen))
-    own = [make() for name, make in _PASSES.items() if name in wanted]
+    own = [load(path)() for name, path in PASSES.items() if name in wanted]
     if not wanted:
         return own
     registered = find_pass_entry_points()
     warn_of_taken_names(tuple(each.name for each in own))
-    others = [name for name in wanted if name not in _PASSES]
+    others = [name for name in wanted if name not in PASSES]
     for name in others:
         if name not in registered:
-            known = (*_PASSES, *(each for each in registered if each not in _PASSES))
+            known = (*PASSES, *(each for each in registered if each not in PASSES))
             raise ConfigError(
                 f"there is no pass {name!r}",
                 allowed=", ".join(known),

@@ -11,7 +11,6 @@ import numpy as np
 
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.accuracy import (
-    TOLERANCES,
     AccuracyReport,
     Generator,
     draw_feeds,
@@ -40,6 +39,7 @@ from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.reference import Reference
@@ -190,7 +190,7 @@ class ComponentBuild:
                 session,
                 self.reference.expect,
                 seed=_VERIFY_SEED,
-                tolerance=TOLERANCES[self.placement.spec.precision],
+                tolerance=PRECISIONS[self.placement.spec.precision].tolerance,
                 generators=self.generators,
                 shapes=shapes,
             )

@@ -19,7 +19,6 @@ import numpy as np
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines import accuracy
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
 from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
@@ -44,9 +43,9 @@ from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.memory_need import (
-    NUMBER_BYTES,
     StageNeed,
     hold_activations,
 )
@@ -165,7 +164,7 @@ class Component:
             return StageNeed()
         shapes = fill_shapes(part.signature.inputs, {**part.sizes, "batch": rows})
         return StageNeed(
-            network.count_weights() * NUMBER_BYTES[spec.precision],
+            network.count_weights() * PRECISIONS[spec.precision].weight_bytes,
             hold_activations(
                 self._placement.engine.name, spec.precision, network.count_activations(shapes)
             ),
@@ -375,7 +374,7 @@ class Component:
             str(spec.device),
             spec.precision,
             placement.fallback,
-            TOLERANCES[spec.precision],
+            PRECISIONS[spec.precision].tolerance,
             target=spec.target,
             passed_over=plan.explain(taken, choice.precision)
             if plan and taken
@@ -442,7 +441,7 @@ class Component:
             device=str(spec.device),
             precision=spec.precision,
             fallback=placement.fallback,
-            tolerance=TOLERANCES[spec.precision],
+            tolerance=PRECISIONS[spec.precision].tolerance,
             measured_seconds=None,
         )
 

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.memory_room import find_memory_room, format_size
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.activations import Activations
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.part import Part
-
-NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 class HeldShare(NamedTuple):
@@ -127,7 +126,7 @@ def hold_activations(engine: str, precision: str, counted: Activations) -> int:
     held = HELD_BY_ENGINE.get(engine, _UNMEASURED)
     # Not their sum: maps are largest where the resolution is, and attention is mostly elsewhere.
     numbers = max(held.features * counted.features, held.scores * counted.scores)
-    return int(numbers * NUMBER_BYTES[precision])
+    return int(numbers * PRECISIONS[precision].activation_bytes)
 
 
 def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:

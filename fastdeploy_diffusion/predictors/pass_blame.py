@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import DiffusionError, PassError
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.program import Program
@@ -51,7 +51,7 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
             what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
             return PassError(
                 f"the pass {each} fails its check on {build.name}: {what}",
-                allowed=f"the layer's own numbers, to {TOLERANCES['fp32']:.0e}",
+                allowed=f"the layer's own numbers, to {PRECISIONS['fp32'].tolerance:.0e}",
                 fix="leave the pass out, and report this",
             )
     return None

@@ -5,13 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
-from fastdeploy_diffusion.engines.placement import (
-    SAFER_PRECISIONS,
-    Placement,
-    take_safer_precision,
-)
+from fastdeploy_diffusion.engines.placement import Placement, take_safer_precision
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
+from fastdeploy_diffusion.precision import PRECISIONS
 
 # What half precision does to a network, beside what fails in any precision.
 PRECISION_ERRORS = (AccuracyError, NonFiniteError)
@@ -38,7 +35,7 @@ class PrecisionGuard:
 
     def is_needed(self, placement: Placement) -> bool:
         """Tell whether there is a safer precision than the one of a placement."""
-        return placement.spec.precision in SAFER_PRECISIONS
+        return bool(PRECISIONS[placement.spec.precision].safer)
 
     def avoid(self, placement: Placement, plan: ComponentPlan | None) -> Placement:
         """Take the first precision that has not failed before, as far as a plan knows.
@@ -84,7 +81,7 @@ class PrecisionGuard:
     ) -> AccuracyError | NonFiniteError:
         precision = placement.spec.precision
         problem = f"{error.problem}; {self.pinned_by} asks for just {precision}"
-        safer = " or ".join(SAFER_PRECISIONS[precision])
+        safer = " or ".join(PRECISIONS[precision].safer)
         allowed = "a precision that its numbers fit into"
         fix = (
             f"set {self.pinned_by} to {safer}; or leave it out, and set the pipeline's precision "

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import (
-    NUMBER_BYTES,
     hold_activations,
     require_room,
 )
@@ -78,7 +78,8 @@ class Reference:
         weights = self._network.count_weights() if self._layer is None else 0
         require_room(
             f"{self.program.name}: the Paddle layer, with which a new build is compared,",
-            NUMBER_BYTES["fp32"] * weights + hold_activations("paddle-eager", "fp32", counted),
+            PRECISIONS["fp32"].weight_bytes * weights
+            + hold_activations("paddle-eager", "fp32", counted),
         )
 
 

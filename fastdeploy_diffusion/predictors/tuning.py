@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, require_engine
@@ -17,6 +16,7 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.program import Signature
 
@@ -46,7 +46,7 @@ def tune_component(
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []
     for engine in AUTO_ORDER[device.kind]:
-        for precision in TOLERANCES:
+        for precision in PRECISIONS:
             spec = BuildSpec(device, precision, build.placement.spec.threads)
             try:
                 placement = Placement(require_engine(engine, spec), spec)

@@ -5,29 +5,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from fastdeploy_diffusion import scheduler_names
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.lazy import load
 from fastdeploy_diffusion.schedulers.base import Scheduler
-from fastdeploy_diffusion.schedulers.ddim import DDIMScheduler
-from fastdeploy_diffusion.schedulers.ddpm import DDPMScheduler
-from fastdeploy_diffusion.schedulers.dpm_solver import DPMSolverScheduler
-from fastdeploy_diffusion.schedulers.euler import EulerScheduler
-from fastdeploy_diffusion.schedulers.euler_ancestral import EulerAncestralScheduler
-from fastdeploy_diffusion.schedulers.heun import HeunScheduler
-from fastdeploy_diffusion.schedulers.lcm import LCMScheduler
-from fastdeploy_diffusion.schedulers.pndm import PNDMScheduler
 from fastdeploy_diffusion.shown import show
 
 SCHEDULERS: Mapping[str, type[Scheduler[Any]]] = MappingProxyType(
-    {
-        "ddim": DDIMScheduler,
-        "ddpm": DDPMScheduler,
-        "dpm-solver": DPMSolverScheduler,
-        "euler": EulerScheduler,
-        "euler-ancestral": EulerAncestralScheduler,
-        "heun": HeunScheduler,
-        "lcm": LCMScheduler,
-        "pndm": PNDMScheduler,
-    }
+    {name: load(path) for name, path in scheduler_names.SCHEDULERS.items()}
 )
 # Classes of diffusers not implemented here, whose files describe the same kind of model.
 COMPATIBLE_CLASSES = frozenset(

@@ -12,8 +12,10 @@ from PIL import Image
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.config.sections import ENGINES, PRECISIONS, SCHEDULERS
 from fastdeploy_diffusion.images import read_settings
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.registry import ENGINES
+from fastdeploy_diffusion.scheduler_names import SCHEDULERS
 
 # The eager engine has nothing to compile.
 QUICK = ("--engine", "paddle-eager", "--steps", "2")

@@ -8,7 +8,7 @@ import numpy as np
 from command_line import run
 
 import fastdeploy_diffusion
-from fastdeploy_diffusion.config.sections import ENGINES
+from fastdeploy_diffusion.registry import ENGINES
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,5 @@
 import copy
 import hashlib
-import importlib
 import json
 import pickle
 import subprocess
@@ -13,8 +12,10 @@ import pytest
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.config import ComponentConfig, EngineChoice, RequestDefaults
-from fastdeploy_diffusion.config.sections import ENGINES, SCHEDULERS
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.registry import ENGINES, PASSES
+from fastdeploy_diffusion.scheduler_names import SCHEDULERS
 
 ROOT = Path(__file__).parents[2]
 HEIGHTS = {"sd15": 512, "sd21": 768, "shapes": 128, "flux-shapes": 128}  # the others are for 1024
@@ -408,11 +409,14 @@ def test_errors_blame_the_layer_that_gave_the_value(tmp_path: Path) -> None:
 # Agreement with the rest of the package
 
 
-def test_names_are_those_of_the_rooms() -> None:
-    registry = importlib.import_module("fastdeploy_diffusion.engines.registry")
-    schedulers = importlib.import_module("fastdeploy_diffusion.schedulers")
-    assert set(registry.engine_names()) <= set(ENGINES)
-    assert set(schedulers.SCHEDULERS) == set(SCHEDULERS)
+def test_every_name_of_the_registries_is_accepted() -> None:
+    for engine in ENGINES:
+        assert DiffusionConfig(model_path="m", engine=engine).engine == engine
+    for precision in PRECISIONS:
+        assert DiffusionConfig(model_path="m", precision=precision).precision == precision
+    for scheduler in SCHEDULERS:
+        assert DiffusionConfig(model_path="m", scheduler=scheduler).scheduler == scheduler
+    assert DiffusionConfig(model_path="m", passes=list(PASSES)).passes == tuple(PASSES)
 
 
 def test_public_names_are_found_and_others_are_not() -> None:

@@ -8,7 +8,6 @@ from toy_session import ToySession
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.accuracy import (
-    TOLERANCES,
     AccuracyReport,
     draw_feeds,
     integers,
@@ -20,6 +19,7 @@ from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
@@ -45,10 +45,12 @@ def test_a_right_session_passes(name, tmp_path):
         program,
         session,
         seed=0,
-        tolerance=TOLERANCES["fp32"],
+        tolerance=PRECISIONS["fp32"].tolerance,
         generators=CASES[name].generators,
     )
-    assert report == AccuracyReport(program.name, report.relative_error, TOLERANCES["fp32"])
+    assert report == AccuracyReport(
+        program.name, report.relative_error, PRECISIONS["fp32"].tolerance
+    )
     assert report.relative_error <= 1e-5
 
 
@@ -61,7 +63,7 @@ def test_a_wrong_session_fails_by_name(tmp_path):
 
     doubled = replace(program, layer=Doubled())
     with pytest.raises(AccuracyError, match="upsampler: output 'output' of the paddle engine"):
-        verify(doubled, session, seed=0, tolerance=TOLERANCES["fp32"])
+        verify(doubled, session, seed=0, tolerance=PRECISIONS["fp32"].tolerance)
     report = verify(doubled, session, seed=0, tolerance=0.6)
     assert report.relative_error == pytest.approx(0.5, rel=1e-5)
 

@@ -20,7 +20,7 @@ UNAVAILABLE = [
     ("tensorrt", NO_GPU, "fp32", "no NVIDIA GPU|no gpu:99"),
     ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
     ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu"),
-    ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16, not int8"),
+    ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16 on cpu, not int8"),
     ("onnxruntime", CPU, "int8", "onnxruntime runs fp32, fp16, bf16 on cpu, not int8"),
     ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
@@ -154,7 +154,7 @@ def test_the_next_safer_precision_is_bf16_then_fp32():
 
 
 def test_a_precision_that_the_engine_does_not_have_is_left_out(monkeypatch):
-    name = "fastdeploy_diffusion.engines.onnxruntime.PRECISIONS"
+    name = "fastdeploy_diffusion.engines.onnxruntime.ONNXRuntimeEngine.precisions"
     asked = select_engine("onnxruntime", CPU, "fp16", cpu_fallback=False)
     monkeypatch.setattr(name, {"cpu": ("fp32", "fp16")})
     with pytest.warns(FallbackWarning, match="cpu in fp32 runs instead"):

@@ -17,11 +17,10 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
-from fastdeploy_diffusion.config.sections import PASSES
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
+from fastdeploy_diffusion.passes.registry import choose_passes, make_all_passes, pass_names
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import RewrittenNetwork
 
@@ -295,8 +294,8 @@ def test_an_unknown_pass_is_explained(model):
         DiffusionConfig(model_path=model, passes=[3])
 
 
-def test_the_configs_passes_are_the_registrys():
-    assert pass_names() == PASSES
+def test_passes_are_found_by_their_names():
+    assert tuple(each.name for each in make_all_passes()) == pass_names()
     assert [each.name for each in choose_passes(ALL[::-1], "paddle")] == ALL
     with pytest.raises(ConfigError, match="there is no pass 'merge'"):
         choose_passes(["merge"], "paddle")

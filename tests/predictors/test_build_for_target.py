@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 from tiny_checkpoint import write_tiny_sd
@@ -11,6 +12,7 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineUnavailableError
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build import UncheckedWarning
 
 REASON = "this machine has no NVIDIA GPU"
@@ -125,8 +127,9 @@ def test_an_unchecked_build_with_wrong_numbers_is_made_again(model, tmp_path, mo
     prepare(config)
     strike_out_proofs(tmp_path / "cache")
     # As on a machine where no build comes near the layer.
-    tolerances = "fastdeploy_diffusion.predictors.build.TOLERANCES"
-    monkeypatch.setattr(tolerances, {"fp32": 0.0})
+    none_is_near = replace(PRECISIONS["fp32"], tolerance=0.0)
+    precisions = "fastdeploy_diffusion.predictors.build.PRECISIONS"
+    monkeypatch.setattr(precisions, {"fp32": none_is_near})
     with (
         pytest.warns(CacheWarning, match="made again, because it does not load: .* differs"),
         pytest.raises(AccuracyError),

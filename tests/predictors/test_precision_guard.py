@@ -6,10 +6,10 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.accuracy import TOLERANCES
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import NonFiniteError
 from fastdeploy_diffusion.images import read_metadata
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.requests.keyword_request import make_request
 
 REQUEST = {"seed": 5, "num_inference_steps": 2, "output_type": "np"}
@@ -110,7 +110,7 @@ def test_a_build_that_overflows_is_made_in_a_safer_precision(tmp_path, cache):
             report = open_pipeline(model, cache, precision="fp16").build().components[2]
         assert len(said) == 1
         assert report.precision == "bf16"
-        assert report.relative_error <= report.tolerance == TOLERANCES["bf16"]
+        assert report.relative_error <= report.tolerance == PRECISIONS["bf16"].tolerance
 
 
 @pytest.mark.slow
