@@ -1,7 +1,6 @@
 """The sub-predictor that is called at every step."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,6 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
-from fastdeploy_diffusion.predictors.activations import count_unet
 from fastdeploy_diffusion.predictors.component import spread
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.program import Signature, TensorSpec
@@ -44,7 +42,6 @@ class Denoiser:
             self.config,
             generators=generators,
             rows=2,  # with guidance
-            count_activations=partial(count_unet, self.config),
         )
 
     def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:

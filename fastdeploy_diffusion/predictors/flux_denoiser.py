@@ -1,7 +1,5 @@
 """The sub-predictor of Flux that is called at every step."""
 
-from functools import partial
-
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +8,6 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
-from fastdeploy_diffusion.predictors.activations import count_flux
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
@@ -47,7 +44,6 @@ class FluxDenoiser:
             self.config,
             generators=generators,
             build_class=StreamedBuild if config.memory == "streamed" else ComponentBuild,
-            count_activations=partial(count_flux, self.config),
         )
         if config.memory == "streamed":
             report = self.component.report

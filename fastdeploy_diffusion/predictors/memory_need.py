@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdeploy_diffusion.errors import ResourceError
+from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import find_memory_room, format_size
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.activations import Activations
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.part import Part

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.checkpoints import (
     build_skeleton,
     check_weights,
 )
-from fastdeploy_diffusion.predictors.activations import CountActivations, count_nothing
+from fastdeploy_diffusion.families.networks.activations import CountActivations, count_nothing
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
 _HUB_PREFIX = "models--"  # of folders in a cache of the Hugging Face hub

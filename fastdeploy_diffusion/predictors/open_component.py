@@ -8,6 +8,7 @@ from typing import Any
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.families.networks.activations import count_nothing
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
@@ -51,7 +52,13 @@ def open_component(
         cpu_fallback=config.cpu_fallback,
         passes=config.passes,
         cache=open_cache(config),
-        network=Network(make, checkpoint.config(part), checkpoint.tensors(part), **form),
+        network=Network(
+            make,
+            checkpoint.config(part),
+            checkpoint.tensors(part),
+            count_activations=getattr(network_config, "count_activations", count_nothing),
+            **form,
+        ),
         generators=generators,
         rows=rows,
         build_class=build_class,

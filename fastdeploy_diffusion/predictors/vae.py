@@ -1,7 +1,5 @@
 """The sub-predictor that turns latents into pictures."""
 
-from functools import partial
-
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +8,6 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.lazy import defer
-from fastdeploy_diffusion.predictors.activations import count_decoder
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size, multiply
@@ -36,7 +33,6 @@ class VAEDecoder:
             "vae",
             self.config,
             wrap=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
-            count_activations=partial(count_decoder, self.config),
             unread=("encoder.", "quant_conv."),
         )
 

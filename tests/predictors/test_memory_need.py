@@ -11,10 +11,10 @@ import pytest
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError, ResourceError
+from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import MemoryRoom
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.predictors import memory_budget, memory_need
-from fastdeploy_diffusion.predictors.activations import Activations
 from fastdeploy_diffusion.predictors.memory_need import (
     HELD_BY_ENGINE,
     MemoryNeed,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.diffusers import VAE_RULES
+from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Factor,
@@ -93,6 +94,23 @@ class AutoencoderKLConfig:
     def downscale(self) -> int:
         """Pixels of the picture per pixel of the latents, in each direction."""
         return int(2 ** (len(self.block_out_channels) - 1))
+
+    def count_activations(self, shapes: Shapes) -> Activations:
+        """Count what is alive at once in a run of the decoder, for the shapes of its inputs."""
+        rows, _, height, width = shapes["latents"]
+        pixels = height * width
+        scores = pixels**2 if self.mid_block_add_attention else 0
+        features = inputs = 0
+        for own in self.block_out_channels[::-1]:
+            inputs = inputs or own
+            # A residual block: input, normalised, convolved. Then the upsampler: before and after
+            # its convolution, at four times the pixels.
+            features = max(features, pixels * (2 * inputs + own))
+            if pixels < height * width * self.downscale**2:
+                features = max(features, 4 * pixels * 2 * own)
+                pixels *= 4
+            inputs = own
+        return Activations(rows * features, rows * scores)
 
     def census(self) -> Census:
         """Count what passes rewrite in the decoder, which alone engines run."""

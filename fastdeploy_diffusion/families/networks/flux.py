@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.flux import FLUX_RULES
+from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     BlockCount,
@@ -72,6 +73,14 @@ class FluxTransformer2DConfig:
     def outputs(self) -> int:
         """Channels of the prediction."""
         return self.in_channels if self.out_channels is None else self.out_channels
+
+    def count_activations(self, shapes: Shapes) -> Activations:
+        """Count what is alive at once in a run, for the shapes of its inputs."""
+        rows, image_tokens, _ = shapes["hidden_states"]
+        tokens = image_tokens + shapes["encoder_hidden_states"][1]
+        # A single block: the skip, and both branches joined (5).
+        features = tokens * self.inner_dim * 6
+        return Activations(rows * features, rows * self.num_attention_heads * tokens**2)
 
     def census(self) -> Census:
         """Count what passes rewrite; double blocks have two streams of tokens."""

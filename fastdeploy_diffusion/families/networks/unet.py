@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
@@ -204,6 +205,29 @@ class UNet2DConditionConfig:
     def context_dims(self) -> tuple[int, ...]:
         """Width of the text conditioning at each resolution."""
         return per_block("cross_attention_dim", self.cross_attention_dim, self.blocks)
+
+    def count_activations(self, shapes: Shapes) -> Activations:
+        """Count what is alive at once in a run, for the shapes of its inputs."""
+        rows, _, height, width = shapes["sample"]
+        tokens = shapes["encoder_hidden_states"][1]
+        channels, up_blocks = self.block_out_channels, self.up_block_types[::-1]
+        skips = features = scores = 0
+        for level, own in enumerate(channels):
+            pixels = height * width
+            attends = level == len(channels) - 1 or up_blocks[level].startswith("CrossAttn")
+            # What the way up still wants of this level and those above it: the first convolution,
+            # or the downsampler before, and each residual block.
+            skips += pixels * ((channels[level - 1] if level else own) + self.layers[level] * own)
+            joined = channels[min(level + 1, len(channels) - 1)] + own
+            moments = [2 * joined + own]  # joined, normalised, convolved
+            if attends:
+                # A skip, and half of GEGLU's hidden layer: engines that split it hold all of it.
+                moments.append(6 * own)
+                heads = self.heads[level]
+                scores = max(scores, rows * heads * pixels * max(pixels, tokens))
+            features = max(features, skips + pixels * max(moments))
+            height, width = -(-height // 2), -(-width // 2)
+        return Activations(rows * features, scores)
 
     def census(self) -> Census:
         """Count what passes rewrite; a timestep that is embedded alone is an invariant."""
