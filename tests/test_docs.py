@@ -243,7 +243,8 @@ def test_commands_parse(page, folder):
             load_config(
                 given["model"],
                 given["config"],
-                {**{key: given[key] for key in options}, "tokenizer_path": given["tokenizer"]},
+                tokenizer_path=given["tokenizer"],
+                **{key: given[key] for key in options},
             )
 
 

@@ -144,13 +144,11 @@ def generate(
             load_config(
                 model,
                 config,
-                {
-                    "scheduler": scheduler,
-                    "engine": engine,
-                    "device": device,
-                    "precision": precision,
-                    "tokenizer_path": tokenizer,
-                },
+                scheduler=scheduler,
+                engine=engine,
+                device=device,
+                precision=precision,
+                tokenizer_path=tokenizer,
             ),
             prompt,
             settings,
@@ -188,14 +186,9 @@ def build(
         from fastdeploy_diffusion.cli.model import load_config
 
         sizes = parse_sizes(size)
-        options = {
-            "engine": engine,
-            "device": device,
-            "precision": precision,
-            "target": target,
-            "tokenizer_path": tokenizer,
-        }
-        print(format_builds(build_all(load_config(model, config, options), sizes), as_json))
+        choice = {"engine": engine, "device": device, "precision": precision, "target": target}
+        read = load_config(model, config, tokenizer_path=tokenizer, **choice)
+        print(format_builds(build_all(read, sizes), as_json))
 
 
 @app.command()
@@ -233,14 +226,9 @@ def passes(
             try_passes,
         )
 
-        options = {
-            "passes": parse_passes(only),
-            "engine": engine,
-            "device": device,
-            "precision": precision,
-            "tokenizer_path": tokenizer,
-        }
-        report, trials = try_passes(load_config(model, config, options), measure)
+        choice = {"engine": engine, "device": device, "precision": precision}
+        options = {**choice, "passes": parse_passes(only), "tokenizer_path": tokenizer}
+        report, trials = try_passes(load_config(model, config, **options), measure)
         print(format_json(trials, measure) if as_json else format_table(report, trials))
     if any(trial.problem for trial in trials):
         raise typer.Exit(1)
@@ -264,7 +252,7 @@ def tune(
         from fastdeploy_diffusion.cli.tune import format_plans, tune_all
 
         options = {"engine": "auto", "device": device, "tokenizer_path": tokenizer}
-        tuned = tune_all(load_config(model, config, options), width, height, runs)
+        tuned = tune_all(load_config(model, config, **options), width, height, runs)
         print(format_plans(*tuned, as_json))
 
 
@@ -286,13 +274,9 @@ def explain(
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.tune import explain_all, format_explanation
 
-        options = {
-            "engine": engine,
-            "device": device,
-            "precision": precision,
-            "tokenizer_path": tokenizer,
-        }
-        report, plans = explain_all(load_config(model, config, options), width, height)
+        choice = {"engine": engine, "device": device, "precision": precision}
+        read = load_config(model, config, tokenizer_path=tokenizer, **choice)
+        report, plans = explain_all(read, width, height)
         print(format_explanation(report, plans, as_json))
 
 

@@ -127,8 +127,7 @@ def _load(options: BenchOptions) -> DiffusionConfig:
                 allowed="one of both",
             )
         model = str(make_random_checkpoint(options.random_weights))
-    settings: dict[str, Any] = {"device": options.device, "threads": options.threads}
-    return load_config(model, file, settings)
+    return load_config(model, file, device=options.device, threads=options.threads)
 
 
 def _parse_batches(text: str) -> list[int]:

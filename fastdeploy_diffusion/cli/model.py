@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def preset_model(name: str) -> str | None:
     return path
 
 
-def load_config(model: str | None, file: str | None, options: Mapping[str, Any]) -> DiffusionConfig:
+def load_config(model: str | None, file: str | None, **options: Any) -> DiffusionConfig:
     """Make the configuration of a command line.
 
     A preset's name always means the preset, not a folder of that name.
@@ -29,7 +28,7 @@ def load_config(model: str | None, file: str | None, options: Mapping[str, Any])
         model: A preset, or the path of a checkpoint; ``None`` leaves it to the file, and without
             a file to the default preset.
         file: A YAML file.
-        options: Further options of the configuration; None means "not given".
+        **options: Further options of the configuration; None means "not given".
 
     Raises:
         ConfigError: There is no such preset or file, the preset brings no model, or an option is
