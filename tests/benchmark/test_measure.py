@@ -40,6 +40,34 @@ def test_a_row_has_everything(tmp_path):
     assert row.settings["version"] == "1.0"
 
 
+PAUSE = "time.sleep(0.2)"
+
+
+@pytest.mark.parametrize(
+    ("place", "figures"),
+    [
+        ("import", ["import_seconds"]),
+        ("load", ["load_cold_seconds", "load_warm_seconds"]),
+        ("draw", ["first_picture_seconds"]),
+    ],
+)
+def test_each_second_is_counted_where_it_is_spent(tmp_path, place, figures):
+    pauses = {"load": PAUSE, "draw": f"self.drawn > 1 or {PAUSE}"}
+    adapter = write_adapter(tmp_path, **{place: pauses[place]} if place in pauses else {})
+    begin = f"import time; {PAUSE}\n" if place == "import" else ""
+    code = adapter.read_text().replace("keeps_builds = False", "keeps_builds = True")
+    adapter.write_text(begin + code)
+    row = measure_case(Workplace(make_plan(adapter), tmp_path, print), make_case(), PICTURES)
+    assert all(getattr(row.samples, name) >= 0.2 for name in figures)
+
+
+def test_the_peak_of_memory_is_not_what_is_left(tmp_path):
+    adapter = write_adapter(tmp_path, load="np.ones(2**23)")  # 64 MiB, for a moment
+    row = measure_case(Workplace(make_plan(adapter), tmp_path, print), make_case(), PICTURES)
+    assert row.samples.peak_bytes - row.samples.steady_bytes > 32 * 2**20
+    assert row.samples.os_threads >= 1
+
+
 def test_other_pictures_are_told(tmp_path):
     row = measure(tmp_path, 255 - PICTURES)
     assert row.quality.psnr < 10

@@ -187,6 +187,8 @@ def compare(*ratios, missing=""):
         ((0.97, 0.98, 0.99), "slower"),
         # Half of the pairs, not all of them: 1 lies between the quarters, or on one of them.
         ((0.98, 0.99, 1.01, 1.02), "no difference shown"),
+        ((0.98, 0.99, 1.01, 1.02, 1.03), "no difference shown"),
+        ((0.97, 0.98, 0.99, 1.01, 1.02), "no difference shown"),
         ((1.0, 1.0, 1.0, 1.02), "no difference shown"),
         ((0.98, 1.0, 1.0, 1.0), "no difference shown"),
         ((0.5, 1.01, 1.02, 1.03, 1.04, 1.05), "faster"),
