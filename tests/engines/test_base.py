@@ -123,9 +123,16 @@ folder = Path({folder!r})
 engine, spec = create_engine({name!r}), BuildSpec(Device("cpu"), threads=1)
 available = engine.probe_build(spec.device)
 assert not available.ok and "Paddle cannot be imported" in available.reason, available
-weights = dict(np.load(folder / "weights.npz"))
+weights = np.load(folder / "weights.npz")
+
+class Stored:
+    def read(self, name):
+        return weights[name]
+
+    read_stored = read
+
 signature = read_signature(folder / "upsampler")
-program = Program("upsampler", None, *signature, read_weight=weights.get)
+program = Program("upsampler", None, *signature, tensors=Stored())
 with engine.load(program, spec, folder / "upsampler") as session:
     outputs = session.run(**np.load(folder / "feeds.npz"))
 np.savez(folder / "outputs.npz", **outputs)
