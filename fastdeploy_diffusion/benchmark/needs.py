@@ -4,22 +4,19 @@ import shutil
 from math import prod
 from pathlib import Path
 
-from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.machine import describe_machine
 
 _FLOAT32 = 4  # bytes
 
 
-def check_model(config: DiffusionConfig) -> None:
+def check_model(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of which not even the reference picture can be drawn.
 
     Raises:
-        CheckpointError: It is missing, damaged or incomplete.
         ResourceError: There is too little memory.
     """
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
     networks = map(checkpoint.tensors, checkpoint.family.networks)
     parameters = sum(prod(each.shape(name)) for each in networks for name in each)
     check_memory(str(checkpoint.path), parameters, "measure where there is as much, or another")

@@ -7,7 +7,7 @@ from typing import Any
 from fastdeploy_diffusion.benchmark.case import OWN, Case, Model, Work
 from fastdeploy_diffusion.benchmark.peers import Peer
 from fastdeploy_diffusion.benchmark.result import Missing
-from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.layers import preset_layer
@@ -70,28 +70,26 @@ class BenchmarkPlan:
         return tuple(dict.fromkeys(case.work for case in self.cases))
 
 
-def describe_model(config: DiffusionConfig, random_weights: str | None) -> Model:
-    """Identify a checkpoint; reads all weights once.
-
-    Raises:
-        CheckpointError: It is missing, damaged or incomplete.
-    """
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+def describe_model(checkpoint: Checkpoint, random_weights: str | None) -> Model:
+    """Identify a checkpoint; reads all weights once."""
     name = checkpoint.path.absolute().name
     return Model(name=name, digest=checkpoint.digest(), random_weights=random_weights)
 
 
 def plan_works(
-    config: DiffusionConfig, sizes: Sequence[Size], batches: Sequence[int], steps: int | None
+    config: DiffusionConfig,
+    checkpoint: Checkpoint,
+    sizes: Sequence[Size],
+    batches: Sequence[int],
+    steps: int | None,
 ) -> list[Work]:
     """Fill in what options leave open: the configuration's own values, then the model's.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: No pipeline draws with it.
         RequestError: The model does not draw one of the sizes.
     """
-    pipeline = open_pipeline(DiffusionConfig(**describe_reference(config)))
+    pipeline = open_pipeline(DiffusionConfig(**describe_reference(config)), checkpoint)
     works = []
     for width, height in sizes:
         request = GenerationRequest(

@@ -70,10 +70,11 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     _check_precisions(options.precisions)
     config = _load(options)
     given, name = config.model_fields_set, options.random_weights
-    works = plan_works(config, sizes, batches, options.steps)
+    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    works = plan_works(config, checkpoint, sizes, batches, options.steps)
     if options.sweep is not None:
         works = _sweep(options.sweep, works, {"size": sizes, "batch": batches})
-    check_model(config)
+    check_model(checkpoint)
     cases, missing = plan_cases(
         config,
         works,
@@ -83,8 +84,8 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     )
     return BenchmarkPlan(
         config=config,
-        model=describe_model(config, name and describe_weights(name)),
-        family=open_checkpoint(config.model_path, variant=config.variant).family.name,
+        model=describe_model(checkpoint, name and describe_weights(name)),
+        family=checkpoint.family.name,
         cases=tuple(cases),
         missing=tuple(missing),
         peers=tuple(peers),

@@ -10,14 +10,19 @@ from fastdeploy_diffusion.benchmark.plan import (
     plan_cases,
     plan_works,
 )
+from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.engines.registry import engine_names
 from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError, RequestError
 
 SHAPES = DiffusionConfig.from_preset("shapes", threads=2)
 
 
+def list_works(config, *asked):
+    return plan_works(config, open_checkpoint(config.model_path), *asked)
+
+
 def plan(engines=(), precisions=("fp32",), peers=(), sizes=((None, None),), batches=(1,)):
-    works = plan_works(SHAPES, sizes, batches, 2)
+    works = list_works(SHAPES, sizes, batches, 2)
     return plan_cases(SHAPES, works, engines, precisions, peers)
 
 
@@ -47,18 +52,18 @@ def test_everything_is_combined():
 
 
 def test_what_is_left_open_comes_from_the_configuration_and_the_model():
-    (work,) = plan_works(SHAPES, [(None, None)], [1], None)
+    (work,) = list_works(SHAPES, [(None, None)], [1], None)
     assert (work.width, work.height, work.steps, work.guidance_scale) == (128, 128, 20, 4)
     assert work.threads == 2
     bare = DiffusionConfig(model_path=SHAPES.model_path)
-    (work,) = plan_works(bare, [(None, 64)], [3], None)
+    (work,) = list_works(bare, [(None, 64)], [3], None)
     assert (work.width, work.height, work.guidance_scale) == (128, 64, 7.5)
     assert work.seeds == [7, 8, 9]
 
 
 def test_flux_is_asked_for_what_it_knows(tiny_dev, tiny_schnell):
     for model, scale, steps in ((tiny_dev, 3.5, 20), (tiny_schnell, None, 4)):
-        (work,) = plan_works(DiffusionConfig(model_path=model), [(None, 16)], [1], None)
+        (work,) = list_works(DiffusionConfig(model_path=model), [(None, 16)], [1], None)
         assert (work.guidance_scale, work.steps) == (scale, steps)
         assert (work.width, work.height) == (256, 16)  # 128 latents of this small model
 
@@ -72,7 +77,7 @@ def test_the_models_in_the_box_are_known():
     assert is_shapes(SHAPES)
     assert is_shapes(DiffusionConfig.from_preset("flux-shapes"))
     assert not is_shapes(DiffusionConfig(model_path="elsewhere"))
-    model = describe_model(SHAPES, None)
+    model = describe_model(open_checkpoint(SHAPES.model_path), None)
     assert model.name == "shapes"
     assert len(model.digest) == 64
 

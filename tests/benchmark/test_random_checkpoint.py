@@ -171,11 +171,11 @@ def test_what_is_half_written_is_removed(cache, monkeypatch):
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tiny_schnell, monkeypatch):
-    config = DiffusionConfig(model_path=tiny_schnell)
-    needs.check_model(config)
+    checkpoint = open_checkpoint(tiny_schnell)
+    needs.check_model(checkpoint)
     pretend_to_have(monkeypatch, memory=2**16)
     with pytest.raises(ResourceError, match="billion parameters") as caught:
-        needs.check_model(config)
+        needs.check_model(checkpoint)
     assert str(tiny_schnell) in caught.value.problem
     monkeypatch.setattr(needs, "describe_machine", lambda: {"memory": None})
-    needs.check_model(config)  # nobody knows
+    needs.check_model(checkpoint)  # nobody knows
