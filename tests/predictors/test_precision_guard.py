@@ -1,15 +1,22 @@
 """Half precision cannot go black: what overflows runs in a safer one, and that is remembered."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.errors import NonFiniteError
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
+from fastdeploy_diffusion.engines.placement import FallbackWarning, select_engine
+from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, find_plan
+from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.precision_guard import PrecisionGuard
 from fastdeploy_diffusion.requests.keyword_request import make_request
 
 REQUEST = {"seed": 5, "num_inference_steps": 2, "output_type": "np"}
@@ -126,3 +133,143 @@ def test_the_model_in_the_box_draws_the_same_picture_in_half_precision():
     exact = draw("fp32")
     for precision, least in (("fp16", 65), ("bf16", 45)):
         assert psnr(draw(precision), exact) >= least, precision
+
+
+class Decisions:
+    """A guard whose decisions are kept in a cache of its own."""
+
+    def __init__(self, folder, pinned_by=None):
+        self.cache, self.key = ArtifactCache(folder, 2**20), CacheKey({"plan": "part"})
+        self.guard = PrecisionGuard("part", "toy", pinned_by, self.cache, lambda cache: self.key)
+
+    @property
+    def unsafe(self):
+        plan = find_plan(self.cache, self.key)
+        return [] if plan is None else [(each.engine, each.precision) for each in plan.unsafe]
+
+
+@pytest.fixture
+def decisions(tmp_path):
+    return Decisions(tmp_path)
+
+
+def place(precision):
+    return select_engine("onnxruntime", Device("cpu"), precision, cpu_fallback=False)
+
+
+WRONG = AccuracyError("part: too far", relative_error=0.5, allowed="up to 0.02")
+EMPTY = NonFiniteError("part: holds NaN")
+
+
+@pytest.mark.parametrize(("precision", "needed"), [("fp16", True), ("bf16", True), ("fp32", False)])
+def test_a_guard_is_needed_where_a_precision_is_safer(decisions, precision, needed):
+    assert decisions.guard.is_needed(place(precision)) is needed
+
+
+@pytest.mark.parametrize("error", [WRONG, EMPTY])
+@pytest.mark.parametrize(("precision", "safer"), [("fp16", "bf16"), ("bf16", "fp32")])
+def test_a_precision_that_fails_gives_way_to_the_next_and_is_remembered(
+    decisions, error, precision, safer
+):
+    placement = place(precision)
+    with pytest.warns(FallbackWarning, match=rf"is not safe \({error.problem}\)"):
+        instead = decisions.guard.retreat(placement, error)
+    assert (instead.engine.name, instead.spec.precision) == ("onnxruntime", safer)
+    assert instead.fallback.endswith(f"in {safer} runs instead")
+    assert decisions.unsafe == [("onnxruntime", precision)]
+    (entry,) = decisions.cache.entries()
+    assert entry.model == "toy"
+
+
+@pytest.mark.parametrize("error", [EngineError("broken"), CacheError("full"), MemoryError()])
+def test_what_says_nothing_of_precision_changes_none(decisions, error):
+    assert decisions.guard.retreat(place("fp16"), error) is None
+    assert decisions.unsafe == []
+
+
+@pytest.mark.parametrize("pinned_by", [None, "vae.precision"])
+def test_float32_has_nothing_to_retreat_to(tmp_path, pinned_by):
+    decisions = Decisions(tmp_path, pinned_by)
+    assert decisions.guard.retreat(place("fp32"), WRONG) is None
+    assert decisions.unsafe == []
+
+
+def test_an_engine_without_a_safer_precision_is_not_remembered(decisions):
+    placement = place("fp16")
+    alone = replace(placement, spec=replace(placement.spec, device=Device("gpu", 99)))
+    assert decisions.guard.retreat(alone, EMPTY) is None
+    assert decisions.unsafe == []
+
+
+@pytest.mark.parametrize(("precision", "fix"), [("fp16", "bf16 or fp32"), ("bf16", "fp32")])
+def test_a_pinned_precision_is_the_users_own_decision(tmp_path, precision, fix):
+    decisions = Decisions(tmp_path, "vae.precision")
+    asks = f"vae.precision asks for just {precision}"
+    with pytest.raises(AccuracyError, match=f"^part: too far; {asks}") as wrong:
+        decisions.guard.retreat(place(precision), WRONG)
+    assert (wrong.value.relative_error, wrong.value.allowed) == (0.5, "up to 0.02")
+    with pytest.raises(NonFiniteError, match=f"^part: holds NaN; {asks}") as empty:
+        decisions.guard.retreat(place(precision), EMPTY)
+    assert empty.value.allowed == "a precision that its numbers fit into"
+    for caught, cause in ((wrong, WRONG), (empty, EMPTY)):
+        assert caught.value.__cause__ is cause
+        assert caught.value.fix.startswith(f"set vae.precision to {fix};")
+    assert decisions.unsafe == []
+
+
+def plan_with(*precisions):
+    unsafe = tuple(UnsafePrecision("onnxruntime", each, f"NaN in {each}") for each in precisions)
+    return ComponentPlan("part", {}, (), unsafe)
+
+
+@pytest.mark.parametrize(
+    ("asked", "unsafe", "taken"),
+    [
+        ("fp16", (), "fp16"),
+        ("fp16", ("bf16",), "fp16"),
+        ("fp16", ("fp16",), "bf16"),
+        ("fp16", ("bf16", "fp16"), "fp32"),
+        ("bf16", ("bf16", "fp16"), "fp32"),
+        ("fp32", ("fp16", "fp32"), "fp32"),
+    ],
+)
+def test_the_first_precision_that_has_not_failed_is_taken(decisions, asked, unsafe, taken):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        placement = decisions.guard.avoid(place(asked), plan_with(*unsafe))
+    assert placement.spec.precision == taken
+    steps = {"fp16": 0, "bf16": 1, "fp32": 2}
+    assert len(said) == steps[taken] - steps[asked]
+    for each in said:
+        assert "earlier: NaN in" in str(each.message)
+
+
+def test_what_failed_on_another_engine_says_nothing(decisions):
+    placement = place("fp16")
+    plan = ComponentPlan("part", {}, (), (UnsafePrecision("openvino", "fp16", "NaN"),))
+    assert decisions.guard.avoid(placement, plan) is placement
+
+
+def test_without_a_plan_or_where_it_is_pinned_nothing_is_avoided(decisions, tmp_path):
+    placement = place("fp16")
+    assert decisions.guard.avoid(placement, None) is placement
+    pinned = Decisions(tmp_path, "vae.precision").guard
+    assert pinned.avoid(placement, plan_with("fp16")) is placement
+
+
+def test_a_retreat_needs_no_cache():
+    guard = PrecisionGuard("part", "toy", None, None, lambda cache: 1 / 0)
+    with pytest.warns(FallbackWarning):
+        assert guard.retreat(place("fp16"), EMPTY).spec.precision == "bf16"
+
+
+def test_what_cannot_be_remembered_is_said_and_avoided_all_the_same(decisions):
+    def refuse(cache):
+        raise CacheError("no room", fix="free some")
+
+    guard = replace(decisions.guard, make_key=refuse)
+    with (
+        pytest.warns(FallbackWarning),
+        pytest.warns(CacheWarning, match="part: could not record that fp16 is unsafe: no room"),
+    ):
+        assert guard.retreat(place("fp16"), EMPTY).spec.precision == "bf16"
