@@ -7,20 +7,33 @@ from types import SimpleNamespace
 from toy_session import ToySession
 
 from fastdeploy_diffusion.config import EngineChoice
+from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.memory_need import HELD_BY_ENGINE
+from fastdeploy_diffusion.predictors.session_pool import KEPT_BYTES
 from fastdeploy_diffusion.program import Signature, TensorSpec
 
-# Another size than that of `toy_session.SIGNATURE`.
-LARGE = Signature(
-    (TensorSpec("sample", (4, 6), "float32"),), (TensorSpec("output", (4, 6), "float32"),)
-)
+
+def make_signature(rows, columns=6):
+    """Of another size than that of `toy_session.SIGNATURE`."""
+    shape = (rows, columns)
+    return Signature(
+        (TensorSpec("sample", shape, "float32"),), (TensorSpec("output", shape, "float32"),)
+    )
+
+
+LARGE = make_signature(4)
 
 
 class Workshop:
     """Makes components, and toy sessions in place of their builds.
 
+    Args:
+        share: Of the memory that a component's sessions may take, what one takes.
+
     Attributes:
+        activations: What one takes besides of that memory, by the rows of its input.
         sessions: Those that were made, in order.
         open_before: For each, how many earlier ones were open when it was made.
         compute: What the sessions of an engine compute, or the error that building raises; where
@@ -29,7 +42,9 @@ class Workshop:
         most_at_once: How many builds were going on at the same time, at most.
     """
 
-    def __init__(self):
+    def __init__(self, share=1.01):
+        self._weights = int(share * KEPT_BYTES / 4)  # float32
+        self.activations = {}
         self.sessions = []
         self.open_before = []
         self.compute = {}
@@ -38,7 +53,16 @@ class Workshop:
         self.most_at_once = 0
         self._building = 0
 
-    def open_component(self, engine="openvino", name="part", cpu_fallback=True):
+    def open_component(
+        self,
+        engine="openvino",
+        name="part",
+        *,
+        cpu_fallback=True,
+        cache=None,
+        device="cpu",
+        **choice,
+    ):
         workshop = self
 
         @dataclass(frozen=True)
@@ -48,11 +72,17 @@ class Workshop:
 
         return Component(
             name,
-            EngineChoice(engine, "cpu", "fp32", 1),
+            EngineChoice(engine, device, "fp32", 1, **choice),
             cpu_fallback=cpu_fallback,
-            network=SimpleNamespace(model="toy"),  # nothing is read of it
+            # Nothing is read of it but numbers.
+            network=SimpleNamespace(
+                model="toy",
+                identify=lambda root: {"toy": name},
+                count_weights=lambda: self._weights,
+                count_activations=self._count_activations,
+            ),
             passes=(),
-            cache=None,
+            cache=cache,
             generators={},
             build_class=ToyBuild,
         )
@@ -63,6 +93,10 @@ class Workshop:
 
     def count_open(self):
         return sum(not session.closed for session in self.sessions)
+
+    def _count_activations(self, shapes):
+        share = self.activations.get(shapes["sample"][0], 0)
+        return Activations(int(share * KEPT_BYTES / 4 / HELD_BY_ENGINE["openvino"].features))
 
     def _build(self, build):
         self._building += 1

@@ -87,7 +87,7 @@ class FluxPipeline(CheckpointPredictor):
         # Refuses a scheduler that is not implemented now, not at the first picture.
         scheduler = checkpoint.read_config("scheduler", create_flow_scheduler)
         self._scheduler_name = type(scheduler).__name__
-        self._components = (
+        self._join(
             self._text_encoder.component,
             self._text_encoder_2.component,
             self._denoiser.component,

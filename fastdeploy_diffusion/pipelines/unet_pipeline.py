@@ -83,7 +83,7 @@ class UNetPipeline(CheckpointPredictor):
                 f"for latents of {latents}",
             )
         )
-        self._components = (
+        self._join(
             *(each.component for each in self._text_encoders),
             self._denoiser.component,
             self._vae.component,

@@ -16,6 +16,7 @@ from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.result import PipelineReport
+from fastdeploy_diffusion.predictors.session_pool import share_memory
 
 
 class CheckpointPredictor(DiffusionPredictor):
@@ -26,8 +27,6 @@ class CheckpointPredictor(DiffusionPredictor):
         checkpoint: Opened.
     """
 
-    # Set by the family: text encoders, denoiser, VAE.
-    _components: tuple[Component, ...]
     _scheduler_name: str
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
@@ -35,6 +34,12 @@ class CheckpointPredictor(DiffusionPredictor):
         self._config = config
         self._checkpoint = checkpoint
         self._digest: str | None = None
+        self._components: tuple[Component, ...] = ()
+
+    def _join(self, *components: Component) -> None:
+        """Take a family's components: text encoders, denoiser, VAE."""
+        self._components = components
+        share_memory(each.pool for each in components)
 
     @classmethod
     def from_pretrained(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:

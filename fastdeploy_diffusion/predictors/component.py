@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -52,8 +50,9 @@ from fastdeploy_diffusion.predictors.memory_need import (
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS, PrecisionGuard
-from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
 from fastdeploy_diffusion.predictors.reference import Reference
+from fastdeploy_diffusion.predictors.session_pool import SessionPool
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Program, Signature, fill_shapes
 
@@ -105,8 +104,8 @@ class ComponentReport:
 class Component:
     """A network that builds itself for the sizes that it is asked to run, and proves each build.
 
-    Another signature is another build, which replaces the last. The batch is always free; height
-    and width are if the signature gives ranges.
+    Another signature is another build. The batch is always free; height and width are if the
+    signature gives ranges.
 
     Args:
         name: Name for errors and reports.
@@ -118,6 +117,10 @@ class Component:
         generators: How to draw the inputs of the check that are not standard normal.
         rows: How many rows of a batch one picture takes.
         build_class: How it is built.
+
+    Attributes:
+        report: Of the session lent last; of what is chosen, before there is one.
+        pool: Its sessions.
 
     Raises:
         EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
@@ -146,10 +149,11 @@ class Component:
         self._cpu_fallback = cpu_fallback
         self._pass_names = passes
         self._guard = PrecisionGuard(name, network.model, choice.pinned_by, cache, self._plan_key)
-        self._lock = threading.Lock()
-        self._session: Session | None = None
-        self._borrowers: Counter[Session] = Counter()
-        self._built_for: WeakKeyDictionary[Session, Placement] = WeakKeyDictionary()
+        self.pool = SessionPool(
+            self._make,
+            self._measure,
+            lambda session: session.running.placement is self._placement,
+        )
         self._place()
 
     def estimate(self, part: Part, rows: int) -> StageNeed:
@@ -159,16 +163,7 @@ class Component:
             part: What it is asked for.
             rows: Of the batch.
         """
-        spec, network = self._placement.spec, self._network
-        if spec.device.kind != "cpu":
-            return StageNeed()
-        shapes = fill_shapes(part.signature.inputs, {**part.sizes, "batch": rows})
-        return StageNeed(
-            network.count_weights() * PRECISIONS[spec.precision].weight_bytes,
-            hold_activations(
-                self._placement.engine.name, spec.precision, network.count_activations(shapes)
-            ),
-        )
+        return self._estimate(part.signature, {**part.sizes, "batch": rows})
 
     def plan(
         self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
@@ -196,35 +191,20 @@ class Component:
     def lend(self, signature: Signature, *, keep: bool = False) -> Generator[Session, None, None]:
         """Give the session for a signature until the block ends, built now if it is not there yet.
 
-        Whoever asks for another signature meanwhile gets another session, and does not close this
-        one: the last borrower does.
-
         Args:
             signature: Inputs and outputs.
-            keep: Whether it stays after the last block for the next one with this signature.
+            keep: Whether it may stay after the last block for the next one with this signature.
 
         Raises:
             PassError: A pass fails, or changes the numbers.
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
-        with self._lock:
-            session = self._prepare(signature)
-            self._borrowers[session] += 1
-        try:
+        with ExitStack() as lent:
+            with self.pool.making:
+                session = lent.enter_context(self.pool.lend(signature, keep=keep))
+                self.report = session.running.report
             yield session
-        finally:
-            with self._lock:
-                self._borrowers[session] -= 1
-                is_last = self._borrowers[session] == 0
-                if is_last:
-                    del self._borrowers[session]
-                    if self._session is session and not keep:
-                        self._session = None
-                is_over = is_last and self._session is not session
-            # Not under the lock, as in `close`.
-            if is_over:
-                session.close()
 
     def check_weights(self) -> None:
         """Refuse weights that are not the network's, before anything is built of them.
@@ -236,14 +216,7 @@ class Component:
 
     def close(self) -> None:
         """Free the engine's memory, also where requests still run, which fail; the next builds."""
-        with self._lock:
-            sessions = set(self._borrowers)
-            if self._session is not None:
-                sessions.add(self._session)
-            self._session = None
-        # Not under the lock: a run that recovers holds the session's, and waits for this one.
-        for session in sessions:
-            session.close()
+        self.pool.close()
 
     @property
     def keeps_rows_apart(self) -> bool:
@@ -291,7 +264,7 @@ class Component:
         if self._cache is None:
             raise ConfigError("tune keeps its plan in the cache, and cache is false")
         self.close()  # frees the memory for the builds to come
-        with self._lock:
+        with self.pool.making:
             plan = tune_component(
                 self.plan(signature, sizes),
                 parse_device(self._choice.device),
@@ -307,23 +280,32 @@ class Component:
                 message = f"{self.name}: what was measured is not kept: {error.in_one_line}"
                 warnings.warn(message, CacheWarning, stacklevel=2)
             self._place(plan)
+            self.pool.drop_idle()  # built meanwhile, for another placement
             return plan
 
-    def _prepare(self, signature: Signature) -> Session:
-        session = self._session
-        if session is None or tuple(session.inputs.values()) != signature.inputs:
-            self._session = None
-            # It frees the last build's memory before the next one's. What somebody has borrowed is
-            # closed by the last borrower; nobody runs this one, and so it does not wait.
-            if session is not None and session not in self._borrowers:
-                session.close()
-            del session
-            session = self._session = RecoveringSession(
-                Program(self.name, None, *signature),
-                self._build(signature),
-                lambda error, failed: self._recover(error, failed, signature),
-            )
-        return session
+    def _make(self, signature: Signature) -> RecoveringSession:
+        return RecoveringSession(
+            Program(self.name, None, *signature),
+            self._build(signature),
+            lambda error, failed: self._recover(error, failed, signature),
+        )
+
+    def _estimate(self, signature: Signature, sizes: Mapping[str, int]) -> StageNeed:
+        spec, network = self._placement.spec, self._network
+        if spec.device.kind != "cpu":
+            return StageNeed()
+        counted = network.count_activations(fill_shapes(signature.inputs, sizes))
+        return StageNeed(
+            network.count_weights() * PRECISIONS[spec.precision].weight_bytes,
+            hold_activations(self._placement.engine.name, spec.precision, counted),
+        )
+
+    def _measure(self, signature: Signature) -> float:
+        """Estimate the bytes that a session takes for one picture, where that can be told."""
+        if self._placement.spec.device.kind != "cpu":
+            return math.inf
+        need = self._estimate(signature, {"batch": self._rows})
+        return need.weights + need.activations
 
     def _place(self, measured: ComponentPlan | None = None) -> None:
         """Choose engine, precision and passes: under ``auto``, what a plan found fastest.
@@ -404,24 +386,20 @@ class Component:
             warnings.warn(message, CacheWarning, stacklevel=2)
             return None
 
-    def _recover(self, error: EngineError, failed: Session, signature: Signature) -> Session | None:
+    def _recover(self, error: EngineError, failed: Running, signature: Signature) -> Running | None:
         """Build what takes the place of an engine that failed, and say so."""
-        with self._lock:
+        with self.pool.making:
+            if tells_of_memory(error) and self.pool.make_room():
+                return failed  # with more memory
             # Another session may have failed before, of another size that is in use as well.
-            placement = self._placement
-            if self._built_for[failed] is placement:
+            if failed.placement is self._placement:
                 instead = self._find_retreat(error)
                 if instead is None:
                     return None
-                placement = instead
+                self._move(instead)
             # Its memory first: it may be the lack of it that failed.
-            failed.close()
-            self._move(placement)
-            try:
-                return self._build(signature)
-            except BaseException:
-                self._session = None  # the next request tries again
-                raise
+            failed.session.close()
+            return self._build(signature)
 
     def _find_retreat(self, error: EngineError) -> Placement | None:
         placement = self._guard.retreat(self._placement, error)
@@ -444,6 +422,7 @@ class Component:
             tolerance=PRECISIONS[spec.precision].tolerance,
             measured_seconds=None,
         )
+        self.pool.drop_idle()  # built for what it was before
 
     def _plan_key(self, cache: ArtifactCache) -> CacheKey:
         device = parse_device(self._choice.device)
@@ -451,10 +430,9 @@ class Component:
         engines = [create_engine(name) for name in sorted(names)]
         return make_plan_key(engines, device, self.name, self._network.identify(cache.root))
 
-    def _build(self, signature: Signature) -> Session:
+    def _build(self, signature: Signature) -> Running:
         started = time.perf_counter()
         built = self._open(signature)
-        self._built_for[built.session] = self._placement
         self.report = replace(
             self.report,
             relative_error=built.relative_error,
@@ -463,7 +441,7 @@ class Component:
             unchecked=built.unchecked,
             passes=built.passes,
         )
-        return built.session
+        return Running(built.session, self._placement, self.report)
 
     def _open(self, signature: Signature) -> BuiltSession:
         """Build in the precision that was chosen, or in the first safer one that is right."""

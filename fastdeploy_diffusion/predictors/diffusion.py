@@ -292,7 +292,12 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
 
     def _require_memory(self, plan: GenerationPlan) -> None:
         """Refuse what does not fit into memory, before anything is allocated."""
-        self._budget.require(*self._describe_need(plan), self._limits.multiple)
+
+        def make_room() -> None:
+            for part in self._list_parts(plan):
+                part.component.pool.drop_idle(but=part.signature)
+
+        self._budget.require(*self._describe_need(plan), self._limits.multiple, make_room)
 
     def _explain_exhaustion(self, plan: GenerationPlan) -> AbstractContextManager[None]:
         need = self._describe_need(plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -28,19 +28,29 @@ class MemoryBudget:
         self._memory = memory
         self._at_start = measure_own_memory()
 
-    def require(self, batch: PictureBatch, estimate: Estimate, multiple: int) -> None:
+    def require(
+        self,
+        batch: PictureBatch,
+        estimate: Estimate,
+        multiple: int,
+        make_room: Callable[[], object],
+    ) -> None:
         """Refuse a batch that cannot be drawn.
 
         Args:
             batch: What is asked for.
             estimate: What a batch takes.
             multiple: Sizes are multiples of it.
+            make_room: Gives up what the batch does not need, if it may take its memory.
 
         Raises:
             ResourceError: Says what it takes, what there is, and what would fit.
         """
+        room, need = find_memory_room(), estimate(batch, self._memory)
+        if room is None or need.total <= room.size:
+            return
+        make_room()  # what is held counts as room from here on
         room = self._find_room()
-        need = estimate(batch, self._memory)
         if room is None or need.total <= room.size:
             return
         takes = "takes" if batch.pictures == 1 else "take"

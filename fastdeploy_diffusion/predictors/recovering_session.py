@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Arrays, Handle, OperatorTime, Row, Session
 from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.program import Program
 
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.component import ComponentReport
+
 T = TypeVar("T")
+
+
+class Running(NamedTuple):
+    """An engine's session, what it was built for, and what is known of it."""
+
+    session: Session
+    placement: Placement
+    report: ComponentReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +42,20 @@ class RecoveringSession(Session):
 
     Args:
         program: The signature.
-        session: What runs as long as it can.
-        recover: Closes a session that failed with an error, and gives one in a safer precision or
-            on the fallback; leaves it as it is and gives ``None`` where there is neither.
+        running: What runs as long as it can.
+        recover: Closes what failed with an error, and gives what runs in a safer precision or on
+            the fallback; gives what failed where it may work now; leaves it as it is and gives
+            ``None`` where nothing helps.
     """
 
     def __init__(
         self,
         program: Program,
-        session: Session,
-        recover: Callable[[EngineError, Session], Session | None],
+        running: Running,
+        recover: Callable[[EngineError, Running], Running | None],
     ) -> None:
-        super().__init__(session.engine, program)
-        self._session = session
+        super().__init__(running.session.engine, program)
+        self.running = running
         self._recover = recover
         self._handles: WeakKeyDictionary[Handle, Handle] = WeakKeyDictionary()
 
@@ -77,12 +90,12 @@ class RecoveringSession(Session):
         return self._repeat(lambda session: session.run(**feeds), list(feeds.values()))
 
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
-        return self._session.profile(**feeds)
+        return self.running.session.profile(**feeds)
 
     def _repeat(self, task: Callable[[Session], T], feeds: Sequence[np.ndarray]) -> T:
         while True:
             try:
-                return task(self._session)
+                return task(self.running.session)
             except EngineError as error:
                 # No engine makes numbers of what is none, or of what is far too large.
                 if not all(map(is_in_range, feeds)):
@@ -90,15 +103,15 @@ class RecoveringSession(Session):
                 self._replace(error)
 
     def _replace(self, error: EngineError) -> None:
-        instead = self._recover(error, self._session)
+        instead = self._recover(error, self.running)
         if instead is None:
             raise error
-        self._session = instead
+        self.running = instead
         self._handles.clear()
-        self.engine = instead.engine
+        self.engine = instead.session.engine
 
     def _close(self) -> None:
-        self._session.close()
+        self.running.session.close()
 
 
 def _get_arrays(handle: Handle) -> Arrays:

@@ -252,7 +252,7 @@ def _(bench: Bench) -> None:
         pipeline = bench.open(memory=memory)
         pipeline.build()
         assert pipeline.report.memory == memory
-        kept = [each._session is not None for each in pipeline._components]
+        kept = [len(each.pool.sessions) for each in pipeline._components]
         assert kept == [left] * 3
     with pytest.raises(ConfigError, match="memory is 'streamed'"):
         bench.open(memory="streamed")

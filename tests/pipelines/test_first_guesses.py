@@ -95,9 +95,8 @@ def test_a_request_and_settings_beside_it_are_refused(pipeline):
 def test_the_end_of_a_block_closes_the_pipeline(folder, pipeline):
     with SDPipeline(folder, engine="paddle-eager") as opened:
         opened.build()
-        session = opened._denoiser.component._session
-        assert session is not None
-    assert opened._denoiser.component._session is None
+        assert len(opened._denoiser.component.pool.sessions) == 1
+    assert opened._denoiser.component.pool.sessions == []
 
 
 @pytest.mark.parametrize("name", [name for name in HINTS if not hasattr(SDPipeline, name)])

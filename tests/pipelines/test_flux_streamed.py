@@ -34,7 +34,7 @@ def test_the_picture_is_the_resident_one(folder):
     denoiser = streamed.report.components[2]
     assert (denoiser.name, denoiser.engine) == ("denoiser", "openvino")
     assert 0 < denoiser.relative_error <= 1e-4
-    assert streamed._denoiser.component._session is None  # closed with its stage
+    assert streamed._denoiser.component.pool.sessions == []  # closed with its stage
 
 
 @pytest.mark.parametrize("engine", ["paddle", "paddle-eager"])

@@ -8,6 +8,7 @@ import pytest
 from toy_component import LARGE, Workshop
 from toy_session import SIGNATURE
 
+from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import EngineError
 
@@ -148,7 +149,7 @@ def test_close_waits_for_a_build_and_closes_it(building, workshop):
     assert workshop.count_open() == 0
 
 
-def test_giving_back_waits_for_a_build(building, workshop):
+def test_giving_back_does_not_wait_for_a_build(building, workshop):
     component, thread, start, failures = building
 
     def borrow():
@@ -158,11 +159,10 @@ def test_giving_back_waits_for_a_build(building, workshop):
 
     borrowing = threading.Thread(target=borrow)
     borrowing.start()
-    borrowing.join(0.2)
-    assert borrowing.is_alive()
+    borrowing.join(20)
+    assert [each.closed for each in workshop.sessions] == [1]
     workshop.may_build.set()
-    for each in (borrowing, thread):
-        each.join()
+    thread.join()
     assert failures == []
     assert [each.closed for each in workshop.sessions] == [1, 0]
 
@@ -197,15 +197,76 @@ def test_what_failed_is_closed_before_its_fallback_is_built(workshop):
     assert [each.closed for each in workshop.sessions] == [1, 1, 0]
 
 
-def test_without_a_fallback_the_session_stays(workshop):
-    component = workshop.open_component(cpu_fallback=False)
-    workshop.compute["openvino"] = fail
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_without_a_fallback_the_session_stays(workshop, engine):
+    component = workshop.open_component(engine, cpu_fallback=False)
+    workshop.compute[engine] = fail
     with (
         component.lend(SIGNATURE, keep=True) as session,
         pytest.raises(EngineError, match="std::bad_alloc"),
     ):
         run(session)
-    assert (component.report.engine, workshop.count_open()) == ("openvino", 1)
+    assert (component.report.engine, workshop.count_open()) == (engine, 1)
+    # What failed once may work again, and is the same session.
+    workshop.sessions[0]._compute = lambda sample, ids=None: {"output": sample}
+    with component.lend(SIGNATURE, keep=True) as session:
+        assert (run(session) == 1).all()
+    assert len(workshop.sessions) == 1
+
+
+def test_what_was_built_for_another_machine_has_no_fallback_here(workshop):
+    component = workshop.open_component("tensorrt", device="gpu", target="sm120")
+    workshop.compute["tensorrt"] = fail
+    with (
+        component.lend(SIGNATURE, keep=True) as session,
+        pytest.raises(EngineError, match="std::bad_alloc"),
+    ):
+        run(session)
+    assert (component.report.engine, component.report.target) == ("tensorrt", "sm120")
+
+
+def tune(component, show=lambda what: None):
+    return component.tune(LARGE, runs=1, sizes={}, show=show)
+
+
+def test_nothing_is_built_while_a_component_is_tuned(workshop, tmp_path):
+    component = workshop.open_component("auto", cache=ArtifactCache(tmp_path, 2**20))
+    workshop.may_build.clear()
+    tuning = threading.Thread(target=tune, args=(component,))
+    engines = []
+
+    def draw():
+        with component.lend(LARGE) as session:
+            run(session)
+            engines.append((session.engine, component.report.measured_seconds is not None))
+
+    drawing = threading.Thread(target=draw)
+    tuning.start()
+    while tuning.is_alive() and not workshop.is_building:
+        time.sleep(0.01)
+    drawing.start()
+    drawing.join(0.1)
+    workshop.may_build.set()
+    for each in (tuning, drawing):
+        each.join()
+    assert workshop.most_at_once == 1
+    # It was built when tuning had ended, as the plan says.
+    assert engines == [(workshop.sessions[-1].engine, True)]
+    assert workshop.count_open() == 0
+
+
+def test_what_was_built_before_a_plan_goes_with_it(workshop, tmp_path):
+    component = workshop.open_component("auto", cache=ArtifactCache(tmp_path, 2**20))
+
+    def draw(what):
+        with component.lend(LARGE, keep=True) as session:
+            run(session)
+
+    draw("before")
+    tune(component, show=draw)
+    assert workshop.count_open() == 0
+    draw("after")
+    assert component.report.measured_seconds is not None
 
 
 def test_sessions_of_two_sizes_that_fail_get_the_same_fallback(workshop):

@@ -115,6 +115,31 @@ def test_staged_is_proposed_where_that_is_enough():
     assert find_ways_out(batch, 10, estimate, "staged", 8).fix.startswith("free memory")
 
 
+def test_only_what_is_kept_for_other_sizes_goes_where_memory_is_short(tiny_sd1, watch, monkeypatch):
+    pipeline = SDPipeline(DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager"))
+
+    def draw(side):
+        pipeline.text_to_image("a cat", height=side, width=side, **{**QUICK, "output_type": "np"})
+
+    for side in (32, 48, 32):
+        draw(side)
+    assert sorted(watch.open) == sorted(2 * ["denoiser", "vae_decoder"] + ["text_encoder"])
+    loaded = len(watch.loaded)
+    need = memory_need.estimate_need(
+        pipeline._list_parts(pipeline._plan_picture(32, 32)), 2, PictureBatch(1, 32, 32), "resident"
+    )
+    give(monkeypatch, need.total)
+    draw(32)  # it fits as it is
+    assert len(watch.open) == 5
+    give(monkeypatch, need.total - 1)
+    monkeypatch.setattr(memory_budget, "measure_own_memory", lambda: 1)
+    monkeypatch.setattr(pipeline._budget, "_at_start", 0)
+    draw(32)  # it fits with what is held
+    assert sorted(watch.open) == ["denoiser", "text_encoder", "vae_decoder"]
+    assert len(watch.loaded) == loaded
+    pipeline.close()
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_batch_is_as_large_as_pays_and_fits(tiny_sd1, engine, monkeypatch):
     pipeline = SDPipeline(DiffusionConfig(model_path=tiny_sd1, engine=engine))

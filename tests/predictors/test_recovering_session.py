@@ -20,7 +20,7 @@ from fastdeploy_diffusion.errors import (
     RequestError,
     ResourceError,
 )
-from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
 from fastdeploy_diffusion.program import Program
 
 REQUEST = {"seed": 5, "num_inference_steps": 4, "output_type": "np"}
@@ -45,7 +45,7 @@ def open_pipeline(model, **options):
 
 def break_at(monkeypatch, component, call, make_result):
     """Let the engine's own run fail from a call on; count the calls."""
-    session = component._session._session
+    session = component.pool.sessions[-1].running.session
     run, calls = session._run, []
 
     def run_or_fail(feeds):
@@ -92,7 +92,7 @@ def test_the_fallback_goes_on_from_the_last_latents(
 
 def test_a_prologue_that_fails_is_replaced_with_its_step(model, wanted, monkeypatch):
     pipeline = open_pipeline(model, passes=["hoist-invariants"])
-    split = pipeline._denoiser.component._session._session
+    split = pipeline._denoiser.component.pool.sessions[-1].running.session
     monkeypatch.setattr(split._prologue, "_run", fail)
     with pytest.warns(FallbackWarning, match="denoiser_prologue"):
         given = pipeline.text_to_image("a cat", **REQUEST)
@@ -183,16 +183,18 @@ class Recovery:
         self.calls = []
 
     def __call__(self, error, failed):
-        self.calls.append((error.problem, failed))
-        return self.instead.pop(0) if self.instead else None
+        self.calls.append((error.problem, failed.session))
+        return Running(self.instead.pop(0), None, None) if self.instead else None
 
 
 def raise_error(sample, ids):
     raise MemoryError("std::bad_alloc")
 
 
-def wrap(session, recovery):
-    return RecoveringSession(Program("part", None, *SIGNATURE), session, recovery)
+def wrap(session, recovery, signature=SIGNATURE):
+    return RecoveringSession(
+        Program("part", None, *signature), Running(session, None, None), recovery
+    )
 
 
 def test_a_run_is_repeated_until_a_session_runs_it():
@@ -254,7 +256,7 @@ def open_denoiser(compute=denoise):
 
 
 def wrap_denoiser(session, recovery):
-    return RecoveringSession(Program("part", None, *DENOISER), session, recovery)
+    return wrap(session, recovery, DENOISER)
 
 
 def make_rows(session, count=3):
