@@ -47,3 +47,7 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         )
     }
 )
+# What else people call them.
+PRECISION_SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+)

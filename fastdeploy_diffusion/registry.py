@@ -17,6 +17,18 @@ ENGINES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# What else people call them.
+ENGINE_SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {
+        "eager": "paddle-eager",
+        "paddle-inference": "paddle",
+        "paddlepaddle": "paddle",
+        "trt": "tensorrt",
+        "ort": "onnxruntime",
+        "onnx": "onnxruntime",
+    }
+)
+
 # In the order in which they are applied: those of layers, then those of graphs.
 PASSES: Mapping[str, str] = MappingProxyType(
     {

@@ -15,8 +15,8 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
-from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.registry import ENGINES, PASSES
+from fastdeploy_diffusion.precision import PRECISION_SYNONYMS, PRECISIONS
+from fastdeploy_diffusion.registry import ENGINE_SYNONYMS, ENGINES, PASSES
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
@@ -49,17 +49,7 @@ PASSES_HELP = (
 )
 SCHEDULER_HELP = f"one of {', '.join((*SCHEDULERS, *SAMPLERS))}; other spellings are understood"
 
-_SYNONYMS = {
-    "trt": "tensorrt",
-    "ort": "onnxruntime",
-    "onnx": "onnxruntime",
-    "float32": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
-}
-
-
+_SYNONYMS = {**ENGINE_SYNONYMS, **PRECISION_SYNONYMS}
 _CHOOSE = "take one of these, or leave the option out"
 
 

@@ -3,17 +3,8 @@
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.lazy import load
-from fastdeploy_diffusion.registry import ENGINES
+from fastdeploy_diffusion.registry import ENGINE_SYNONYMS, ENGINES
 from fastdeploy_diffusion.suggest import did_you_mean
-
-_SYNONYMS = {
-    "eager": "paddle-eager",
-    "paddle-inference": "paddle",
-    "paddlepaddle": "paddle",
-    "trt": "tensorrt",
-    "ort": "onnxruntime",
-    "onnx": "onnxruntime",
-}
 
 
 def engine_names() -> tuple[str, ...]:
@@ -34,7 +25,7 @@ def create_engine(name: str) -> Engine:
         raise ConfigError(
             f"unknown engine {name!r}",
             allowed=", ".join(ENGINES),
-            fix=did_you_mean(name, ENGINES, _SYNONYMS),
+            fix=did_you_mean(name, ENGINES, ENGINE_SYNONYMS),
         )
     engine: Engine = load(ENGINES[name])()
     return engine

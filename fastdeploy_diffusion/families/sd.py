@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022), and the layout that XL shares with them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fastdeploy_diffusion.families.family import CLIP_TOKENIZER, Family, Published, SingleFileLayout
 from fastdeploy_diffusion.families.keys.diffusers import CLIP_RULES
@@ -9,14 +10,12 @@ from fastdeploy_diffusion.families.keys.open_clip import OPEN_CLIP_PENULTIMATE_R
 from fastdeploy_diffusion.families.keys.rules import KeyRule
 from fastdeploy_diffusion.families.networks.autoencoder import AUTOENCODER
 from fastdeploy_diffusion.families.networks.clip import CLIP
-from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.families.networks.unet import UNET
 from fastdeploy_diffusion.families.published.sd import SD_1_5, SD_2_1
 
 DENOISER = "model.diffusion_model."
 SHARED_PREFIXES: Mapping[str, str] = {"unet": DENOISER, "vae": "first_stage_model."}
 SHARED_RULES: Mapping[str, Sequence[KeyRule]] = {"unet": LDM_UNET_RULES, "vae": LDM_VAE_RULES}
-_NETWORKS: Mapping[str, NetworkKind] = {"text_encoder": CLIP, "unet": UNET, "vae": AUTOENCODER}
 
 
 def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str]]:
@@ -42,7 +41,7 @@ SD1 = Family(
     pipeline="sd:SDPipeline",
     request="request:GenerationRequest",
     index_class="StableDiffusionPipeline",
-    networks=_NETWORKS,
+    networks={"text_encoder": CLIP, "unet": UNET, "vae": AUTOENCODER},
     tokenizers={"tokenizer": CLIP_TOKENIZER},
     layouts=(
         SingleFileLayout(
@@ -57,14 +56,10 @@ SD1 = Family(
     absent=("feature_extractor", "safety_checker"),
     inert=LDM_INERT_RULES,
 )
-SD2 = Family(
+SD2 = replace(
+    SD1,
     name="sd2",
     title="SD 2.x",
-    pipeline="sd:SDPipeline",
-    request="request:GenerationRequest",
-    index_class="StableDiffusionPipeline",
-    networks=_NETWORKS,
-    tokenizers={"tokenizer": CLIP_TOKENIZER},
     layouts=(
         SingleFileLayout(
             {"text_encoder": "cond_stage_model.model.", **SHARED_PREFIXES},
@@ -75,6 +70,4 @@ SD2 = Family(
     ),
     published={"sd21": Published(SD_2_1, "F16")},
     told_by=(*_LINEAR, True),
-    absent=("feature_extractor", "safety_checker"),
-    inert=LDM_INERT_RULES,
 )

@@ -10,6 +10,7 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.diffusers import CLIP_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
+    TRANSFORMERS_INERT,
     Epsilon,
     HeadCount,
     LayerCount,
@@ -20,7 +21,6 @@ from fastdeploy_diffusion.families.networks.network_config import (
     read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
-from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 from fastdeploy_diffusion.shown import show
 
 _ACTIVATIONS = {"quick_gelu": Site.QUICK_GELU, "gelu": Site.GELU}
@@ -59,7 +59,7 @@ class CLIPTextConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY, inert=INERT_KEYS)
+        return read_config(cls, raw, only=_ONLY, inert=TRANSFORMERS_INERT)
 
     @property
     def stacks(self) -> list[Stack]:

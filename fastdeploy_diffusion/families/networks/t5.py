@@ -10,6 +10,7 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.diffusers import T5_RULES
 from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
+    TRANSFORMERS_INERT,
     Epsilon,
     HeadCount,
     LayerCount,
@@ -19,7 +20,6 @@ from fastdeploy_diffusion.families.networks.network_config import (
     read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
-from fastdeploy_diffusion.families.networks.transformers_keys import INERT_KEYS
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("t5",),
@@ -30,7 +30,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
 }
 # Of the decoder, of training and of other tasks.
-_INERT = INERT_KEYS | {
+_INERT = TRANSFORMERS_INERT | {
     "eos_token_id",
     "classifier_dropout",
     "dropout_rate",
