@@ -4,10 +4,11 @@ Importing ``paddle`` warns that no ccache was found, which matters to nobody who
 custom operators, and its C++ side logs every graph pass to the terminal. Both are settled here,
 once, before the library loads; a log level that the user has set in the environment stays. It also
 catches signals to write a C++ traceback, in which a process that was told to end can hang for ever:
-signals are given back.
+signals are given back. And it takes Ctrl-C for a broken installation, and says so: Ctrl-C waits.
 """
 
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,24 @@ from typing import Any
 # Read once, when Paddle's shared library loads: 2 keeps errors and hides notes and warnings.
 os.environ.setdefault("GLOG_minloglevel", "2")
 
-with warnings.catch_warnings():
+
+@contextmanager
+def _hold_interrupts() -> Iterator[None]:
+    """Let Ctrl-C come after the block; without effect in threads, where it never comes."""
+    handler, held = signal.getsignal(signal.SIGINT), []
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *given: held.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])
+
+
+with _hold_interrupts(), warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     import paddle
 
