@@ -12,6 +12,7 @@ from PIL import Image
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.registry import ENGINES
@@ -221,6 +222,9 @@ def test_debug_shows_the_traceback_before_the_error():
 def test_help_names_every_choice():
     text = run("generate", "--help").stdout
     assert [name for name in (*ENGINES, *PRECISIONS, *SCHEDULERS) if name not in text] == []
+    published = [name for family in FAMILIES.values() for name in family.published]
+    text = run("bench", "--help").stdout
+    assert [name for name in (*published, *PRECISIONS) if name not in text] == []
 
 
 def test_version():
