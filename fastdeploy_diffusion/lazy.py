@@ -1,6 +1,6 @@
 """Objects that are named now and imported when they are first used."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +11,18 @@ def load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def defer(path: str, *arguments: Any) -> Callable[..., Any]:
-    """Make a function that calls what a path names, with some last arguments."""
-    return lambda *first: load(path)(*first, *arguments)
+@dataclass(frozen=True)
+class Deferred:
+    """A call of what a path names, with some last arguments."""
+
+    path: str
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, *first: Any) -> Any:
+        """Import it, and call it."""
+        return load(self.path)(*first, *self.arguments)
+
+
+def defer(path: str, *arguments: Any) -> Deferred:
+    """Name what is called later, with its last arguments."""
+    return Deferred(path, arguments)

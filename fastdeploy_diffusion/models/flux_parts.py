@@ -6,11 +6,14 @@ inputs, they need not all be in memory at once.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from paddle import Tensor, nn
 
+from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.flux_blocks import FluxSingleTransformerBlock, FluxTransformerBlock
 
 # The transformer's parts that each program keeps, under their own names.
 HEAD = ("pos_embed", "time_text_embed", "context_embedder", "x_embedder")
@@ -88,6 +91,32 @@ class FluxBlockProgram(nn.Layer):
         *streams, conditioning, cosines, sines = inputs[:count]
         with _lend(self.block, inputs[count:]):
             return self.block(*streams, conditioning, (cosines, sines))
+
+
+def make_head(config: FluxTransformer2DConfig) -> FluxHead:
+    """Make what a transformer computes before its blocks."""
+    return FluxHead(_make_bare_transformer(config))
+
+
+def make_double_block(config: FluxTransformer2DConfig) -> FluxBlockProgram:
+    """Make one of the blocks with two streams."""
+    block = FluxTransformerBlock(config.inner_dim, config.num_attention_heads)
+    return FluxBlockProgram(block, BLOCKS["transformer_blocks"])
+
+
+def make_single_block(config: FluxTransformer2DConfig) -> FluxBlockProgram:
+    """Make one of the blocks with one stream."""
+    block = FluxSingleTransformerBlock(config.inner_dim, config.num_attention_heads)
+    return FluxBlockProgram(block, BLOCKS["single_transformer_blocks"])
+
+
+def make_tail(config: FluxTransformer2DConfig) -> FluxTail:
+    """Make what a transformer computes after its blocks."""
+    return FluxTail(_make_bare_transformer(config))
+
+
+def _make_bare_transformer(config: FluxTransformer2DConfig) -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(replace(config, num_layers=0, num_single_layers=0))
 
 
 @contextmanager

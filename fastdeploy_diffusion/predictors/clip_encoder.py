@@ -1,14 +1,13 @@
 """What the text encoders with CLIP's network have in common."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import integers
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.lazy import Deferred
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.prompt_encoder import PromptEncoder
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
@@ -22,7 +21,6 @@ class CLIPEncoder(PromptEncoder):
         config: Engine, device and precision.
         tokenizer: Its vocabulary must be the encoder's.
         wrap: Makes a layer of the encoder, as ``encoder``, that gives what the family takes.
-        form: Says in words what that is.
         name: The component.
 
     Raises:
@@ -36,8 +34,7 @@ class CLIPEncoder(PromptEncoder):
         checkpoint: Checkpoint,
         config: DiffusionConfig,
         tokenizer: CLIPTokenizer,
-        wrap: Callable[[Any], Any],
-        form: str,
+        wrap: Deferred,
         name: str = "text_encoder",
     ) -> None:
         self.tokenizer = tokenizer
@@ -51,7 +48,6 @@ class CLIPEncoder(PromptEncoder):
             generators={"input_ids": integers(0, self.config.vocab_size)},
             wrap=wrap,
             prefix="encoder.",
-            form=form,
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fastdeploy_diffusion.checkpoints import (
     check_weights,
 )
 from fastdeploy_diffusion.families.networks.activations import CountActivations, count_nothing
+from fastdeploy_diffusion.lazy import Deferred, load
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
 
 _HUB_PREFIX = "models--"  # of folders in a cache of the Hugging Face hub
@@ -25,23 +25,21 @@ class Network:
     """How to make a network, and where its weights are.
 
     Args:
-        make: Constructs the layer that the checkpoint's names belong to.
-        config: Its parsed ``config.json``.
+        layer: The path of what makes the layer that the checkpoint's names belong to, given
+            ``config``. It is imported, and Paddle with it, when the layer is wanted.
+        config: What the layer is made of, a dataclass.
         source: Its weights.
         wrap: Turns it into the layer that engines run.
         prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
-        form: What ``wrap`` makes of the layer, in words, where families differ in it: they may
-            share weights, and must not share builds.
         count_activations: Counts what a run holds besides weights, for shapes of inputs.
         unread: What the names of weights begin with that no engine needs.
     """
 
-    make: Callable[[], Any]
-    config: Mapping[str, Any]
+    layer: str
+    config: Any
     source: TensorSource
-    wrap: Callable[[Any], Any] = lambda layer: layer
+    wrap: Deferred | None = None
     prefix: str = ""
-    form: str = ""
     count_activations: CountActivations = count_nothing
     unread: tuple[str, ...] = ()
 
@@ -51,7 +49,7 @@ class Network:
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        check_weights(build_skeleton(self.make), self.source)
+        check_weights(build_skeleton(self._make), self.source)
 
     @property
     def model(self) -> str:
@@ -68,15 +66,11 @@ class Network:
         Raises:
             CheckpointError: The weights do not fit the layer, or cannot be read.
         """
-        layer = self.wrap(build_layer(self.make, self.source))
-        layer.eval()
-        return layer
+        return self._finish(build_layer(self._make, self.source))
 
     def sketch(self) -> Any:
         """Make the layer without weights, in eval mode: nothing is read or allocated for them."""
-        layer = self.wrap(build_skeleton(self.make))
-        layer.eval()
-        return layer
+        return self._finish(build_skeleton(self._make))
 
     def count_weights(self) -> int:
         """Count the numbers that an engine holds as weights; nothing is read."""
@@ -90,11 +84,26 @@ class Network:
             root: Where builds are kept, and the digests of weights, so that each is read once.
         """
         return {
-            "config": dict(self.config),
+            "layer": self.layer,
+            "config": asdict(self.config),
+            "wrap": [self.wrap.path, *self.wrap.arguments] if self.wrap else [],
             "weights": recall_digest(self.source, root),
-            "form": self.form,
         }
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that define it."""
+        paths = [self.layer, self.wrap.path] if self.wrap else [self.layer]
+        return [path.partition(":")[0] for path in paths]
 
     def find_tensor(self, name: str) -> str:
         """Give the name in the checkpoint of a weight of the loaded layer."""
         return name.removeprefix(self.prefix)
+
+    def _make(self) -> Any:
+        return load(self.layer)(self.config)
+
+    def _finish(self, layer: Any) -> Any:
+        finished = self.wrap(layer) if self.wrap else layer
+        finished.eval()
+        return finished

@@ -1,7 +1,6 @@
 """The components of a pipeline, opened as the records of families describe them."""
 
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -45,7 +44,6 @@ def open_component(
         EngineUnavailableError: The engine asked for cannot run here.
     """
     kind = checkpoint.family.networks[part]
-    make = partial(kind.make, network_config)
     return Component(
         _NAMES.get(kind.role, part),
         config.component(kind.role),
@@ -53,8 +51,8 @@ def open_component(
         passes=config.passes,
         cache=open_cache(config),
         network=Network(
-            make,
-            checkpoint.config(part),
+            kind.layer,
+            network_config,
             checkpoint.tensors(part),
             count_activations=getattr(network_config, "count_activations", count_nothing),
             **form,

@@ -21,7 +21,7 @@ class PooledTextEncoder(CLIPEncoder):
         self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: CLIPTokenizer
     ) -> None:
         wrap = defer("fastdeploy_diffusion.models.components:PooledTextConditioner")
-        super().__init__(checkpoint, config, tokenizer, wrap, "pooled")
+        super().__init__(checkpoint, config, tokenizer, wrap)
 
     def signature(self) -> Signature:
         """For any number of texts of the tokenizer's length."""

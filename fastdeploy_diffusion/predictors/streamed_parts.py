@@ -1,17 +1,14 @@
 """The builds that a streamed Flux transformer is made of: head, one block of each kind, tail."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
 from fastdeploy_diffusion.checkpoints import list_shapes
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
-from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_blocks import FluxSingleTransformerBlock, FluxTransformerBlock
-from fastdeploy_diffusion.models.flux_parts import HEAD, TAIL, FluxBlockProgram, FluxHead, FluxTail
+from fastdeploy_diffusion.models.flux_parts import HEAD, TAIL
 from fastdeploy_diffusion.predictors.block_build import BlockBuild
 from fastdeploy_diffusion.predictors.block_weights import BlockWeights
 from fastdeploy_diffusion.predictors.build import ComponentBuild
@@ -36,7 +33,7 @@ class StreamedParts:
 
     def __init__(self, whole: ComponentBuild) -> None:
         self._whole = whole
-        self._config = FluxTransformer2DConfig.from_dict(whole.network.config)
+        self._config: FluxTransformer2DConfig = whole.network.config
         lengths = {spec.name: cast(int, spec.shape[1]) for spec in whole.inputs[:2]}
         self._tokens = lengths["hidden_states"]
         self._context = lengths["encoder_hidden_states"]
@@ -45,7 +42,6 @@ class StreamedParts:
         """What runs before the blocks: embeddings, conditioning, and rotation."""
         return self._plan(
             "head",
-            lambda: FluxHead(self._make_bare_transformer()),
             HEAD,
             self._whole.inputs,
             (
@@ -60,7 +56,6 @@ class StreamedParts:
         """A block with two streams of tokens, if there are any."""
         return self._plan_block(
             "double_block",
-            lambda: FluxBlockProgram(FluxTransformerBlock(*self._sizes), 2),
             ("transformer_blocks", self._config.num_layers),
             {"tokens": self._tokens, "context": self._context},
         )
@@ -69,7 +64,6 @@ class StreamedParts:
         """A block with one stream, of text and picture, if there are any."""
         return self._plan_block(
             "single_block",
-            lambda: FluxBlockProgram(FluxSingleTransformerBlock(*self._sizes), 1),
             ("single_transformer_blocks", self._config.num_single_layers),
             {"tokens": self._context + self._tokens},
         )
@@ -79,19 +73,11 @@ class StreamedParts:
         conditioning, *_ = self._list_shared()
         return self._plan(
             "tail",
-            lambda: FluxTail(self._make_bare_transformer()),
             TAIL,
             (self._specify_tokens("tokens", self._tokens), conditioning),
             self._whole.outputs,
             {},
         )
-
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        return self._config.inner_dim, self._config.num_attention_heads
-
-    def _make_bare_transformer(self) -> FluxTransformer2DModel:
-        return FluxTransformer2DModel(replace(self._config, num_layers=0, num_single_layers=0))
 
     def _specify_tokens(self, name: str, count: int) -> TensorSpec:
         return TensorSpec(name, (None, count, self._config.inner_dim), "float32")
@@ -108,7 +94,6 @@ class StreamedParts:
     def _plan_block(
         self,
         name: str,
-        make: Callable[[], Any],
         blocks: tuple[str, int],
         streams: Mapping[str, int],
     ) -> BlockBuild | None:
@@ -125,7 +110,7 @@ class StreamedParts:
         )
         outputs = tuple(self._specify_tokens(f"next_{each}", streams[each]) for each in streams)
         whole = self._whole
-        network = Network(make, whole.network.config, source.rename(own))
+        network = self._name_part(name, own)
         # With the names that passes leave; they are applied once more when the block is built.
         rewritten = rewrite_network(network, whole.layer_passes)
         weights = BlockWeights(
@@ -149,16 +134,14 @@ class StreamedParts:
     def _plan(
         self,
         name: str,
-        make: Callable[[], Any],
         parts: tuple[str, ...],
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         generators: Mapping[str, Generator],
     ) -> ComponentBuild:
         whole = self._whole
-        source = whole.network.source
-        names = {each: each for each in source if each.split(".")[0] in parts}
-        network = Network(make, whole.network.config, source.rename(names))
+        names = {each: each for each in whole.network.source if each.split(".")[0] in parts}
+        network = self._name_part(name, names)
         own_name = f"{whole.name}_{name}"
         return ComponentBuild(
             own_name,
@@ -171,3 +154,8 @@ class StreamedParts:
             outputs,
             whole.sizes,
         )
+
+    def _name_part(self, name: str, weights: Mapping[str, str]) -> Network:
+        """Give a part as a network, with the names of its weights here and in the checkpoint."""
+        layer = f"fastdeploy_diffusion.models.flux_parts:make_{name}"
+        return Network(layer, self._config, self._whole.network.source.rename(weights))

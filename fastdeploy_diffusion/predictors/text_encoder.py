@@ -16,7 +16,7 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 class TextEncoder(CLIPEncoder):
     """Tokenizer and CLIP text encoder, of which Stable Diffusion takes the hidden states.
 
-    Args and errors are those of `CLIPEncoder`, without ``wrap`` and ``form``.
+    Args and errors are those of `CLIPEncoder`, without ``wrap``.
 
     Args:
         normalize: Whether the hidden states go through the final LayerNorm.
@@ -38,7 +38,6 @@ class TextEncoder(CLIPEncoder):
             config,
             tokenizer,
             defer("fastdeploy_diffusion.models.components:TextConditioner", normalize),
-            "normalized hidden states" if normalize else "hidden states",
             name,
         )
         self._unread = unread

@@ -15,10 +15,10 @@ from fastdeploy_diffusion.predictors.network import Network
     ],
 )
 def test_a_model_is_called_by_its_folder_its_file_or_its_name_on_the_hub(origin, model):
-    found = Network(lambda: None, {}, TensorSource(origin, {})).model
+    found = Network("", None, TensorSource(origin, {})).model
     assert found == (model or "runwayml/stable-diffusion-v1-5")
 
 
 def test_a_model_in_the_working_folder_is_called_by_that(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Network(lambda: None, {}, TensorSource("unet", {})).model == tmp_path.name
+    assert Network("", None, TensorSource("unet", {})).model == tmp_path.name

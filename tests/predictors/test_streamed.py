@@ -82,7 +82,7 @@ def plan(options, source, engine="openvino", *, tokens=12, texts=5, passes=()):
     }
     if config.guidance_embeds:
         shapes["guidance"] = (None,)
-    network = Network(partial(FluxTransformer2DModel, config), options, source)
+    network = Network("fastdeploy_diffusion.models.flux:FluxTransformer2DModel", config, source)
     signature = Signature(
         tuple(TensorSpec(name, shape, "float32") for name, shape in shapes.items()),
         (TensorSpec("velocity", (None, tokens, config.outputs), "float32"),),

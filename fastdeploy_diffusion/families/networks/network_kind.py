@@ -37,6 +37,11 @@ class NetworkKind:
         """The name of the files that hold the weights, without suffixes."""
         return _STEMS[self.library]
 
+    @property
+    def layer(self) -> str:
+        """The path of the Paddle layer."""
+        return f"fastdeploy_diffusion.models.{self.module}:{self.name}"
+
     def make(self, config: Any) -> Any:
         """Make the Paddle layer of a config that ``config`` has read."""
-        return load(f"fastdeploy_diffusion.models.{self.module}:{self.name}")(config)
+        return load(self.layer)(config)
