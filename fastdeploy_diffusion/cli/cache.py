@@ -158,18 +158,23 @@ def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:
 
 def _describe(entry: CacheEntry) -> dict[str, object]:
     ingredients = entry.ingredients
+    proofs = [
+        {"precision": each.key.ingredients["precision"], "relative_error": each.relative_error}
+        for each in entry.list_proofs()
+    ]
     return {
         "digest": entry.digest,
         "model": entry.model,
         "component": ingredients["component"],
         "engine": ingredients["engine"],
-        "precision": ingredients["precision"],
+        "precision": _name_precision(entry),
         "size": describe_size(ingredients["signature"]),
         "inputs": ingredients["signature"]["inputs"],
         "packages": ingredients["packages"],
         "bytes": entry.size,
         "used": entry.used,
-        "relative_error": entry.proof.get("relative_error"),
+        "relative_error": max((each.relative_error for each in entry.list_proofs()), default=None),
+        "proofs": proofs,
     }
 
 
@@ -197,8 +202,15 @@ def _list_damages(entries: list[CacheEntry], damages: list[str]) -> list[str]:
 
 def _name(entry: CacheEntry) -> list[str]:
     """Say in five cells which build it is."""
-    told = (entry.ingredients[name] for name in ("component", "engine", "precision"))
-    return [entry.digest[:_SHOWN_DIGITS], entry.model, *map(str, told)]
+    told = (str(entry.ingredients[name]) for name in ("component", "engine"))
+    return [entry.digest[:_SHOWN_DIGITS], entry.model, *told, _name_precision(entry)]
+
+
+def _name_precision(entry: CacheEntry) -> str:
+    """Name what it is built in, or has proofs in: one graph may serve more than one."""
+    if "precision" in entry.ingredients:
+        return str(entry.ingredients["precision"])
+    return ", ".join(sorted({each.key.ingredients["precision"] for each in entry.list_proofs()}))
 
 
 def _sum_up(entries: list[CacheEntry]) -> str:

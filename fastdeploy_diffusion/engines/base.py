@@ -114,8 +114,14 @@ class Engine(ABC):
     keeps_builds: ClassVar[bool] = True
     # Whether a row of a batch is the same, bit for bit, whatever the others are and their number.
     keeps_rows_apart: ClassVar[bool] = False
-    # The packages whose versions a build depends on.
+    # What an artifact depends on beside network and signature: the "weights" in it, "precision",
+    # "options", and the "device", or only its "kind". All else is chosen when it is loaded.
+    artifact_depends_on: ClassVar[frozenset[str]] = frozenset(
+        {"weights", "device", "precision", "options"}
+    )
+    # The packages whose versions an artifact depends on, and those that only its numbers do.
     packages: ClassVar[tuple[str, ...]] = ()
+    runtimes: ClassVar[tuple[str, ...]] = ()
 
     def probe_run(self, device: Device) -> Availability:
         """Tell whether the runtime and the device are there; never raises."""

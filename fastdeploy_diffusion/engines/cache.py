@@ -1,19 +1,19 @@
 """Builds kept on disk: found again only if everything that they depend on is the same.
 
 An entry is a folder named after the digest of its key, with the artifact in ``artifact/`` and
-``entry.json`` beside it, which holds the key's ingredients, the proof of the build, and a checksum
-of every file. Processes share the folder by one protocol:
+``entry.json`` beside it, which holds the key's ingredients and a checksum of every file. An
+artifact may serve many weights and precisions: each that was checked has a file in ``proofs/``.
+Processes share the folder by one protocol:
 
 * Each key has a lock file. Who reads an entry holds it shared for as long as files are opened or
   loaded by their names; who builds, replaces or removes one holds it alone.
 * An entry appears by one rename, of a folder in which it was built, and disappears by one: what it
   replaces is set aside first, and removed under another name. So a killed process leaves a whole
   entry or none, and what a process has mapped stays as it is.
-* ``entry.json`` is replaced as a whole, so that a proof, or a plan, is the old one or the new one.
+* ``entry.json`` and proofs are replaced as a whole, so that each is the old one or the new one.
 * Who may not write reads all the same, without a lock where there is none to hold.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,7 +21,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from fastdeploy_diffusion.engines.cache_entry import (
     ARTIFACT_FOLDER,
     ENTRY_FILE,
     CacheEntry,
+    CacheKey,
+    Proof,
     measure_files,
     read_entry,
     write_entry,
@@ -58,23 +60,6 @@ _NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS)
 
 class CacheWarning(UserWarning):
     """Builds cannot be kept, or a kept one cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class CacheKey:
-    """Everything that a build depends on; another value of any ingredient is another build.
-
-    Args:
-        ingredients: JSON values by name.
-    """
-
-    ingredients: Mapping[str, Any]
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of the ingredients, as hexadecimal digits."""
-        text = json.dumps(self.ingredients, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ArtifactCache:
@@ -120,19 +105,19 @@ class ArtifactCache:
         with self._hold(key.digest):
             yield CacheSlot(self, key)
 
-    def record_proof(self, entry: CacheEntry, proof: Mapping[str, Any]) -> None:
-        """Note what a check has found of an entry that was published without one.
+    def record_proof(self, entry: CacheEntry, proof: Proof) -> None:
+        """Note what a check has found of an entry that was published before.
 
         Args:
             entry: The entry, inside the block that `read` lends it for. Other readers may do the
                 same check, and note the same.
-            proof: What the check found; JSON values.
+            proof: What the check found.
 
         Raises:
             CacheError: The folder cannot be written.
         """
         with _explain(self.root):
-            write_entry(replace(entry, proof=proof))
+            entry.write_proof(proof)
 
     def entries(self) -> list[CacheEntry]:
         """All entries, the one used last first."""
@@ -297,12 +282,15 @@ class CacheSlot:
         """Remove what was staged."""
         shutil.rmtree(self._staged, ignore_errors=True)
 
-    def publish(self, proof: Mapping[str, Any], model: str = "") -> CacheEntry:
+    def publish(
+        self, record: Mapping[str, Any], model: str = "", proof: Proof | None = None
+    ) -> CacheEntry:
         """Turn what was built in the staged folder into the entry, and make room for it.
 
         Args:
-            proof: What the check of the build found; JSON values.
+            record: What there is to know of the build; JSON values.
             model: What people call the model that it is built for.
+            proof: What its check found; ``None`` if it could not be checked here.
 
         Raises:
             CacheError: The folder cannot be written, or the disk is full.
@@ -313,9 +301,10 @@ class CacheSlot:
             names = [path.relative_to(artifact).as_posix() for path in paths]
             files = dict(zip(names, measure_files(paths), strict=True))
             ingredients = self._key.ingredients
-            write_entry(
-                CacheEntry(self._staged, ingredients, proof, files, model, used=0.0, made=0)
-            )
+            entry = CacheEntry(self._staged, ingredients, record, files, model, used=0.0, made=0)
+            if proof:
+                entry.write_proof(proof)
+            write_entry(entry)
             earlier = self._cache._set_aside(self._key.digest)
             self._staged.rename(self._folder)
         if earlier:
@@ -345,7 +334,7 @@ class CacheSlot:
             self.publish(record, model)
             return
         with _explain(self._cache.root):
-            write_entry(replace(entry, proof=record, model=model or entry.model))
+            write_entry(replace(entry, record=record, model=model or entry.model))
 
 
 def default_cache_folder() -> Path:

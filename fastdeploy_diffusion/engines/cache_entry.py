@@ -1,5 +1,8 @@
-"""An entry of the cache of builds: its artifact, and the note that says what it is."""
+"""An entry of the cache of builds: its artifact, the note that says what it is, and its proofs."""
 
+from __future__ import annotations
+
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,8 +15,40 @@ from fastdeploy_diffusion.whole_file import write_whole
 
 ENTRY_FILE = "entry.json"
 ARTIFACT_FOLDER = "artifact"
+_PROOF_FOLDER = "proofs"
 _BLOCK = 1 << 22
 _PIECE = 64 * _BLOCK  # what one thread reads of a file
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that a build depends on; another value of any ingredient is another build.
+
+    Args:
+        ingredients: JSON values by name.
+    """
+
+    ingredients: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the ingredients, as hexadecimal digits."""
+        text = json.dumps(self.ingredients, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a check of an artifact has found.
+
+    Args:
+        key: All that its numbers depend on beside the artifact: weights, precision, device …
+        relative_error: The largest difference from the Paddle float32 layer, relative to the
+            layer's largest output.
+    """
+
+    key: CacheKey
+    relative_error: float
 
 
 @dataclass(frozen=True)
@@ -23,7 +58,7 @@ class CacheEntry:
     Args:
         folder: Where it lies.
         ingredients: What it was built from.
-        proof: What its check found, as it was given to ``publish``.
+        record: What its maker noted, as it was given to ``publish``.
         files: Size in bytes and checksum of every file of the artifact, by relative path.
         model: What people call the model that it was built for first; no part of the key, for
             other models may have the same network.
@@ -33,7 +68,7 @@ class CacheEntry:
 
     folder: Path
     ingredients: Mapping[str, Any]
-    proof: Mapping[str, Any]
+    record: Mapping[str, Any]
     files: Mapping[str, tuple[int, int]]
     model: str
     used: float
@@ -53,6 +88,29 @@ class CacheEntry:
     def size(self) -> int:
         """Bytes of the artifact."""
         return sum(size for size, _ in self.files.values())
+
+    def find_proof(self, key: CacheKey) -> Proof | None:
+        """Give what a check has found; nothing if nobody has checked."""
+        return _read_proof(self._locate_proof(key))
+
+    def list_proofs(self) -> list[Proof]:
+        """All proofs, in no order."""
+        files = sorted((self.folder / _PROOF_FOLDER).glob("*.json"))
+        return [proof for file in files if (proof := _read_proof(file))]
+
+    def write_proof(self, proof: Proof) -> None:
+        """Keep a proof beside the artifact; others stay.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        file = self._locate_proof(proof.key)
+        file.parent.mkdir(exist_ok=True)
+        content = {"relative_error": proof.relative_error, "ingredients": proof.key.ingredients}
+        write_whole(file, json.dumps(content, indent=2, ensure_ascii=False).encode())
+
+    def _locate_proof(self, key: CacheKey) -> Path:
+        return self.folder / _PROOF_FOLDER / f"{key.digest}.json"
 
     def find_damage(self) -> str:
         """Describe the first change since the build; empty if there is none."""
@@ -83,8 +141,8 @@ def read_entry(folder: Path) -> CacheEntry | None:
         files = {name: (int(size), int(sum_)) for name, (size, sum_) in entry["files"].items()}
         used = path.stat().st_mtime
         made = (folder / ARTIFACT_FOLDER).stat().st_mtime_ns
-        model = str(entry.get("model", ""))
-        return CacheEntry(folder, entry["ingredients"], entry["proof"], files, model, used, made)
+        model, record = str(entry.get("model", "")), entry.get("record", {})
+        return CacheEntry(folder, entry["ingredients"], record, files, model, used, made)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -98,11 +156,19 @@ def write_entry(entry: CacheEntry) -> None:
     content = {
         "model": entry.model,
         "ingredients": entry.ingredients,
-        "proof": entry.proof,
+        "record": entry.record,
         "files": entry.files,
     }
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_whole(entry.folder / ENTRY_FILE, text.encode())
+
+
+def _read_proof(file: Path) -> Proof | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Proof(CacheKey(dict(content["ingredients"])), float(content["relative_error"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def measure_files(paths: Sequence[Path]) -> list[tuple[int, int]]:

@@ -1,58 +1,91 @@
-"""What a build depends on: the ingredients of its key."""
+"""What a build and its proofs depend on: the ingredients of their keys."""
 
 import functools
-import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
-from fastdeploy_diffusion.engines.cache import CacheKey
+from fastdeploy_diffusion.engines.cache_entry import CacheKey
+from fastdeploy_diffusion.engines.code_digest import digest_code
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.machine import find_version, read_cpu_flags
 from fastdeploy_diffusion.program import TensorSpec
 
-# What of this package decides nothing of a build. All other code does, or might: also what is new.
-_ASIDE = frozenset(
-    {
-        *("benchmark", "cli", "config", "configs", "schedulers", "tokenizers"),
-        *("images.py", "noise.py"),
-    }
-)
+# What finds errors in the numbers of a loaded build, and how large they may be.
+_PROVES = ("fastdeploy_diffusion.engines.accuracy", "fastdeploy_diffusion.precision")
 
 
-def make_cache_key(
+def make_graph_key(
     engine: Engine,
     spec: BuildSpec,
     component: str,
     signature: Mapping[str, tuple[TensorSpec, ...]],
     network: Mapping[str, Any],
+    code: Sequence[str],
 ) -> CacheKey:
-    """Collect the ingredients of a build.
+    """Collect what the artifact of a build depends on.
 
     Args:
         engine: What builds.
-        spec: What for. Its number of threads is left out: it is chosen when a build is loaded.
+        spec: What for; the engine says what of it an artifact depends on.
         component: Name of the component.
         signature: Specs of the inputs and of the outputs.
-        network: What identifies the network: its config and the digest of its weights.
+        network: What identifies the network: its config, the passes, and the digest of its weights
+            as ``weights``, which not every artifact depends on.
+        code: The modules that decide what the engine builds.
 
     Raises:
         CacheError: The device cannot be identified.
     """
+    depends_on = engine.artifact_depends_on
+    chosen: dict[str, Any] = {}
+    if "kind" in depends_on:
+        chosen["device"] = {"kind": spec.device.kind}
+    if "device" in depends_on:
+        chosen["device"] = _identify(spec.device, spec.target)
+    if "precision" in depends_on:
+        chosen["precision"] = spec.precision
+    if "options" in depends_on:
+        chosen["options"] = dict(spec.options)
     return CacheKey(
         {
             "component": component,
             "signature": {
                 kind: [each.describe() for each in specs] for kind, specs in signature.items()
             },
-            "network": dict(network),
-            "code": _digest_code(),
+            "network": {
+                name: each
+                for name, each in network.items()
+                if name != "weights" or name in depends_on
+            },
+            "code": digest_code([engine.builder or type(engine).__module__, *code]),
             "engine": engine.name,
             "packages": {name: find_version(name) for name in engine.packages},
+            **chosen,
+        }
+    )
+
+
+def make_proof_key(engine: Engine, spec: BuildSpec, weights: str, code: Sequence[str]) -> CacheKey:
+    """Collect what the numbers of an artifact depend on beside it.
+
+    Args:
+        engine: What runs it.
+        spec: What it runs on. Its number of threads is left out: it is chosen at each start.
+        weights: Their digest.
+        code: The modules that run it beside the engine's, and those that check it.
+
+    Raises:
+        CacheError: The device cannot be identified.
+    """
+    return CacheKey(
+        {
+            "weights": weights,
+            "code": digest_code([type(engine).__module__, *_PROVES, *code]),
+            "packages": {name: find_version(name) for name in (*engine.packages, *engine.runtimes)},
             "device": _identify(spec.device, spec.target),
             "precision": spec.precision,
             "options": dict(spec.options),
@@ -61,7 +94,11 @@ def make_cache_key(
 
 
 def make_plan_key(
-    engines: Sequence[Engine], device: Device, component: str, network: Mapping[str, Any]
+    engines: Sequence[Engine],
+    device: Device,
+    component: str,
+    network: Mapping[str, Any],
+    code: Sequence[str],
 ) -> CacheKey:
     """Collect what a plan of a component depends on.
 
@@ -69,18 +106,19 @@ def make_plan_key(
         engines: What the plan chooses among.
         device: Where the component runs.
         component: Name of the component.
-        network: What identifies the network.
+        network: What identifies the network, its weights among it.
+        code: The modules of all that the plan is about.
 
     Raises:
         CacheError: The device cannot be identified.
     """
-    packages = sorted({name for engine in engines for name in engine.packages})
+    packages = sorted({name for each in engines for name in (*each.packages, *each.runtimes)})
     return CacheKey(
         {
             "component": component,
             "signature": {"inputs": [], "outputs": []},
             "network": dict(network),
-            "code": _digest_code(),
+            "code": digest_code([*(type(each).__module__ for each in engines), *code]),
             "engine": "plan",
             "engines": [engine.name for engine in engines],
             "packages": {name: find_version(name) for name in packages},
@@ -88,26 +126,6 @@ def make_plan_key(
             "precision": "",
         }
     )
-
-
-def list_code(package: Path) -> list[Path]:
-    """List the files that may decide what is built, beside the versions of other packages.
-
-    Args:
-        package: The folder of this package.
-    """
-    files = package.rglob("*.py")
-    return sorted(file for file in files if file.relative_to(package).parts[0] not in _ASIDE)
-
-
-@functools.cache
-def _digest_code() -> str:
-    package = Path(__file__).parents[1]
-    content = hashlib.sha256()
-    for path in list_code(package):
-        content.update(f"{path.relative_to(package).as_posix()}\n".encode())
-        content.update(path.read_bytes())
-    return content.hexdigest()
 
 
 @functools.cache

@@ -55,7 +55,9 @@ class ONNXRuntimeEngine(Engine):
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", *EXPORT_PACKAGES)
+    artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"kind", "precision"})
+    packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
+    runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
 
     def _probe_run(self, device: Device) -> Availability:
         try:

@@ -33,6 +33,7 @@ class OpenVINOEngine(Engine):
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
+    artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"weights"})
     packages: ClassVar[tuple[str, ...]] = ("openvino", *EXPORT_PACKAGES)
 
     def _probe_run(self, device: Device) -> Availability:

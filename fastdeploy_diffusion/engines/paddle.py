@@ -40,6 +40,7 @@ class PaddleEngine(Engine):
         "gpu": tuple(PRECISIONS),
         "xpu": ("fp32",),
     }
+    artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"weights"})
     packages: ClassVar[tuple[str, ...]] = ("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu")
 
     def _probe_run(self, device: Device) -> Availability:

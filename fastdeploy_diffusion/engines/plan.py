@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
-from fastdeploy_diffusion.engines.cache_entry import CacheEntry
+from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.engines.cache_entry import CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.placement import AUTO
 
 
@@ -174,7 +174,7 @@ def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:
 def _read(entry: CacheEntry | None) -> ComponentPlan | None:
     if entry is None:
         return None
-    kept = entry.proof
+    kept = entry.record
     return ComponentPlan(
         kept["component"],
         {name: tuple(shape) for name, shape in kept["shapes"].items()},

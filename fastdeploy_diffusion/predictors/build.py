@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,11 @@ from fastdeploy_diffusion.engines.accuracy import (
 from fastdeploy_diffusion.engines.cache import (
     MAKE_ROOM,
     ArtifactCache,
-    CacheKey,
     CacheSlot,
     CacheWarning,
 )
-from fastdeploy_diffusion.engines.cache_entry import CacheEntry
-from fastdeploy_diffusion.engines.cache_key import make_cache_key
+from fastdeploy_diffusion.engines.cache_entry import CacheEntry, CacheKey, Proof
+from fastdeploy_diffusion.engines.cache_key import make_graph_key, make_proof_key
 from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
@@ -36,20 +34,22 @@ from fastdeploy_diffusion.errors import (
     EngineUnavailableError,
 )
 from fastdeploy_diffusion.passes.base import LayerPass
-from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
+from fastdeploy_diffusion.passes.contract import Pass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
+from fastdeploy_diffusion.predictors.artifact import build_artifact, find_artifact
 from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS
 from fastdeploy_diffusion.predictors.reference import Reference
-from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_program import find_parts, list_parts
 from fastdeploy_diffusion.predictors.split_session import SplitSession
 from fastdeploy_diffusion.program import Program, TensorSpec, fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange
 
 _VERIFY_SEED = 20261120
+# What fills an artifact, and what joins the sessions of one that has parts.
+_BUILDS = "fastdeploy_diffusion.predictors.artifact"
+_JOINS = "fastdeploy_diffusion.predictors.split_session"
 
 
 class UncheckedWarning(UserWarning):
@@ -74,11 +74,6 @@ class BuiltSession:
     passes: Mapping[str, int]
     cached: bool
     unchecked: str | None = None
-
-    def describe_proof(self) -> dict[str, Any]:
-        """Say what is known of its numbers, as it is kept beside the build."""
-        found = {"relative_error": self.relative_error, "passes": dict(self.passes)}
-        return found if self.unchecked is None else {**found, "unchecked": self.unchecked}
 
 
 @dataclass(frozen=True)
@@ -134,16 +129,16 @@ class ComponentBuild:
         if cache is None or not self.placement.engine.keeps_builds:
             return self._make_for_now()
         try:
-            key = self._key(cache.root)
-            with cache.read(key) as entry:
-                if kept := self._load(cache, entry):
+            graph, proof = self._find_keys(cache.root)
+            with cache.read(graph) as entry:
+                if kept := self._load(cache, entry, proof):
                     return kept
-            with cache.lock(key) as slot:
+            with cache.lock(graph) as slot:
                 # Another process may have built it while this one waited.
                 found = slot.find()
                 is_tried = entry and found and entry.made == found.made
-                kept = None if is_tried else self._load(cache, found)
-                return kept or self._make_and_keep(cache, slot)
+                kept = None if is_tried else self._load(cache, found, proof)
+                return kept or self._make_and_keep(cache, slot, proof)
         except CacheError as error:
             if self._find_obstacle():
                 raise  # Made for now it would be made for nothing.
@@ -160,8 +155,14 @@ class ComponentBuild:
         """Those that rewrite the exported graph."""
         return tuple(each for each in self.passes if isinstance(each, GraphPass))
 
+    @property
+    def code(self) -> list[str]:
+        """The modules that decide, beside the engine's, what it is built as."""
+        passes = (type(each).__module__ for each in self.passes)
+        return [_BUILDS, *self.network.modules, *passes]
+
     def identify(self, root: Path) -> str:
-        """Give the digest of all that its numbers depend on: its key, and the number of threads.
+        """Give the digest of all that its numbers depend on: its keys, and the number of threads.
 
         Args:
             root: Where builds are kept, and the digests of weights.
@@ -169,8 +170,9 @@ class ComponentBuild:
         Raises:
             CacheError: The device cannot be identified.
         """
-        threads = {"threads": self.placement.spec.cpu_threads}
-        return CacheKey({**self._key(root).ingredients, **threads}).digest
+        graph, proof = (key.ingredients for key in self._find_keys(root))
+        threads = self.placement.spec.cpu_threads
+        return CacheKey({"graph": graph, "proof": proof, "threads": threads}).digest
 
     def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
@@ -244,49 +246,56 @@ class ComponentBuild:
         ]
         return [*smaller[:1], usual]
 
-    def _key(self, root: Path) -> CacheKey:
-        return make_cache_key(
-            self.placement.engine,
-            self.placement.spec,
+    def _find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
+        """Give the key of the artifact, and that of its proof."""
+        network = self.network.identify(root)
+        engine, spec = self.placement.engine, self.placement.spec
+        graph = make_graph_key(
+            engine,
+            spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**self.network.identify(root), "passes": [each.identify() for each in self.passes]},
+            {**network, "passes": [each.identify() for each in self.passes]},
+            self.code,
         )
+        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS])
 
-    def _load(self, cache: ArtifactCache, entry: CacheEntry | None) -> BuiltSession | None:
+    def _load(
+        self, cache: ArtifactCache, entry: CacheEntry | None, proof: CacheKey
+    ) -> BuiltSession | None:
         if entry is None:
             return None
         try:
-            return self._load_entry(cache, entry)
+            return self._load_entry(cache, entry, proof)
         except EngineError as error:
+            if isinstance(error, PRECISION_ERRORS) and entry.list_proofs():
+                raise  # It is right otherwise: another build would be the same.
             _warn(
                 f"{self.name}: the kept build is made again, because it does not load: "
                 f"{error.in_one_line}"
             )
             return None
 
-    def _load_entry(self, cache: ArtifactCache, entry: CacheEntry) -> BuiltSession:
-        program = Program(self.name, None, self.inputs, self.outputs)
-        if self.placement.engine.binds_weights:
-            program = replace(program, tensors=self.network.source)
+    def _load_entry(self, cache: ArtifactCache, entry: CacheEntry, key: CacheKey) -> BuiltSession:
         obstacle = self._find_obstacle()
-        parts = find_parts(program, entry.artifact)
+        program, parts = find_artifact(self, entry.artifact)
+        passes, found = entry.record["passes"], entry.find_proof(key)
+        if found is None and obstacle is None:
+            self._run_reference()  # The session has not read its weights yet.
         session = self._start(program, parts, obstacle, notes=cache.root)
-        error, passes = entry.proof["relative_error"], entry.proof["passes"]
-        if error is not None:
-            return BuiltSession(session, error, passes, cached=True)
-        if obstacle:
+        if found is not None:
+            return BuiltSession(session, found.relative_error, passes, cached=True)
+        if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, passes, True, obstacle))
-        # Built elsewhere for this machine, the first that can prove it.
+        # Built elsewhere for this machine, or here of other weights or for another precision.
         error = self._prove_or_close(session).relative_error
-        proven = BuiltSession(session, error, passes, cached=True)
         try:
-            cache.record_proof(entry, proven.describe_proof())
+            cache.record_proof(entry, Proof(key, error))
         except CacheError as unwritten:
             _warn(f"{self.name}: the proof of a build is not kept: {unwritten.in_one_line}")
-        return proven
+        return BuiltSession(session, error, passes, cached=True)
 
-    def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot) -> BuiltSession:
+    def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot, key: CacheKey) -> BuiltSession:
         staged = slot.stage()
         try:
             built = self._make(staged, notes=cache.root)
@@ -296,7 +305,9 @@ class ComponentBuild:
                 raise CacheError(f"{error.shortage} in {cache.root}", fix=MAKE_ROOM) from error
             raise
         try:
-            slot.publish(built.describe_proof(), self.network.model)
+            found = built.relative_error
+            proof = None if found is None else Proof(key, found)
+            slot.publish({"passes": dict(built.passes)}, self.network.model, proof)
         except CacheError as error:
             slot.discard()
             if built.unchecked:
@@ -312,7 +323,7 @@ class ComponentBuild:
         obstacle = self._find_obstacle()
         if obstacle is None and not self.reference.has_run:
             self._require_room()  # What cannot be proven is not built: an export takes minutes.
-        program, parts, counts = self._build(artifact, notes)
+        program, parts, counts = build_artifact(self, artifact, notes)
         if obstacle is None:
             self._run_reference()  # The build has given back its weights; the session has none yet.
         session = self._start(program, parts, obstacle, notes)
@@ -320,44 +331,6 @@ class ComponentBuild:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
         proof = self._prove_or_close(session)
         return BuiltSession(session, proof.relative_error, counts, cached=False)
-
-    def _build(
-        self, artifact: Path, notes: Path | None
-    ) -> tuple[Program, list[tuple[Program, Path]], dict[str, int]]:
-        """Build the parts of the program, and count what each pass rewrote.
-
-        The programs come back without layers where the engine loads what it built from files.
-        """
-        engine = self.placement.engine
-        program, results = self._rewrite()
-        parts = list_parts(program, artifact)
-        for part, folder in parts:
-            engine.build(part, replace(self.placement.spec, notes=notes), folder)
-        rewrites = collect_graph_results(self.graph_passes, program.layer, engine, parts)
-        for each, result in zip(self.graph_passes, rewrites, strict=True):
-            require_promise(each, result, self.name)
-        if engine.keeps_builds:
-            program = replace(program, layer=None)
-            parts = [(replace(part, layer=None), folder) for part, folder in parts]
-        return program, parts, {each.name: each.count for each in (*results, *rewrites)}
-
-    def _rewrite(self) -> tuple[Program, list[PassResult]]:
-        """Give the program to build, with the layer as layer passes leave it, and their results."""
-        signature = self.inputs, self.outputs
-        program = Program(self.name, None, *signature, graph_passes=self.graph_passes)
-        if not self.placement.engine.binds_weights and not self.layer_passes:
-            return replace(program, layer=self.reference.load().layer), []
-        rewritten = rewrite_network(self.network, self.layer_passes)
-        if self.placement.engine.binds_weights:
-            program = replace(
-                program,
-                layer=rewritten.layer,
-                tensors=self.network.source,
-                recipe=rewritten.recipe,
-            )
-        else:
-            program = replace(program, layer=rewritten.load())
-        return program, rewritten.results
 
     def _find_obstacle(self) -> str | None:
         """Say why a build for a named architecture does not run here; nothing if it does."""

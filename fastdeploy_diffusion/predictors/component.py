@@ -17,7 +17,8 @@ import numpy as np
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines import accuracy
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
     AUTO,
@@ -428,7 +429,8 @@ class Component:
         device = parse_device(self._choice.device)
         names = set(AUTO_ORDER[device.kind]) & set(engine_names())
         engines = [create_engine(name) for name in sorted(names)]
-        return make_plan_key(engines, device, self.name, self._network.identify(cache.root))
+        code = ("fastdeploy_diffusion.predictors.tuning", *self._network.modules)
+        return make_plan_key(engines, device, self.name, self._network.identify(cache.root), code)
 
     def _build(self, signature: Signature) -> Running:
         started = time.perf_counter()

@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.placement import Placement, take_safer_precision
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError

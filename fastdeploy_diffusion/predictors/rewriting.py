@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastdeploy_diffusion.checkpoints import set_parameters
+from fastdeploy_diffusion.checkpoints.layer_weights import set_parameters
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.contract import PassResult
-from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.recipe import MadeOf, Weight, derive, replace_names
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.network import Network
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from fastdeploy_diffusion.engines.cache import (
     EMBEDDINGS,
     TENSORRT_TIMINGS,
     ArtifactCache,
-    CacheKey,
 )
+from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
 
@@ -132,6 +132,50 @@ def test_sizes_are_told_in_few_words(inputs, outputs, words):
     assert describe_size({"inputs": inputs, "outputs": outputs}) == words
 
 
+def keep_graph(folder, **ingredients):
+    """Keep a graph that no precision is an ingredient of, unless it is given."""
+    key = CacheKey(
+        {
+            "component": "denoiser",
+            "engine": "openvino",
+            "packages": {},
+            "signature": {"inputs": [["sample", [None, 4, 64, 64], "f"]], "outputs": []},
+            **ingredients,
+        }
+    )
+    cache = ArtifactCache(folder, limit=10**9)
+    with cache.lock(key) as slot:
+        (slot.stage() / "graph").write_bytes(bytes(3000))
+        return cache, slot.publish({})
+
+
+def test_a_graph_is_listed_with_the_precisions_that_it_is_proven_in(tmp_path):
+    cache, entry = keep_graph(tmp_path)
+    where = ("--dir", str(tmp_path))
+    (listed,) = json.loads(run("ls", "--json", *where).stdout)
+    assert (listed["precision"], listed["relative_error"], listed["proofs"]) == ("", None, [])
+    for precision, error in (("fp32", 1e-6), ("fp32", 3e-6), ("bf16", 2e-3)):
+        key = CacheKey({"precision": precision, "weights": str(error)})
+        cache.record_proof(entry, Proof(key, error))
+    (listed,) = json.loads(run("ls", "--json", *where).stdout)
+    assert (listed["precision"], listed["relative_error"]) == ("bf16, fp32", 2e-3)
+    assert sorted(each["relative_error"] for each in listed["proofs"]) == [1e-6, 3e-6, 2e-3]
+    assert "openvino  bf16, fp32  64x64 latents" in run("ls", *where).stdout
+
+
+def test_builds_of_earlier_versions_are_listed_and_removed(tmp_path):
+    _, entry = keep_graph(tmp_path, precision="fp32")
+    file = entry.folder / ENTRY_FILE
+    earlier = json.loads(file.read_text())
+    del earlier["record"]
+    file.write_text(json.dumps({**earlier, "proof": {"relative_error": 1e-6, "passes": {}}}))
+    where = ("--dir", str(tmp_path))
+    (listed,) = json.loads(run("ls", "--json", *where).stdout)
+    assert (listed["precision"], listed["proofs"]) == ("fp32", [])
+    assert "whole" in run("verify", *where).stdout
+    assert run("gc", "--limit-gib", "0", *where).stdout == "removed 1 build\n"
+
+
 def test_a_long_name_is_cut_and_lines_stay_short(tmp_path):
     cache = ArtifactCache(tmp_path, limit=10**9)
     key = CacheKey(
@@ -145,7 +189,7 @@ def test_a_long_name_is_cut_and_lines_stay_short(tmp_path):
     )
     with cache.lock(key) as slot:
         (slot.stage() / "graph").write_bytes(bytes(3000))
-        slot.publish({"relative_error": None}, "a-model-whose-name-goes-on-and-on-and-on" * 3)
+        slot.publish({}, "a-model-whose-name-goes-on-and-on-and-on" * 3)
     for command in ("ls", "verify"):
         _, line, total = run(command, "--dir", str(tmp_path)).stdout.splitlines()
         assert len(line) <= 100

@@ -4,16 +4,18 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
-from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE
+from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.errors import CacheError
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
-PROOF = {"relative_error": 1e-6}
+RECORD = {"passes": {"merge-qkv": 4}}
+PROOF = Proof(CacheKey({"precision": "fp32"}), 1e-6)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def keep(cache, key=KEY, content=b"built", name="sub/graph"):
         file = slot.stage() / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        return slot.publish(PROOF)
+        return slot.publish(RECORD, proof=PROOF)
 
 
 def find(cache, key=KEY):
@@ -41,25 +43,45 @@ def test_a_kept_build_is_found(cache):
     found = find(cache)
     assert found.artifact == kept.artifact
     assert (found.artifact / "sub" / "graph").read_bytes() == b"built"
-    assert found.proof == PROOF
+    assert found.record == RECORD
+    assert found.find_proof(PROOF.key) == PROOF
     assert found.ingredients == KEY.ingredients
     assert found.size == 5
     assert [entry.digest for entry in cache.entries()] == [KEY.digest]
 
 
+def test_a_damaged_proof_is_none(cache):
+    entry = keep(cache)
+    (file,) = entry.folder.glob("proofs/*")
+    for content in ("{", "[]", '{"ingredients": {}}', '{"ingredients": {}, "relative_error": "x"}'):
+        file.write_text(content)
+        found = find(cache)
+        assert found.find_proof(PROOF.key) is None
+        assert found.list_proofs() == []
+    cache.record_proof(found, PROOF)
+    assert found.find_proof(PROOF.key) == PROOF
+
+
 def test_publishing_again_replaces(cache):
-    keep(cache)
+    cache.record_proof(keep(cache), Proof(CacheKey({"precision": "bf16"}), 1e-3))
     keep(cache, content=b"anew", name="other")
     assert list(find(cache).files) == ["other"]
+    assert find(cache).list_proofs() == [PROOF]
 
 
-def test_a_proof_that_comes_later_is_recorded(cache):
+def test_a_proof_that_comes_later_is_recorded_beside_the_others(cache):
     entry = keep(cache)
-    cache.record_proof(entry, {"relative_error": 3e-7})
+    other = Proof(CacheKey({"precision": "bf16"}), 3e-3)
+    assert entry.find_proof(other.key) is None
+    cache.record_proof(entry, other)
+    cache.record_proof(entry, replace(PROOF, relative_error=3e-7))
     found = find(cache)
-    assert found.proof == {"relative_error": 3e-7}
+    assert found.find_proof(other.key) == other
+    assert found.find_proof(PROOF.key).relative_error == 3e-7
+    assert {each.key.ingredients["precision"] for each in found.list_proofs()} == {"fp32", "bf16"}
     assert (found.files, found.ingredients) == (entry.files, entry.ingredients)
-    assert sorted(path.name for path in found.folder.iterdir()) == ["artifact", ENTRY_FILE]
+    names = sorted(path.name for path in found.folder.iterdir())
+    assert names == ["artifact", ENTRY_FILE, "proofs"]
     cache.remove(KEY.digest)
     with pytest.raises(CacheError, match="cannot be written"):
         cache.record_proof(entry, PROOF)
@@ -130,7 +152,7 @@ def _build_slowly(root: Path, log: Path) -> None:
                 lines.write(f"{os.getpid()}\n")
             time.sleep(0.5)
             file.write_bytes(b"built")
-            slot.publish(PROOF)
+            slot.publish(RECORD)
 
 
 def test_of_two_processes_one_builds(tmp_path):

@@ -1,41 +1,59 @@
-"""Keys of builds and plans: another value of anything that decides is another key."""
+"""Keys of builds, proofs and plans: another value of anything that decides is another key."""
 
-import ast
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 
-import fastdeploy_diffusion
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines import cache_key
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache_key import make_cache_key, make_plan_key
-from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.engines.cache_key import (
+    make_graph_key,
+    make_plan_key,
+    make_proof_key,
+)
+from fastdeploy_diffusion.engines.registry import create_engine, engine_names
+from fastdeploy_diffusion.engines.tensorrt import TensorRTEngine
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.program import TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
-PACKAGE = Path(fastdeploy_diffusion.__file__).parent
 SPEC = BuildSpec(Device("cpu"))
 GPU = BuildSpec(Device("gpu", 0))
 SAMPLE = TensorSpec("sample", (None, SizeRange("height", 1, 2, 3)), "float32")
 PREDICTION = TensorSpec("prediction", (None, 4), "float32")
-NETWORK = {"config": {"width": 4}, "weights": "1234", "form": "", "passes": ["merge-qkv"]}
+NETWORK = {
+    "layer": "unet:UNet",
+    "config": {"width": 4},
+    "form": {"wrap": ""},
+    "weights": "1234",
+    "passes": ["merge-qkv"],
+}
+CODE = ["fastdeploy_diffusion.models.unet"]
+OTHER_CODE = ["fastdeploy_diffusion.models.flux"]
+KEPT = [name for name in engine_names() if create_engine(name).keeps_builds]
 
 
 def make_key(**changes):
+    """The key of a graph, by default of an engine whose artifacts depend on all there is."""
     given = {
-        "engine": create_engine("paddle"),
+        "engine": create_engine("tensorrt"),
         "spec": SPEC,
         "component": "denoiser",
         "signature": {"inputs": (SAMPLE,), "outputs": (PREDICTION,)},
         "network": NETWORK,
+        "code": CODE,
     }
-    return make_cache_key(**{**given, **changes})
+    return make_graph_key(**{**given, **changes})
+
+
+def make_proof(**changes):
+    given = {"engine": create_engine("openvino"), "spec": SPEC, "weights": "1234", "code": CODE}
+    return make_proof_key(**{**given, **changes})
 
 
 def make_plan(**changes):
@@ -44,6 +62,7 @@ def make_plan(**changes):
         "device": Device("cpu"),
         "component": "denoiser",
         "network": NETWORK,
+        "code": CODE,
     }
     return make_plan_key(**{**given, **changes})
 
@@ -52,8 +71,7 @@ def make_plan(**changes):
 def identify_anew():
     """What is read of the machine once is read for each test."""
     yield
-    for each in (cache_key._identify, cache_key._digest_code):
-        each.cache_clear()
+    cache_key._identify.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -83,9 +101,15 @@ def with_spec(**changes):
 
 
 VERSIONS = ("find_version", {"paddlepaddle": "99"}.get)
-CODE = ("_digest_code", lambda: "other code")
 MACHINE = ("platform", type("Other", (), {"machine": lambda: "riscv64", "system": lambda: "Linux"}))
 CPU = ("read_cpu_flags", lambda: ["sse2"])
+
+
+class Renamed(TensorRTEngine):
+    """The same engine under another name."""
+
+    name = "renamed"
+
 
 # By the ingredient that each changes, and it alone.
 BUILD_CASES = {
@@ -100,13 +124,14 @@ BUILD_CASES = {
         Case({"signature": {"inputs": (SAMPLE, PREDICTION), "outputs": (PREDICTION,)}}),
     ],
     "network": [
+        Case({"network": {**NETWORK, "layer": "unet:OtherUNet"}}),
         Case({"network": {**NETWORK, "config": {"width": 5}}}),
         Case({"network": {**NETWORK, "weights": "1235"}}),
-        Case({"network": {**NETWORK, "form": "normalized"}}),
+        Case({"network": {**NETWORK, "form": {"wrap": "", "normalize": True}}}),
         Case({"network": {**NETWORK, "passes": []}}),
     ],
-    "code": [Case({}, CODE)],
-    "engine": [Case({"engine": create_engine("cinn")})],
+    "code": [Case({"code": OTHER_CODE})],
+    "engine": [Case({"engine": Renamed()})],
     "packages": [Case({}, VERSIONS)],
     "device": [
         Case({}, MACHINE),
@@ -122,11 +147,17 @@ BUILD_CASES = {
         Case({"spec": replace(SPEC, options={"gpu_passes": ["x"]})}),
     ],
 }
+PROOF_CASES = {
+    "weights": [Case({"weights": "1235"})],
+    "code": [Case({"code": OTHER_CODE})],
+    **{name: BUILD_CASES[name] for name in ("packages", "device", "precision", "options")},
+}
 PLAN_CASES = {
     "component": [Case({"component": "vae_decoder"})],
     "network": BUILD_CASES["network"],
-    "code": [Case({}, CODE)],
-    "engines": [Case({"engines": [create_engine("paddle"), create_engine("cinn")]})],
+    "code": [Case({"code": OTHER_CODE})],
+    # The engine's file is among the code, so that only their order is an ingredient alone.
+    "engines": [Case({"engines": [create_engine("paddle-eager"), create_engine("paddle")]})],
     "packages": [Case({}, VERSIONS)],
     "device": [Case({}, MACHINE), Case({}, CPU), Case({"device": Device("xpu", 0)})],
 }
@@ -136,8 +167,12 @@ PLAN_CONSTANTS = {"engine": "plan", "precision": "", "signature": {"inputs": [],
 
 @pytest.mark.parametrize(
     ("make", "cases", "constants"),
-    [(make_key, BUILD_CASES, {}), (make_plan, PLAN_CASES, PLAN_CONSTANTS)],
-    ids=["build", "plan"],
+    [
+        (make_key, BUILD_CASES, {}),
+        (make_proof, PROOF_CASES, {}),
+        (make_plan, PLAN_CASES, PLAN_CONSTANTS),
+    ],
+    ids=["build", "proof", "plan"],
 )
 def test_every_ingredient_alone_makes_another_key(make, cases, constants, monkeypatch):
     before = make()
@@ -166,19 +201,81 @@ def test_every_field_of_what_is_built_for_is_in_the_key():
     undecided = {"threads": 1, "notes": Path("notes")}
     assert {each.name for each in fields(BuildSpec)} == decided | undecided.keys()
     for name, value in undecided.items():
-        assert make_key(spec=replace(SPEC, **{name: value})).digest == make_key().digest
+        for make in (make_key, make_proof):
+            assert make(spec=replace(SPEC, **{name: value})).digest == make().digest
     assert {each.name for each in fields(TensorSpec)} == {"name", "shape", "dtype"}
     assert {each.name for each in fields(SizeRange)} == {"name", "min", "opt", "max"}
 
 
-@pytest.mark.parametrize("engine", ["cinn", "onnxruntime", "openvino", "paddle", "tensorrt"])
+@pytest.mark.parametrize("engine", KEPT)
 def test_another_version_of_any_package_is_another_key(engine, monkeypatch):
     made = create_engine(engine)
-    digests = set()
-    for package in (*made.packages, None):
+    graphs, proofs = set(), set()
+    for package in (*made.packages, *made.runtimes, None):
         monkeypatch.setattr(cache_key, "find_version", {package: "99"}.get)
-        digests.add(make_key(engine=made).digest)
-    assert len(digests) == len(set(made.packages)) + 1
+        graphs.add(make_key(engine=made).digest)
+        proofs.add(make_proof(engine=made).digest)
+    assert len(graphs) == len(set(made.packages)) + 1
+    assert len(proofs) == len({*made.packages, *made.runtimes}) + 1
+
+
+CHANGES = {
+    "weights": {"network": {**NETWORK, "weights": "1235"}},
+    "kind": {"spec": replace(SPEC, device=Device("xpu"))},
+    "device": {"spec": replace(SPEC, target="sm86")},  # of the same kind
+    "precision": {"spec": replace(SPEC, precision="bf16")},
+    "options": {"spec": replace(SPEC, options={"x": 1})},
+}
+
+
+@pytest.mark.parametrize("engine", KEPT)
+def test_what_an_artifact_ignores_is_in_the_key_of_its_proof_alone(engine):
+    made = create_engine(engine)
+    assert made.artifact_depends_on <= CHANGES.keys()
+    # Another kind of device is another device, too.
+    implied = {"kind"} if "device" in made.artifact_depends_on else set()
+    graph, proof = make_key(engine=made).digest, make_proof(engine=made).digest
+    for name, change in CHANGES.items():
+        is_another = make_key(engine=made, **change).digest != graph
+        assert is_another == (name in made.artifact_depends_on | implied), name
+        beside = {"weights": "1235"} if name == "weights" else change
+        assert make_proof(engine=made, **beside).digest != proof
+
+
+WORDS = {
+    "weights": "the weights",
+    "precision": "the precision",
+    "kind": "the kind of device",
+    "options": "the options",
+    "device": "the device",
+}
+
+
+def test_the_documentation_says_what_builds_depend_on():
+    text = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| (the .*) \|$", text, re.MULTILINE)
+    told = {
+        name: set(words.split(", "))
+        for names, words in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert told == {
+        name: {WORDS[each] for each in create_engine(name).artifact_depends_on} for name in KEPT
+    }
+
+
+def test_what_runs_on_the_graph_of_one_machine_runs_on_that_of_another(monkeypatch):
+    """The graphs of these engines are made for any machine; each proves them for itself."""
+    for name in ("onnxruntime", "openvino", "paddle"):
+        engine = create_engine(name)
+        here = make_key(engine=engine), make_proof(engine=engine)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(cache_key, *CPU)
+            cache_key._identify.cache_clear()
+            there = make_key(engine=engine), make_proof(engine=engine)
+        cache_key._identify.cache_clear()
+        assert there[0].digest == here[0].digest
+        assert there[1].digest != here[1].digest
 
 
 def test_a_target_stands_for_the_gpu_and_its_driver(monkeypatch):
@@ -234,99 +331,5 @@ def test_a_gpu_that_cannot_be_identified_has_no_key(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(CacheError, match="nvidia-smi"):
         make_key(spec=replace(SPEC, device=Device("gpu", 7)))
-
-
-def test_the_code_digest_sees_every_file_but_those_of_other_rooms(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    rooms = [each.name for each in PACKAGE.iterdir() if each.is_dir() and each.name[0] != "_"]
-    files = [f"{room}/module.py" for room in rooms]
-    files += ["program.py", "images.py", "noise.py", "a_new_room/deep/module.py", "new.py"]
-    for name in (*files, "engines/cache_key.py"):
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text("first")
-    monkeypatch.setattr(cache_key, "__file__", str(package / "engines" / "cache_key.py"))
-    digest = cache_key._digest_code.__wrapped__
-    seen = set()
-    for name in files:
-        before = digest()
-        (package / name).write_text(f"second {name}")
-        if digest() != before:
-            seen.add(name)
-    assert set(files) - seen == {
-        *(f"{room}/module.py" for room in ("benchmark", "cli", "config", "configs")),
-        *("schedulers/module.py", "tokenizers/module.py", "images.py", "noise.py"),
-    }
-    before = digest()
-    (package / "new.py").rename(package / "renamed.py")
-    assert digest() != before
-
-
-def find_uncovered(package: Path, roots: Iterable[str]) -> list[str]:
-    """Name the modules that code on the build's way imports, and the code digest leaves out."""
-    covered = set(cache_key.list_code(package))
-    reached, waiting = set(), [package / root for root in roots]
-    while waiting:
-        file = waiting.pop()
-        if file not in reached:
-            reached.add(file)
-            waiting += list_imports(package, file)
-    return sorted(file.relative_to(package).as_posix() for file in reached - covered)
-
-
-class WithoutTypes(ast.NodeTransformer):
-    """Leaves out what is imported for type checkers only."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        is_for_types = getattr(node.test, "id", "") == "TYPE_CHECKING"
-        return None if is_for_types else self.generic_visit(node)
-
-
-def list_imports(package: Path, file: Path) -> Iterator[Path]:
-    """List the package's modules that a file imports or names, whenever it does so."""
-    tree = WithoutTypes().visit(ast.parse(file.read_text(encoding="utf-8")))
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [each.name for each in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{each.name}" for each in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value.partition(":")[0]]  # as registries and child processes name them
-        for name in names:
-            first, *parts = name.split(".")
-            if first != package.name:
-                continue
-            for length in range(len(parts)):
-                place = package.joinpath(*parts[: length + 1])
-                found = (place.with_suffix(".py"), place / "__init__.py")
-                yield from (each for each in found if each.is_file())
-
-
-def test_the_code_digest_covers_what_builds():
-    rooms = ("families", "models", "passes", "export", "engines", "predictors", "checkpoints")
-    assert set(rooms) < {
-        file.relative_to(PACKAGE).parts[0] for file in cache_key.list_code(PACKAGE)
-    }
-    # What builds, and names all that it chooses from.
-    assert find_uncovered(PACKAGE, ["predictors/build.py", "predictors/streamed_build.py"]) == []
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from package.tokenizers.rewriting import rewrite",
-        "def f():\n    import package.tokenizers.rewriting",
-        "CHILD = 'package.tokenizers.rewriting'",
-        "MAKERS = {'a': 'package.tokenizers.rewriting:Rewriting'}",
-    ],
-)
-def test_a_module_on_the_way_that_is_left_out_is_found(tmp_path, line):
-    package = tmp_path / "package"
-    for name, text in {
-        "predictors/build.py": "from package.export import onnx\n",
-        "export/onnx.py": f"{line}\n",
-        "tokenizers/rewriting.py": "",
-    }.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(text)
-    assert find_uncovered(package, ["predictors/build.py"]) == ["tokenizers/rewriting.py"]
+    with pytest.raises(CacheError, match="nvidia-smi"):
+        make_proof(spec=replace(SPEC, device=Device("gpu", 7)))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ from file_powers import file_size_limit
 
 from fastdeploy_diffusion.engines import cache as cache_module
 from fastdeploy_diffusion.engines import file_lock
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
-from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE
+from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
     ComponentPlan,
@@ -30,7 +30,7 @@ from fastdeploy_diffusion.engines.plan import (
 from fastdeploy_diffusion.errors import CacheError
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
-PROOF = {"relative_error": 1e-6}
+PROOF = Proof(CacheKey({"precision": "fp32"}), 1e-6)
 FILE = "sub/graph"
 
 
@@ -48,7 +48,7 @@ def fill(slot, content):
     file = slot.stage() / FILE
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    return slot.publish(PROOF)
+    return slot.publish({}, proof=PROOF)
 
 
 def read(cache, key=KEY):
@@ -234,14 +234,16 @@ def test_a_fork_does_not_go_on_holding(tmp_path):
 def test_a_proof_is_recorded_whole_or_not_at_all(cache):
     entry = keep(cache)
     with (
-        file_size_limit(100),
+        file_size_limit(10),
         pytest.raises(CacheError, match="no file may be as large"),
         cache.read(KEY) as held,
     ):
-        cache.record_proof(held, {"relative_error": 3e-7})
+        cache.record_proof(held, replace(PROOF, relative_error=3e-7))
     with cache.read(KEY) as found:
-        assert found.proof == PROOF
-    assert sorted(path.name for path in entry.folder.iterdir()) == ["artifact", ENTRY_FILE]
-    with (entry.folder / ENTRY_FILE).open() as reader, cache.read(KEY) as held:
-        cache.record_proof(held, {"relative_error": 3e-7})
-        assert json.load(reader)["proof"] == PROOF
+        assert found.list_proofs() == [PROOF]
+    names = sorted(path.name for path in entry.folder.iterdir())
+    assert names == ["artifact", ENTRY_FILE, "proofs"]
+    (file,) = entry.folder.glob("proofs/*")
+    with file.open() as reader, cache.read(KEY) as held:
+        cache.record_proof(held, replace(PROOF, relative_error=3e-7))
+        assert json.load(reader)["relative_error"] == 1e-6

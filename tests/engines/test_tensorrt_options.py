@@ -14,7 +14,7 @@ from test_free_sizes import free_sizes
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache_key import make_cache_key
+from fastdeploy_diffusion.engines.cache_key import make_graph_key
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt_builder import (
@@ -76,7 +76,7 @@ def test_options_are_in_the_key():
     engine, program = create_engine("tensorrt"), CASES["conv block"].program("block")
     signature = {"inputs": program.inputs, "outputs": program.outputs}
     keys = [
-        make_cache_key(engine, spec, "block", signature, {})
+        make_graph_key(engine, spec, "block", signature, {}, [])
         for spec in (SM86, replace(SM86, options={"optimization_level": 4}))
     ]
     assert keys[0].digest != keys[1].digest

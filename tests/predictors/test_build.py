@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,13 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.cache import CacheWarning
+from fastdeploy_diffusion.engines.openvino import read_capabilities
+from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.passes.registry import choose_passes, make_all_passes, pass_names
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.rewriting import RewrittenNetwork
 
@@ -166,6 +172,80 @@ def test_other_weights_are_another_build(model, cache, tmp_path):
     plain, cached = draw(model, cache)
     assert cached == [True] * 3
     assert not np.array_equal(picture, plain)
+
+
+def test_other_weights_share_graphs_that_hold_none(model, tmp_path):
+    cache, other = tmp_path / "cache", write_tiny_sd(tmp_path / "other", seed=1)
+    plain, cached = draw(model, cache, "onnxruntime")
+    assert cached == [False] * 3
+    # Each is proven with its own weights, once.
+    for proofs in (6, 6):
+        picture, cached = draw(other, cache, "onnxruntime")
+        assert cached == [True] * 3
+        assert len(list(cache.glob("*/artifact"))) == 3
+        assert len(list(cache.glob("*/proofs/*.json"))) == proofs
+    wanted, cached = draw(other, tmp_path / "another cache", "onnxruntime")
+    assert cached == [False] * 3
+    np.testing.assert_array_equal(picture, wanted)
+    assert not np.array_equal(picture, plain)
+
+
+needs_bf16 = pytest.mark.skipif(
+    "BF16" not in read_capabilities(), reason="this CPU has no instructions for bf16"
+)
+
+
+@needs_bf16
+def test_precisions_share_graphs_that_no_precision_is_in(model, tmp_path):
+    cache = tmp_path / "cache"
+    assert draw(model, cache, "openvino", passes=[])[1] == [False] * 3
+    for _ in range(2):
+        picture, cached = draw(model, cache, "openvino", passes=[], precision="bf16")
+        assert cached == [True] * 3
+        assert len(list(cache.glob("*/artifact"))) == 3
+        assert len(list(cache.glob("*/proofs/*.json"))) == 6
+    wanted, _ = draw(model, tmp_path / "other", "openvino", passes=[], precision="bf16")
+    np.testing.assert_array_equal(picture, wanted)
+
+
+@needs_bf16
+def test_a_precision_that_fails_on_a_proven_graph_leaves_it_in_its_place(
+    model, tmp_path, monkeypatch
+):
+    cache = tmp_path / "cache"
+    plain, _ = draw(model, cache, "openvino", passes=[])
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*/artifact/*")}
+    nothing_is_near = replace(PRECISIONS["bf16"], tolerance=0.0)
+    precisions = "fastdeploy_diffusion.predictors.build.PRECISIONS"
+    monkeypatch.setattr(precisions, {**PRECISIONS, "bf16": nothing_is_near})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        picture, cached = draw(model, cache, "openvino", passes=[], precision="bf16")
+    assert cached == [True] * 3
+    assert [each.category for each in caught] == [FallbackWarning] * 3
+    assert "openvino on cpu in fp32 runs instead" in str(caught[0].message)
+    np.testing.assert_array_equal(picture, plain)
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*/artifact/*")} == before
+    assert len(list(cache.glob("*/proofs/*.json"))) == 3
+
+
+def test_the_code_of_a_build_is_that_of_its_network_and_its_passes():
+    network = Network(
+        "fastdeploy_diffusion.models.unet:UNet2DConditionModel",
+        None,
+        TensorSource("unet", {}),
+        wrap=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
+    )
+    chosen = tuple(choose_passes(["merge-kv", "fuse-silu"], "openvino"))
+    build = ComponentBuild("unet", None, network, None, chosen, {}, (), ())
+    room = "fastdeploy_diffusion"
+    assert set(build.code) == {
+        f"{room}.predictors.artifact",
+        f"{room}.models.unet",
+        f"{room}.models.components",
+        f"{room}.passes.merge_projections",
+        f"{room}.passes.graph.fuse_silu",
+    }
 
 
 def test_a_damaged_build_is_made_again(model, kept, cache):

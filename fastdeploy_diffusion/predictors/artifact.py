@@ -1,0 +1,75 @@
+"""What an engine builds of a component: its programs, as passes leave them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastdeploy_diffusion.passes.contract import PassResult, require_promise
+from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
+from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+from fastdeploy_diffusion.predictors.split_program import find_parts, list_parts
+from fastdeploy_diffusion.program import Program
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.build import ComponentBuild
+
+Parts = list[tuple[Program, Path]]
+"""The programs of a component, and the folder of each."""
+
+
+def build_artifact(
+    build: ComponentBuild, artifact: Path, notes: Path | None
+) -> tuple[Program, Parts, dict[str, int]]:
+    """Build the parts of a component.
+
+    Args:
+        build: What.
+        artifact: The folder that is filled.
+        notes: As in `BuildSpec`.
+
+    Returns:
+        The component's program and its parts, without layers where the engine loads what it built
+        from files; and how many places each pass rewrote.
+    """
+    engine = build.placement.engine
+    program, results = _rewrite(build)
+    parts = list_parts(program, artifact)
+    for part, folder in parts:
+        engine.build(part, replace(build.placement.spec, notes=notes), folder)
+    rewrites = collect_graph_results(build.graph_passes, program.layer, engine, parts)
+    for each, result in zip(build.graph_passes, rewrites, strict=True):
+        require_promise(each, result, build.name)
+    if engine.keeps_builds:
+        program = replace(program, layer=None)
+        parts = [(replace(part, layer=None), folder) for part, folder in parts]
+    return program, parts, {each.name: each.count for each in (*results, *rewrites)}
+
+
+def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, Parts]:
+    """Give the program of a finished build and its parts; no layer is made.
+
+    Raises:
+        EngineError: A part's manifest cannot be read.
+    """
+    program = Program(build.name, None, build.inputs, build.outputs)
+    if build.placement.engine.binds_weights:
+        program = replace(program, tensors=build.network.source)
+    return program, find_parts(program, artifact)
+
+
+def _rewrite(build: ComponentBuild) -> tuple[Program, list[PassResult]]:
+    """Give the program to build, with the layer as layer passes leave it, and their results."""
+    signature = build.inputs, build.outputs
+    program = Program(build.name, None, *signature, graph_passes=build.graph_passes)
+    binds_weights = build.placement.engine.binds_weights
+    if not binds_weights and not build.layer_passes:
+        return replace(program, layer=build.reference.load().layer), []
+    rewritten = rewrite_network(build.network, build.layer_passes)
+    if binds_weights:
+        tensors, recipe = build.network.source, rewritten.recipe
+        program = replace(program, layer=rewritten.layer, tensors=tensors, recipe=recipe)
+    else:
+        program = replace(program, layer=rewritten.load())
+    return program, rewritten.results
