@@ -56,6 +56,10 @@ class CheckpointPredictor(DiffusionPredictor):
         """What the pipeline was made from."""
         return self._config
 
+    def component(self, name: str) -> Component:
+        """Give what runs a network, by its name in the report: ``denoiser``."""
+        return {each.name: each for each in self._components}[name]
+
     def __repr__(self) -> str:
         """Name the model, and what each component runs on."""
         report = self.report

@@ -252,7 +252,8 @@ def _(bench: Bench) -> None:
         pipeline = bench.open(memory=memory)
         pipeline.build()
         assert pipeline.report.memory == memory
-        kept = [len(each.pool.sessions) for each in pipeline._components]
+        names = [each.name for each in pipeline.report.components]
+        kept = [len(pipeline.component(name).pool.sessions) for name in names]
         assert kept == [left] * 3
     with pytest.raises(ConfigError, match="memory is 'streamed'"):
         bench.open(memory="streamed")

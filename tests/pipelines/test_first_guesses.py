@@ -95,8 +95,8 @@ def test_a_request_and_settings_beside_it_are_refused(pipeline):
 def test_the_end_of_a_block_closes_the_pipeline(folder, pipeline):
     with SDPipeline(folder, engine="paddle-eager") as opened:
         opened.build()
-        assert len(opened._denoiser.component.pool.sessions) == 1
-    assert opened._denoiser.component.pool.sessions == []
+        assert len(opened.component("denoiser").pool.sessions) == 1
+    assert opened.component("denoiser").pool.sessions == []
 
 
 @pytest.mark.parametrize("name", [name for name in HINTS if not hasattr(SDPipeline, name)])

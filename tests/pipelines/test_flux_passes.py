@@ -51,7 +51,7 @@ def assert_close(given, wanted):
 
 def count_runs(pipeline, monkeypatch):
     """Record the rows of each run of the prologue, and the sigmas in it."""
-    prologue = pipeline._denoiser.component.pool.sessions[-1].running.session._prologue
+    prologue = pipeline.component("denoiser").pool.sessions[-1].running.session._prologue
     run, runs = prologue.run, []
 
     def record(**feeds):

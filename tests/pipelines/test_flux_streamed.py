@@ -34,7 +34,7 @@ def test_the_picture_is_the_resident_one(folder):
     denoiser = streamed.report.components[2]
     assert (denoiser.name, denoiser.engine) == ("denoiser", "openvino")
     assert 0 < denoiser.relative_error <= 1e-4
-    assert streamed._denoiser.component.pool.sessions == []  # closed with its stage
+    assert streamed.component("denoiser").pool.sessions == []  # closed with its stage
 
 
 @pytest.mark.parametrize("engine", ["paddle", "paddle-eager"])
@@ -46,7 +46,7 @@ def test_an_engine_that_takes_no_weights_is_refused(folder, engine):
 def test_a_plan_of_the_whole_transformer_does_not_choose_such_an_engine(folder, tmp_path):
     options = {"model_path": folder, "cache_dir": tmp_path}
     whole = FluxPipeline(**options)
-    component = whole._denoiser.component
+    component = whole.component("denoiser")
     ways = (
         Candidate("paddle", "fp32", (), 0.1, 1e-6),
         Candidate("onnxruntime", "fp32", (), 1.0, 0),

@@ -161,13 +161,14 @@ def test_everything_that_it_is_told_matters(pipeline):
 
 
 def test_each_text_is_read_once_by_each_encoder(pipeline, monkeypatch):
-    runs, run = Counter(), RecoveringSession._run
+    runs, run = Counter(), RecoveringSession.run
+    names = [each.name for each in pipeline.report.components]
 
-    def count(session, feeds):
-        runs[session._component] += 1
-        return run(session, feeds)
+    def count(session, **feeds):
+        runs.update(name for name in names if session in pipeline.component(name).pool.sessions)
+        return run(session, **feeds)
 
-    monkeypatch.setattr(RecoveringSession, "_run", count)
+    monkeypatch.setattr(RecoveringSession, "run", count)
     pipeline.close()
     request = pipeline.request_class(
         prompt=["a dog", "a cat"], prompt_2=["a cat", "a dog"], negative_prompt="a cat", **QUICK
@@ -324,10 +325,12 @@ def test_builds_of_stable_diffusion_are_not_taken(tiny_sd1, tmp_path):
         shutil.rmtree(model / name)
         shutil.copytree(tiny_sd1 / source, model / name)
     options = {"engine": "paddle", "cache_dir": tmp_path}
-    both = (
-        open_sdxl(model, **options)._text_encoder,
-        SDPipeline(DiffusionConfig(model_path=tiny_sd1, **options))._text_encoder,
+    first, second = (
+        each.plan_builds()[0]
+        for each in (
+            open_sdxl(model, **options),
+            SDPipeline(DiffusionConfig(model_path=tiny_sd1, **options)),
+        )
     )
-    assert both[0].signature() == both[1].signature()
-    first, second = (each.component.identify(each.signature()) for each in both)
-    assert first != second
+    assert (first.inputs, first.outputs) == (second.inputs, second.outputs)
+    assert first.identify(tmp_path) != second.identify(tmp_path)

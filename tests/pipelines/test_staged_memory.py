@@ -150,7 +150,7 @@ def test_an_engine_that_fails_is_replaced_and_closed(model, wanted, watch, monke
 
     def break_engine(caller, index, timestep, tensors):
         if index == 0:
-            session = caller._denoiser.component.pool.sessions[-1].running.session
+            session = caller.component("denoiser").pool.sessions[-1].running.session
             monkeypatch.setattr(session, "_run", lambda feeds: 1 / 0)
 
     with pytest.warns(FallbackWarning, match="division by zero"):

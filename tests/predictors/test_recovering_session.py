@@ -69,16 +69,16 @@ def spoil(outputs):
 
 
 @pytest.mark.parametrize(("result", "problem"), [(fail, "std::bad_alloc"), (spoil, "holds NaN")])
-@pytest.mark.parametrize("part", ["_text_encoder", "_denoiser", "_vae"])
+@pytest.mark.parametrize("part", ["text_encoder", "denoiser", "vae_decoder"])
 def test_the_fallback_goes_on_from_the_last_latents(
     part, result, problem, model, wanted, monkeypatch
 ):
     pipeline = open_pipeline(model)
-    component = getattr(pipeline, part).component
-    calls = break_at(monkeypatch, component, 3 if part == "_denoiser" else 1, result)
+    component = pipeline.component(part)
+    calls = break_at(monkeypatch, component, 3 if part == "denoiser" else 1, result)
     with pytest.warns(FallbackWarning, match=problem):
         given = pipeline.text_to_image("a cat", **REQUEST)
-    assert len(calls) == (3 if part == "_denoiser" else 1)
+    assert len(calls) == (3 if part == "denoiser" else 1)
     assert psnr(given, wanted) >= 50
     engines = {each.name: each.engine for each in pipeline.report.components}
     assert engines.pop(component.name) == "paddle"
@@ -86,13 +86,13 @@ def test_the_fallback_goes_on_from_the_last_latents(
     assert [problem in each for each in pipeline.report.fallbacks] == [True]
     # The next request stays on what works, without another word.
     pipeline.text_to_image("a cat", **REQUEST)
-    assert len(calls) == (3 if part == "_denoiser" else 1)
+    assert len(calls) == (3 if part == "denoiser" else 1)
     pipeline.close()
 
 
 def test_a_prologue_that_fails_is_replaced_with_its_step(model, wanted, monkeypatch):
     pipeline = open_pipeline(model, passes=["hoist-invariants"])
-    split = pipeline._denoiser.component.pool.sessions[-1].running.session
+    split = pipeline.component("denoiser").pool.sessions[-1].running.session
     monkeypatch.setattr(split._prologue, "_run", fail)
     with pytest.warns(FallbackWarning, match="denoiser_prologue"):
         given = pipeline.text_to_image("a cat", **REQUEST)
@@ -102,7 +102,7 @@ def test_a_prologue_that_fails_is_replaced_with_its_step(model, wanted, monkeypa
 def test_without_the_fallback_it_is_an_error(model, wanted, monkeypatch):
     pipeline = open_pipeline(model, cpu_fallback=False)
     with monkeypatch.context() as broken:
-        break_at(broken, pipeline._denoiser.component, 2, fail)
+        break_at(broken, pipeline.component("denoiser"), 2, fail)
         with pytest.raises(
             ResourceError, match="openvino failed to run denoiser: MemoryError: std::bad_alloc"
         ):
@@ -113,7 +113,7 @@ def test_without_the_fallback_it_is_an_error(model, wanted, monkeypatch):
 
 def test_a_fallback_that_cannot_be_built_is_tried_again(model, wanted, monkeypatch):
     pipeline = open_pipeline(model)
-    component = pipeline._denoiser.component
+    component = pipeline.component("denoiser")
     break_at(monkeypatch, component, 2, fail)
     with monkeypatch.context() as broken:
 
@@ -168,7 +168,7 @@ def test_a_request_of_no_numbers_is_to_blame_on_every_engine_alike(engine, model
 def test_the_fallback_has_no_other(model, monkeypatch):
     pipeline = SDPipeline(DiffusionConfig(model_path=model, engine="paddle"))
     pipeline.build()
-    break_at(monkeypatch, pipeline._vae.component, 1, fail)
+    break_at(monkeypatch, pipeline.component("vae_decoder"), 1, fail)
     with pytest.raises(
         ResourceError, match="paddle failed to run vae_decoder: MemoryError: std::bad_alloc"
     ):

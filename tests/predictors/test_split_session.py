@@ -32,7 +32,7 @@ def psnr(ours, reference):
 def count_runs(pipeline, monkeypatch):
     """Record the number of timesteps of each run of the prologue."""
     pipeline.build()
-    prologue = pipeline._denoiser.component.pool.sessions[-1].running.session._prologue
+    prologue = pipeline.component("denoiser").pool.sessions[-1].running.session._prologue
     run, runs = prologue.run, []
 
     def record(**feeds):
@@ -84,7 +84,7 @@ def test_what_is_new_runs_the_prologue_and_what_is_known_does_not(model, monkeyp
     for each in (pipeline, plain):
         each.build(32, 32)
     runs = count_runs(pipeline, monkeypatch)
-    session, wanted = (each._denoiser.component.pool.sessions[-1] for each in (pipeline, plain))
+    session, wanted = (each.component("denoiser").pool.sessions[-1] for each in (pipeline, plain))
     for feeds, more in (
         (make_feeds([801, 801]), 1),
         (make_feeds([801, 801]), 0),

@@ -132,7 +132,7 @@ def test_passes_that_were_asked_for_are_kept_to(open_pipeline):
 
 def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
     pipeline = open_pipeline()
-    component = pipeline._denoiser.component
+    component = pipeline.component("denoiser")
     fastest = replace(PLAN.candidates[0], engine="paddle", seconds=0.1)
     plan = replace(PLAN, candidates=(*PLAN.candidates, fastest))
     keep_plan(component._cache, component._plan_key(component._cache), plan)
@@ -154,7 +154,7 @@ HALVES = replace(
 
 
 def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline):
-    component = open_pipeline()._denoiser.component
+    component = open_pipeline().component("denoiser")
     keep_plan(component._cache, component._plan_key(component._cache), HALVES)
 
     def choose(**options):
@@ -173,7 +173,7 @@ def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline)
 
 
 def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
-    component = open_pipeline()._denoiser.component
+    component = open_pipeline().component("denoiser")
     cache, key = component._cache, component._plan_key(component._cache)
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
     remember_unsafe(cache, key, "denoiser", unsafe)
@@ -190,7 +190,7 @@ def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
 
 
 def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
-    component = open_pipeline()._denoiser.component
+    component = open_pipeline().component("denoiser")
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
     remember_unsafe(component._cache, component._plan_key(component._cache), "denoiser", unsafe)
     monkeypatch.setattr(
