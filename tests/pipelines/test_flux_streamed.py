@@ -6,7 +6,6 @@ from flux_folder import write_flux_folder
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, keep_plan
 from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
 from fastdeploy_diffusion.pipelines.flux import FluxPipeline
 
@@ -41,22 +40,6 @@ def test_the_picture_is_the_resident_one(folder):
 def test_an_engine_that_takes_no_weights_is_refused(folder, engine):
     with pytest.raises(EngineUnavailableError, match=f"not streamed to {engine} on cpu"):
         open_flux(folder, engine, memory="streamed")
-
-
-def test_a_plan_of_the_whole_transformer_does_not_choose_such_an_engine(folder, tmp_path):
-    options = {"model_path": folder, "cache_dir": tmp_path}
-    whole = FluxPipeline(**options)
-    component = whole.component("denoiser")
-    ways = (
-        Candidate("paddle", "fp32", (), 0.1, 1e-6),
-        Candidate("onnxruntime", "fp32", (), 1.0, 0),
-    )
-    plan = ComponentPlan("denoiser", {}, ways)
-    keep_plan(component._cache, component._plan_key(component._cache), plan)
-    for memory, engine in (("resident", "paddle"), ("streamed", "onnxruntime")):
-        report = FluxPipeline(**options, memory=memory).report.components[2]
-        assert (report.name, report.engine) == ("denoiser", engine)
-        assert report.measured_seconds is not None
 
 
 def test_stable_diffusion_has_no_blocks_to_stream(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny_checkpoint import write_tiny_sd
 
-from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.engines.placement import FallbackWarning
@@ -231,3 +231,19 @@ def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
     with pytest.warns(CacheWarning, match="cannot read the tuning plan: nvidia-smi"):
         report = open_pipeline().report
     assert [each.measured_seconds for each in report.components] == [None] * 3
+
+
+def test_a_plan_of_a_whole_transformer_chooses_no_engine_that_cannot_stream(tiny_dev, tmp_path):
+    options = {"model_path": tiny_dev, "cache_dir": tmp_path}
+    whole = FluxPipeline(**options)
+    component = whole.component("denoiser")
+    ways = (
+        Candidate("paddle", "fp32", (), 0.1, 1e-6),
+        Candidate("onnxruntime", "fp32", (), 1.0, 0),
+    )
+    plan = ComponentPlan("denoiser", {}, ways)
+    keep_plan(component._cache, component._plan_key(component._cache), plan)
+    for memory, engine in (("resident", "paddle"), ("streamed", "onnxruntime")):
+        report = FluxPipeline(**options, memory=memory).report.components[2]
+        assert (report.name, report.engine) == ("denoiser", engine)
+        assert report.measured_seconds is not None
