@@ -78,6 +78,7 @@ class Workshop:
             network=SimpleNamespace(
                 model="toy",
                 identify=lambda root: {"toy": name},
+                modules=(),
                 count_weights=lambda: self._weights,
                 count_activations=self._count_activations,
             ),

@@ -82,7 +82,7 @@ class CheckpointPredictor(DiffusionPredictor):
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
         """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
-        return tuple(each.find_plan() for each in self._components)
+        return tuple(each.placer.find_plan() for each in self._components)
 
     def close(self) -> None:
         """Free the engines' memory; a later request builds again."""

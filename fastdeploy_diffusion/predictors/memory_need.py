@@ -13,7 +13,7 @@ It is meant to be a little less than what is really taken: what it refuses canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +21,11 @@ from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import find_memory_room, format_size
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.placement import Placement
+    from fastdeploy_diffusion.predictors.network import Network
     from fastdeploy_diffusion.predictors.part import Part
 
 
@@ -127,6 +130,27 @@ def hold_activations(engine: str, precision: str, counted: Activations) -> int:
     # Not their sum: maps are largest where the resolution is, and attention is mostly elsewhere.
     numbers = max(held.features * counted.features, held.scores * counted.scores)
     return int(numbers * PRECISIONS[precision].activation_bytes)
+
+
+def estimate_stage(
+    placement: Placement, network: Network, signature: Signature, sizes: Mapping[str, int]
+) -> StageNeed:
+    """Estimate what a component takes of the memory of the CPU: nothing on other devices.
+
+    Args:
+        placement: What it runs on.
+        network: Its network.
+        signature: Its inputs and outputs.
+        sizes: Of a run, by the names of free dimensions.
+    """
+    if placement.spec.device.kind != "cpu":
+        return StageNeed()
+    precision = placement.spec.precision
+    counted = network.count_activations(fill_shapes(signature.inputs, sizes))
+    return StageNeed(
+        network.count_weights() * PRECISIONS[precision].weight_bytes,
+        hold_activations(placement.engine.name, precision, counted),
+    )
 
 
 def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:

@@ -8,7 +8,7 @@ from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.placement import Placement, take_safer_precision
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
-from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
+from fastdeploy_diffusion.errors import AccuracyError, CacheError, NonFiniteError
 from fastdeploy_diffusion.precision import PRECISIONS
 
 # What half precision does to a network, beside what fails in any precision.
@@ -52,7 +52,7 @@ class PrecisionGuard:
             placement = safer
         return placement
 
-    def retreat(self, placement: Placement, error: EngineError) -> Placement | None:
+    def retreat(self, placement: Placement, error: Exception) -> Placement | None:
         """Give the same engine in the next safer precision, and remember why.
 
         A `FallbackWarning` is issued.

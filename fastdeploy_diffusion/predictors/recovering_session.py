@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,10 +14,8 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Arrays, Handle, OperatorTime, Row, Session
 from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.predictors.placer import ComponentReport
 from fastdeploy_diffusion.program import Program
-
-if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.component import ComponentReport
 
 T = TypeVar("T")
 

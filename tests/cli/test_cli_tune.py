@@ -13,7 +13,7 @@ from fastdeploy_diffusion.cli.candidates import format_plan
 from fastdeploy_diffusion.cli.tune import format_explanation
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, UnsafePrecision
 from fastdeploy_diffusion.passes.registry import pass_names
-from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.placer import ComponentReport
 from fastdeploy_diffusion.predictors.result import PipelineReport
 
 PLAN = ComponentPlan(
@@ -103,7 +103,7 @@ def test_an_interrupted_tuning_says_so(monkeypatch, config):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.component.tune_component", interrupt)
+    monkeypatch.setattr("fastdeploy_diffusion.predictors.placer.tune_component", interrupt)
     error = run("tune", "--config", config, code=130).stderr
     assert "warning: the tuning is not finished; `explain` says which" in error
 

@@ -10,7 +10,8 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey, CacheWarning
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.placement import FallbackWarning, select_engine
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, find_plan
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError

@@ -20,6 +20,7 @@ from fastdeploy_diffusion.engines.plan import (
 )
 from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import name_default_passes
+from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.tuning import tune_component
 
 PLAN = ComponentPlan(
@@ -46,6 +47,12 @@ def open_pipeline(model, tmp_path):
         return SDPipeline(DiffusionConfig(model_path=model, **choice))
 
     return open_
+
+
+def find_place(pipeline):
+    """The cache and the key of the denoiser's plan."""
+    cache = open_cache(pipeline.config)
+    return cache, pipeline.component("denoiser").placer.make_key(cache)
 
 
 def test_the_fastest_of_a_precision_is_chosen_and_the_others_are_explained():
@@ -131,11 +138,9 @@ def test_passes_that_were_asked_for_are_kept_to(open_pipeline):
 
 
 def test_a_plan_is_this_model_s_alone(open_pipeline, tmp_path):
-    pipeline = open_pipeline()
-    component = pipeline.component("denoiser")
     fastest = replace(PLAN.candidates[0], engine="paddle", seconds=0.1)
     plan = replace(PLAN, candidates=(*PLAN.candidates, fastest))
-    keep_plan(component._cache, component._plan_key(component._cache), plan)
+    keep_plan(*find_place(open_pipeline()), plan)
     assert [each.engine for each in open_pipeline().report.components][1] == "paddle"
     other = write_tiny_sd(tmp_path / "other", seed=1)
     config = DiffusionConfig(model_path=other, engine="auto", cache_dir=tmp_path)
@@ -154,8 +159,7 @@ HALVES = replace(
 
 
 def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline):
-    component = open_pipeline().component("denoiser")
-    keep_plan(component._cache, component._plan_key(component._cache), HALVES)
+    keep_plan(*find_place(open_pipeline()), HALVES)
 
     def choose(**options):
         report = open_pipeline(**options).report.components[1]
@@ -173,8 +177,7 @@ def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline)
 
 
 def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
-    component = open_pipeline().component("denoiser")
-    cache, key = component._cache, component._plan_key(component._cache)
+    cache, key = find_place(open_pipeline())
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
     remember_unsafe(cache, key, "denoiser", unsafe)
     keep_plan(cache, key, replace(HALVES, unsafe=find_plan(cache, key).unsafe))
@@ -190,21 +193,21 @@ def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
 
 
 def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
-    component = open_pipeline().component("denoiser")
+    cache, key = find_place(open_pipeline())
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
-    remember_unsafe(component._cache, component._plan_key(component._cache), "denoiser", unsafe)
+    remember_unsafe(cache, key, "denoiser", unsafe)
     monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.component.tune_component", lambda *_, **__: HALVES
+        "fastdeploy_diffusion.predictors.placer.tune_component", lambda *_, **__: HALVES
     )
     (_, plan, _) = open_pipeline().tune(runs=1)
     assert plan == replace(HALVES, unsafe=(unsafe,))
-    assert find_plan(component._cache, component._plan_key(component._cache)) == plan
-    assert {each.model for each in component._cache.entries()} == {"model"}
+    assert find_plan(cache, key) == plan
+    assert {each.model for each in cache.entries()} == {"model"}
 
 
 def test_a_plan_that_cannot_be_kept_is_gone_by_all_the_same(open_pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.component.tune_component", lambda *_, **__: HALVES
+        "fastdeploy_diffusion.predictors.placer.tune_component", lambda *_, **__: HALVES
     )
     (tmp_path / "file").touch()
     pipeline = open_pipeline(precision="auto", cache_dir=tmp_path / "file" / "cache")
@@ -227,7 +230,7 @@ def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
     def refuse(*_):
         raise CacheError("nvidia-smi does not tell what gpu:0 is")
 
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.component.make_plan_key", refuse)
+    monkeypatch.setattr("fastdeploy_diffusion.predictors.placer.make_plan_key", refuse)
     with pytest.warns(CacheWarning, match="cannot read the tuning plan: nvidia-smi"):
         report = open_pipeline().report
     assert [each.measured_seconds for each in report.components] == [None] * 3
@@ -235,14 +238,12 @@ def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
 
 def test_a_plan_of_a_whole_transformer_chooses_no_engine_that_cannot_stream(tiny_dev, tmp_path):
     options = {"model_path": tiny_dev, "cache_dir": tmp_path}
-    whole = FluxPipeline(**options)
-    component = whole.component("denoiser")
     ways = (
         Candidate("paddle", "fp32", (), 0.1, 1e-6),
         Candidate("onnxruntime", "fp32", (), 1.0, 0),
     )
     plan = ComponentPlan("denoiser", {}, ways)
-    keep_plan(component._cache, component._plan_key(component._cache), plan)
+    keep_plan(*find_place(FluxPipeline(**options)), plan)
     for memory, engine in (("resident", "paddle"), ("streamed", "onnxruntime")):
         report = FluxPipeline(**options, memory=memory).report.components[2]
         assert (report.name, report.engine) == ("denoiser", engine)

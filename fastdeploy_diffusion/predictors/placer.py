@@ -1,0 +1,277 @@
+"""What a component runs on: its engine, precision and passes, and what takes their place."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from fastdeploy_diffusion.config import EngineChoice
+from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.engines.cache_entry import CacheKey
+from fastdeploy_diffusion.engines.cache_key import make_plan_key
+from fastdeploy_diffusion.engines.placement import (
+    AUTO,
+    AUTO_ORDER,
+    Placement,
+    replace_engine,
+    select_engine,
+)
+from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
+from fastdeploy_diffusion.engines.registry import create_engine, engine_names
+from fastdeploy_diffusion.errors import CacheError, EngineError
+from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.passes.user_passes import PassWarning
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.precision_guard import PrecisionGuard
+from fastdeploy_diffusion.predictors.tuning import tune_component
+from fastdeploy_diffusion.program import Signature
+
+
+@dataclass(frozen=True)
+class ComponentReport:
+    """What a component really runs on, and the proof that it is right.
+
+    Args:
+        name: The component.
+        engine: The engine that runs it.
+        device: The device it runs on.
+        precision: The precision it runs in.
+        fallback: Why this is not what was asked for; ``None`` if it is.
+        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
+            largest output; ``None`` until the component is built, and where it is `unchecked`.
+        tolerance: What was allowed.
+        build_seconds: Until the component was ready, in seconds.
+        measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
+        passed_over: With ``engine="auto"``, why other engines were not taken, by name.
+        installable: Engines that ``auto`` tries before this one and that are not installed: the
+            command that installs each, by name.
+        passes: How many places each pass rewrote, by name; as many as the model's config promises.
+        cached: Whether a kept build was loaded; its error was measured when it was built.
+        target: The GPU architecture that it is built for; ``None`` for the device itself.
+        unchecked: Why the build was not compared with the layer: it cannot run here.
+    """
+
+    name: str
+    engine: str
+    device: str
+    precision: str
+    fallback: str | None
+    tolerance: float
+    relative_error: float | None = None
+    build_seconds: float | None = None
+    cached: bool = False
+    measured_seconds: float | None = None
+    target: str | None = None
+    unchecked: str | None = None
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    installable: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Placer:
+    """Chooses what a component runs on, and goes on to the next best where that fails.
+
+    Args:
+        name: The component, for errors and reports.
+        choice: Engine, device and precision asked for.
+        cpu_fallback: Whether the CPU may take the place of what cannot run here.
+        network: The network and its weights.
+        pass_names: The passes asked for; ``None`` for those that pay on the engine.
+        cache: Where plans are kept; ``None`` for nowhere.
+        build_class: How it is built.
+
+    Attributes:
+        placement: What is chosen now; another object after each change.
+        passes: Those that are chosen, for any size.
+        report: Of the choice; what only a build tells is left out.
+
+    Raises:
+        EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
+    """
+
+    name: str
+    choice: EngineChoice
+    cpu_fallback: bool
+    network: Network
+    pass_names: Sequence[str] | None
+    cache: ArtifactCache | None
+    build_class: type[ComponentBuild]
+    placement: Placement = field(init=False)
+    passes: tuple[Pass, ...] = field(init=False)
+    report: ComponentReport = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._device = parse_device(self.choice.device)
+        self._guard = PrecisionGuard(
+            self.name, self.network.model, self.choice.pinned_by, self.cache, self.make_key
+        )
+        self.place()
+
+    def place(self, measured: ComponentPlan | None = None) -> None:
+        """Choose engine, precision and passes: under ``auto``, what a plan found fastest.
+
+        Args:
+            measured: The plan; ``None`` for the one that is kept.
+        """
+        choice = self.choice
+        select = partial(
+            select_engine,
+            device=self._device,
+            cpu_fallback=self.cpu_fallback,
+            threads=choice.threads,
+            target=choice.target,
+            options=choice.options,
+        )
+        # Nothing is known to be right in half precision before it was measured.
+        unmeasured = "fp32" if choice.precision == AUTO else choice.precision
+        placement = select(choice.engine, precision=unmeasured)
+        installable = placement.installable
+        is_open = AUTO in (choice.engine, choice.precision)
+        # An engine that cannot run here, and has a fallback, has no plan.
+        is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
+        plan = (measured or self.find_plan()) if is_planned else None
+        taken = None
+        if plan and is_open:
+            # A plan may be of the same network as a whole, which other engines run, too.
+            ways = tuple(each for each in plan.candidates if self.build_class.runs_on(each.engine))
+            usable = replace(plan, candidates=ways)
+            taken = usable.choose(choice.precision, self.pass_names, engine=choice.engine)
+        if taken:
+            placement = select(taken.engine, precision=taken.precision)
+        placement = self._guard.avoid(placement, plan)
+        names = taken.passes if taken else self.pass_names
+        self._is_default = names is None
+        if names is None:
+            names = self.build_class.name_default_passes(
+                placement.engine.name, placement.spec.precision
+            )
+        self.placement = placement
+        self.passes = tuple(choose_passes(names, placement.engine.name, placement.spec.precision))
+        if self.pass_names is not None:
+            self._warn_of_idle_passes()
+        spec = placement.spec
+        self.report = ComponentReport(
+            self.name,
+            placement.engine.name,
+            str(spec.device),
+            spec.precision,
+            placement.fallback,
+            PRECISIONS[spec.precision].tolerance,
+            target=spec.target,
+            passed_over=plan.explain(taken, choice.precision)
+            if plan and taken
+            else placement.passed_over,
+            installable=installable,
+            measured_seconds=taken.seconds if taken else None,
+        )
+
+    def choose_passes(self, signature: Signature) -> tuple[Pass, ...]:
+        """Give those of the passes that are for a signature."""
+        passes = keep_paying(self.passes, signature) if self._is_default else self.passes
+        return keep_usable(passes, signature)
+
+    def retreat(self, error: Exception) -> bool:
+        """Take a safer precision, if that of the placement is to blame for an error, and say so.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            AccuracyError: The precision is pinned, and its numbers are too far off.
+            NonFiniteError: The precision is pinned, and its outputs are not all numbers.
+        """
+        return self._move(self._guard.retreat(self.placement, error), self.passes)
+
+    def fall_back(self, error: EngineError) -> bool:
+        """Take the CPU's engine for one that failed, where that is allowed, and say so."""
+        # A build for another machine cannot fall back to an engine here.
+        if not self.cpu_fallback or self.placement.spec.target is not None:
+            return False
+        return self._move(replace_engine(self.placement, error.problem), ())
+
+    def find_plan(self) -> ComponentPlan | None:
+        """Give what `tune` has found; ``None`` if it was not tuned here."""
+        if self.cache is None:
+            return None
+        try:
+            return find_plan(self.cache, self.make_key(self.cache))
+        except CacheError as error:
+            message = f"{self.name}: cannot read the tuning plan: {error.in_one_line}"
+            warnings.warn(message, CacheWarning, stacklevel=2)
+            return None
+
+    def tune(
+        self,
+        build: ComponentBuild,
+        cache: ArtifactCache,
+        *,
+        runs: int,
+        show: Callable[[str], None],
+    ) -> ComponentPlan:
+        """Measure every way to run a build, keep what was found, and go by it.
+
+        A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
+
+        Args:
+            build: The component for a size.
+            cache: Where the plan and what is built for it are kept.
+            runs: How many runs are timed.
+            show: Told of each way before it is tried.
+        """
+        plan = tune_component(
+            build,
+            self._device,
+            passes=self.pass_names,
+            cache=cache,
+            runs=runs,
+            show=show,
+        )
+        try:
+            plan = keep_plan(cache, self.make_key(cache), plan, self.network.model)
+        except CacheError as error:
+            message = f"{self.name}: what was measured is not kept: {error.in_one_line}"
+            warnings.warn(message, CacheWarning, stacklevel=2)
+        self.place(plan)
+        return plan
+
+    def make_key(self, cache: ArtifactCache) -> CacheKey:
+        """Make the key of the plan; raises `CacheError`."""
+        names = set(AUTO_ORDER[self._device.kind]) & set(engine_names())
+        engines = [create_engine(name) for name in sorted(names)]
+        code = ("fastdeploy_diffusion.predictors.tuning", *self.network.modules)
+        identity = self.network.identify(cache.root)
+        return make_plan_key(engines, self._device, self.name, identity, code)
+
+    def _move(self, placement: Placement | None, passes: tuple[Pass, ...]) -> bool:
+        if placement is None:
+            return False
+        self.passes, self.placement, spec = passes, placement, placement.spec
+        self.report = replace(
+            self.report,
+            engine=placement.engine.name,
+            device=str(spec.device),
+            precision=spec.precision,
+            fallback=placement.fallback,
+            tolerance=PRECISIONS[spec.precision].tolerance,
+            measured_seconds=None,
+        )
+        return True
+
+    def _warn_of_idle_passes(self) -> None:
+        """Say so where passes that somebody asked for have nothing to work on."""
+        engine = self.placement.engine
+        idle = [each.name for each in self.passes if isinstance(each, GraphPass)]
+        if idle and engine.dialect is None:
+            message = (
+                f"{self.name}: {engine.name} reads no ONNX graph to apply {', '.join(idle)} to"
+            )
+            warnings.warn(message, PassWarning, stacklevel=2)
