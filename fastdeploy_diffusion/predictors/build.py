@@ -129,7 +129,7 @@ class ComponentBuild:
         if cache is None or not self.placement.engine.keeps_builds:
             return self._make_for_now()
         try:
-            graph, proof = self._find_keys(cache.root)
+            graph, proof = self.find_keys(cache.root)
             with cache.read(graph) as entry:
                 if kept := self._load(cache, entry, proof):
                     return kept
@@ -170,9 +170,30 @@ class ComponentBuild:
         Raises:
             CacheError: The device cannot be identified.
         """
-        graph, proof = (key.ingredients for key in self._find_keys(root))
+        graph, proof = (key.ingredients for key in self.find_keys(root))
         threads = self.placement.spec.cpu_threads
         return CacheKey({"graph": graph, "proof": proof, "threads": threads}).digest
+
+    def find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
+        """Give the key of the artifact, and that of its proof.
+
+        Args:
+            root: Where builds are kept, and the digests of weights.
+
+        Raises:
+            CacheError: The device cannot be identified.
+        """
+        network = self.network.identify(root)
+        engine, spec = self.placement.engine, self.placement.spec
+        graph = make_graph_key(
+            engine,
+            spec,
+            self.name,
+            {"inputs": self.inputs, "outputs": self.outputs},
+            {**network, "passes": [each.identify() for each in self.passes]},
+            self.code,
+        )
+        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS])
 
     def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
@@ -245,20 +266,6 @@ class ComponentBuild:
             if isinstance(size, SizeRange) and size.min < size.opt
         ]
         return [*smaller[:1], usual]
-
-    def _find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
-        """Give the key of the artifact, and that of its proof."""
-        network = self.network.identify(root)
-        engine, spec = self.placement.engine, self.placement.spec
-        graph = make_graph_key(
-            engine,
-            spec,
-            self.name,
-            {"inputs": self.inputs, "outputs": self.outputs},
-            {**network, "passes": [each.identify() for each in self.passes]},
-            self.code,
-        )
-        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS])
 
     def _load(
         self, cache: ArtifactCache, entry: CacheEntry | None, proof: CacheKey

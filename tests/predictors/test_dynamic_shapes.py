@@ -84,7 +84,7 @@ def test_the_ranges_are_in_the_key(model, tmp_path):
     for largest in (48, 48, 64):
         shapes = {**SHAPES, "height": [16, 32, largest]}
         builds = open_pipeline(model, engine="onnxruntime", shapes=shapes).plan_builds()
-        keys.append([build._find_keys(tmp_path)[0] for build in builds])
+        keys.append([build.find_keys(tmp_path)[0] for build in builds])
     assert [key.digest for key in keys[0]] == [key.digest for key in keys[1]]
     differ = [one.digest != other.digest for one, other in zip(*keys[1:], strict=True)]
     assert differ == [False, True, True]  # the text encoder serves both ranges
