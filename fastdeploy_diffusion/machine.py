@@ -1,5 +1,6 @@
 """What this machine is: its processor, its memory, the packages on it."""
 
+import functools
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ def count_usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@functools.cache
 def find_version(package: str) -> str | None:
     """Find the version of an installed package; None if there is none of this name."""
     try:

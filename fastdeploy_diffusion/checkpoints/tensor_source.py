@@ -213,13 +213,12 @@ class TensorSource:
         Returns:
             JSON values. No tensor is read for them.
         """
+        files = {view.file.path: view.file for view in self._views.values()}
+        places = {path: str(path.resolve()) for path in files}
         return {
-            "files": {
-                str(file.path.resolve()): _identify(file.status)
-                for file in {view.file.path: view.file for view in self._views.values()}.values()
-            },
+            "files": {places[path]: _identify(file.status) for path, file in files.items()},
             "views": {
-                name: [str(view.file.path.resolve()), *view.describe()]
+                name: [places[view.file.path], *view.describe()]
                 for name, view in sorted(self._views.items())
             },
         }
