@@ -32,6 +32,16 @@ class RandomInputs:
         )
         self.positions = list_positions(side, side)
 
+    def condition(self, guidance: float) -> dict[str, np.ndarray]:
+        """What a distilled transformer gets besides tokens and timestep."""
+        return {
+            "encoder_hidden_states": self.texts,
+            "pooled_projections": self.pooled,
+            "img_ids": self.positions,
+            "txt_ids": np.zeros((self.texts.shape[1], 3), np.float32),
+            "guidance": np.array([guidance], np.float32),
+        }
+
 
 class RandomTransformer(Checkpoint):
     """As much of a checkpoint as a denoiser reads."""

@@ -24,7 +24,7 @@ from random_flux import RandomInputs, RandomTransformer
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.engines.session import Row, Session
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 
 
@@ -44,8 +44,8 @@ def open_session(
 def predict(denoiser: Any, session: Session, options: Any, seed: int) -> np.ndarray:
     """Predict once from random inputs."""
     given = RandomInputs(denoiser.config, options.pixels, options.text_tokens, seed)
-    texts = given.texts, given.pooled
-    return denoiser.predict(session, given.tokens, 0.7, texts, given.positions, 3.5)
+    handle = session.condition(given.condition(guidance=3.5), [0.7])
+    return session.run_rows([Row(handle, given.tokens[0], 0.7)])
 
 
 def time_step(denoiser: Any, session: Session, options: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -11,12 +11,12 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 
 
 def open_pipeline(
     config: DiffusionConfig, checkpoint: Checkpoint | None = None
-) -> CheckpointPredictor:
+) -> DiffusionPredictor[Any]:
     """Open the checkpoint that a configuration names with the pipeline of its family.
 
     Args:

@@ -10,16 +10,15 @@ from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
-from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
-from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
@@ -33,7 +32,7 @@ from fastdeploy_diffusion.requests.flux_request import (
     FluxRequest,
     plan_flux,
 )
-from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest, StepCallback
+from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
@@ -42,7 +41,7 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 _OWN_SIZE = 128  # of the latents; no config says it
 
 
-class FluxPipeline(CheckpointPredictor):
+class FluxPipeline(DiffusionPredictor[FluxPlan]):
     """Text to image with a checkpoint of Flux.
 
     Args:
@@ -59,6 +58,7 @@ class FluxPipeline(CheckpointPredictor):
     """
 
     request_class = FluxRequest
+    timestep_unit = 1000.0  # the share of noise, from 1 to 0, in thousandths
     _limits: FluxLimits
 
     def __init__(
@@ -202,16 +202,16 @@ class FluxPipeline(CheckpointPredictor):
     def _plan(self, request: GenerationRequest) -> FluxPlan:
         return plan_flux(request, self.config.defaults, self._limits)
 
-    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+    def _start_scheduler(self, plan: FluxPlan) -> Scheduler[Any]:
         scheduler = create_flow_scheduler(self._scheduler_config)
         steps = plan.num_inference_steps
         scheduler.check_steps(steps)  # before as many numbers are made
-        sigmas = _as_flux(plan).sigmas or tuple(np.linspace(1.0, 1 / steps, steps))
+        sigmas = plan.sigmas or tuple(np.linspace(1.0, 1 / steps, steps))
         scheduler.set_timesteps(steps, sigmas=sigmas, image_tokens=plan.latent_shape[0])
         return scheduler
 
-    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
-        tokens, text_tokens = plan.latent_shape[0], _as_flux(plan).max_sequence_length
+    def _list_parts(self, plan: FluxPlan) -> list[Part]:
+        tokens, text_tokens = plan.latent_shape[0], plan.max_sequence_length
         scale = self._vae.config.downscale
         signatures = (
             self._text_encoder.signature(),
@@ -221,88 +221,38 @@ class FluxPipeline(CheckpointPredictor):
         )
         return [Part(*each, {}) for each in zip(self._components, signatures, strict=True)]
 
-    def _count_rows(self, plan: GenerationPlan) -> int:
+    def _count_rows(self, plan: FluxPlan) -> int:
         return 1  # negative prompts run on their own
 
-    def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
+    def _draw_latents(self, plan: FluxPlan, generators: list[TorchGenerator]) -> FloatArray:
         scale, channels = self._vae.config.downscale, self._vae.config.latent_channels
         shape = channels, plan.height // scale, plan.width // scale
         return pack(np.stack([generator.randn(shape) for generator in generators]))
 
-    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
-        flux, clip, t5 = _as_flux(plan), self._text_encoder, self._text_encoder_2
-        length = flux.max_sequence_length
-        texts = {
-            "prompt_embeds": t5.read(flux.prompts_2, length),
-            "pooled_prompt_embeds": clip.read(flux.prompts),
+    def _unpack(self, plan: FluxPlan, latents: FloatArray) -> FloatArray:
+        multiple = self._limits.multiple
+        return unpack(latents, plan.height // multiple, plan.width // multiple)
+
+    def _list_texts(self, plan: FluxPlan, *, negative: bool) -> Mapping[str, Texts]:
+        texts = plan.negative_prompts if negative else plan.prompts
+        texts_2 = plan.negative_prompts_2 if negative else plan.prompts_2
+        return {
+            "encoder_hidden_states": self._text_encoder_2.read(texts_2, plan.max_sequence_length),
+            "pooled_projections": self._text_encoder.read(texts),
         }
-        if flux.is_guided:
-            texts["negative_prompt_embeds"] = t5.read(flux.negative_prompts_2, length)
-            texts["negative_pooled_prompt_embeds"] = clip.read(flux.negative_prompts)
-        return texts
 
-    def _precompute(
-        self,
-        session: Session,
-        plan: GenerationPlan,
-        timesteps: Sequence[float],
-        told: Conditioning,
-    ) -> None:
-        sigmas = _to_sigmas(np.array(timesteps, np.float32))
-        positions = self._list_positions(plan)
-        for texts in _pair_texts(told):
-            self._denoiser.precompute(session, sigmas, texts, positions, plan.guidance_scale)
-
-    def _predict(
-        self,
-        session: Session,
-        plan: GenerationPlan,
-        latents: FloatArray,
-        timestep: float,
-        told: Conditioning,
-    ) -> FloatArray:
-        sigma = _to_sigmas(np.float32(timestep))
-        positions = self._list_positions(plan)
-        positive, *negative = (
-            self._denoiser.predict(session, latents, sigma, texts, positions, plan.guidance_scale)
-            for texts in _pair_texts(told)
-        )
-        if not negative:
-            return positive
-        scale = np.float32(_as_flux(plan).true_cfg_scale)
-        return np.asarray(negative[0] + scale * (positive - negative[0]))
-
-    def _list_positions(self, plan: GenerationPlan) -> FloatArray:
+    def _condition(
+        self, plan: FluxPlan, embeddings: Mapping[str, FloatArray], *, negative: bool
+    ) -> Mapping[str, FloatArray]:
         multiple = self._limits.multiple
-        return list_positions(plan.height // multiple, plan.width // multiple)
-
-    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
-        multiple = self._limits.multiple
-        unpacked = unpack(latents, plan.height // multiple, plan.width // multiple)
-        return self._vae.decode(session, unpacked)
-
-
-def _as_flux(plan: GenerationPlan) -> FluxPlan:
-    if not isinstance(plan, FluxPlan):
-        raise TypeError(f"a {type(plan).__name__} is not a plan of Flux")
-    return plan
-
-
-def _pair_texts(told: Conditioning) -> list[tuple[FloatArray, FloatArray]]:
-    """T5's features and CLIP's pooled output: of the prompts, then of the negative prompts."""
-    pairs = (
-        (told.prompt_embeds, told.pooled_prompt_embeds),
-        (told.negative_prompt_embeds, told.negative_pooled_prompt_embeds),
-    )
-    texts = [(each, pooled) for each, pooled in pairs if each is not None and pooled is not None]
-    if len(texts) != sum(each is not None for each, _ in pairs):
-        raise RequestError("there is no pooled text")
-    return texts
-
-
-def _to_sigmas(timesteps: Any) -> Any:
-    """Give the share of noise, from 1 to 0; in single precision, as the reference rounds."""
-    return timesteps / np.float32(1000)
+        tensors = {
+            **embeddings,
+            "img_ids": list_positions(plan.height // multiple, plan.width // multiple),
+            "txt_ids": np.zeros((plan.max_sequence_length, 3), np.float32),
+        }
+        if plan.is_distilled:
+            tensors["guidance"] = np.array([plan.guidance_scale], np.float32)
+        return tensors
 
 
 def _check_config(config: DiffusionConfig) -> None:

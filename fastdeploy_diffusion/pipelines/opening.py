@@ -1,15 +1,17 @@
 """The one way from a configuration to the pipeline of the checkpoint's family."""
 
+from typing import Any
+
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.registry import FAMILIES
-from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 
 
 def open_pipeline(
     config: DiffusionConfig, checkpoint: Checkpoint | None = None
-) -> CheckpointPredictor:
+) -> DiffusionPredictor[Any]:
     """Open the checkpoint that a configuration names with the pipeline of its family.
 
     Args:
@@ -22,7 +24,9 @@ def open_pipeline(
     """
     if checkpoint is None:
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    pipeline: CheckpointPredictor = checkpoint.family.pipeline_class(config, checkpoint=checkpoint)
+    pipeline: DiffusionPredictor[Any] = checkpoint.family.pipeline_class(
+        config, checkpoint=checkpoint
+    )
     return pipeline
 
 

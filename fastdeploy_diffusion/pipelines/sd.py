@@ -28,7 +28,7 @@ from fastdeploy_diffusion.requests.settings import Settings, takes_fields_of
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 
-class SDPipeline(UNetPipeline):
+class SDPipeline(UNetPipeline[GenerationPlan]):
     """Text to image with a Stable Diffusion 1.x or 2.x checkpoint.
 
     Args:
@@ -153,10 +153,8 @@ class SDPipeline(UNetPipeline):
         self._text_encoder.check_clip_skip(request.clip_skip or 0)
         return plan
 
-    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
-        read = self._text_encoder.read
-        texts = {"prompt_embeds": read(plan.prompts, plan.request.clip_skip or 0)}
-        if plan.is_guided:
-            # As in diffusers, layers are skipped for prompts, and never for negative prompts.
-            texts["negative_prompt_embeds"] = read(plan.negative_prompts, 0)
-        return texts
+    def _list_texts(self, plan: GenerationPlan, *, negative: bool) -> Mapping[str, Texts]:
+        # As in diffusers, layers are skipped for prompts, and never for negative prompts.
+        clip_skip = 0 if negative else plan.request.clip_skip or 0
+        texts = plan.negative_prompts if negative else plan.prompts
+        return {"encoder_hidden_states": self._text_encoder.read(texts, clip_skip)}

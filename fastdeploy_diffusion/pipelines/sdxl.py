@@ -9,18 +9,18 @@ from PIL import Image
 from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.errors import CheckpointError, RequestError
+from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
-from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline, join
-from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
+from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
+from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedTextEncoder
 from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
-from fastdeploy_diffusion.requests.request import GenerationPlan, GenerationRequest, StepCallback
+from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
 from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
 from fastdeploy_diffusion.shown import show
@@ -29,7 +29,7 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 _ZEROS = "force_zeros_for_empty_prompt"
 
 
-class SDXLPipeline(UNetPipeline):
+class SDXLPipeline(UNetPipeline[SDXLPlan]):
     """Text to image with a checkpoint of Stable Diffusion XL; its refiner is not implemented.
 
     Args:
@@ -186,54 +186,33 @@ class SDXLPipeline(UNetPipeline):
             each.check_clip_skip(request.clip_skip or 0)
         return plan
 
-    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
-        xl, first, second = _as_sdxl(plan), self._text_encoder, self._text_encoder_2
-        clip_skip = plan.request.clip_skip or 0
-        texts = {
-            "first": first.read(xl.prompts, clip_skip),
-            "second": second.read(xl.prompts_2, clip_skip),
-            "pooled": second.read_pooled(xl.prompts_2),
+    def _list_texts(self, plan: SDXLPlan, *, negative: bool) -> Mapping[str, Texts]:
+        if negative and plan.has_zero_negative:
+            return {}
+        # As in diffusers, layers are skipped for prompts, and never for negative prompts.
+        clip_skip = 0 if negative else plan.request.clip_skip or 0
+        texts = plan.negative_prompts if negative else plan.prompts
+        texts_2 = plan.negative_prompts_2 if negative else plan.prompts_2
+        return {
+            "first": self._text_encoder.read(texts, clip_skip),
+            "second": self._text_encoder_2.read(texts_2, clip_skip),
+            "pooled": self._text_encoder_2.read_pooled(texts_2),
         }
-        if xl.is_guided and not xl.has_zero_negative:
-            # As in diffusers, layers are skipped for prompts, and never for negative prompts.
-            texts["negative_first"] = first.read(xl.negative_prompts, 0)
-            texts["negative_second"] = second.read(xl.negative_prompts_2, 0)
-            texts["negative_pooled"] = second.read_pooled(xl.negative_prompts_2)
-        return texts
 
     def _condition(
-        self, plan: GenerationPlan, embeddings: Mapping[str, FloatArray]
-    ) -> Conditioning:
-        features = np.concatenate([embeddings["first"], embeddings["second"]], axis=-1)
-        pooled = embeddings["pooled"]
-        if not plan.is_guided:
-            return Conditioning(features, None, pooled)
-        if _as_sdxl(plan).has_zero_negative:
-            return Conditioning(features, np.zeros_like(features), pooled, np.zeros_like(pooled))
-        both = [embeddings["negative_first"], embeddings["negative_second"]]
-        negative = np.concatenate(both, axis=-1)
-        return Conditioning(features, negative, pooled, embeddings["negative_pooled"])
-
-    def _tell(self, plan: GenerationPlan, told: Conditioning) -> dict[str, FloatArray]:
-        xl, is_guided = _as_sdxl(plan), told.negative_prompt_embeds is not None
-        negative = _require_pooled(told.negative_pooled_prompt_embeds) if is_guided else None
-        sizes = np.tile(np.array(xl.sizes, np.float32), (len(told.prompt_embeds), 1))
-        negative_sizes = np.tile(np.array(xl.negative_sizes, np.float32), (len(sizes), 1))
+        self, plan: SDXLPlan, embeddings: Mapping[str, FloatArray], *, negative: bool
+    ) -> Mapping[str, FloatArray]:
+        sizes = plan.negative_sizes if negative else plan.sizes
+        if embeddings:
+            both = [embeddings["first"], embeddings["second"]]
+            features, pooled = np.concatenate(both, axis=-1), embeddings["pooled"]
+        else:
+            tokens = self._text_encoder.tokenizer.max_length
+            width = self._denoiser.config.context_dims[0]
+            features = np.zeros((1, tokens, width), np.float32)
+            pooled = np.zeros((1, self._text_encoder_2.pooled_dim), np.float32)
         return {
-            **super()._tell(plan, told),
-            "text_embeds": join(negative, _require_pooled(told.pooled_prompt_embeds)),
-            "time_ids": join(negative_sizes if is_guided else None, sizes),
+            "encoder_hidden_states": features,
+            "text_embeds": pooled,
+            "time_ids": np.array([sizes], np.float32),
         }
-
-
-def _as_sdxl(plan: GenerationPlan) -> SDXLPlan:
-    if not isinstance(plan, SDXLPlan):
-        raise TypeError(f"a {type(plan).__name__} is not a plan of SDXL")
-    return plan
-
-
-def _require_pooled(embeddings: FloatArray | None) -> FloatArray:
-    # A callback may give negative embeddings where guidance was off, and these it cannot give.
-    if embeddings is None:
-        raise RequestError("there is no pooled text", fix="give a guidance_scale above 1")
-    return embeddings

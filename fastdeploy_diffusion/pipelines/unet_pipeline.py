@@ -2,24 +2,19 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
-
-import numpy as np
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
-from fastdeploy_diffusion.predictors.checkpoint_predictor import CheckpointPredictor
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
-from fastdeploy_diffusion.predictors.diffusion import Conditioning, FloatArray
-from fastdeploy_diffusion.predictors.guidance import guide
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+from fastdeploy_diffusion.predictors.loop import PlanT
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
-from fastdeploy_diffusion.requests.request import GenerationPlan, ModelLimits
+from fastdeploy_diffusion.requests.request import ModelLimits
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
@@ -36,7 +31,7 @@ _FOR_KNOWN_SIZES = {
 """What passes do less of where sizes are open."""
 
 
-class UNetPipeline(CheckpointPredictor):
+class UNetPipeline(DiffusionPredictor[PlanT]):
     """Text to image with CLIP's text encoders, a UNet and an autoencoder; a family names itself.
 
     Args:
@@ -96,14 +91,14 @@ class UNetPipeline(CheckpointPredictor):
     def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
         """Open what reads texts, in the order in which it runs; all read as many tokens."""
 
-    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+    def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
         scheduler = create_scheduler(
             self._scheduler_config, self.config.scheduler, eta=plan.request.eta
         )
         scheduler.set_timesteps(plan.num_inference_steps)
         return scheduler
 
-    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
+    def _list_parts(self, plan: PlanT) -> list[Part]:
         _, height, width = plan.latent_shape
         tokens = self._text_encoders[0].tokenizer.max_length
         ranges = self._limits.ranges
@@ -122,41 +117,8 @@ class UNetPipeline(CheckpointPredictor):
         sizes = {"height": height, "width": width}
         return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
 
-    def _count_rows(self, plan: GenerationPlan) -> int:
+    def _count_rows(self, plan: PlanT) -> int:
         return 2 if plan.is_guided else 1
-
-    def _tell(self, plan: GenerationPlan, told: Conditioning) -> dict[str, FloatArray]:
-        """What the UNet is told, of one batch: that of negative prompts first, under guidance."""
-        return {"encoder_hidden_states": join(told.negative_prompt_embeds, told.prompt_embeds)}
-
-    def _precompute(
-        self,
-        session: Session,
-        plan: GenerationPlan,
-        timesteps: Sequence[float],
-        told: Conditioning,
-    ) -> None:
-        values = np.array(timesteps, np.float32)
-        self._denoiser.precompute(session, values, self._tell(plan, told))
-
-    def _predict(
-        self,
-        session: Session,
-        plan: GenerationPlan,
-        latents: FloatArray,
-        timestep: float,
-        told: Conditioning,
-    ) -> FloatArray:
-        feeds = self._tell(plan, told)
-        if told.negative_prompt_embeds is None:
-            return self._denoiser.predict(session, latents, timestep, feeds)
-        doubled = np.concatenate([latents, latents])
-        predicted = self._denoiser.predict(session, doubled, timestep, feeds)
-        negative, positive = np.split(predicted, 2)
-        return guide(negative, positive, plan.guidance_scale, plan.request.guidance_rescale)
-
-    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
-        return self._vae.decode(session, latents)
 
     def _read_limits(self) -> ModelLimits:
         config, unet, vae = self.config, self._denoiser.config, self._vae.config
@@ -187,11 +149,6 @@ class UNetPipeline(CheckpointPredictor):
             ranges,
             guidance_scale=self.own_guidance_scale,
         )
-
-
-def join(negative: FloatArray | None, positive: FloatArray) -> FloatArray:
-    """Join what is told of negative prompts and of prompts, if there are any of the former."""
-    return positive if negative is None else np.concatenate([negative, positive])
 
 
 def _check_config(config: DiffusionConfig, model: str) -> None:

@@ -1,14 +1,8 @@
 """The sub-predictor that is called at every step."""
 
-from collections.abc import Mapping
-
-import numpy as np
-import numpy.typing as npt
-
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.component import spread
 from fastdeploy_diffusion.predictors.open_component import open_component
@@ -58,37 +52,3 @@ class Denoiser:
             inputs.append(TensorSpec("time_ids", (batch, SIZE_NUMBERS), "float32"))
         prediction = (batch, config.out_channels, height, width)
         return Signature(tuple(inputs), (TensorSpec("prediction", prediction, "float32"),))
-
-    def precompute(
-        self,
-        session: Session,
-        timesteps: npt.NDArray[np.float32],
-        told: Mapping[str, npt.NDArray[np.float32]],
-    ) -> None:
-        """Compute what stays the same over the steps, where a pass has taken it out of them.
-
-        Args:
-            session: That of the component.
-            timesteps: All of the request, (S,).
-            told: As for `predict`.
-        """
-        session.precompute(timestep=timesteps, **told)
-
-    def predict(
-        self,
-        session: Session,
-        sample: npt.NDArray[np.float32],
-        timestep: float,
-        told: Mapping[str, npt.NDArray[np.float32]],
-    ) -> npt.NDArray[np.float32]:
-        """Predict the noise, or what else the model was trained to predict, (B, C, H, W) float32.
-
-        Args:
-            session: That of the component.
-            sample: Latents, (B, C, H, W) float32.
-            timestep: Of all rows.
-            told: Conditioning, float32: ``encoder_hidden_states`` (B, T, D), and for SDXL
-                ``text_embeds`` (B, P) and ``time_ids`` (B, 6).
-        """
-        timesteps = np.full(len(sample), timestep, np.float32)
-        return session.run(sample=sample, timestep=timesteps, **told)["prediction"]

@@ -1,24 +1,27 @@
-"""The loop: prompts → conditioning → steps → pictures."""
+"""What the pipelines of all families have in common: requests in, pictures out."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import os
+import threading
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from typing_extensions import Self
 
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
-from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError
-from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
-from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
-from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
+from fastdeploy_diffusion.predictors.loop import DenoisingLoop, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
     Estimate,
@@ -26,30 +29,14 @@ from fastdeploy_diffusion.predictors.memory_need import (
     PictureBatch,
     estimate_need,
 )
-from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
-from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Residency
-from fastdeploy_diffusion.predictors.result import (
-    GenerationResult,
-    Pictures,
-    PipelineReport,
-    StageTimings,
-    StepEvent,
-)
-from fastdeploy_diffusion.predictors.stage_clock import StageClock
-from fastdeploy_diffusion.predictors.text_stage import TextStage
+from fastdeploy_diffusion.predictors.residency import RESIDENCIES
+from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
+from fastdeploy_diffusion.predictors.session_pool import share_memory
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.requests.keyword_request import make_request
-from fastdeploy_diffusion.requests.latent_check import check_latents
-from fastdeploy_diffusion.requests.request import (
-    GenerationPlan,
-    GenerationRequest,
-    ModelLimits,
-)
-from fastdeploy_diffusion.requests.step_callback import read_replacements
+from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits
 from fastdeploy_diffusion.schedulers.base import Scheduler
-
-FloatArray = npt.NDArray[np.float32]
+from fastdeploy_diffusion.shown import show
 
 # Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
 # sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at
@@ -57,48 +44,77 @@ FloatArray = npt.NDArray[np.float32]
 _BATCH_PIXELS = 8 * 128 * 128
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """What the denoiser is told besides latents and timestep; one row a picture.
+class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
+    """Text to image with a checkpoint; a family says which components it is made of.
 
     Args:
-        prompt_embeds: (B, T, D) float32.
-        negative_prompt_embeds: (B, T, D) float32; ``None`` without guidance.
-        pooled_prompt_embeds: (B, P) float32, for families that take them.
-        negative_pooled_prompt_embeds: (B, P) float32, likewise; ``None`` without guidance.
-    """
-
-    prompt_embeds: FloatArray
-    negative_prompt_embeds: FloatArray | None = None
-    pooled_prompt_embeds: FloatArray | None = None
-    negative_pooled_prompt_embeds: FloatArray | None = None
-
-
-class DiffusionPredictor(AnswersUnknownNames, ABC):
-    """Text to image with any model that denoises latents; a family fills in the networks.
-
-    Args:
-        memory: Which components are in memory at once: one of ``RESIDENCIES``.
-        embeddings: Those of texts that were encoded before.
+        config: Which checkpoint, and what to run it on.
+        checkpoint: Opened.
     """
 
     request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
-    _limits: ModelLimits  # set by the family
+    # Set by the family.
+    _limits: ModelLimits
+    _scheduler_name: str
 
-    def __init__(self, memory: str, embeddings: EmbeddingCache) -> None:
-        self._memory = memory
-        self._embeddings = embeddings
+    def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
+        self._config = config
+        self._checkpoint = checkpoint
+        self._embeddings = open_embedding_cache(config)
+        self._budget = MemoryBudget(config.memory)
         self._cancellations = 0
-        self._budget = MemoryBudget(memory)
+        self._digest: str | None = None
+        self._components: tuple[Component, ...] = ()
+
+    def _join(self, *components: Component) -> None:
+        """Take a family's components: text encoders, denoiser, VAE."""
+        self._components = components
+        share_memory(each.pool for each in components)
+
+    @classmethod
+    def from_pretrained(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
+        """Open a checkpoint as in diffusers: the same as the class with a path and options."""
+        return cls(model_path, **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_single_file(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
+        """The same for a ``.safetensors`` file, which mostly needs ``tokenizer_path``, too."""
+        return cls(model_path, **options)  # type: ignore[arg-type]
 
     @property
-    @abstractmethod
-    def report(self) -> PipelineReport:
-        """What really runs."""
+    def config(self) -> DiffusionConfig:
+        """What the pipeline was made from."""
+        return self._config
 
-    @abstractmethod
+    def component(self, name: str) -> Component:
+        """Give what runs a network, by its name in the report: ``denoiser``."""
+        return {each.name: each for each in self._components}[name]
+
+    @property
+    def report(self) -> PipelineReport:
+        """What really runs: engine, device, fallback and proof of each component."""
+        return PipelineReport(
+            model=str(self._checkpoint.path),
+            family=self._checkpoint.family.name,
+            scheduler=self._scheduler_name,
+            components=tuple(each.report for each in self._components),
+            memory=self.config.memory,
+        )
+
+    def __repr__(self) -> str:
+        """Name the model, and what each component runs on."""
+        report = self.report
+        components = ", ".join(
+            f"{each.name}: {each.engine} on {each.device} in {each.precision}"
+            for each in report.components
+        )
+        return f"<{type(self).__name__} {report.model} ({report.family}); {components}>"
+
     def close(self) -> None:
         """Free the engines' memory; a later request builds again."""
+        for each in self._components:
+            each.close()
+        self._embeddings.clear()
 
     def __enter__(self) -> Self:
         """Give the pipeline, which is closed when the block ends."""
@@ -138,30 +154,54 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             EngineError: A network failed.
             CancelledError: ``cancel`` was called.
         """
-        for event in self.stream(request, **settings):
-            if event.result is not None:
-                return event.result
-        raise EngineError("the loop ended without a result")
+        return self.stream(request, **settings).result()
 
     def stream(
         self, request: GenerationRequest | str | Sequence[str], **settings: Any
-    ) -> Iterator[StepEvent]:
-        """Serve a request step by step; the last event carries the result.
+    ) -> Generation:
+        """Serve a request step by step: iterate for the events; the last one carries the result.
 
         The request is checked here; work begins with the first event that is asked for. Stop early
-        by closing the iterator, or with ``cancel``. Takes and raises the same as ``generate``.
+        by closing what is returned, or from another thread with its ``cancel``. Takes and raises
+        the same as ``generate``.
         """
-        if not isinstance(request, GenerationRequest):
-            request = make_request(request, settings, self.request_class)
-        elif settings:
+        return self._begin(request, settings)
+
+    def batch(self, pictures: int | None = None) -> RequestBatch:
+        """Serve many requests at once: their rows run together, each at its own step.
+
+        Each gets the pictures that it gets alone, bit for bit. Where an engine's numbers depend on
+        the batch, requests take turns instead, which is a warning.
+
+        Args:
+            pictures: How many are drawn at once, at most, all requests together; as many as pay and
+                fit into memory if left out.
+
+        Raises:
+            RequestError: It is no whole number of 1 or more.
+        """
+        if pictures is not None and (type(pictures) is not int or pictures < 1):
             raise RequestError(
-                f"a request is given, and settings beside it: {', '.join(settings)}",
-                allowed="a request with its settings inside, or a prompt with settings",
-                fix="dataclasses.replace(request, …)",
+                f"pictures is {show(pictures)}", allowed="a whole number of 1 or more"
             )
-        plan = self._plan(request)
-        self._require_memory(plan)
-        return self._watch_memory(plan, self._run(plan, self._start_scheduler(plan)))
+        *_, denoiser, _ = self._components
+        if not denoiser.keeps_rows_apart:
+            report = denoiser.report
+            warnings.warn(
+                f"on {report.engine} ({report.device}), numbers depend on the batch: the requests "
+                "of this one take turns, so that each gets the pictures that it gets alone",
+                UserWarning,
+                stacklevel=2,
+            )
+
+        def begin(
+            request: GenerationRequest | str | Sequence[str],
+            settings: dict[str, Any],
+            batch: RequestBatch,
+        ) -> Generation:
+            return self._begin(request, settings, batch, pictures)
+
+        return RequestBatch(begin)
 
     def describe_request(self, request: GenerationRequest) -> dict[str, Any]:
         """Check a request, and fill in what it leaves open; nothing is drawn.
@@ -184,10 +224,13 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
             RequestError: A setting is not allowed.
         """
         plan = self._plan(replace(request, num_images_per_prompt=1, latents=None, seed=0))
+        return self._limit_pictures(plan)
+
+    def _limit_pictures(self, plan: PlanT, most: int | None = None) -> int:
         *_, denoiser, _ = self._list_parts(plan)
-        if not denoiser.component.keeps_rows_apart:
-            return 1
-        most = max(_BATCH_PIXELS // (plan.height * plan.width), 1)
+        if most is None:
+            pays = denoiser.component.keeps_rows_apart
+            most = max(_BATCH_PIXELS // (plan.height * plan.width), 1) if pays else 1
         if self._limits.ranges is not None:
             rows = self._limits.ranges.batch.max // self._count_rows(plan)
             most = max(min(most, rows), 1)
@@ -211,7 +254,7 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         plan = self._plan_picture(height, width)
         self._require_memory(plan)
         parts = self._list_parts(plan)
-        with self._explain_exhaustion(plan), RESIDENCIES[self._memory]() as residency:
+        with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             residency.begin(parts)
             for part in parts:
                 with residency.lend(part):
@@ -233,9 +276,9 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         parts = self._list_parts(self._plan_picture(height, width))
         return [part.component.plan(part.signature) for part in parts]
 
-    @abstractmethod
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
         """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
+        return tuple(each.placer.find_plan() for each in self._components)
 
     def tune(
         self,
@@ -284,13 +327,13 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
         self._cancellations += 1
 
     @abstractmethod
-    def _plan(self, request: GenerationRequest) -> GenerationPlan:
+    def _plan(self, request: GenerationRequest) -> PlanT:
         """Check a request."""
 
-    def _plan_picture(self, height: int | None, width: int | None) -> GenerationPlan:
+    def _plan_picture(self, height: int | None, width: int | None) -> PlanT:
         return self._plan(GenerationRequest(prompt="", height=height, width=width))
 
-    def _require_memory(self, plan: GenerationPlan) -> None:
+    def _require_memory(self, plan: PlanT) -> None:
         """Refuse what does not fit into memory, before anything is allocated."""
 
         def make_room() -> None:
@@ -299,11 +342,11 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
 
         self._budget.require(*self._describe_need(plan), self._limits.multiple, make_room)
 
-    def _explain_exhaustion(self, plan: GenerationPlan) -> AbstractContextManager[None]:
+    def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:
         need = self._describe_need(plan)
         return self._budget.explain_exhaustion(*need, self._limits.multiple)
 
-    def _describe_need(self, plan: GenerationPlan) -> tuple[PictureBatch, Estimate]:
+    def _describe_need(self, plan: PlanT) -> tuple[PictureBatch, Estimate]:
         """Give the batch of a plan, and what estimates others that are like it."""
 
         def estimate(batch: PictureBatch, memory: str) -> MemoryNeed:
@@ -314,169 +357,61 @@ class DiffusionPredictor(AnswersUnknownNames, ABC):
 
         return PictureBatch(len(plan.seeds), plan.height, plan.width), estimate
 
-    def _watch_memory(
-        self, plan: GenerationPlan, events: Iterator[StepEvent]
-    ) -> Iterator[StepEvent]:
-        with self._explain_exhaustion(plan):
-            yield from events
-
     @abstractmethod
-    def _start_scheduler(self, plan: GenerationPlan) -> Scheduler[Any]:
+    def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
         """A scheduler of this request's own, with its timesteps set."""
 
-    def _draw_latents(self, plan: GenerationPlan, generators: list[TorchGenerator]) -> FloatArray:
-        """Draw the first latents, each picture's from its own stream."""
-        return _draw(generators, plan.latent_shape)
-
-    @abstractmethod
-    def _list_parts(self, plan: GenerationPlan) -> list[Part]:
-        """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
-
-    @abstractmethod
-    def _count_rows(self, plan: GenerationPlan) -> int:
-        """How many rows of the denoiser's batch one picture takes."""
-
-    @abstractmethod
-    def _list_texts(self, plan: GenerationPlan) -> Mapping[str, Texts]:
-        """What text encoders read, by what `_condition` calls what they say of it."""
-
-    def _condition(
-        self, plan: GenerationPlan, embeddings: Mapping[str, FloatArray]
-    ) -> Conditioning:
-        """Make conditioning of embeddings; here, each is a field of it."""
-        return Conditioning(**embeddings)
-
-    @abstractmethod
-    def _precompute(
+    def _begin(
         self,
-        session: Session,
-        plan: GenerationPlan,
-        timesteps: Sequence[float],
-        told: Conditioning,
-    ) -> None:
-        """Compute what stays the same over the steps; ``session`` is the denoiser's."""
+        request: GenerationRequest | str | Sequence[str],
+        settings: dict[str, Any],
+        batch: RequestBatch | None = None,
+        most: int | None = None,
+    ) -> Generation:
+        """Check a request, and give what serves it, with ``batch`` or on its own."""
+        if not isinstance(request, GenerationRequest):
+            request = make_request(request, settings, self.request_class)
+        elif settings:
+            raise RequestError(
+                f"a request is given, and settings beside it: {', '.join(settings)}",
+                allowed="a request with its settings inside, or a prompt with settings",
+                fix="dataclasses.replace(request, …)",
+            )
+        plan = self._plan(request)
+        self._require_memory(plan)
+        cancelled = threading.Event()
+        loop = self._run(plan, self._start_scheduler(plan), cancelled)
+        if batch is None:
+            return Generation(loop, cancelled)
+        return Generation(loop, cancelled, batch, len(plan.seeds), self._limit_pictures(plan, most))
 
-    @abstractmethod
-    def _predict(
-        self,
-        session: Session,
-        plan: GenerationPlan,
-        latents: FloatArray,
-        timestep: float,
-        told: Conditioning,
-    ) -> FloatArray:
-        """Predict from scaled latents, guidance included; ``session`` is the denoiser's."""
-
-    @abstractmethod
-    def _decode(self, session: Session, plan: GenerationPlan, latents: FloatArray) -> FloatArray:
-        """Turn latents into images (B, 3, H, W), about in [-1, 1]; ``session`` is the VAE's."""
-
-    @abstractmethod
-    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
-        """What goes into a picture's metadata besides its settings."""
-
-    def _run(
-        self, plan: GenerationPlan, scheduler: Scheduler[Any]
-    ) -> Generator[StepEvent, None, None]:
+    def _run(self, plan: PlanT, scheduler: Scheduler[Any], cancelled: threading.Event) -> Loop:
         # Sessions are given back when the iterator ends, however it does.
-        with RESIDENCIES[self._memory]() as residency:
-            yield from self._draw(plan, scheduler, residency)
+        with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
+            yield from self._draw(plan, scheduler, residency, cancelled)
 
-    def _draw(
-        self, plan: GenerationPlan, scheduler: Scheduler[Any], residency: Residency
-    ) -> Generator[StepEvent, None, None]:
-        cancellations = self._cancellations
-        clock = StageClock(residency)
-        *encoders, denoiser, vae_decoder = self._list_parts(plan)
-        text_stage = TextStage(self._list_texts(plan), encoders, self._embeddings)
-        residency.begin([*text_stage.encoders, denoiser, vae_decoder])
-        told = self._condition(plan, text_stage.encode(residency))
-        embeddings = text_stage.report()
-        encoding = clock.lap()
-        total = len(scheduler.timesteps)
-        self._check_cancelled(cancellations, 0, total)
-        generators = [TorchGenerator(seed) for seed in plan.seeds]
-        latents = plan.request.latents
-        if latents is None:
-            latents = self._draw_latents(plan, generators)
-        latents = latents * np.float32(scheduler.init_noise_sigma)
-        check_latents(latents, plan, 0, total)
-        steps: list[float] = []
-        with residency.lend(denoiser) as session:
-            clock.lap()
-            self._precompute(session, plan, [float(each) for each in scheduler.timesteps], told)
-            prologue = clock.lap()
-            for index, timestep in enumerate(scheduler.timesteps):
-                self._check_cancelled(cancellations, index, total)
-                clock.lap()
-                scaled = scheduler.scale_model_input(latents, timestep)
-                predicted = self._predict(session, plan, scaled, float(timestep), told)
-                latents = scheduler.step(
-                    predicted, timestep, latents, noise=lambda: _draw(generators, plan.latent_shape)
-                )
-                latents, told = self._call_back(plan, index, float(timestep), latents, told)
-                check_latents(latents, plan, index + 1, total)
-                steps.append(clock.lap())
-                event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
-                if index < total - 1:
-                    yield event
-        self._check_cancelled(cancellations, total, total)
-        clock.lap()
-        decoded = None
-        if plan.request.output_type != "latent":
-            with residency.lend(vae_decoder) as session:
-                decoded = self._decode(session, plan, latents)
-        decoding = clock.lap()
-        images = latents if decoded is None else self._finish(plan, decoded, embeddings)
-        timings = StageTimings(
-            residency.seconds, encoding, prologue, tuple(steps), decoding, clock.lap()
-        )
-        result = GenerationResult(images, plan.seeds, timings, self.report, embeddings)
-        yield replace(event, result=result)
+    def _check_weights(self) -> None:
+        """Refuse weights that are not their networks': now, not at the first picture."""
+        for each in self._components:
+            each.check_weights()
 
-    def _check_cancelled(self, before: int, done: int, total: int) -> None:
-        if self._cancellations != before:
-            raise CancelledError(f"the generation was cancelled after {done} of {total} steps")
-
-    def _call_back(
-        self,
-        plan: GenerationPlan,
-        index: int,
-        timestep: float,
-        latents: FloatArray,
-        told: Conditioning,
-    ) -> tuple[FloatArray, Conditioning]:
-        callback = plan.request.callback_on_step_end
-        if callback is None:
-            return latents, told
-        tensors: dict[str, Any] = {
-            "latents": latents,
-            "prompt_embeds": told.prompt_embeds,
-            "negative_prompt_embeds": told.negative_prompt_embeds,
+    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
+        if self._digest is None:
+            self._digest = self._checkpoint.digest()
+        return {
+            "model": Path(self._checkpoint.path).name,
+            "model_digest": self._digest,
+            "scheduler": self._scheduler_name,
+            "memory": self.config.memory,
+            "components": {
+                each.name: {
+                    "engine": each.engine,
+                    "device": each.device,
+                    "precision": each.precision,
+                    "fallback": each.fallback,
+                    "relative_error": each.relative_error,
+                }
+                for each in self.report.components
+            },
+            "embeddings": [asdict(each) for each in embeddings],
         }
-        chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
-        tensors |= read_replacements(callback(self, index, timestep, chosen), tensors)
-        return tensors["latents"], replace(
-            told,
-            prompt_embeds=tensors["prompt_embeds"],
-            negative_prompt_embeds=tensors["negative_prompt_embeds"],
-        )
-
-    def _finish(
-        self, plan: GenerationPlan, decoded: FloatArray, embeddings: Sequence[EmbeddingReport]
-    ) -> list[Image.Image] | FloatArray:
-        colours = denormalize(decoded)
-        if plan.request.output_type == "np":
-            return colours
-        images = to_pil(colours)
-        run = self._describe_run(embeddings)
-        if plan.request.latents is not None:
-            run["latents"] = "given by the caller; the settings alone do not make them again"
-        for index, image in enumerate(images):
-            write_metadata(image, plan.settings(index), run)
-        return images
-
-
-def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
-    """Noise of which every picture draws its share from its own stream."""
-    return np.stack([generator.randn(shape) for generator in generators])

@@ -23,6 +23,7 @@ class Residency(ABC):
     def __init__(self) -> None:
         self.seconds = 0.0
         self._borrowed = ExitStack()
+        self._last_lap = time.perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -34,6 +35,12 @@ class Residency(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self._borrowed.close()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, without the preparing of components."""
+        now = time.perf_counter() - self.seconds
+        seconds, self._last_lap = now - self._last_lap, now
+        return seconds
 
     @abstractmethod
     def begin(self, parts: Iterable[Part]) -> None:

@@ -1,6 +1,7 @@
 """The first stage of a request: what its text encoders say of its texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.prompt_encoder import Text, Texts
 from fastdeploy_diffusion.predictors.residency import Residency
 
+NameT = TypeVar("NameT", bound=Hashable)
 
-class TextStage:
+
+class TextStage(Generic[NameT]):
     """The texts of one request: those that are kept are looked up at once, the others encoded.
 
     Every distinct text is encoded once, whatever is taken of it, and by itself, so that its
@@ -27,7 +30,7 @@ class TextStage:
     """
 
     def __init__(
-        self, texts: Mapping[str, Texts], encoders: Sequence[Part], cache: EmbeddingCache
+        self, texts: Mapping[NameT, Texts], encoders: Sequence[Part], cache: EmbeddingCache
     ) -> None:
         self._texts = {name: each.split() for name, each in texts.items()}
         self._encoders = encoders
@@ -48,13 +51,16 @@ class TextStage:
         needed = {text.component for text in self._missing}
         return [part for part in self._encoders if part.component in needed]
 
-    def encode(self, residency: Residency) -> dict[str, npt.NDArray[np.float32]]:
-        """Give the embeddings of all texts, stacked, by name; raises as ``lend``."""
+    def encode(self, residency: Residency) -> dict[NameT, list[npt.NDArray[np.float32]]]:
+        """Give the embeddings of all texts by name; raises as ``lend``.
+
+        Equal texts have one and the same array, which is read-only.
+        """
         for part in self.encoders:
             with residency.lend(part) as session:
                 self._read(part, session)
         return {
-            name: np.stack([self._embeddings[text].values for text in texts])
+            name: [self._embeddings[text].values for text in texts]
             for name, texts in self._texts.items()
         }
 

@@ -49,12 +49,12 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tiny_sd1, tmp_path):
         "import sys\nfrom fastdeploy_diffusion.cli import progress\n"
         "progress.SECONDS_BETWEEN_LINES = 3600\n"
         "from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor\n"
-        "run = DiffusionPredictor._run\n"
+        "stream = DiffusionPredictor.stream\n"
         "def watched(*arguments):\n"
-        "    for event in run(*arguments):\n"
+        "    for event in stream(*arguments):\n"
         "        print('step', file=sys.stderr, flush=True)\n"
         "        yield event\n"
-        f"DiffusionPredictor._run = watched\n{MAIN}"
+        f"DiffusionPredictor.stream = watched\n{MAIN}"
     )
     options = ("--model", tiny_sd1, "--engine", "paddle-eager", "--steps", 900, "-o", "new")
     process = start(code, tmp_path, "generate", "x", *options)

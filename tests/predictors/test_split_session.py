@@ -55,7 +55,7 @@ def test_the_picture_is_the_same(engine, model, tmp_path):
         assert report.cached is (cached and engine != "paddle-eager")
 
 
-def test_the_prologue_runs_once_a_request(model, monkeypatch):
+def test_the_prologue_runs_once_a_text_of_a_request(model, monkeypatch):
     pipeline = open_pipeline(model)
     runs = count_runs(pipeline, monkeypatch)
     for steps in (4, 7):
@@ -64,7 +64,8 @@ def test_the_prologue_runs_once_a_request(model, monkeypatch):
         )
         assert result.timings.prologue > 0
     # PNDM calls the denoiser once more, at a timestep that it has seen.
-    assert runs == [64, 64]
+    # The negative prompt is one for both pictures.
+    assert runs == 2 * 3 * [64]
 
 
 def make_feeds(timesteps, seed=0):

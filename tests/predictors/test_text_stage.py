@@ -43,6 +43,6 @@ def test_the_largest_error_of_the_texts_is_told(errors, told):
     part = Part(encoder, Signature((), ()), {})
     stage = TextStage({"prompt_embeds": texts}, [part], Kept(errors))
     embeddings = stage.encode(residency=None)  # all are kept: nothing is lent
-    np.testing.assert_array_equal(embeddings["prompt_embeds"][:, 0, 0], [0, 1, 2, 1])
+    np.testing.assert_array_equal(np.stack(embeddings["prompt_embeds"])[:, 0, 0], [0, 1, 2, 1])
     assert stage.encoders == []
     assert stage.report() == (EmbeddingReport("text_encoder", 3, 3, told),)

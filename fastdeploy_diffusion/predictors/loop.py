@@ -1,0 +1,319 @@
+"""The loop of one request: prompts → conditioning → steps → pictures.
+
+It is a generator that yields what it needs predicted, and receives the predictions; a driver
+(`drivers`) runs the denoiser for one such loop, or for many at once.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fastdeploy_diffusion.engines.session import Handle, Row, Session
+from fastdeploy_diffusion.errors import CancelledError
+from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
+from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
+from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.prompt_encoder import Texts
+from fastdeploy_diffusion.predictors.residency import Residency
+from fastdeploy_diffusion.predictors.result import (
+    GenerationResult,
+    PipelineReport,
+    StageTimings,
+    StepEvent,
+)
+from fastdeploy_diffusion.predictors.text_stage import TextStage
+from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.requests.latent_check import check_latents
+from fastdeploy_diffusion.requests.request import GenerationPlan
+from fastdeploy_diffusion.requests.step_callback import read_replacements
+from fastdeploy_diffusion.schedulers.base import Scheduler
+
+FloatArray = npt.NDArray[np.float32]
+PlanT = TypeVar("PlanT", bound=GenerationPlan)
+
+# What callbacks call the features of the texts, and what networks call them.
+_PROMPT, _NEGATIVE = "prompt_embeds", "negative_prompt_embeds"
+_FEATURES = "encoder_hidden_states"
+
+
+class Predict(NamedTuple):
+    """What a loop asks its driver for: a prediction for each of some rows.
+
+    Args:
+        session: The denoiser's.
+        rows: Latents with their conditioning and timestep.
+        most: How many of them run at once when the request is alone.
+        kind: Rows of equal kinds may run at once; ``None`` where numbers depend on the batch.
+    """
+
+    session: Session
+    rows: Sequence[Row]
+    most: int
+    kind: Hashable | None
+
+
+Loop: TypeAlias = Generator[Predict | StepEvent, FloatArray | None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What the denoiser gets for one picture besides latents and timestep.
+
+    Args:
+        tensors: The other inputs of the network by name, each for a batch of 1; float32.
+    """
+
+    tensors: Mapping[str, FloatArray]
+
+    def change(self, features: FloatArray) -> "Conditioning":
+        """Give it with other features of the text, (T, D); itself if they are equal."""
+        if np.array_equal(features, self.tensors[_FEATURES][0]):
+            return self
+        return Conditioning({**self.tensors, _FEATURES: features[None]})
+
+
+Sides: TypeAlias = Mapping[str, Sequence[Conditioning]]
+"""The conditionings of the negative prompts, if any, and of the prompts; one a picture."""
+
+
+class DenoisingLoop(ABC, Generic[PlanT]):
+    """The loop that all families have in common; a family fills in the networks."""
+
+    timestep_unit: ClassVar[float] = 1.0  # how many of the scheduler are one of the denoiser
+    _embeddings: EmbeddingCache
+    _cancellations: int
+    _vae: VAEDecoder
+
+    @property
+    @abstractmethod
+    def report(self) -> PipelineReport:
+        """What really runs."""
+
+    @abstractmethod
+    def _list_parts(self, plan: PlanT) -> list[Part]:
+        """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
+
+    @abstractmethod
+    def _count_rows(self, plan: PlanT) -> int:
+        """How many rows of the denoiser's batch one picture takes."""
+
+    @abstractmethod
+    def _list_texts(self, plan: PlanT, *, negative: bool) -> Mapping[str, Texts]:
+        """What text encoders read for the prompts, or for the negative ones, by name."""
+
+    def _condition(
+        self, plan: PlanT, embeddings: Mapping[str, FloatArray], *, negative: bool
+    ) -> Mapping[str, FloatArray]:
+        """Make the tensors of a `Conditioning` of the embeddings of one picture's texts.
+
+        Args:
+            plan: Of the request.
+            embeddings: By the names of ``_list_texts``, each for a batch of 1.
+            negative: Whether they are those of the negative prompt.
+        """
+        return embeddings
+
+    def _draw_latents(self, plan: PlanT, generators: list[TorchGenerator]) -> FloatArray:
+        """Draw the first latents, each picture's from its own stream."""
+        return _draw(generators, plan.latent_shape)
+
+    def _unpack(self, plan: PlanT, latents: FloatArray) -> FloatArray:
+        """Give latents as the VAE takes them, (B, C, H, W)."""
+        return latents
+
+    @abstractmethod
+    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
+        """What goes into a picture's metadata besides its settings."""
+
+    def _draw(
+        self,
+        plan: PlanT,
+        scheduler: Scheduler[Any],
+        residency: Residency,
+        cancelled: threading.Event,
+    ) -> Loop:
+        cancellations, total = self._cancellations, len(scheduler.timesteps)
+
+        def check_cancelled(done: int) -> None:
+            if cancelled.is_set() or self._cancellations != cancellations:
+                raise CancelledError(f"the generation was cancelled after {done} of {total} steps")
+
+        check_cancelled(0)
+        *encoders, denoiser, vae_decoder = self._list_parts(plan)
+        texts = self._list_all_texts(plan)
+        text_stage = TextStage(texts, encoders, self._embeddings)
+        residency.begin([*text_stage.encoders, denoiser, vae_decoder])
+        told = self._condition_all(plan, text_stage.encode(residency))
+        embeddings = text_stage.report()
+        encoding = residency.lap()
+        check_cancelled(0)
+        generators = [TorchGenerator(seed) for seed in plan.seeds]
+        latents = plan.request.latents
+        if latents is None:
+            latents = self._draw_latents(plan, generators)
+        latents = latents * np.float32(scheduler.init_noise_sigma)
+        check_latents(latents, plan, 0, total)
+        timesteps = np.array(scheduler.timesteps, np.float32) / np.float32(self.timestep_unit)
+        most = self._count_rows(plan) * len(plan.seeds)
+        steps: list[float] = []
+        with residency.lend(denoiser) as session:
+            residency.lap()
+            handles = _condition(session, told, timesteps, {})
+            prologue = residency.lap()
+            for index, timestep in enumerate(scheduler.timesteps):
+                check_cancelled(index)
+                residency.lap()
+                handles = _condition(session, told, timesteps, handles)
+                scaled = scheduler.scale_model_input(latents, timestep)
+                rows = [
+                    Row(handles[each], sample, float(timesteps[index]))
+                    for side in told.values()
+                    for each, sample in zip(side, scaled, strict=True)
+                ]
+                # Engines may change, and pictures of different sizes may have one session.
+                kind = session, plan.height, plan.width
+                joins = denoiser.component.keeps_rows_apart
+                predicted = yield Predict(session, rows, most, kind if joins else None)
+                assert predicted is not None  # a driver answers
+                latents = scheduler.step(
+                    self._guide(plan, predicted),
+                    timestep,
+                    latents,
+                    noise=lambda: _draw(generators, plan.latent_shape),
+                )
+                latents, told = self._call_back(plan, index, float(timestep), latents, told)
+                check_latents(latents, plan, index + 1, total)
+                steps.append(residency.lap())
+                event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
+                if index < total - 1:
+                    yield event
+        check_cancelled(total)
+        residency.lap()
+        decoded = None
+        if plan.request.output_type != "latent":
+            with residency.lend(vae_decoder) as session:
+                decoded = self._vae.decode(session, self._unpack(plan, latents))
+        decoding = residency.lap()
+        images = latents if decoded is None else self._finish(plan, decoded, embeddings)
+        timings = StageTimings(
+            residency.seconds, encoding, prologue, tuple(steps), decoding, residency.lap()
+        )
+        result = GenerationResult(images, plan.seeds, timings, self.report, embeddings)
+        yield replace(event, result=result)
+
+    def _list_all_texts(self, plan: PlanT) -> dict[tuple[str, str], Texts]:
+        sides = (_PROMPT, _NEGATIVE) if plan.is_guided else (_PROMPT,)
+        return {
+            (side, name): texts
+            for side in sides
+            for name, texts in self._list_texts(plan, negative=side == _NEGATIVE).items()
+        }
+
+    def _condition_all(
+        self, plan: PlanT, said: Mapping[tuple[str, str], Sequence[FloatArray]]
+    ) -> Sides:
+        """Give each picture its conditioning: one for all pictures that have the same texts."""
+        # As in diffusers, the rows of the negative prompts come first.
+        sides = (_NEGATIVE, _PROMPT) if plan.is_guided else (_PROMPT,)
+        told: dict[str, list[Conditioning]] = {side: [] for side in sides}
+        for side, conditionings in told.items():
+            known: dict[tuple[int, ...], Conditioning] = {}
+            for picture in range(len(plan.seeds)):
+                own = {name: rows[picture] for (of, name), rows in said.items() if of == side}
+                key = tuple(map(id, own.values()))
+                if key not in known:
+                    rows = {name: values[None] for name, values in own.items()}
+                    tensors = self._condition(plan, rows, negative=side == _NEGATIVE)
+                    known[key] = Conditioning(tensors)
+                conditionings.append(known[key])
+        return told
+
+    def _guide(self, plan: PlanT, predicted: FloatArray) -> FloatArray:
+        if not plan.is_guided:
+            return predicted
+        negative, positive = np.split(predicted, 2)
+        return guide(negative, positive, plan.guidance[1], plan.request.guidance_rescale)
+
+    def _call_back(
+        self, plan: PlanT, index: int, timestep: float, latents: FloatArray, told: Sides
+    ) -> tuple[FloatArray, Sides]:
+        callback = plan.request.callback_on_step_end
+        if callback is None:
+            return latents, told
+        tensors: dict[str, Any] = {"latents": latents, _PROMPT: None, _NEGATIVE: None}
+        for side, conditionings in told.items():
+            tensors[side] = np.concatenate([each.tensors[_FEATURES] for each in conditionings])
+        chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
+        tensors |= read_replacements(callback(self, index, timestep, chosen), tensors)
+        # What it has changed in place counts as well.
+        return tensors["latents"], {
+            side: [
+                each.change(features)
+                for each, features in zip(conditionings, tensors[side], strict=True)
+            ]
+            for side, conditionings in told.items()
+        }
+
+    def _finish(
+        self, plan: PlanT, decoded: FloatArray, embeddings: Sequence[EmbeddingReport]
+    ) -> list[Image.Image] | FloatArray:
+        colours = denormalize(decoded)
+        if plan.request.output_type == "np":
+            return colours
+        images = to_pil(colours)
+        run = self._describe_run(embeddings)
+        if plan.request.latents is not None:
+            run["latents"] = "given by the caller; the settings alone do not make them again"
+        for index, image in enumerate(images):
+            write_metadata(image, plan.settings(index), run)
+        return images
+
+
+def guide(negative: FloatArray, positive: FloatArray, scale: float, rescale: float) -> FloatArray:
+    """Move from the prediction for the negative prompt past the one for the prompt.
+
+    Classifier-free guidance (Ho & Salimans, 2022) and its rescaling (Lin et al., 2023).
+
+    Args:
+        negative: Prediction for the negative prompts, (B, …) float32.
+        positive: Prediction for the prompts, likewise.
+        scale: Guidance scale; 1 gives ``positive``.
+        rescale: How far to bring each picture's standard deviation back to that of ``positive``.
+    """
+    guided: FloatArray = negative + np.float32(scale) * (positive - negative)
+    if rescale == 0:
+        return guided
+    rescaled = guided * (_deviation(positive) / _deviation(guided))
+    mixed: FloatArray = np.float32(rescale) * rescaled + np.float32(1 - rescale) * guided
+    return mixed
+
+
+def _deviation(predictions: FloatArray) -> FloatArray:
+    # With Bessel's correction, as torch's std has by default.
+    axes = tuple(range(1, predictions.ndim))
+    deviation: FloatArray = predictions.std(axis=axes, keepdims=True, ddof=1)
+    return deviation
+
+
+def _condition(
+    session: Session, told: Sides, timesteps: FloatArray, known: Mapping[Conditioning, Handle]
+) -> dict[Conditioning, Handle]:
+    """Give the session's handles of conditionings, of which some are known already."""
+    return {
+        each: known.get(each) or session.condition(each.tensors, timesteps.tolist())
+        for each in dict.fromkeys(chain(*told.values()))
+    }
+
+
+def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
+    """Noise of which every picture draws its share from its own stream."""
+    return np.stack([generator.randn(shape) for generator in generators])
