@@ -143,6 +143,11 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             form="or one for each picture, in a list or an array",
             flag="--seed",
         ),
+        "scheduler": RequestField(
+            "scheduler of this request in place of the pipeline's",
+            "`ddim`, `euler` … or a sampler's name; not on Flux",
+            left_out="the pipeline's",
+        ),
         "eta": _number("share of DDPM's noise", "only with the scheduler `ddim`", "0", most=1),
         "latents": _unkept(
             "first latents in place of those of the seed",

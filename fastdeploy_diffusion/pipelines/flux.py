@@ -109,6 +109,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         clip_skip: int | None = None,
         num_images_per_prompt: Literal[1] = 1,
         seed: int | Sequence[int] | None = None,
+        scheduler: str | None = None,
         eta: float = 0.0,
         latents: npt.NDArray[np.float32] | None = None,
         output_type: Literal["pil"] = "pil",

@@ -93,6 +93,7 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         clip_skip: int | None = None,
         num_images_per_prompt: Literal[1] = 1,
         seed: int | Sequence[int] | None = None,
+        scheduler: str | None = None,
         eta: float = 0.0,
         latents: npt.NDArray[np.float32] | None = None,
         output_type: Literal["pil"] = "pil",

@@ -64,9 +64,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         scheduler = checkpoint.read_config(
             "scheduler", lambda _: create_scheduler(self._scheduler_config, config.scheduler)
         )
-        self._scheduler_name = type(scheduler).__name__
-        if config.scheduler in SAMPLERS:
-            self._scheduler_name += f" ({config.scheduler})"
+        self._scheduler_name = _name_scheduler(scheduler, config.scheduler)
         latents = self._vae.config.latent_channels
         self._check_joints(
             Joint(
@@ -92,11 +90,14 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         """Open what reads texts, in the order in which it runs; all read as many tokens."""
 
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
-        scheduler = create_scheduler(
-            self._scheduler_config, self.config.scheduler, eta=plan.request.eta
-        )
+        name = plan.request.scheduler or self.config.scheduler
+        scheduler = create_scheduler(self._scheduler_config, name, eta=plan.request.eta)
         scheduler.set_timesteps(plan.num_inference_steps)
         return scheduler
+
+    def _name_scheduler(self, plan: PlanT) -> str:
+        name = plan.request.scheduler or self.config.scheduler
+        return _name_scheduler(create_scheduler(self._scheduler_config, name), name)
 
     def _list_parts(self, plan: PlanT) -> list[Part]:
         _, height, width = plan.latent_shape
@@ -149,6 +150,11 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             ranges,
             guidance_scale=self.own_guidance_scale,
         )
+
+
+def _name_scheduler(scheduler: Scheduler[Any], name: str | None) -> str:
+    kind = type(scheduler).__name__
+    return f"{kind} ({name})" if name in SAMPLERS else kind
 
 
 def _check_config(config: DiffusionConfig, model: str) -> None:

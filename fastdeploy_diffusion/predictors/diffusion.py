@@ -395,13 +395,15 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         for each in self._components:
             each.check_weights()
 
+    def _name_scheduler(self, plan: PlanT) -> str:
+        return self._scheduler_name
+
     def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         if self._digest is None:
             self._digest = self._checkpoint.digest()
         return {
             "model": Path(self._checkpoint.path).name,
             "model_digest": self._digest,
-            "scheduler": self._scheduler_name,
             "memory": self.config.memory,
             "components": {
                 each.name: {

@@ -131,8 +131,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         return latents
 
     @abstractmethod
+    def _name_scheduler(self, plan: PlanT) -> str:
+        """Name what a request is scheduled by."""
+
+    @abstractmethod
     def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
-        """What goes into a picture's metadata besides its settings."""
+        """What goes into a picture's metadata besides its settings and its scheduler."""
 
     def _draw(
         self,
@@ -207,7 +211,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         timings = StageTimings(
             residency.seconds, encoding, prologue, tuple(steps), decoding, residency.lap()
         )
-        result = GenerationResult(images, plan.seeds, timings, self.report, embeddings)
+        report = replace(self.report, scheduler=self._name_scheduler(plan))
+        result = GenerationResult(images, plan.seeds, timings, report, embeddings)
         yield replace(event, result=result)
 
     def _list_all_texts(self, plan: PlanT) -> dict[tuple[str, str], Texts]:
@@ -270,7 +275,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         if plan.request.output_type == "np":
             return colours
         images = to_pil(colours)
-        run = self._describe_run(embeddings)
+        run = {**self._describe_run(embeddings), "scheduler": self._name_scheduler(plan)}
         if plan.request.latents is not None:
             run["latents"] = "given by the caller; the settings alone do not make them again"
         for index, image in enumerate(images):

@@ -137,7 +137,8 @@ def plan_flux(
 
 
 def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: FluxLimits) -> None:
-    for name, nothing in (("guidance_rescale", 0.0), ("eta", 0.0), ("clip_skip", None)):
+    without = (("guidance_rescale", 0.0), ("scheduler", None), ("eta", 0.0), ("clip_skip", None))
+    for name, nothing in without:
         if getattr(request, name) != nothing:
             raise RequestError(
                 f"{name} is {show(getattr(request, name))}, and has no effect on Flux",

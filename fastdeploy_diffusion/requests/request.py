@@ -16,6 +16,12 @@ from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
+from fastdeploy_diffusion.scheduler_names import (
+    SAMPLERS,
+    SCHEDULERS,
+    find_nearest_sampler,
+    find_sampler,
+)
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -52,6 +58,7 @@ class GenerationRequest:
     clip_skip: int | None = None
     num_images_per_prompt: int = 1
     seed: int | Sequence[int] | None = None
+    scheduler: str | None = None
     eta: float = 0.0
     latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     output_type: OutputType = "pil"
@@ -226,13 +233,31 @@ def check_choices(request: RequestT) -> RequestT:
             fix=did_you_mean(request.output_type, OUTPUT_TYPES, {"pt": "np", "numpy": "np"}),
         )
     _check_callback(request)
+    scheduler = request.scheduler
     clip_skip = request.clip_skip
     return replace(
         request,
         guidance_rescale=check_number("guidance_rescale", request.guidance_rescale),
+        scheduler=None if scheduler is None else _find_scheduler(scheduler),
         eta=check_number("eta", request.eta),
         clip_skip=None if clip_skip is None else check_number("clip_skip", clip_skip),
     )
+
+
+def _find_scheduler(given: Any) -> str:
+    """Give our name of a scheduler or sampler, however other tools write it."""
+    found = find_sampler(given) if isinstance(given, str) else None
+    if found is None:
+        nearest = find_nearest_sampler(given) if isinstance(given, str) else None
+        names = *SCHEDULERS, *SAMPLERS
+        raise RequestError(
+            f"scheduler is {show(given)}",
+            allowed=", ".join(names),
+            fix=f"scheduler={nearest!r} is the nearest there is"
+            if nearest
+            else did_you_mean(given, names),
+        )
+    return found
 
 
 def _check_callback(request: GenerationRequest) -> None:

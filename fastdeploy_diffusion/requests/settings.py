@@ -25,6 +25,7 @@ class Settings(TypedDict, total=False):
     guidance_scale: float | None
     guidance_rescale: float
     seed: int | Sequence[int] | None
+    scheduler: str | None
     eta: float
     latents: npt.NDArray[np.float32] | None
     clip_skip: int | None

@@ -59,6 +59,7 @@ def plan(pipeline, **settings):
         (True, {"prompt_2": 7}, "prompt_2 is 7"),
         (True, {"eta": 0.5}, "eta is 0.5, and has no effect on Flux"),
         (True, {"clip_skip": 1}, "clip_skip is 1"),
+        (True, {"scheduler": "euler"}, "scheduler is 'euler', and has no effect on Flux"),
         (True, {"guidance_rescale": 0.5}, "guidance_rescale is 0.5"),
         (True, {"latents": np.zeros((1, 4, 64, 64), np.float32)}, "latents have the shape"),
     ],

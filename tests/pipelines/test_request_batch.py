@@ -66,42 +66,46 @@ def invent(draw, family):
         return FluxPipeline.request_class(**settings)
     settings["guidance_scale"] = draw.choice((1.0, 3.0, 7.5))
     settings["guidance_rescale"] = draw.choice((0.0, 0.7))
-    settings["eta"] = draw.choice((0.0, 0.9))
+    settings["scheduler"] = draw.choice(
+        ("ddim", "ddpm", "euler", "euler-ancestral", "heun", "pndm", "DPM++ 2M SDE Karras", None)
+    )
+    if settings["scheduler"] == "ddim":
+        settings["eta"] = draw.choice((0.0, 0.9))
     if family == "sdxl" and draw.random() < 0.5:
         settings["original_size"] = settings["target_size"] = (40, 56)
     return OPENED[family].request_class(**settings)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["resident", "staged"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "memory"), [*((engine, "resident") for engine in ENGINES), (ENGINES[0], "staged")]
+)
 @pytest.mark.parametrize("family", OPENED)
 def test_requests_that_join_and_leave_at_any_step(models, family, engine, memory, runs):
     chosen = secrets.randbits(32)
     draw = random.Random(chosen)
-    scheduler = {} if family == "flux" else {"scheduler": "ddim"}
-    pipeline = open_pipeline(models, family, engine, memory=memory, **scheduler)
+    pipeline = open_pipeline(models, family, engine, memory=memory)
     asked = [invent(draw, family) for _ in range(7)]
     alone = [pipeline.generate(request).images for request in asked]
-    runs_alone = len(runs)
     runs.clear()
     left = draw.sample(range(len(asked)), 2)
-    joined = []
     with pipeline.batch(pictures=6) as batch:
+        joined = [batch.submit(request) for request in asked[:2]]
+        batch.step()
+        # On Flux, negative prompts run on their own.
+        assert len(runs) < sum(1 + (getattr(each, "true_cfg_scale", 1.0) > 1) for each in asked[:2])
         while len(joined) < len(asked) or batch.step():
             for request in asked[len(joined) :][: draw.choice((0, 1, 1, 3))]:
                 joined.append(batch.submit(request))
             if left and len(joined) > left[0] and draw.random() < 0.5:
                 joined[left.pop(0)].cancel()
             batch.step()
-    assert len(runs) < runs_alone, f"seed {chosen}: rows never ran together"
     for index, (generation, wanted) in enumerate(zip(joined, alone, strict=True)):
         if generation.is_cancelled:
             try:
-                given = generation.result()
+                generation.result()
             except CancelledError:
-                continue
-            # It had ended before.
+                continue  # otherwise, it had ended before
         given = generation.result().images
         assert np.array_equal(given, wanted), f"seed {chosen}, request {index}: {asked[index]}"
     pipeline.close()

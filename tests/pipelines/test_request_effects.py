@@ -30,6 +30,7 @@ CHANGES = {
     "guidance_rescale": {"guidance_rescale": 0.7},
     "num_images_per_prompt": {"num_images_per_prompt": 2},
     "seed": {"seed": 4},
+    "scheduler": {"scheduler": "euler"},
     "eta": {"eta": 0.9},
     "latents": {},  # made for the family, below
     "clip_skip": {"clip_skip": 1},
@@ -61,7 +62,7 @@ CHANGES = {
         "negative_original_size": (16, 24),
     },
 }
-NOT_OF_FLUX = {"guidance_rescale", "eta", "clip_skip"}  # refused there
+NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "clip_skip"}  # refused there
 CLASSES = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}
 CASES = [
     (family, each.name)
