@@ -21,10 +21,9 @@ from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.pooled_text_encoder import PooledTextEncoder
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.t5_text_encoder import T5TextEncoder
+from fastdeploy_diffusion.predictors.text_encoder import POOLED, CLIPTextEncoder, T5TextEncoder
+from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.flux_request import (
     FluxLimits,
@@ -73,8 +72,8 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         checkpoint = open_for("FluxPipeline", config, checkpoint)
         super().__init__(config, checkpoint)
         folders = find_tokenizers(checkpoint, config)
-        self._text_encoder = PooledTextEncoder(
-            checkpoint, config, CLIPTokenizer.from_folder(folders[0])
+        self._text_encoder = CLIPTextEncoder(
+            checkpoint, config, CLIPTokenizer.from_folder(folders[0]), POOLED
         )
         self._text_encoder_2 = T5TextEncoder(
             checkpoint, config, T5Tokenizer.from_folder(folders[1])
@@ -239,7 +238,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         texts_2 = plan.negative_prompts_2 if negative else plan.prompts_2
         return {
             "encoder_hidden_states": self._text_encoder_2.read(texts_2, plan.max_sequence_length),
-            "pooled_projections": self._text_encoder.read(texts),
+            "pooled_projections": self._text_encoder.read_pooled(texts),
         }
 
     def _condition(

@@ -15,9 +15,9 @@ from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_conf
 from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.predictors.text_encoder import NORMALIZED, CLIPTextEncoder
+from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
@@ -142,10 +142,10 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         """
         return super().text_to_image(prompt, *unnamed, **settings)
 
-    def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
+    def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         folder = find_tokenizer(self._checkpoint, self.config)
         tokenizer = CLIPTokenizer.from_folder(folder)
-        self._text_encoder = TextEncoder(self._checkpoint, self.config, tokenizer)
+        self._text_encoder = CLIPTextEncoder(self._checkpoint, self.config, tokenizer, NORMALIZED)
         return (self._text_encoder,)
 
     def _plan(self, request: GenerationRequest) -> GenerationPlan:

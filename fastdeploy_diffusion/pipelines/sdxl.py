@@ -16,10 +16,9 @@ from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
 from fastdeploy_diffusion.predictors.loop import FloatArray
-from fastdeploy_diffusion.predictors.projected_text_encoder import ProjectedTextEncoder
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.result import Pictures
-from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.predictors.text_encoder import HIDDEN, CLIPTextEncoder
+from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
 from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
@@ -140,16 +139,13 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         """
         return super().text_to_image(prompt, *unnamed, **settings)
 
-    def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
+    def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         checkpoint, config = self._checkpoint, self.config
         first, second = (
             CLIPTokenizer.from_folder(folder) for folder in find_tokenizers(checkpoint, config)
         )
-        # The last layer but one, before the final LayerNorm.
-        self._text_encoder = TextEncoder(checkpoint, config, first, normalize=False, unread=1)
-        self._text_encoder_2 = ProjectedTextEncoder(
-            checkpoint, config, second, normalize=False, unread=1
-        )
+        self._text_encoder = CLIPTextEncoder(checkpoint, config, first, HIDDEN)
+        self._text_encoder_2 = CLIPTextEncoder(checkpoint, config, second, HIDDEN, "text_encoder_2")
         return self._text_encoder, self._text_encoder_2
 
     def _list_joints(self) -> tuple[Joint, ...]:

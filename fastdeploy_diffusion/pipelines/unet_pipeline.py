@@ -12,7 +12,7 @@ from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.text_encoder import TextEncoder
+from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.request import ModelLimits
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
@@ -86,7 +86,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         check_fit(self._checkpoint.path, *joints)
 
     @abstractmethod
-    def _open_text_encoders(self) -> tuple[TextEncoder, ...]:
+    def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         """Open what reads texts, in the order in which it runs; all read as many tokens."""
 
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
-from fastdeploy_diffusion.predictors.prompt_encoder import Text
+from fastdeploy_diffusion.predictors.texts import Text
 from fastdeploy_diffusion.program import Signature
 
 _MIB = 2**20

@@ -22,7 +22,6 @@ from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
@@ -31,6 +30,7 @@ from fastdeploy_diffusion.predictors.result import (
     StepEvent,
 )
 from fastdeploy_diffusion.predictors.text_stage import TextStage
+from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.latent_check import check_latents
 from fastdeploy_diffusion.requests.request import GenerationPlan

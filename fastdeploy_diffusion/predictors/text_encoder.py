@@ -1,26 +1,58 @@
-"""The sub-predictor that turns prompts into conditioning."""
+"""The sub-predictors that turn prompts into conditioning: CLIP and T5, each with its tokenizer."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.lazy import defer
-from fastdeploy_diffusion.predictors.clip_encoder import CLIPEncoder
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
+from fastdeploy_diffusion.engines.accuracy import integers
+from fastdeploy_diffusion.errors import RequestError, UnsupportedModelError
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.t5 import T5Config
+from fastdeploy_diffusion.lazy import Deferred, defer
+from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.open_component import open_component
+from fastdeploy_diffusion.predictors.texts import Texts, Wanted
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
-from fastdeploy_diffusion.tokenizers import CLIPTokenizer
+from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
+
+_LAYERS = "fastdeploy_diffusion.models.components"
 
 
-class TextEncoder(CLIPEncoder):
-    """Tokenizer and CLIP text encoder, of which Stable Diffusion takes the hidden states.
-
-    Args and errors are those of `CLIPEncoder`, without ``wrap``.
+class CLIPForm(NamedTuple):
+    """What a family takes of CLIP's text encoder.
 
     Args:
-        normalize: Whether the hidden states go through the final LayerNorm.
-        unread: How many of the last layers nobody reads.
+        wrap: Makes the layer that gives it of the encoder.
+        unread: How many of the last layers nobody reads; ``None`` if no hidden states are taken.
+    """
+
+    wrap: Deferred
+    unread: int | None
+
+
+# Stable Diffusion; SDXL, the last layer but one, before the final LayerNorm; Flux.
+NORMALIZED = CLIPForm(defer(f"{_LAYERS}:TextConditioner", True), 0)
+HIDDEN = CLIPForm(defer(f"{_LAYERS}:TextConditioner", False), 1)
+POOLED = CLIPForm(defer(f"{_LAYERS}:PooledTextConditioner"), None)
+
+
+class CLIPTextEncoder:
+    """CLIP's tokenizer and text encoder.
+
+    Args:
+        checkpoint: Where config and weights come from.
+        config: Engine, device and precision.
+        tokenizer: Its vocabulary must be the encoder's.
+        form: What the family takes of it.
+        name: The component; the second one of SDXL projects its pooled output.
+
+    Raises:
+        UnsupportedModelError: The encoder's config is not implemented, or tokenizer and encoder
+            do not fit together.
+        EngineUnavailableError: The engine asked for cannot run here.
     """
 
     def __init__(
@@ -28,40 +60,45 @@ class TextEncoder(CLIPEncoder):
         checkpoint: Checkpoint,
         config: DiffusionConfig,
         tokenizer: CLIPTokenizer,
+        form: CLIPForm,
         name: str = "text_encoder",
-        *,
-        normalize: bool = True,
-        unread: int = 0,
     ) -> None:
-        super().__init__(
+        self.tokenizer = tokenizer
+        self._form = form
+        self.config = checkpoint.read_network(name, CLIPTextConfig.from_dict)
+        _check_vocabulary(checkpoint, tokenizer, f"the tokenizer of {name}", name, self.config)
+        longest = self.config.max_position_embeddings
+        if tokenizer.max_length > longest:
+            raise UnsupportedModelError(
+                f"{checkpoint.path}: the tokenizer of {name} gives {tokenizer.max_length} tokens a "
+                f"text, and {name} reads {longest} (max_position_embeddings)",
+                fix="correct model_max_length in tokenizer_config.json",
+            )
+        is_second = name == "text_encoder_2"
+        self.pooled_dim = self.config.projection_dim if is_second else self.config.hidden_size
+        self.component = _open(
             checkpoint,
             config,
-            tokenizer,
-            defer("fastdeploy_diffusion.models.components:TextConditioner", normalize),
             name,
+            self.config,
+            wrap=form.wrap,
+            prefix="encoder.",
         )
-        self._unread = unread
-
-    @property
-    def pooled_dim(self) -> int:
-        """Width of the pooled output."""
-        return self.config.hidden_size
 
     def signature(self, batch: Size = None) -> Signature:
         """For this many texts of the tokenizer's length."""
-        tokens, width = self.tokenizer.max_length, self.config.hidden_size
-        layers = self.config.num_hidden_layers + 1
+        tokens, config = self.tokenizer.max_length, self.config
+        layers = (config.num_hidden_layers + 1, batch, tokens, config.hidden_size)
+        hidden = TensorSpec("hidden_states", layers, "float32")
+        pooled = TensorSpec("pooled", (batch, self.pooled_dim), "float32")
         return Signature(
             (TensorSpec("input_ids", (batch, tokens), "int64"),),
-            (
-                TensorSpec("hidden_states", (layers, batch, tokens, width), "float32"),
-                TensorSpec("pooled", (batch, self.pooled_dim), "float32"),
-            ),
+            (pooled,) if self._form.unread is None else (hidden, pooled),
         )
 
     def check_clip_skip(self, clip_skip: int) -> None:
         """Refuse a number of layers that the encoder does not have."""
-        largest = self.config.num_hidden_layers - self._unread
+        largest = self.config.num_hidden_layers - (self._form.unread or 0)
         if not 0 <= clip_skip <= largest:
             raise RequestError(
                 f"clip_skip is {clip_skip}",
@@ -70,5 +107,61 @@ class TextEncoder(CLIPEncoder):
 
     def read(self, texts: Sequence[str], clip_skip: int) -> Texts:
         """Ask for the hidden states (T, D) of N texts, but for this many of the last layers."""
-        layer = -(clip_skip + self._unread + 1)
-        return self._read(texts, self.tokenizer.encode, Wanted("hidden_states", layer))
+        layer = -(clip_skip + (self._form.unread or 0) + 1)
+        wanted = Wanted("hidden_states", layer)
+        return Texts.tokenize(self.component, texts, self.tokenizer.encode, wanted)
+
+    def read_pooled(self, texts: Sequence[str]) -> Texts:
+        """Ask for the sums (P,) of N texts; reading them for `read` as well costs nothing more."""
+        return Texts.tokenize(self.component, texts, self.tokenizer.encode, Wanted("pooled"))
+
+
+class T5TextEncoder:
+    """T5's tokenizer and encoder; args and errors are those of `CLIPTextEncoder`."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: DiffusionConfig, tokenizer: T5Tokenizer
+    ) -> None:
+        name = "text_encoder_2"
+        self.tokenizer = tokenizer
+        self.config = checkpoint.read_network(name, T5Config.from_dict)
+        _check_vocabulary(checkpoint, tokenizer, "tokenizer_2", name, self.config)
+        self.component = _open(checkpoint, config, name, self.config)
+
+    def signature(self, tokens: int) -> Signature:
+        """For any number of texts of this length."""
+        return Signature(
+            (TensorSpec("input_ids", (None, tokens), "int64"),),
+            (TensorSpec("features", (None, tokens, self.config.d_model), "float32"),),
+        )
+
+    def read(self, texts: Sequence[str], tokens: int) -> Texts:
+        """Ask for the features (T, D) of N texts of this length."""
+        encode = partial(self.tokenizer.encode, max_length=tokens)
+        return Texts.tokenize(self.component, texts, encode, Wanted("features"))
+
+
+def _open(
+    checkpoint: Checkpoint,
+    config: DiffusionConfig,
+    name: str,
+    network_config: CLIPTextConfig | T5Config,
+    **form: Any,
+) -> Component:
+    generators = {"input_ids": integers(0, network_config.vocab_size)}
+    return open_component(checkpoint, config, name, network_config, generators=generators, **form)
+
+
+def _check_vocabulary(
+    checkpoint: Checkpoint,
+    tokenizer: CLIPTokenizer | T5Tokenizer,
+    what: str,
+    name: str,
+    config: CLIPTextConfig | T5Config,
+) -> None:
+    if tokenizer.largest_id >= config.vocab_size:
+        raise UnsupportedModelError(
+            f"{checkpoint.path}: {what} gives ids up to {tokenizer.largest_id}, and {name} knows "
+            f"{config.vocab_size} tokens: they are not of one model",
+            fix="use the tokenizer of this checkpoint",
+        )

@@ -10,8 +10,8 @@ from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.predictors.embedding import Embedding, EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.prompt_encoder import Text, Texts
 from fastdeploy_diffusion.predictors.residency import Residency
+from fastdeploy_diffusion.predictors.texts import Text, Texts
 
 NameT = TypeVar("NameT", bound=Hashable)
 

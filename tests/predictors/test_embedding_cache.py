@@ -16,8 +16,8 @@ from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
-from fastdeploy_diffusion.predictors.prompt_encoder import Text, Wanted
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+from fastdeploy_diffusion.predictors.texts import Text, Wanted
 
 REQUEST = {"seed": 5, "num_inference_steps": 1}
 

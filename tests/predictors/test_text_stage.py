@@ -5,8 +5,8 @@ import pytest
 
 from fastdeploy_diffusion.predictors.embedding import Embedding, EmbeddingReport
 from fastdeploy_diffusion.predictors.part import Part
-from fastdeploy_diffusion.predictors.prompt_encoder import Texts, Wanted
 from fastdeploy_diffusion.predictors.text_stage import TextStage
+from fastdeploy_diffusion.predictors.texts import Texts, Wanted
 from fastdeploy_diffusion.program import Signature
 
 

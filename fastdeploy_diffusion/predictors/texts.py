@@ -1,4 +1,4 @@
-"""What all text encoders have in common: a component, and texts that it is asked to read."""
+"""Texts that a request gives to text encoders, and what it takes of what they say."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,24 +59,19 @@ class Texts:
     input_ids: npt.NDArray[np.int64]
     wanted: Wanted
 
+    @classmethod
+    def tokenize(
+        cls,
+        component: Component,
+        texts: Sequence[str],
+        encode: Callable[[Sequence[str]], TokenizedPrompts],
+        wanted: Wanted,
+    ) -> "Texts":
+        """Tokenize texts, each distinct one once, so that a warning of one comes once."""
+        distinct = list(dict.fromkeys(texts))
+        input_ids = encode(distinct).input_ids
+        return cls(component, input_ids[[distinct.index(text) for text in texts]], wanted)
+
     def split(self) -> list[Text]:
         """Give them one by one."""
         return [Text(self.component, row.tobytes(), self.wanted) for row in self.input_ids]
-
-
-class PromptEncoder:
-    """A text encoder of a pipeline; a subclass knows its tokenizer, and what is taken of it."""
-
-    component: Component
-
-    def _read(
-        self,
-        texts: Sequence[str],
-        tokenize: Callable[[Sequence[str]], TokenizedPrompts],
-        wanted: Wanted,
-    ) -> Texts:
-        """Tokenize texts, each distinct one once, so that a warning of one comes once."""
-        distinct = list(dict.fromkeys(texts))
-        input_ids = tokenize(distinct).input_ids
-        rows = [distinct.index(text) for text in texts]
-        return Texts(self.component, input_ids[rows], wanted)
