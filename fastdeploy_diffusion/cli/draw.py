@@ -20,13 +20,13 @@ from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.noise import count_seeds, new_seed
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
     from fastdeploy_diffusion.predictors.result import (
         GenerationResult,
         PipelineReport,
         StageTimings,
         StepEvent,
     )
+    from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 
 
 class Picture(NamedTuple):

@@ -19,7 +19,6 @@ from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
-from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
@@ -32,6 +31,7 @@ from fastdeploy_diffusion.predictors.memory_need import (
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.session_pool import share_memory
+from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.requests.keyword_request import make_request
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits

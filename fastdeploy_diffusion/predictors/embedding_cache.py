@@ -9,8 +9,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.cache import EMBEDDINGS, CacheWarning
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.embedding import Embedding
-from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.predictors.texts import Text
 from fastdeploy_diffusion.program import Signature
 

@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdeploy_diffusion.engines.cache import CacheWarning
-from fastdeploy_diffusion.predictors.embedding import Embedding
 from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _SUFFIX = ".safetensors"
 _TENSOR = "embedding"
 # No file takes as long to write; one that is as old was left by a killed process.
 _ABANDONED_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a text encoder said of one text.
+
+    Args:
+        values: (T, D) or (P,) float32, read-only.
+        relative_error: Proof of the build that computed it: the largest difference from the Paddle
+            float32 layer, relative to the layer's largest output.
+    """
+
+    values: npt.NDArray[np.float32]
+    relative_error: float | None
 
 
 class EmbeddingFiles:

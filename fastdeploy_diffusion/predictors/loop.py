@@ -19,7 +19,6 @@ from fastdeploy_diffusion.engines.session import Handle, Row, Session
 from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
-from fastdeploy_diffusion.predictors.embedding import EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.residency import Residency
@@ -30,7 +29,7 @@ from fastdeploy_diffusion.predictors.result import (
     StepEvent,
 )
 from fastdeploy_diffusion.predictors.text_stage import TextStage
-from fastdeploy_diffusion.predictors.texts import Texts
+from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.latent_check import check_latents
 from fastdeploy_diffusion.requests.request import GenerationPlan

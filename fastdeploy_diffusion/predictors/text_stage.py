@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.predictors.embedding import Embedding, EmbeddingReport
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.embedding_files import Embedding
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.residency import Residency
-from fastdeploy_diffusion.predictors.texts import Text, Texts
+from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Text, Texts
 
 NameT = TypeVar("NameT", bound=Hashable)
 

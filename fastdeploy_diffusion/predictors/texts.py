@@ -1,4 +1,4 @@
-"""Texts that a request gives to text encoders, and what it takes of what they say."""
+"""Texts that a request gives to text encoders, and what they say of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,3 +75,20 @@ class Texts:
     def split(self) -> list[Text]:
         """Give them one by one."""
         return [Text(self.component, row.tobytes(), self.wanted) for row in self.input_ids]
+
+
+@dataclass(frozen=True)
+class EmbeddingReport:
+    """Where the embeddings of a request's texts come from.
+
+    Args:
+        component: The text encoder.
+        texts: How many different ones it was asked for.
+        kept: How many of them were kept from earlier; if all were, it was not even loaded.
+        relative_error: Proof of the builds that computed them; ``None`` where one has none.
+    """
+
+    component: str
+    texts: int
+    kept: int
+    relative_error: float | None

@@ -19,8 +19,7 @@ from fastdeploy_diffusion.engines.cache import (
     ArtifactCache,
 )
 from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
-from fastdeploy_diffusion.predictors.embedding import Embedding
-from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 
 run = partial(command_line.run, "cache")
 

@@ -15,8 +15,7 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.cache import DIGESTS, EMBEDDINGS, ArtifactCache, CacheWarning
 from fastdeploy_diffusion.errors import DiskFullError, RequestError
 from fastdeploy_diffusion.images import save_png
-from fastdeploy_diffusion.predictors.embedding import Embedding
-from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 
 REQUEST = {"prompt": "a cat", "seed": 1, "num_inference_steps": 1}
 COMPONENTS = ["text_encoder", "denoiser", "vae_decoder"]

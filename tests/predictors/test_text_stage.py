@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fastdeploy_diffusion.predictors.embedding import Embedding, EmbeddingReport
+from fastdeploy_diffusion.predictors.embedding_files import Embedding
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.text_stage import TextStage
-from fastdeploy_diffusion.predictors.texts import Texts, Wanted
+from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts, Wanted
 from fastdeploy_diffusion.program import Signature
 
 
