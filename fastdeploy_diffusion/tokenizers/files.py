@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.model_files import damage, find_file, find_folder, read_text
-from fastdeploy_diffusion.tokenizers.character_map import check_normalizer
 from fastdeploy_diffusion.tokenizers.options import (
     SPECIAL_TOKENS,
     read_added_tokens,
     read_options,
 )
-from fastdeploy_diffusion.tokenizers.texts import UNCOMMON_TEXT
+from fastdeploy_diffusion.tokenizers.tokenizer_json import load_tokenizer_json
 
 WORD_END = "</w>"
 
@@ -88,35 +88,17 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
 
 
 def _load_tokenizer(file: Path, frame: list[str]) -> Tokenizer:
-    """``tokenizer.json``: the library's own format, whole; truncation and padding are ours."""
-    check_normalizer(file, read_json_object(file).get("normalizer"))
-    try:
-        tokenizer = Tokenizer.from_str(read_text(file))
-        tokenizer.encode(UNCOMMON_TEXT)
-    except Exception as error:  # the library raises nothing more specific
-        raise damage(file, str(error)) from None
-    model = tokenizer.model
-    if not isinstance(model, models.BPE) or model.end_of_word_suffix != WORD_END:
-        raise CheckpointError(
-            f"{file} holds no CLIP tokenizer", allowed=f"byte-pair encoding with {WORD_END!r}"
-        )
-    if model.dropout:
-        raise CheckpointError(
-            f"{file}: dropout = {model.dropout} would make token ids random", allowed="null"
-        )
-    for name in ("truncation", "padding"):
-        direction = (getattr(tokenizer, name) or {}).get("direction", "right")
-        if direction != "right":
+    def check(model: Any) -> None:
+        if not isinstance(model, models.BPE) or model.end_of_word_suffix != WORD_END:
             raise CheckpointError(
-                f"{file}: {name} on the {direction} is not implemented", allowed="Right"
+                f"{file} holds no CLIP tokenizer", allowed=f"byte-pair encoding with {WORD_END!r}"
             )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if tokenizer.post_processor is not None and tokenizer.encode("").tokens != frame:
-        raise CheckpointError(
-            f"{file}: its post_processor makes {tokenizer.encode('').tokens} of an empty prompt",
-            allowed=f"{frame}",
-        )
+        if model.dropout:
+            raise CheckpointError(
+                f"{file}: dropout = {model.dropout} would make token ids random", allowed="null"
+            )
+
+    tokenizer = load_tokenizer_json(file, check, frame, may_be_bare=True)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 

@@ -1,15 +1,15 @@
 """The vocabulary of a T5 tokenizer folder, in either layout, as a ``tokenizers.Tokenizer``."""
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.model_files import damage, find_file, find_folder, read_text
-from fastdeploy_diffusion.tokenizers.character_map import check_character_map, check_normalizer
+from fastdeploy_diffusion.model_files import damage, find_file, find_folder
+from fastdeploy_diffusion.tokenizers.character_map import check_character_map
 from fastdeploy_diffusion.tokenizers.sentencepiece_file import read_sentencepiece
-from fastdeploy_diffusion.tokenizers.texts import UNCOMMON_TEXT
+from fastdeploy_diffusion.tokenizers.tokenizer_json import load_tokenizer_json
 
 END, PADDING = "</s>", "<pad>"
 
@@ -41,33 +41,15 @@ def read_t5_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _load_tokenizer(file: Path) -> Tokenizer:
-    """``tokenizer.json``: the library's own format, whole; truncation and padding are ours."""
-    check_normalizer(file, read_json_object(file).get("normalizer"))
-    try:
-        tokenizer = Tokenizer.from_str(read_text(file))
-        tokenizer.encode(UNCOMMON_TEXT)
-    except Exception as error:  # the library raises nothing more specific
-        raise damage(file, str(error)) from None
-    if not isinstance(tokenizer.model, models.Unigram):
-        raise CheckpointError(
-            f"{file} holds no T5 tokenizer, but one of the kind {type(tokenizer.model).__name__}",
-            allowed="Unigram",
-            fix="use the tokenizer_2 folder of this checkpoint",
-        )
-    for name in ("truncation", "padding"):
-        direction = (getattr(tokenizer, name) or {}).get("direction", "right")
-        if direction != "right":
+    def check(model: Any) -> None:
+        if not isinstance(model, models.Unigram):
             raise CheckpointError(
-                f"{file}: {name} on the {direction} is not implemented", allowed="Right"
+                f"{file} holds no T5 tokenizer, but one of the kind {type(model).__name__}",
+                allowed="Unigram",
+                fix="use the tokenizer_2 folder of this checkpoint",
             )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if tokenizer.encode("").tokens != [END]:
-        raise CheckpointError(
-            f"{file}: its post_processor makes {tokenizer.encode('').tokens} of an empty prompt",
-            allowed=f"{[END]}",
-        )
-    return tokenizer
+
+    return load_tokenizer_json(file, check, [END])
 
 
 def _build_tokenizer(file: Path) -> Tokenizer:

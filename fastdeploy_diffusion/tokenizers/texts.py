@@ -16,9 +16,6 @@ from fastdeploy_diffusion.shown import shorten, show
 _LETTERS_A_TOKEN = 256
 _SPACE = re.compile(r"\s")
 
-# Nothing that a vocabulary knows: what a damaged one fails at, it fails at when it is read.
-UNCOMMON_TEXT = "\U000f0000 \x07"
-
 
 class TruncationWarning(UserWarning):
     """A prompt has more tokens than the text encoder reads; the end of it was cut off."""
