@@ -3,26 +3,14 @@
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError
 from fastdeploy_diffusion.families.family import Family
-
-
-class NetworkConfig(Protocol):
-    """A config that says how many layers its network has.
-
-    Attributes:
-        stacks: The key that gives a number of layers, what their weights' names begin with before
-            a layer's index, and the number; stacks that hold others come first.
-    """
-
-    @property
-    def stacks(self) -> Sequence[tuple[str, str, int]]: ...  # noqa: D102 - see above
-
+from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=NetworkConfig)

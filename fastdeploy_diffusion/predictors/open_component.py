@@ -7,7 +7,7 @@ from typing import Any
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
-from fastdeploy_diffusion.families.networks.activations import count_nothing
+from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
@@ -21,7 +21,7 @@ def open_component(
     checkpoint: Checkpoint,
     config: DiffusionConfig,
     part: str,
-    network_config: Any,
+    network_config: NetworkConfig,
     *,
     generators: Mapping[str, Generator] = MappingProxyType({}),
     rows: int = 1,
@@ -54,7 +54,7 @@ def open_component(
             kind.layer,
             network_config,
             checkpoint.tensors(part),
-            count_activations=getattr(network_config, "count_activations", count_nothing),
+            count_activations=network_config.count_activations,
             **form,
         ),
         generators=generators,

@@ -1,7 +1,7 @@
 """What an autoencoder's ``config.json`` may say."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,11 +14,11 @@ from fastdeploy_diffusion.families.networks.census import Census, Convolution, S
 from fastdeploy_diffusion.families.networks.network_config import (
     Factor,
     LayerCount,
+    NetworkConfig,
     PerBlock,
     Stack,
     Width,
     check_division,
-    read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.shown import show
@@ -34,8 +34,11 @@ _INERT = frozenset({"force_upcast"})
 
 
 @dataclass(frozen=True)
-class AutoencoderKLConfig:
+class AutoencoderKLConfig(NetworkConfig):
     """The keys of an autoencoder's ``config.json`` that decide what it computes."""
+
+    only = _ONLY
+    inert = _INERT
 
     in_channels: Width = 3
     out_channels: Width = 3
@@ -70,11 +73,6 @@ class AutoencoderKLConfig:
                 allowed=f"{_COLOURS}: red, green and blue",
             )
         check_division(name, "norm_num_groups", self.norm_num_groups, widths)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "AutoencoderKLConfig":
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY, inert=_INERT)
 
     @property
     def stacks(self) -> list[Stack]:

@@ -1,6 +1,5 @@
 """What the ``config.json`` of CLIP's text encoder may say."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,11 +13,11 @@ from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
     LayerCount,
+    NetworkConfig,
     Stack,
     VocabularySize,
     Width,
     check_division,
-    read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.shown import show
@@ -33,8 +32,11 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class CLIPTextConfig:
+class CLIPTextConfig(NetworkConfig):
     """The keys of a text encoder's ``config.json`` that decide what it computes."""
+
+    only = _ONLY
+    inert = TRANSFORMERS_INERT
 
     vocab_size: VocabularySize = 49408
     hidden_size: Width = 512
@@ -55,11 +57,6 @@ class CLIPTextConfig:
             )
         name, heads = type(self).__name__, self.num_attention_heads
         check_division(name, "num_attention_heads", heads, (self.hidden_size,))
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "CLIPTextConfig":
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY, inert=TRANSFORMERS_INERT)
 
     @property
     def stacks(self) -> list[Stack]:

@@ -1,6 +1,5 @@
 """What a Flux transformer's ``config.json`` may say."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,9 +12,9 @@ from fastdeploy_diffusion.families.networks.census import Census, Site
 from fastdeploy_diffusion.families.networks.network_config import (
     BlockCount,
     HeadCount,
+    NetworkConfig,
     Stack,
     Width,
-    read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 
@@ -23,8 +22,10 @@ _ONLY: dict[str, tuple[Any, ...]] = {"patch_size": (1,)}
 
 
 @dataclass(frozen=True)
-class FluxTransformer2DConfig:
+class FluxTransformer2DConfig(NetworkConfig):
     """The keys of a Flux transformer's ``config.json`` that decide what it computes."""
+
+    only = _ONLY
 
     in_channels: Width = 64
     out_channels: Width | None = None
@@ -50,11 +51,6 @@ class FluxTransformer2DConfig:
                 f"attention_head_dim is {self.attention_head_dim}",
                 allowed="axes that together are as wide as a head",
             )
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "FluxTransformer2DConfig":
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        return read_config(cls, raw, only=_ONLY)
 
     @property
     def stacks(self) -> list[Stack]:

@@ -6,13 +6,17 @@ of all proportion is refused before the first of them is made.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import Self
 
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
+from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
+from fastdeploy_diffusion.families.networks.census import Census
 from fastdeploy_diffusion.shown import show
 
 _INPUT = "Input should be "  # how pydantic begins most reasons
@@ -61,6 +65,35 @@ class Stack(NamedTuple):
     layers: int
 
 
+class NetworkConfig(ABC):
+    """The keys of a network's ``config.json`` that decide what it computes: a frozen dataclass."""
+
+    # Known keys of which only the listed values are implemented, and keys that change nothing.
+    only: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    inert: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        return read_config(cls, raw, only=cls.only, inert=cls.inert)
+
+    @property
+    @abstractmethod
+    def stacks(self) -> Sequence[Stack]:
+        """All stacks of layers, those that hold others first."""
+
+    @abstractmethod
+    def census(self) -> Census:
+        """Count the places that passes rewrite, by their kinds."""
+
+    def count_activations(self, shapes: Shapes) -> Activations:
+        """Count what is alive at once in a run, for the shapes of its inputs.
+
+        Nothing where it is little beside the weights, as in text encoders.
+        """
+        return Activations()
+
+
 def read_config(
     cls: type[Config],
     raw: Mapping[str, Any],
@@ -86,16 +119,14 @@ def read_config(
     for key, value in raw.items():
         if key.startswith("_") or key in inert:
             continue
-        if key in only:
-            if _freeze(value) not in only[key]:
-                allowed = ", ".join(repr(choice) for choice in only[key])
-                raise UnsupportedModelError(
-                    f"{cls.__name__}: {key} = {show(value)} is not implemented",
-                    allowed=allowed,
-                )
-        elif key in fields:
+        if key in only and _freeze(value) not in only[key]:
+            allowed = ", ".join(repr(choice) for choice in only[key])
+            raise UnsupportedModelError(
+                f"{cls.__name__}: {key} = {show(value)} is not implemented", allowed=allowed
+            )
+        if key in fields:
             values[key] = _read_value(cls, key, _freeze(value), fields[key])
-        else:
+        elif key not in only:
             raise UnsupportedModelError(
                 f"{cls.__name__}: unknown key {show(key)} (= {show(value)})",
                 allowed=", ".join(sorted({*fields, *only})),

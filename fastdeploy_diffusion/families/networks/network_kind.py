@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastdeploy_diffusion.families.keys.rules import KeyRule
+from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.lazy import load
 
 _STEMS = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}
@@ -27,7 +28,7 @@ class NetworkKind:
     name: str
     library: str
     role: str
-    config: Any
+    config: type[NetworkConfig]
     module: str
     rules: Sequence[KeyRule] = ()
     tower: str = ""
@@ -42,6 +43,6 @@ class NetworkKind:
         """The path of the Paddle layer."""
         return f"fastdeploy_diffusion.models.{self.module}:{self.name}"
 
-    def make(self, config: Any) -> Any:
+    def make(self, config: NetworkConfig) -> Any:
         """Make the Paddle layer of a config that ``config`` has read."""
         return load(self.layer)(config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
+from typing_extensions import Self
 
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.diffusers import T5_RULES
@@ -14,10 +15,10 @@ from fastdeploy_diffusion.families.networks.network_config import (
     Epsilon,
     HeadCount,
     LayerCount,
+    NetworkConfig,
     Stack,
     VocabularySize,
     Width,
-    read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 
@@ -43,8 +44,11 @@ _INERT = TRANSFORMERS_INERT | {
 
 
 @dataclass(frozen=True)
-class T5Config:
+class T5Config(NetworkConfig):
     """The keys of a T5 encoder's ``config.json`` that decide what it computes."""
+
+    only = _ONLY
+    inert = _INERT
 
     vocab_size: VocabularySize = 32128
     d_model: Width = 512
@@ -69,10 +73,10 @@ class T5Config:
             )
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "T5Config":
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
         # Left out, it is that of T5 1.0, which no Flux model has.
-        return read_config(cls, {"feed_forward_proj": "relu", **raw}, only=_ONLY, inert=_INERT)
+        return super().from_dict({"feed_forward_proj": "relu", **raw})
 
     @property
     def stacks(self) -> list[Stack]:

@@ -1,7 +1,7 @@
 """What a UNet's ``config.json`` may say."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,12 +15,12 @@ from fastdeploy_diffusion.families.networks.network_config import (
     HeadCount,
     LatentSize,
     LayerCount,
+    NetworkConfig,
     PerBlock,
     Stack,
     Width,
     check_division,
     per_block,
-    read_config,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.shown import show
@@ -66,12 +66,15 @@ _INERT = frozenset({"dropout", "upcast_attention"})
 
 
 @dataclass(frozen=True)
-class UNet2DConditionConfig:
+class UNet2DConditionConfig(NetworkConfig):
     """The keys of a UNet's ``config.json`` that decide what it computes.
 
     ``attention_head_dim`` holds the *number* of heads wherever ``num_attention_heads`` is absent:
     a name that the published files got wrong and that has to be read as they meant it.
     """
+
+    only = _ONLY
+    inert = _INERT
 
     sample_size: LatentSize | tuple[LatentSize, LatentSize] | None = None
     in_channels: Width = 4
@@ -135,19 +138,6 @@ class UNet2DConditionConfig:
                 f"{self.projection_class_embeddings_input_dim} leaves no room for a text beside "
                 f"{SIZE_NUMBERS} sizes of addition_time_embed_dim = {self.addition_time_embed_dim}"
             )
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "UNet2DConditionConfig":
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
-        only = dict(_ONLY)
-        # Read as a field below, but only two of its values are implemented.
-        if raw.get("addition_embed_type") in only.pop("addition_embed_type"):
-            return read_config(cls, raw, only=only, inert=_INERT)
-        raise UnsupportedModelError(
-            "UNet2DConditionConfig: addition_embed_type = "
-            f"{show(raw['addition_embed_type'])} is not implemented",
-            allowed="null, 'text_time'",
-        )
 
     @property
     def stacks(self) -> list[Stack]:
