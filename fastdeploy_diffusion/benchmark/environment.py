@@ -5,19 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion import __version__
+from fastdeploy_diffusion.engines.registry import package_names
 from fastdeploy_diffusion.machine import describe_machine, find_version
 
-PACKAGES = (
-    "paddlepaddle",
-    "paddlepaddle-gpu",
-    "numpy",
-    "paddle2onnx",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "tensorrt",
-    "tensorrt_rtx",
-)
 _SECONDS = 20
 
 
@@ -34,7 +24,8 @@ def describe_benchmark_machine() -> dict[str, Any]:
 
 def list_packages() -> dict[str, str]:
     """Find the versions of this library and of what it may run on."""
-    found = {name: found for name in PACKAGES if (found := find_version(name))}
+    names = ("numpy", "onnx", *package_names())
+    found = {name: found for name in names if (found := find_version(name))}
     return {"fastdeploy-diffusion": __version__, **found}
 
 

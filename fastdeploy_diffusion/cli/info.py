@@ -10,30 +10,15 @@ from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config.layers import preset_names
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.engines.registry import create_engine, package_names
 from fastdeploy_diffusion.machine import describe_machine, find_version
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.registry import ENGINES
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
+# Besides those that engines name.
 PACKAGES = (
-    "paddlepaddle",
-    "paddlepaddle-gpu",
-    "paddlepaddle-xpu",
-    "numpy",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "tokenizers",
-    "pillow",
-    "paddle2onnx",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "tensorrt",
-    "tensorrt_rtx_cu12",
-    "tensorrt_rtx_cu13",
-    "cuda-python",
+    *("numpy", "pydantic", "pyyaml", "safetensors", "tokenizers", "pillow", "onnx", "cuda-python"),
 )
 
 
@@ -43,7 +28,7 @@ def collect_info() -> dict[str, Any]:
         "version": __version__,
         "machine": describe_machine(),
         "python": platform.python_version(),
-        "packages": {name: find_version(name) for name in PACKAGES},
+        "packages": {name: find_version(name) for name in (*PACKAGES, *package_names())},
         "engines": {name: _probe_engine(name) for name in ENGINES},
         "presets": {name: _describe_preset(name) for name in preset_names()},
     }

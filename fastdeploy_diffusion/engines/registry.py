@@ -12,6 +12,14 @@ def engine_names() -> tuple[str, ...]:
     return tuple(ENGINES)
 
 
+def package_names() -> tuple[str, ...]:
+    """Name the packages that engines build and run with, once each."""
+    engines = map(create_engine, ENGINES)
+    return tuple(
+        dict.fromkeys(name for each in engines for name in (*each.packages, *each.runtimes))
+    )
+
+
 def create_engine(name: str) -> Engine:
     """Make an engine; its runtime is not imported yet.
 

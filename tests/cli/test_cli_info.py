@@ -18,6 +18,15 @@ def test_info_tells_what_can_run_here():
     assert found["version"] == fastdeploy_diffusion.__version__
     assert found["packages"]["numpy"] == np.__version__
     assert set(found["engines"]) == set(ENGINES)
+    runtimes = {
+        "paddlepaddle",
+        "paddle2onnx",
+        "openvino",
+        "onnxruntime",
+        "tensorrt",
+        "tensorrt_rtx",
+    }
+    assert found["packages"].keys() >= runtimes
     assert set(found["presets"]) == {file.stem for file in (ROOT / "configs").glob("*.yaml")}
     paddle = found["engines"]["paddle"]
     assert paddle["cpu"] == {
