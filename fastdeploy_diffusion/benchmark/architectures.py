@@ -35,7 +35,7 @@ class Architecture:
 
     @cached_property
     def parameters(self) -> int:
-        """How many all networks have."""
+        """Parameters of all networks together."""
         networks = self.sketch().values()
         return sum(prod(shape) for shapes in networks for shape in shapes.values())
 

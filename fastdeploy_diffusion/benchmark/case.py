@@ -44,7 +44,7 @@ class Work(Frozen):
 
     @property
     def seeds(self) -> list[int]:
-        """One for each picture."""
+        """Seeds of the pictures, one each."""
         return [self.seed + index for index in range(self.batch)]
 
 
@@ -72,7 +72,7 @@ class Case(Frozen):
 
     @property
     def name(self) -> str:
-        """Short, for tables: ``openvino fp32``."""
+        """A short name for tables: ``openvino fp32``."""
         where = "" if self.device == "cpu" else f" {self.device}"
         return f"{self.engine} {self.precision}{where}"
 

@@ -1,4 +1,4 @@
-"""Two results against each other: what became slower or faster, and how sure that is."""
+"""Compares two results: what became slower or faster, and how sure that is."""
 
 import re
 from collections.abc import Sequence

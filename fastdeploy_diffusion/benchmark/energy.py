@@ -20,7 +20,7 @@ class EnergyMeter:
 
     @property
     def obstacle(self) -> str:
-        """Why nothing can be counted; empty if it can."""
+        """Why energy cannot be measured; empty if it can."""
         if not self._folders:
             return "this machine has no energy counters (RAPL)"
         return "" if self._started else "the energy counters (RAPL) need root to be read"

@@ -1,4 +1,4 @@
-"""The parts of a run, and what they have found so far."""
+"""The parts of a run, and their results so far."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from fastdeploy_diffusion.benchmark.workplace import Workplace
 
 @dataclass
 class Findings:
-    """What is known so far."""
+    """Results so far."""
 
     rows: list[Row] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Findings:
     missing: list[Missing] = field(default_factory=list)
 
     def keep(self, found: Row | Comparison | Ablation | Roofline | Missing) -> None:
-        """Keep what was found.
+        """Keep a result.
 
         Raises:
             KeyboardInterrupt: Ctrl-C cut it short; the run is over.

@@ -50,7 +50,7 @@ def measure_case(place: Workplace, case: Case, reference: Pictures | str) -> Row
 
 
 class _Measurement:
-    """What is known of a case so far."""
+    """Measurements of a case so far."""
 
     def __init__(self, place: Workplace, case: Case, reference: Pictures | str) -> None:
         self._place, self._case, self._reference = place, case, reference

@@ -1,4 +1,4 @@
-"""What a model needs of the machine, and whether that is there: asked before anything is done."""
+"""Checks whether a model fits into memory and on the disk, before anything is done."""
 
 import shutil
 from math import prod

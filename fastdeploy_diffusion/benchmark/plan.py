@@ -130,7 +130,7 @@ def plan_cases(
     precisions: Sequence[str],
     peers: Sequence[Peer],
 ) -> tuple[list[Case], list[Missing]]:
-    """Combine everything with everything.
+    """Combine works, engines, precisions and peers into cases.
 
     Args:
         config: Says on which device.

@@ -16,7 +16,7 @@ INTERRUPTED = "interrupted"  # by Ctrl-C: the reason of what is missing then
 
 
 class Missing(Frozen):
-    """A case without a row.
+    """A case that was not measured, and why.
 
     Args:
         case: What was to be measured, in words.
@@ -79,7 +79,7 @@ class Ablation(Frozen):
 
 
 class BenchmarkResult(Frozen):
-    """One run.
+    """The results of one run.
 
     Args:
         schema_version: Of this file.

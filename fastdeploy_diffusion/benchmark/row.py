@@ -1,4 +1,4 @@
-"""What was measured of one case, and what it was worth."""
+"""The measurements of one case, and the quality of its pictures."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A whole run, and what it has found; whatever happens, what is known."""
+"""Runs a benchmark; what was measured is kept where a part of it fails."""
 
 import hashlib
 import json

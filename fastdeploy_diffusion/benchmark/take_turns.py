@@ -1,4 +1,4 @@
-"""Ours and theirs, alive at the same time, drawing in turns."""
+"""Times our case and a peer's in turns, both loaded at the same time."""
 
 from fastdeploy_diffusion.benchmark.case import Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError

@@ -43,7 +43,7 @@ class Server:
         self._painter: Any = None
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Do one command and say what came of it."""
+        """Run one command and give its answer."""
         known: dict[str, Callable[..., dict[str, Any]]] = {
             "open": self._open,
             "describe": self._describe,

@@ -149,37 +149,37 @@ def list_gaps(result: BenchmarkResult) -> list[str]:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """Three digits, in seconds or milliseconds."""
+    """Write seconds or milliseconds with three digits."""
     if seconds is None:
         return UNKNOWN
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def format_steady(summary: Summary | None) -> str:
-    """A median, marked where the samples spread too far."""
+    """Write a median, marked where the samples spread too far."""
     if summary is None:
         return UNKNOWN
     return format_seconds(summary.p50) + (" ~" if summary.is_unsteady else "")
 
 
 def format_bytes(size: int | None) -> str:
-    """In GiB."""
+    """Write bytes in GiB."""
     return UNKNOWN if size is None else f"{size / 2**30:.2f} GiB"
 
 
 def format_psnr(quality: Quality) -> str:
-    """In dB."""
+    """Write a PSNR in dB."""
     return "identical" if quality.psnr is None else f"{quality.psnr:.1f} dB"
 
 
 def format_largest_error(quality: Quality) -> str:
-    """Of the components."""
+    """Write the largest relative error of the components."""
     errors = [each for each in quality.relative_errors.values() if each is not None]
     return f"{max(errors):.1e}" if errors else UNKNOWN
 
 
 def format_judgement(quality: Quality) -> str:
-    """Captions that were drawn right."""
+    """Write how many captions were drawn right."""
     found = quality.judgement
     return f"{found.right} of {found.captions}" if found else UNKNOWN
 

@@ -26,7 +26,7 @@ class Peaks(Frozen):
 
     @property
     def flops(self) -> float:
-        """The higher one of both, in FLOP/s."""
+        """The higher one of the two peaks, in FLOP/s."""
         return max(self.matrix_product, self.convolution)
 
 
@@ -39,7 +39,7 @@ class Operator(Frozen):
 
 
 class Roofline(Frozen):
-    """One component of a case.
+    """How near one component of a case comes to the limit.
 
     Args:
         case: On what it ran.

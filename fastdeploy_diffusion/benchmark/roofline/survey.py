@@ -1,4 +1,4 @@
-"""What a component takes, what it would have to take at least, and where the time goes."""
+"""Surveys a component: its time, its operations, and the operators that take the time."""
 
 import time
 from collections import defaultdict
