@@ -55,7 +55,7 @@ def choose_size(size: Size, wanted: Mapping[str, int]) -> int:
 
 
 def multiply(size: Size, factor: int) -> Size:
-    """Give the size of what is a whole number of times as large."""
+    """Scale a size by a whole number."""
     if isinstance(size, SizeRange):
         name = f"{size.name}_x{factor}"
         return SizeRange(name, size.min * factor, size.opt * factor, size.max * factor)

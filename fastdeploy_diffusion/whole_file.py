@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished"
-"""The suffix of what is being written, or was when its process was killed."""
+"""The suffix of a file that is being written, or was when its process was killed."""
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

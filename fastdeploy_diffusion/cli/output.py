@@ -148,7 +148,7 @@ class PictureFiles:
 
 
 def _name_kind(path: Path) -> str:
-    """Say what is there already, where that is neither a folder nor a picture."""
+    """Name what a path leads to that is neither a folder nor a picture."""
     if os.path.isfile(path):
         return ", which is a file"
     return ", which is no folder" if os.path.lexists(path) and not os.path.isdir(path) else ""

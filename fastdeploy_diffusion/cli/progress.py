@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class ShowProgress(Protocol):
-    """Shows what is being done."""
+    """Shows the present task, and how far it is."""
 
     def __call__(
         self, description: str, done: int, total: int, remark: str = "", unit: str = ""

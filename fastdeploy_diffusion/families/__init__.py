@@ -1,1 +1,1 @@
-"""What is known of the families of models without their networks: no Paddle here."""
+"""The families of models: records without networks, so that no Paddle is imported here."""

@@ -90,7 +90,7 @@ def tokenize(encode: Callable[[str], list[int]], text: str, wanted: int) -> Toke
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what is not a list of texts.
+    """Refuse anything but a list of texts.
 
     Raises:
         RequestError: No prompts, one bare string, or a prompt that is not Unicode text.
