@@ -1,5 +1,7 @@
 """The contract of an engine: say whether you can, build once, load often."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,11 +9,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.disk_room import explain_full_disk
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import (
     ConfigError,
     DiffusionError,
@@ -21,6 +22,9 @@ from fastdeploy_diffusion.errors import (
 from fastdeploy_diffusion.machine import count_usable_cores
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import Program
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.session import Session
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Engine(ABC):
     precisions: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         dict.fromkeys(("cpu", "gpu", "xpu"), ("fp32",))
     )
-    # The module whose ``build(program, spec, out)`` fills an artifact: imported when one is built,
+    # The module whose ``build(engine, program, spec, out)`` fills an artifact: imported for that,
     # so that what runs needs nothing of what builds. ``None`` where the engine itself does.
     builder: ClassVar[str | None] = None
     # Whether weights come from the program, so that its layer may be one without values.
@@ -218,7 +222,7 @@ class Engine(ABC):
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:
         assert self.builder is not None
-        import_module(self.builder).build(program, spec, out)
+        import_module(self.builder).build(self, program, spec, out)
 
     @abstractmethod
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session: ...

@@ -63,6 +63,7 @@ def make_graph_key(
             },
             "code": digest_code([engine.builder or type(engine).__module__, *code]),
             "engine": engine.name,
+            "dialect": engine.dialect.name if engine.dialect else "",
             "packages": {name: find_version(name) for name in engine.packages},
             **chosen,
         }

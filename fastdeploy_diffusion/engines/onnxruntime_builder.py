@@ -1,20 +1,25 @@
 """From a program to what ONNX Runtime reads."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.program import Program
 
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
 
-def build(program: Program, spec: BuildSpec, out: Path) -> None:
+
+def build(engine: ONNXRuntimeEngine, program: Program, spec: BuildSpec, out: Path) -> None:
     """Export the graph in the precision that it runs in."""
     export_onnx(
         program,
         out,
         as_initializers=True,
-        dialect=ONNXRuntimeEngine.dialect,
+        dialect=engine.dialect,
         precision=spec.precision,
         float32_kernels=spec.device.kind == "cpu",
     )

@@ -23,7 +23,7 @@ from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import Size, SizeRange
 
 
-def build(program: Program, spec: BuildSpec, out: Path) -> None:
+def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) -> None:
     """Export the graph in the precision that it runs in, and compile it with its weights."""
     bounded = bound_batch(program)
     trt = import_tensorrt(spec.target)
@@ -34,7 +34,7 @@ def build(program: Program, spec: BuildSpec, out: Path) -> None:
             bounded,
             folder,
             as_initializers=True,
-            dialect=TensorRTEngine.dialect,
+            dialect=engine.dialect,
             precision=spec.precision,
         )
         weights = read_weights(bounded, check_manifest(bounded, folder))

@@ -19,6 +19,7 @@ from fastdeploy_diffusion.engines.cache_key import (
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.tensorrt import TensorRTEngine
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.program import TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
@@ -111,6 +112,12 @@ class Renamed(TensorRTEngine):
     name = "renamed"
 
 
+class Dialectal(TensorRTEngine):
+    """The same engine, which reads other operators."""
+
+    dialect = Dialect.MICROSOFT
+
+
 # By the ingredient that each changes, and it alone.
 BUILD_CASES = {
     "component": [Case({"component": "vae_decoder"})],
@@ -132,6 +139,7 @@ BUILD_CASES = {
     ],
     "code": [Case({"code": OTHER_CODE})],
     "engine": [Case({"engine": Renamed()})],
+    "dialect": [Case({"engine": Dialectal()})],
     "packages": [Case({}, VERSIONS)],
     "device": [
         Case({}, MACHINE),
