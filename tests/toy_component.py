@@ -61,6 +61,7 @@ class Workshop:
         cpu_fallback=True,
         cache=None,
         device="cpu",
+        precision="fp32",
         **choice,
     ):
         workshop = self
@@ -72,7 +73,7 @@ class Workshop:
 
         return Component(
             name,
-            EngineChoice(engine, device, "fp32", 1, **choice),
+            EngineChoice(engine, device, precision, 1, **choice),
             cpu_fallback=cpu_fallback,
             # Nothing is read of it but numbers.
             network=SimpleNamespace(

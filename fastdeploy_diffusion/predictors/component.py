@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
-from fastdeploy_diffusion.predictors.memory_need import StageNeed, estimate_stage
+from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.predictors.placer import Placer
@@ -35,9 +34,6 @@ from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.session_pool import SessionPool
 from fastdeploy_diffusion.program import Program, Signature
-
-if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.part import Part
 
 
 class Component:
@@ -81,8 +77,6 @@ class Component:
     ) -> None:
         self.name = name
         self._build_class = build_class
-        self._network = network
-        self._cache = cache
         self._generators = generators
         self._rows = rows
         self.placer = Placer(name, choice, cpu_fallback, network, passes, cache, build_class)
@@ -91,17 +85,8 @@ class Component:
             self._make,
             self._measure,
             lambda session: session.running.placement is self.placer.placement,
+            self._announce,
         )
-
-    def estimate(self, part: Part, rows: int) -> StageNeed:
-        """Estimate what a run takes of the memory of the CPU, whether it is built or not.
-
-        Args:
-            part: What it is asked for.
-            rows: Of the batch.
-        """
-        sizes = {**part.sizes, "batch": rows}
-        return estimate_stage(self.placer.placement, self._network, part.signature, sizes)
 
     def plan(
         self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
@@ -116,16 +101,15 @@ class Component:
         return self._build_class(
             self.name,
             self.placer.placement,
-            self._network,
-            Reference(self.name, self._network, signature),
+            self.placer.network,
+            Reference(self.name, self.placer.network, signature),
             self.placer.choose_passes(signature),
             self._generators,
             *signature,
             sizes={"batch": self._rows, **sizes},
         )
 
-    @contextmanager
-    def lend(self, signature: Signature, *, keep: bool = False) -> Generator[Session, None, None]:
+    def lend(self, signature: Signature, *, keep: bool = False) -> AbstractContextManager[Session]:
         """Give the session for a signature until the block ends, built now if it is not there yet.
 
         Args:
@@ -137,11 +121,7 @@ class Component:
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
-        with ExitStack() as lent:
-            with self.pool.making:
-                session = lent.enter_context(self.pool.lend(signature, keep=keep))
-                self.report = session.running.report
-            yield session
+        return self.pool.lend(signature, keep=keep)
 
     def check_weights(self) -> None:
         """Refuse weights that are not the network's, before anything is built of them.
@@ -149,7 +129,7 @@ class Component:
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        self._network.check()
+        self.placer.network.check()
 
     def close(self) -> None:
         """Free the engine's memory, also where requests still run, which fail; the next builds."""
@@ -173,9 +153,9 @@ class Component:
         Raises:
             CacheError: There is no cache, or the device cannot be identified.
         """
-        if self._cache is None:
+        if self.placer.cache is None:
             raise CacheError(f"{self.name}: builds are not kept", fix="remove cache=False")
-        return self.plan(signature).identify(self._cache.root)
+        return self.plan(signature).identify(self.placer.cache.root)
 
     def tune(
         self,
@@ -198,12 +178,12 @@ class Component:
         Raises:
             ConfigError: There is no cache to keep the plan in.
         """
-        if self._cache is None:
+        if self.placer.cache is None:
             raise ConfigError("tune keeps its plan in the cache, and cache is false")
         self.close()  # frees the memory for the builds to come
         with self.pool.making:
             build = self.plan(signature, sizes)
-            plan = self.placer.tune(build, self._cache, runs=runs, show=show)
+            plan = self.placer.tune(build, self.placer.cache, runs=runs, show=show)
             self._change_place()
             return plan
 
@@ -216,11 +196,13 @@ class Component:
 
     def _measure(self, signature: Signature) -> float:
         """Estimate the bytes that a session takes for one picture, where that can be told."""
-        placement = self.placer.placement
-        if placement.spec.device.kind != "cpu":
+        if self.placer.placement.spec.device.kind != "cpu":
             return math.inf
-        need = estimate_stage(placement, self._network, signature, {"batch": self._rows})
+        need = estimate_stage(self.placer, signature, {"batch": self._rows})
         return need.weights + need.activations
+
+    def _announce(self, session: RecoveringSession) -> None:
+        self.report = session.running.report
 
     def _build(self, signature: Signature) -> Running:
         started = time.perf_counter()
@@ -239,7 +221,7 @@ class Component:
         """Build in the precision that was chosen, or in the first safer one that is right."""
         build = self.plan(signature)
         try:
-            return build.open(self._cache)
+            return build.open(self.placer.cache)
         except (PassError, ResourceError):
             raise
         except Exception as error:

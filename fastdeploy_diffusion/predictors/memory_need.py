@@ -24,9 +24,8 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.engines.placement import Placement
-    from fastdeploy_diffusion.predictors.network import Network
     from fastdeploy_diffusion.predictors.part import Part
+    from fastdeploy_diffusion.predictors.placer import Placer
 
 
 class HeldShare(NamedTuple):
@@ -132,17 +131,15 @@ def hold_activations(engine: str, precision: str, counted: Activations) -> int:
     return int(numbers * PRECISIONS[precision].activation_bytes)
 
 
-def estimate_stage(
-    placement: Placement, network: Network, signature: Signature, sizes: Mapping[str, int]
-) -> StageNeed:
+def estimate_stage(placer: Placer, signature: Signature, sizes: Mapping[str, int]) -> StageNeed:
     """Estimate what a component takes of the memory of the CPU: nothing on other devices.
 
     Args:
-        placement: What it runs on.
-        network: Its network.
+        placer: Its network, and what that runs on.
         signature: Its inputs and outputs.
         sizes: Of a run, by the names of free dimensions.
     """
+    placement, network = placer.placement, placer.network
     if placement.spec.device.kind != "cpu":
         return StageNeed()
     precision = placement.spec.precision
@@ -162,16 +159,16 @@ def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory:
         batch: The batch.
         memory: What is in memory at once, as `DiffusionConfig.memory`.
     """
-    *encoders, denoiser, decoder = parts
     # Texts are encoded one by one, and pictures decoded one by one.
+    denoiser = len(parts) - 2
+    batches = [rows * batch.pictures if index == denoiser else 1 for index in range(len(parts))]
     stages = [
-        *(part.component.estimate(part, 1) for part in encoders),
-        denoiser.component.estimate(denoiser, rows * batch.pictures),
-        decoder.component.estimate(decoder, 1),
+        estimate_stage(part.component.placer, part.signature, {**part.sizes, "batch": count})
+        for part, count in zip(parts, batches, strict=True)
     ]
     weights = [stage.weights for stage in stages]
     if memory == "streamed":
-        weights[len(encoders)] = 0
+        weights[denoiser] = 0
     return MemoryNeed(
         sum(weights) if memory == "resident" else max(weights),
         max(stage.activations for stage in stages),

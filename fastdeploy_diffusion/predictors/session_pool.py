@@ -49,6 +49,7 @@ class SessionPool(Generic[S]):
         make: Makes the session of a signature.
         measure: Estimates the bytes that it takes; infinite where nobody knows.
         is_current: Whether a session is what would be made now; others are not lent again.
+        announce: Told of a session that is about to be lent, under ``making``.
 
     Attributes:
         making: Held while a session is made, and by whoever changes how sessions are made. It may
@@ -61,8 +62,10 @@ class SessionPool(Generic[S]):
         make: Callable[[Signature], S],
         measure: Callable[[Signature], float],
         is_current: Callable[[S], bool],
+        announce: Callable[[S], None] = lambda session: None,
     ) -> None:
-        self._make, self._measure, self._is_current = make, measure, is_current
+        self._make, self._measure = make, measure
+        self._is_current, self._announce = is_current, announce
         self.making = threading.RLock()
         self._table = threading.Lock()
         self._loans: list[_Loan[S]] = []  # the one lent last at the end
@@ -84,7 +87,8 @@ class SessionPool(Generic[S]):
         """
         with self.making:
             loan = self._find(signature) or self._add(signature)
-        assert loan.session is not None
+            assert loan.session is not None
+            self._announce(loan.session)
         try:
             yield loan.session
         finally:

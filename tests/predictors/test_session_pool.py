@@ -7,7 +7,7 @@ import pytest
 from toy_component import LARGE, Workshop, make_signature
 
 from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.errors import DiskFullError, EngineError, ResourceError
+from fastdeploy_diffusion.errors import DiskFullError, EngineError, NonFiniteError, ResourceError
 from fastdeploy_diffusion.predictors.session_pool import (
     KEPT_SESSIONS,
     SessionPool,
@@ -176,6 +176,37 @@ def test_other_failures_cost_nothing_that_is_kept(workshop, error):
     assert name_rows(component.pool.sessions) == [1, 2]
     visit(component, *SIZES[:2])
     assert len(workshop.sessions) == 2
+
+
+def test_a_session_counts_in_the_precision_that_it_was_built_in():
+    workshop = Workshop(share=0.51)
+    component = workshop.open_component("onnxruntime", precision="bf16")
+
+    def overflow(build, made=workshop._build):
+        if build.placement.spec.precision == "bf16":
+            raise NonFiniteError("NaN")
+        return made(build)
+
+    visit(component, *SIZES[:3])
+    assert name_rows(component.pool.sessions) == [1, 2, 3]
+    workshop._build = overflow
+    with pytest.warns(FallbackWarning, match="NaN"):
+        visit(component, SIZES[3])
+    assert name_rows(component.pool.sessions) == [4]
+    visit(component, SIZES[4])
+    assert name_rows(component.pool.sessions) == [5]
+    assert component.report.precision == "fp32"
+
+
+def test_builds_that_failed_take_no_place(workshop):
+    component = workshop.open_component()
+    workshop.compute["openvino"] = EngineError("broken")
+    for signature in SIZES:
+        with pytest.raises(EngineError, match="broken"), component.lend(signature, keep=True):
+            pass
+    del workshop.compute["openvino"]
+    visit(component, *SIZES[:KEPT_SESSIONS])
+    assert workshop.count_open() == KEPT_SESSIONS
 
 
 def test_idle_ones_make_room_for_a_run_before_another_engine_takes_its_place(workshop):
