@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.checkpoints.weight_files import open_weight_files
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.family import Family

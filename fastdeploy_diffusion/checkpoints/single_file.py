@@ -4,8 +4,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.checkpoints.unknown_file import describe_unknown_file
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.family import Family, SingleFileLayout

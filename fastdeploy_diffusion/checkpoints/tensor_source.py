@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile, StoredTensor
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.families.keys.rules import KeyRule
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,63 @@ class TensorSource:
         raise CheckpointError(f"{self.origin} has no tensor {name!r}", allowed=similar)
 
 
+def collect_tensors(
+    origin: Path, files: Iterable[SafetensorsFile], rules: Sequence[KeyRule], prefix: str = ""
+) -> TensorSource:
+    """Give the tensors of one component their canonical names.
+
+    Args:
+        origin: The component's folder or file, for messages.
+        files: The files that hold it.
+        rules: The first rule that matches decides. A name that no rule matches stays as it is, so
+            that loading either finds it in the model or reports it.
+        prefix: Only tensors whose name begins with it belong to the component.
+
+    Raises:
+        CheckpointError: Two stored tensors would get one name, or a fused tensor does not divide.
+    """
+    views: dict[str, TensorView] = {}
+    for file in files:
+        for stored_name in file.tensors:
+            if not stored_name.startswith(prefix):
+                continue
+            for name, view in _apply(rules, file, stored_name, stored_name[len(prefix) :]):
+                if name in views:
+                    other = views[name]
+                    raise CheckpointError(
+                        f"{origin} gives {name!r} twice: as {other.stored_name!r} in "
+                        f"{other.file.path.name} and as {stored_name!r} in {file.path.name}",
+                        fix="remove one of the two; there is no telling which one is meant",
+                    )
+                views[name] = view
+    return TensorSource(str(origin), views)
+
+
 def _identify(status: os.stat_result) -> list[int]:
     """Size, inode and device, and the last change of the content, and of anything, in ns."""
     place = status.st_size, status.st_ino, status.st_dev
     return [*place, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _apply(
+    rules: Sequence[KeyRule], file: SafetensorsFile, stored_name: str, name: str
+) -> list[tuple[str, TensorView]]:
+    for rule in rules:
+        match = rule.pattern.fullmatch(name)
+        if match is None:
+            continue
+        parts = sum(len(share) for share in rule.shares)
+        rows = (*file.tensors[stored_name].shape, 1)[0]
+        if parts > 1 and rows % parts:
+            raise CheckpointError(
+                f"{file.path}: {stored_name!r} has {rows} rows",
+                allowed=f"a multiple of {parts}: it holds {parts} tensors in one",
+            )
+        return [
+            (
+                match.expand(template),
+                TensorView(file, stored_name, share, parts, rule.transposed, rule.squeezed),
+            )
+            for share, template in zip(rule.shares, rule.names, strict=True)
+        ]
+    return [(name, TensorView(file, stored_name))]

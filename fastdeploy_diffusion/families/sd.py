@@ -20,12 +20,9 @@ SHARED_RULES: Mapping[str, Sequence[KeyRule]] = {"unet": LDM_UNET_RULES, "vae": 
 
 def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str]]:
     """List what tells the shape of a UNet: how wide it reads texts, and what it denoises."""
+    keys = f"{DENOISER}{attention}.transformer_blocks.0.attn2.to_k.weight"
     return (
-        (
-            f"{DENOISER}{attention}.transformer_blocks.0.attn2.to_k.weight",
-            width,
-            "cross-attention width",
-        ),
+        (keys, width, "cross-attention width"),
         # 9 channels: inpainting; 8: InstructPix2Pix; 5: depth.
         (f"{DENOISER}input_blocks.0.0.weight", 4, "input channels of the UNet"),
     )

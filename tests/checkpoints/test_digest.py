@@ -7,8 +7,8 @@ import pytest
 from checkpoint_writers import write_folder, write_json, write_tensors
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.keys.rules import rename
 

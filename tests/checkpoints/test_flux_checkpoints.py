@@ -9,9 +9,9 @@ from checkpoint_writers import write_json, write_sparse, write_tensors
 from flux_reference import FluxShape, T5Shape, flux_single_file, flux_transformer, t5_encoder
 
 from fastdeploy_diffusion.checkpoints import build_skeleton, open_checkpoint
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.layer_weights import list_shapes
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.keys.diffusers import T5_RULES
 from fastdeploy_diffusion.families.keys.flux import FLUX_RULES

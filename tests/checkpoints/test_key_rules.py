@@ -15,8 +15,8 @@ from ldm_reference import (
     open_clip_tower,
 )
 
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.keys.rules import ignore, rename
 from fastdeploy_diffusion.families.registry import FAMILIES

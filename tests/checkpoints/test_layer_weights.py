@@ -10,8 +10,8 @@ import pytest
 from checkpoint_writers import write_tensors
 
 from fastdeploy_diffusion.checkpoints import build_layer, load_weights
-from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
@@ -164,7 +164,7 @@ MEASURE = """
     import numpy as np
     import paddle
     from fastdeploy_diffusion.checkpoints import build_layer
-    from fastdeploy_diffusion.checkpoints.collect_tensors import collect_tensors
+    from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
     from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 
     def make():

@@ -32,14 +32,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 # Of the decoder, of training and of other tasks.
 _INERT = TRANSFORMERS_INERT | {
-    "eos_token_id",
-    "classifier_dropout",
-    "dropout_rate",
-    "n_positions",
-    "num_decoder_layers",
-    "output_past",
-    "scale_decoder_outputs",
-    "task_specific_params",
+    *("eos_token_id", "classifier_dropout", "dropout_rate", "n_positions", "num_decoder_layers"),
+    *("output_past", "scale_decoder_outputs", "task_specific_params"),
 }
 
 
