@@ -375,6 +375,26 @@ def test_a_picture_is_drawn_with_paddle_alone() -> None:
     assert result.stdout.strip() == "(128, 128)"
 
 
+def test_what_runs_a_pipeline_is_imported_without_what_builds_it() -> None:
+    builders = ("paddle", "onnx", "onnx_ir", "onnxscript", "paddle2onnx", "ml_dtypes")
+    rooms = ("config", "families", "requests", "runtime", "tokenizers", "schedulers", "pipelines")
+    modules = [
+        ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))
+        for room in rooms
+        for file in sorted((PACKAGE / room).rglob("*.py"))
+    ]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({builders}))\n"
+        f"from importlib import import_module\n"
+        f"for name in {modules}: import_module(name)\n"
+        "print(*sys.modules)"
+    )
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    loaded = {tuple(name.split(".")[:2]) for name in result.stdout.split()}
+    assert not loaded & {(PACKAGE.name, room) for room in ("models", "passes")}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="caught signals are read as Linux tells them")
 def test_paddle_leaves_signals_alone() -> None:
     """Its handler of SIGTERM was seen to hang: whoever stops a service would wait."""

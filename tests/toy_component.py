@@ -9,7 +9,7 @@ from toy_session import ToySession
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
-from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.predictors.built_component import BuiltComponent
 from fastdeploy_diffusion.predictors.memory_need import HELD_BY_ENGINE
 from fastdeploy_diffusion.predictors.session_pool import KEPT_BYTES
 from fastdeploy_diffusion.program import Signature, TensorSpec
@@ -71,7 +71,7 @@ class Workshop:
             def open(self, cache):
                 return workshop._build(self)
 
-        return Component(
+        return BuiltComponent(
             name,
             EngineChoice(engine, device, precision, 1, **choice),
             cpu_fallback=cpu_fallback,

@@ -10,7 +10,7 @@ from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.placer import ComponentReport
+    from fastdeploy_diffusion.predictors.component import ComponentReport
 
 WIDTH = 100
 _HEADER = ["", "engine", "precision", "passes", "ms", "times", "error", ""]

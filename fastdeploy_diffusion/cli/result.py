@@ -11,7 +11,7 @@ from fastdeploy_diffusion.cli.table import align
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.cli.draw import Drawing
-    from fastdeploy_diffusion.predictors.placer import ComponentReport
+    from fastdeploy_diffusion.predictors.component import ComponentReport
 
 
 def format_text(drawing: Drawing) -> str:

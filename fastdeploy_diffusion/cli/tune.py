@@ -20,7 +20,7 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.requests.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.placer import ComponentReport
+    from fastdeploy_diffusion.predictors.component import ComponentReport
     from fastdeploy_diffusion.predictors.result import PipelineReport
 
 Plans = Sequence[ComponentPlan | None]

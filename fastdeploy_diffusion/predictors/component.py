@@ -3,111 +3,90 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fastdeploy_diffusion.config import EngineChoice
-from fastdeploy_diffusion.engines import accuracy
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.plan import ComponentPlan
+from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.errors import (
-    CacheError,
-    ConfigError,
-    EngineError,
-    PassError,
-    ResourceError,
-)
-from fastdeploy_diffusion.out_of_memory import tells_of_memory
-from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
-from fastdeploy_diffusion.predictors.placer import Placer
-from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
-from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.session_pool import SessionPool
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.program import Signature
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.plan import ComponentPlan
+    from fastdeploy_diffusion.predictors.build import ComponentBuild
+    from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 
 
-class Component:
-    """A network that builds itself for the sizes that it is asked to run, and proves each build.
-
-    Another signature is another build. The batch is always free; height and width are if the
-    signature gives ranges.
+@dataclass(frozen=True)
+class ComponentReport:
+    """What a component really runs on, and the proof that it is right.
 
     Args:
-        name: Name for errors and reports.
-        choice: Engine, device and precision asked for.
-        cpu_fallback: Whether the CPU may take the place of what cannot run here.
-        network: The network and its weights.
-        passes: Names of the passes; ``None`` for those that pay on the engine.
-        cache: Where builds are kept; ``None`` for nowhere.
-        generators: How to draw the inputs of the check that are not standard normal.
-        rows: How many rows of a batch one picture takes.
-        build_class: How it is built.
-
-    Attributes:
-        report: Of the session lent last; of what is chosen, before there is one.
-        placer: What it runs on.
-        pool: Its sessions.
-
-    Raises:
-        EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
+        name: The component.
+        engine: The engine that runs it.
+        device: The device it runs on.
+        precision: The precision it runs in.
+        fallback: Why this is not what was asked for; ``None`` if it is.
+        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
+            largest output; ``None`` until the component is built, and where it is `unchecked`.
+        tolerance: What was allowed.
+        build_seconds: Until the component was ready, in seconds.
+        measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
+        passed_over: With ``engine="auto"``, why other engines were not taken, by name.
+        installable: Engines that ``auto`` tries before this one and that are not installed: the
+            command that installs each, by name.
+        passes: How many places each pass rewrote, by name; as many as the model's config promises.
+        cached: Whether a kept build was loaded; its error was measured when it was built.
+        target: The GPU architecture that it is built for; ``None`` for the device itself.
+        unchecked: Why the build was not compared with the layer: it cannot run here.
     """
 
-    def __init__(
-        self,
-        name: str,
-        choice: EngineChoice,
-        *,
-        cpu_fallback: bool,
-        network: Network,
-        passes: Sequence[str] | None,
-        cache: ArtifactCache | None,
-        generators: Mapping[str, accuracy.Generator],
-        rows: int = 1,
-        build_class: type[ComponentBuild] = ComponentBuild,
-    ) -> None:
-        self.name = name
-        self._build_class = build_class
-        self._generators = generators
-        self._rows = rows
-        self.placer = Placer(name, choice, cpu_fallback, network, passes, cache, build_class)
-        self.report = self.placer.report
-        self.pool = SessionPool(
-            self._make,
-            self._measure,
-            lambda session: session.running.placement is self.placer.placement,
-            self._announce,
-        )
+    name: str
+    engine: str
+    device: str
+    precision: str
+    fallback: str | None
+    tolerance: float
+    relative_error: float | None = None
+    build_seconds: float | None = None
+    cached: bool = False
+    measured_seconds: float | None = None
+    target: str | None = None
+    unchecked: str | None = None
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    installable: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
 
-    def plan(
-        self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
-    ) -> ComponentBuild:
-        """Say what is built for a signature, without building it.
 
-        Args:
-            signature: Inputs and outputs.
-            sizes: Of a picture, for the ranges of the signature, by their names; those that an
-                engine tunes for where left out.
-        """
-        return self._build_class(
-            self.name,
-            self.placer.placement,
-            self.placer.network,
-            Reference(self.name, self.placer.network, signature),
-            self.placer.choose_passes(signature),
-            self._generators,
-            *signature,
-            sizes={"batch": self._rows, **sizes},
-        )
+class Component(ABC):
+    """A network that runs for the sizes that it is asked to.
+
+    Attributes:
+        name: For errors and reports.
+        report: Of the session lent last; of what is chosen, before there is one.
+        pool: Its sessions.
+    """
+
+    name: str
+    report: ComponentReport
+    pool: SessionPool[RecoveringSession]
+    _rows: int = 1  # of a batch, that one picture takes
+
+    @property
+    @abstractmethod
+    def placement(self) -> Placement:
+        """What it runs on now."""
+
+    @property
+    @abstractmethod
+    def network(self) -> Network:
+        """What runs."""
 
     def lend(self, signature: Signature, *, keep: bool = False) -> AbstractContextManager[Session]:
         """Give the session for a signature until the block ends, built now if it is not there yet.
@@ -123,14 +102,6 @@ class Component:
         """
         return self.pool.lend(signature, keep=keep)
 
-    def check_weights(self) -> None:
-        """Refuse weights that are not the network's, before anything is built of them.
-
-        Raises:
-            CheckpointError: Lists what is missing, unexpected or of another shape.
-        """
-        self.placer.network.check()
-
     def close(self) -> None:
         """Free the engine's memory, also where requests still run, which fail; the next builds."""
         self.pool.close()
@@ -138,25 +109,32 @@ class Component:
     @property
     def keeps_rows_apart(self) -> bool:
         """Whether a row of a batch does not depend on the others, as far as it was tried."""
-        placement = self.placer.placement
+        placement = self.placement
         return placement.engine.keeps_rows_apart and placement.spec.device.kind == "cpu"
 
+    @abstractmethod
+    def check_weights(self) -> None:
+        """Refuse weights that are not the network's, before anything is built of them."""
+
+    @abstractmethod
     def describe_placement(self) -> str:
         """Say what it runs on now, in all that its numbers may depend on."""
-        placement = self.placer.placement
-        passes = ", ".join(each.name for each in self.placer.passes)
-        return f"{placement.engine.name} {placement.spec!r} {passes}"
 
+    @abstractmethod
     def identify(self, signature: Signature) -> str:
-        """Give the digest of all that the numbers of its build depend on.
+        """Give the digest of all that the numbers of its build depend on."""
 
-        Raises:
-            CacheError: There is no cache, or the device cannot be identified.
-        """
-        if self.placer.cache is None:
-            raise CacheError(f"{self.name}: builds are not kept", fix="remove cache=False")
-        return self.plan(signature).identify(self.placer.cache.root)
+    @abstractmethod
+    def plan(
+        self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
+    ) -> ComponentBuild:
+        """Say what is built for a signature, without building it."""
 
+    @abstractmethod
+    def find_plan(self) -> ComponentPlan | None:
+        """Give what `tune` has found; ``None`` if it was not tuned here."""
+
+    @abstractmethod
     def tune(
         self,
         signature: Signature,
@@ -165,95 +143,14 @@ class Component:
         sizes: Mapping[str, int],
         show: Callable[[str], None],
     ) -> ComponentPlan:
-        """Measure every way to run this component, keep what was found, and go by it.
-
-        Args:
-            signature: What it is measured for.
-            runs: How many runs are timed.
-            sizes: As for `plan`.
-            show: Told of each way before it is tried.
-
-        A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
-
-        Raises:
-            ConfigError: There is no cache to keep the plan in.
-        """
-        if self.placer.cache is None:
-            raise ConfigError("tune keeps its plan in the cache, and cache is false")
-        self.close()  # frees the memory for the builds to come
-        with self.pool.making:
-            build = self.plan(signature, sizes)
-            plan = self.placer.tune(build, self.placer.cache, runs=runs, show=show)
-            self._change_place()
-            return plan
-
-    def _make(self, signature: Signature) -> RecoveringSession:
-        return RecoveringSession(
-            Program(self.name, None, *signature),
-            self._build(signature),
-            partial(self._recover, signature),
-        )
+        """Measure every way to run this component, keep what was found, and go by it."""
 
     def _measure(self, signature: Signature) -> float:
         """Estimate the bytes that a session takes for one picture, where that can be told."""
-        if self.placer.placement.spec.device.kind != "cpu":
+        if self.placement.spec.device.kind != "cpu":
             return math.inf
-        need = estimate_stage(self.placer, signature, {"batch": self._rows})
+        need = estimate_stage(self, signature, {"batch": self._rows})
         return need.weights + need.activations
 
     def _announce(self, session: RecoveringSession) -> None:
         self.report = session.running.report
-
-    def _build(self, signature: Signature) -> Running:
-        started = time.perf_counter()
-        built = self._open(signature)
-        self.report = replace(
-            self.placer.report,
-            relative_error=built.relative_error,
-            build_seconds=time.perf_counter() - started,
-            cached=built.cached,
-            unchecked=built.unchecked,
-            passes=built.passes,
-        )
-        return Running(built.session, self.placer.placement, self.report)
-
-    def _open(self, signature: Signature) -> BuiltSession:
-        """Build in the precision that was chosen, or in the first safer one that is right."""
-        build = self.plan(signature)
-        try:
-            return build.open(self.placer.cache)
-        except (PassError, ResourceError):
-            raise
-        except Exception as error:
-            if tells_of_memory(error):
-                raise  # which says nothing of precision or passes
-            if not self.placer.retreat(error):
-                if guilty := find_guilty_pass(build):
-                    raise guilty from error
-                raise
-        self._change_place()
-        return self._open(signature)
-
-    def _recover(self, signature: Signature, error: EngineError, failed: Running) -> Running | None:
-        """Build what takes the place of an engine that failed, and say so."""
-        with self.pool.making:
-            if tells_of_memory(error) and self.pool.make_room():
-                return failed  # with more memory
-            # Another session may have failed before, of another size that is in use as well.
-            if failed.placement is self.placer.placement:
-                if not (self.placer.retreat(error) or self.placer.fall_back(error)):
-                    return None
-                self._change_place()
-            # Its memory first: it may be the lack of it that failed.
-            failed.session.close()
-            return self._build(signature)
-
-    def _change_place(self) -> None:
-        """Close what was built for the place before; what is in use goes when it is given back."""
-        self.pool.drop_idle()
-        self.report = self.placer.report
-
-
-def spread(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Timesteps for the check: anywhere in the usual thousand."""
-    return random.integers(0, 1000, shape)

@@ -4,7 +4,6 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
-from fastdeploy_diffusion.predictors.component import spread
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
@@ -26,7 +25,7 @@ class Denoiser:
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
         self.config = checkpoint.read_network("unet", UNet2DConditionConfig.from_dict)
-        generators: dict[str, Generator] = {"timestep": spread}
+        generators: dict[str, Generator] = {"timestep": integers(0, 1000)}
         if self.config.text_embeds_dim is not None:
             generators["time_ids"] = integers(0, _LARGEST_SIZE)
         self.component = open_component(

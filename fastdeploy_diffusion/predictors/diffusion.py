@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import Self
 
@@ -16,7 +16,6 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
@@ -37,6 +36,9 @@ from fastdeploy_diffusion.requests.keyword_request import make_request
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.build import ComponentBuild
 
 # Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
 # sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at
@@ -263,7 +265,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
 
     def plan_builds(
         self, height: int | None = None, width: int | None = None
-    ) -> list[ComponentBuild]:
+    ) -> "list[ComponentBuild]":
         """Say what is built for pictures of a size; nothing is, but passes can be tried on it.
 
         Args:
@@ -278,7 +280,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
         """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
-        return tuple(each.placer.find_plan() for each in self._components)
+        return tuple(each.find_plan() for each in self._components)
 
     def tune(
         self,

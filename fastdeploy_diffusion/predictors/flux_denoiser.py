@@ -6,9 +6,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
 from fastdeploy_diffusion.program import Signature, TensorSpec
 
 
@@ -39,11 +37,8 @@ class FluxDenoiser:
             "transformer",
             self.config,
             generators=generators,
-            build_class=StreamedBuild if config.memory == "streamed" else ComponentBuild,
+            is_streamed=config.memory == "streamed",
         )
-        if config.memory == "streamed":
-            report = self.component.report
-            require_streaming(report.name, report.engine, report.device)
 
     def signature(self, image_tokens: int, text_tokens: int) -> Signature:
         """For pictures and texts of this many tokens, and any number of rows."""

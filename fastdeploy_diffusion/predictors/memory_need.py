@@ -24,8 +24,8 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.component import Component
     from fastdeploy_diffusion.predictors.part import Part
-    from fastdeploy_diffusion.predictors.placer import Placer
 
 
 class HeldShare(NamedTuple):
@@ -131,15 +131,17 @@ def hold_activations(engine: str, precision: str, counted: Activations) -> int:
     return int(numbers * PRECISIONS[precision].activation_bytes)
 
 
-def estimate_stage(placer: Placer, signature: Signature, sizes: Mapping[str, int]) -> StageNeed:
+def estimate_stage(
+    component: Component, signature: Signature, sizes: Mapping[str, int]
+) -> StageNeed:
     """Estimate what a component takes of the memory of the CPU: nothing on other devices.
 
     Args:
-        placer: Its network, and what that runs on.
+        component: Its network, and what that runs on.
         signature: Its inputs and outputs.
         sizes: Of a run, by the names of free dimensions.
     """
-    placement, network = placer.placement, placer.network
+    placement, network = component.placement, component.network
     if placement.spec.device.kind != "cpu":
         return StageNeed()
     precision = placement.spec.precision
@@ -163,7 +165,7 @@ def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory:
     denoiser = len(parts) - 2
     batches = [rows * batch.pictures if index == denoiser else 1 for index in range(len(parts))]
     stages = [
-        estimate_stage(part.component.placer, part.signature, {**part.sizes, "batch": count})
+        estimate_stage(part.component, part.signature, {**part.sizes, "batch": count})
         for part, count in zip(parts, batches, strict=True)
     ]
     weights = [stage.weights for stage in stages]

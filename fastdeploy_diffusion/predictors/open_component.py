@@ -1,4 +1,7 @@
-"""The components of a pipeline, opened as the records of families describe them."""
+"""The components of a pipeline, opened as the records of families describe them.
+
+Here is the one door from what runs a pipeline to what builds it, which Paddle is imported with.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +11,6 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -25,7 +27,7 @@ def open_component(
     *,
     generators: Mapping[str, Generator] = MappingProxyType({}),
     rows: int = 1,
-    build_class: type[ComponentBuild] = ComponentBuild,
+    is_streamed: bool = False,
     **form: Any,
 ) -> Component:
     """Open a component of a checkpoint.
@@ -35,16 +37,21 @@ def open_component(
         config: Engine, device and precision.
         part: The component's name in the checkpoint.
         network_config: Read from the checkpoint.
-        generators: As for `Component`, as are ``rows`` and ``build_class``.
+        generators: As for `BuiltComponent`.
         rows: As there.
-        build_class: As there.
+        is_streamed: Whether it runs block by block, with the weights of one in memory.
         **form: Further arguments of its `Network`.
 
     Raises:
         EngineUnavailableError: The engine asked for cannot run here.
     """
+    # Paddle is imported with these, and by nothing else that runs a pipeline.
+    from fastdeploy_diffusion.predictors.build import ComponentBuild
+    from fastdeploy_diffusion.predictors.built_component import BuiltComponent
+    from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
+
     kind = checkpoint.family.networks[part]
-    return Component(
+    component = BuiltComponent(
         _NAMES.get(kind.role, part),
         config.component(kind.role),
         cpu_fallback=config.cpu_fallback,
@@ -59,5 +66,9 @@ def open_component(
         ),
         generators=generators,
         rows=rows,
-        build_class=build_class,
+        build_class=StreamedBuild if is_streamed else ComponentBuild,
     )
+    if is_streamed:
+        report = component.report
+        require_streaming(report.name, report.engine, report.device)
+    return component

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -29,51 +29,11 @@ from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.precision_guard import PrecisionGuard
 from fastdeploy_diffusion.predictors.tuning import tune_component
 from fastdeploy_diffusion.program import Signature
-
-
-@dataclass(frozen=True)
-class ComponentReport:
-    """What a component really runs on, and the proof that it is right.
-
-    Args:
-        name: The component.
-        engine: The engine that runs it.
-        device: The device it runs on.
-        precision: The precision it runs in.
-        fallback: Why this is not what was asked for; ``None`` if it is.
-        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` until the component is built, and where it is `unchecked`.
-        tolerance: What was allowed.
-        build_seconds: Until the component was ready, in seconds.
-        measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
-        passed_over: With ``engine="auto"``, why other engines were not taken, by name.
-        installable: Engines that ``auto`` tries before this one and that are not installed: the
-            command that installs each, by name.
-        passes: How many places each pass rewrote, by name; as many as the model's config promises.
-        cached: Whether a kept build was loaded; its error was measured when it was built.
-        target: The GPU architecture that it is built for; ``None`` for the device itself.
-        unchecked: Why the build was not compared with the layer: it cannot run here.
-    """
-
-    name: str
-    engine: str
-    device: str
-    precision: str
-    fallback: str | None
-    tolerance: float
-    relative_error: float | None = None
-    build_seconds: float | None = None
-    cached: bool = False
-    measured_seconds: float | None = None
-    target: str | None = None
-    unchecked: str | None = None
-    passed_over: Mapping[str, str] = field(default_factory=dict)
-    installable: Mapping[str, str] = field(default_factory=dict)
-    passes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.session import Arrays, Handle, OperatorTime, Row, Session
 from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.predictors.placer import ComponentReport
+from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.program import Program
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fastdeploy_diffusion.predictors.placer import ComponentReport
+from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 
 Pictures: TypeAlias = Image.Image | list[Image.Image] | npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.cli.candidates import format_plan
 from fastdeploy_diffusion.cli.tune import format_explanation
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan, UnsafePrecision
 from fastdeploy_diffusion.passes.registry import pass_names
-from fastdeploy_diffusion.predictors.placer import ComponentReport
+from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.result import PipelineReport
 
 PLAN = ComponentPlan(

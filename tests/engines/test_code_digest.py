@@ -158,7 +158,7 @@ def find_files(parts: list[str]) -> Iterator[Path]:
 # What decides nothing of what is built, be it by a byte.
 ASIDE = (
     *("schedulers/ddim.py", "tokenizers/clip.py", "cli/app.py", "pipelines/sd.py", "noise.py"),
-    *("config/sections.py", "predictors/diffusion.py", "predictors/component.py"),
+    *("config/sections.py", "predictors/diffusion.py", "predictors/built_component.py"),
 )
 PASSES = {"winograd": "passes/winograd.py", "fuse-silu": "passes/graph/fuse_silu.py"}
 DECIDES = ("predictors/artifact.py", "predictors/rewriting.py", "passes/base.py", "models/unet.py")
