@@ -47,6 +47,14 @@ def test_other_systems_do_not_tell(tmp_path):
     assert measure_own_memory(tmp_path) == 0
 
 
+def test_a_group_without_a_limit_tells_nothing(tmp_path):
+    folder = "sys/fs/cgroup/memory"
+    files = {"limit_in_bytes": "9223372036854771712\n", "usage_in_bytes": "5\n"}
+    write(tmp_path, {f"{folder}/memory.{name}": text for name, text in files.items()})
+    write(tmp_path, {"proc/self/cgroup": "3:memory:/\n"})
+    assert find_memory_room(tmp_path) is None
+
+
 def test_a_group_of_version_2_limits_and_so_do_those_around_it(machine):
     groups = machine / "sys/fs/cgroup"
     write(
