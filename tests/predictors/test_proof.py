@@ -34,6 +34,13 @@ class ToyReference:
     def load(self):
         return self.program
 
+    @property
+    def has_run(self):
+        return bool(self.seen)
+
+    def require_room(self, shapes):
+        pass
+
     def release(self):
         self.released += 1
 
