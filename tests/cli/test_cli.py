@@ -12,6 +12,7 @@ from PIL import Image
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.benchmark.peers import ADAPTERS
 from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.precision import PRECISIONS
@@ -224,7 +225,9 @@ def test_help_names_every_choice():
     assert [name for name in (*ENGINES, *PRECISIONS, *SCHEDULERS) if name not in text] == []
     published = [name for family in FAMILIES.values() for name in family.published]
     text = run("bench", "--help").stdout
-    assert [name for name in (*published, *PRECISIONS) if name not in text] == []
+    peers = [file.stem.replace("_", "-") for file in ADAPTERS.glob("*.py")]
+    assert "diffusers" in peers
+    assert [name for name in (*published, *PRECISIONS, *peers) if name not in text] == []
 
 
 def test_version():
