@@ -107,6 +107,8 @@ def keep_model(program: Program, artifact: Path, cache: Path) -> None:
     model = read_model(program, artifact).model
     constants = [each for each in model.get_ops() if each.get_type_name() == "Constant"]
     needed = sum(each.data.nbytes for each in constants)
+    if not needed:
+        return  # a file without bytes cannot be mapped
     free = shutil.disk_usage(artifact).free
     try:
         if needed > free:

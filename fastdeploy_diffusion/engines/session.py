@@ -148,18 +148,6 @@ class Session(ABC):
             self._require_open()
             self._bound = {name: array.copy() for name, array in constants.items()}
 
-    def precompute(self, **inputs: np.ndarray) -> None:
-        """Compute ahead what coming runs share, where the session is made for that.
-
-        Args:
-            **inputs: Every value that an input will have, stacked, by input name.
-
-        Raises:
-            EngineError: As ``run``.
-        """
-        with self._lock:
-            self._require_open()
-
     def condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
         """Take the conditioning of a row, and compute what its steps share.
 

@@ -1,7 +1,10 @@
 """The transformer of Flux (Black Forest Labs, 2024): rectified flow over text and picture."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -17,9 +20,14 @@ from fastdeploy_diffusion.models.flux_blocks import (
     shift_and_scale,
 )
 from fastdeploy_diffusion.models.rotary import RotaryEmbedding, Rotation
+from fastdeploy_diffusion.models.stages import LayerStage, fix_rows
+from fastdeploy_diffusion.program import TensorSpec
 
 _SINUSOIDS = 256
 _TIME_SCALE = 1000.0
+# Timesteps that go through the prologue at once. The 28 steps of dev are one batch; with the
+# modulations of all blocks, each takes 4 MiB there.
+TIMESTEPS = 32
 
 
 class FluxTransformer2DModel(nn.Layer):
@@ -31,6 +39,8 @@ class FluxTransformer2DModel(nn.Layer):
         dim, heads = config.inner_dim, config.num_attention_heads
         self.pos_embed = RotaryEmbedding(config.axes_dims_rope)
         self.time_text_embed = FluxConditioner(config)
+        # The linear layers of all adaptive norms, which a pass may move here.
+        self.modulations: nn.LayerList | None = None
         self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
         self.x_embedder = nn.Linear(config.in_channels, dim)
         self.transformer_blocks = nn.LayerList(
@@ -67,37 +77,123 @@ class FluxTransformer2DModel(nn.Layer):
         Returns:
             The velocity, (B, N, out_channels) float32.
         """
-        tokens, context, conditioning, rotation = self.embed(
-            hidden_states,
-            encoder_hidden_states,
-            pooled_projections,
-            timestep,
-            img_ids,
-            txt_ids,
-            guidance,
+        conditioning, context, *rotation = self.embed(
+            encoder_hidden_states, pooled_projections, timestep, img_ids, txt_ids, guidance
         )
-        return self.denoise(tokens, context, conditioning, rotation)
+        tokens = self.x_embedder(hidden_states)
+        return self.denoise(tokens, context, conditioning, (rotation[0], rotation[1]))
+
+    @property
+    def is_hoisted(self) -> bool:
+        """Whether the adaptive norms' linear layers have left the blocks for the prologue."""
+        return self.modulations is not None
+
+    def list_stages(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> list[LayerStage]:
+        """Declare the stages: what depends on no latents, then the blocks and what is around them.
+
+        Args:
+            inputs: Specs of those of ``forward``; sizes are known.
+            outputs: The velocity's.
+        """
+        config, (latents, texts, *others) = self.config, inputs
+        batch, image, words = (
+            latents.shape[0],
+            cast(int, latents.shape[1]),
+            cast(int, texts.shape[1]),
+        )
+        vectors = sum(linear.weight.shape[1] for linear in self.modulations or ())
+
+        def specify(name: str, *sizes: int) -> TensorSpec:
+            return TensorSpec(name, (batch, *sizes), "float32")
+
+        conditioning = specify("conditioning", vectors or config.inner_dim)
+        tokens = specify("tokens", image, config.inner_dim)
+        context = specify("context", words, config.inner_dim)
+        stream = specify("stream", words + image, config.inner_dim)
+        angles = words + image, config.attention_head_dim // 2
+        rotation = TensorSpec("cosines", angles, "float32"), TensorSpec("sines", angles, "float32")
+        combined = ("pooled_projections", "timestep", "guidance")
+        conditions = [
+            fix_rows(each, TIMESTEPS) if each.name in combined else each for each in others
+        ]
+        draw = {
+            "cosines": lambda random, shape: np.cos(random.uniform(0, 64, shape)),
+            "sines": lambda random, shape: np.sin(random.uniform(0, 64, shape)),
+        }
+        return [
+            LayerStage(
+                "prologue",
+                (texts, *conditions),
+                (fix_rows(conditioning, TIMESTEPS), context, *rotation),
+                per_request=True,
+                compute=FluxTransformer2DModel.embed,
+                parts=("pos_embed", "time_text_embed", "context_embedder", "modulations"),
+            ),
+            LayerStage(
+                "head",
+                (latents,),
+                (tokens,),
+                compute=lambda layer, latents: layer.x_embedder(latents),
+                parts=("x_embedder",),
+            ),
+            LayerStage(
+                "double_block",
+                (tokens, context, conditioning, *rotation),
+                (replace(tokens, name="next_tokens"), replace(context, name="next_context")),
+                repeats=config.num_layers,
+                compute=lambda block, *given: block(*given[:3], given[3:]),
+                blocks="transformer_blocks",
+                draw=draw,
+            ),
+            LayerStage(
+                "join",
+                (context, tokens),
+                (stream,),
+                compute=lambda _, *streams: paddle.concat(streams, axis=1),
+            ),
+            LayerStage(
+                "single_block",
+                (stream, conditioning, *rotation),
+                (replace(stream, name="next_stream"),),
+                repeats=config.num_single_layers,
+                compute=lambda block, *given: block(*given[:2], given[2:]),
+                blocks="single_transformer_blocks",
+                draw=draw,
+            ),
+            LayerStage(
+                "tail",
+                (stream, conditioning),
+                tuple(outputs),
+                compute=lambda layer, stream, conditioning: FluxTransformer2DModel.predict(
+                    layer, stream[:, words:], conditioning
+                ),
+                parts=("norm_out", "proj_out"),
+            ),
+        ]
 
     def embed(
         self,
-        hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         pooled_projections: Tensor,
         timestep: Tensor,
         img_ids: Tensor,
         txt_ids: Tensor,
         guidance: Any = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Rotation]:
-        """Compute what the blocks take, from the arguments of ``forward``.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute what the blocks take besides the latents, from the arguments of ``forward``.
 
         Returns:
-            Tokens of the picture (B, N, dim) and of the text (B, M, dim), the activated
-            conditioning (B, dim), and the rotation of text and picture.
+            The activated conditioning, (B, dim), or the vectors of all adaptive norms,
+            (B, vectors · dim); the text's tokens, (B, M, dim); cosines and sines of the angles by
+            which text and picture are rotated, each (M + N, head_dim / 2).
         """
         conditioning = self.time_text_embed(timestep, pooled_projections, guidance)
-        rotation = self.pos_embed(paddle.concat([txt_ids, img_ids], axis=0))
-        context = self.context_embedder(encoder_hidden_states)
-        return self.x_embedder(hidden_states), context, conditioning, rotation
+        if self.modulations is not None:
+            conditioning = paddle.concat([each(conditioning) for each in self.modulations], axis=1)
+        cosines, sines = self.pos_embed(paddle.concat([txt_ids, img_ids], axis=0))
+        return conditioning, self.context_embedder(encoder_hidden_states), cosines, sines
 
     def denoise(
         self, tokens: Tensor, context: Tensor, conditioning: Tensor, rotation: Rotation

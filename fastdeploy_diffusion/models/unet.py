@@ -1,5 +1,6 @@
 """The UNet of Stable Diffusion 1.x, 2.x (Rombach et al., 2022) and XL (Podell et al., 2023)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import paddle
@@ -8,12 +9,19 @@ from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.embeddings import TimestepEmbedding, Timesteps
+from fastdeploy_diffusion.models.stages import LayerStage, fix_rows, free_rows
 from fastdeploy_diffusion.models.unet_blocks import (
     BlockSpec,
     DownBlock,
     UNetMidBlock2DCrossAttn,
     UpBlock,
 )
+from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.size_range import Size
+
+# Timesteps that go through the prologue at once: always as many, so that engines which compile for
+# each shape compile for one, whatever the number of steps.
+TIMESTEPS = 64
 
 
 class UNet2DConditionModel(nn.Layer):
@@ -28,6 +36,7 @@ class UNet2DConditionModel(nn.Layer):
         self.time_proj = Timesteps(channels[0], config.flip_sin_to_cos, config.freq_shift)
         self.time_embedding = TimestepEmbedding(channels[0], time_dim)
         self.add_time_proj: Timesteps | None = None
+        self.add_embedding: TimestepEmbedding | None = None
         if config.addition_embed_type == "text_time":
             self.add_time_proj = Timesteps(
                 config.addition_time_embed_dim or 0, config.flip_sin_to_cos, config.freq_shift
@@ -35,6 +44,9 @@ class UNet2DConditionModel(nn.Layer):
             self.add_embedding = TimestepEmbedding(
                 config.projection_class_embeddings_input_dim or 0, time_dim
             )
+        # What a pass may move here of all residual blocks, and of all cross-attentions.
+        self.time_projections: nn.Linear | None = None
+        self.context_projections: nn.Linear | None = None
         specs = [_describe(config, level, time_dim) for level in range(config.blocks)]
         self.down_blocks = _build_down_blocks(config, specs)
         self.mid_block = UNetMidBlock2DCrossAttn(specs[-1])
@@ -65,20 +77,84 @@ class UNet2DConditionModel(nn.Layer):
         Returns:
             The prediction, (B, out_channels, H, W) float32.
         """
-        time = self.embed_time(timestep, text_embeds, time_ids)
-        return self.denoise(sample, time, encoder_hidden_states)
+        time, context = self.embed(timestep, encoder_hidden_states, text_embeds, time_ids)
+        return self.denoise(sample, time, context)
 
-    def embed_time(self, timestep: Tensor, text_embeds: Any, time_ids: Any) -> Tensor:
-        """Embed timesteps (B,) and SDXL's conditions, to (B, time_dim)."""
+    @property
+    def is_hoisted(self) -> bool:
+        """Whether the blocks' projections of timestep and text have left them for the prologue."""
+        return self.time_projections is not None
+
+    def list_stages(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> list[LayerStage]:
+        """Declare the stages: what depends on timestep and text alone, and the rest.
+
+        Args:
+            inputs: Specs of those of ``forward``.
+            outputs: The prediction's.
+        """
+        sample, timestep, context, *added = inputs
+        time_width: Size = 4 * self.config.block_out_channels[0]
+        context_width = context.shape[2]
+        if self.time_projections is not None and self.context_projections is not None:
+            time_width = self.time_projections.weight.shape[1]
+            context_width = self.context_projections.weight.shape[1]
+        features = (
+            TensorSpec("time_features", (timestep.shape[0], time_width), "float32"),
+            TensorSpec("context_features", (*context.shape[:2], context_width), "float32"),
+        )
+        embeddings = ("time_proj", "time_embedding", "add_time_proj", "add_embedding")
+        return [
+            LayerStage(
+                "prologue",
+                (
+                    fix_rows(timestep, TIMESTEPS),
+                    free_rows(context),
+                    *(fix_rows(each, TIMESTEPS) for each in added),
+                ),
+                (fix_rows(features[0], TIMESTEPS), free_rows(features[1])),
+                per_request=True,
+                compute=UNet2DConditionModel.embed,
+                parts=(*embeddings, "time_projections", "context_projections"),
+            ),
+            LayerStage(
+                "step",
+                (sample, *features),
+                tuple(outputs),
+                compute=UNet2DConditionModel.denoise,
+                parts=(
+                    *("conv_in", "down_blocks", "mid_block", "up_blocks"),
+                    *("conv_norm_out", "conv_out"),
+                ),
+            ),
+        ]
+
+    def embed(
+        self,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Any = None,
+        time_ids: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute what the blocks take besides the sample.
+
+        Returns:
+            For each timestep what the residual blocks take of it, and for each text what the
+            cross-attentions do: embedded, (B, time_dim) and (B, T, cross_attention_dim); or
+            projected for all of them, (B, time_width) and (B, T, context_width).
+        """
         time: Tensor = self.time_embedding(self.time_proj(timestep))
-        if self.add_time_proj is None:
-            return time
-        sizes = self.add_time_proj(time_ids.flatten())
-        sizes = sizes.reshape([-1, time_ids.shape[1] * sizes.shape[1]])
-        return time + self.add_embedding(paddle.concat([text_embeds, sizes], axis=1))
+        if self.add_time_proj is not None and self.add_embedding is not None:
+            sizes = self.add_time_proj(time_ids.flatten())
+            sizes = sizes.reshape([-1, time_ids.shape[1] * sizes.shape[1]])
+            time = time + self.add_embedding(paddle.concat([text_embeds, sizes], axis=1))
+        if self.time_projections is None or self.context_projections is None:
+            return time, encoder_hidden_states
+        return self.time_projections(F.silu(time)), self.context_projections(encoder_hidden_states)
 
     def denoise(self, sample: Tensor, time: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """Predict, given the embedded timestep."""
+        """Predict, given what ``embed`` gives."""
         hidden = self.conv_in(sample)
         skips = [hidden]
         for block in self.down_blocks:

@@ -1,10 +1,14 @@
-"""What depends only on the timestep, or only on the prompt, leaves the loop over the steps.
+"""What does not depend on the latents leaves the blocks for the prologue, once a request.
 
-Every residual block projects the embedded timestep, and every cross-attention projects the prompt
-to keys and values: the same numbers for all pictures of a step, or for all steps of a request. They
-move into a prologue, in which all time projections are one matrix product, and all keys and values
-another one. An engine gets two programs then: the prologue, and the step that takes its results.
-What leaves Flux's transformer, `hoist_flux` says.
+In a UNet every residual block projects the embedded timestep, and every cross-attention projects
+the prompt to keys and values. All time projections become one matrix product, and all keys and
+values another one.
+
+In Flux's transformer every adaptive norm makes its vectors of the same conditioning, by the widest
+of matrices: a quarter of the weights of FLUX.1, read for a single row. In the prologue all steps
+are the rows of one product. The gains' one is in the bias there, so that no step adds it.
+
+An engine gets two programs then: the prologue, and the step that takes its results.
 """
 
 from collections.abc import Mapping
@@ -16,11 +20,10 @@ from paddle import LazyGuard, Tensor, nn
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
+from fastdeploy_diffusion.models.flux_blocks import GAIN, AdaptiveLayerNorm
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_split import MOVED, UNetPrologue
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
-from fastdeploy_diffusion.passes.hoist_flux import find_norms, hoist_flux
 
 
 class HoistInvariants(LayerPass):
@@ -30,59 +33,89 @@ class HoistInvariants(LayerPass):
     sites = (Site.INVARIANT,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """A UNet, or Flux's transformer, without a prologue."""
+        """A UNet, or Flux's transformer, whose blocks still have them."""
         denoisers = (UNet2DConditionModel, FluxTransformer2DModel)
-        return isinstance(layer, denoisers) and not hasattr(layer, "prologue")
+        return isinstance(layer, denoisers) and not layer.is_hoisted
 
     def check(self, layer: nn.Layer) -> str:
-        """Only a timestep that is embedded alone."""
-        if isinstance(layer, UNet2DConditionModel) and layer.add_time_proj is not None:
-            return "its time embedding depends on the prompt, too"
+        """Accepts every such network."""
         return ""
 
     def count_places(self, layer: nn.Layer) -> int:
-        """Every projection that leaves the loop."""
+        """Every projection that leaves the blocks, and Flux's of the prompt."""
         if isinstance(layer, FluxTransformer2DModel):
-            return len(find_norms(layer)) + 1  # the text's tokens
+            return len(_find(layer, AdaptiveLayerNorm)) + 1
         return len(_find(layer, ResnetBlock2D)) + len(_find_cross_attentions(layer))
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Give the denoiser a prologue, and let its blocks take their share of what that gives."""
-        if isinstance(layer, FluxTransformer2DModel):
-            return hoist_flux(layer)
-        resnets, attentions = _find(layer, ResnetBlock2D), _find_cross_attentions(layer)
-        time_sources = [f"{path}.time_emb_proj" for path in resnets]
-        time_widths = [block.time_emb_proj.weight.shape[1] for block in resnets.values()]
-        context_sources = [
-            f"{path}.{name}"
-            for path, attention in attentions.items()
-            for name in (("merged",) if hasattr(attention, "merged") else ("to_k", "to_v"))
-        ]
-        first = next(iter(attentions.values()))
-        context_dim = (first.merged if hasattr(first, "merged") else first.to_k).weight.shape[0]
-        with LazyGuard():
-            prologue = UNetPrologue(
-                layer,
-                time_width=sum(time_widths),
-                context_dim=context_dim,
-                context_width=2 * sum(_width(each) for each in attentions.values()),
-            )
-        prologue.eval()
-        moved = {name: name for name, _ in layer.named_parameters() if name.startswith(MOVED)}
-        _take_time(list(resnets.values()), time_widths)
-        _take_context(list(attentions.values()))
-        for name in MOVED:
-            delattr(layer, name)
-        layer.prologue = prologue
-        layer.forward = MethodType(_forward, layer)
-        # One for all residual blocks.
-        silus = layer.census[Site.SILU] - len(resnets) + 1
-        layer.census = {**layer.census, Site.SILU: silus}
-        return {
-            **{f"prologue.{name}": each for name, each in moved.items()},
-            **_merge("prologue.time_projections", time_sources, ("weight", "bias")),
-            **_merge("prologue.context_projections", context_sources, ("weight",)),
-        }
+        """Move the projections, and let the blocks take their share of what those give."""
+        move = _move_modulations if isinstance(layer, FluxTransformer2DModel) else _move_projections
+        return move(layer)
+
+
+def _move_projections(unet: Any) -> Mapping[str, MadeOf]:
+    resnets, attentions = _find(unet, ResnetBlock2D), _find_cross_attentions(unet)
+    times = [(f"{path}.time_emb_proj", block.time_emb_proj) for path, block in resnets.items()]
+    contexts = [
+        (f"{path}.{name}", getattr(attention, name))
+        for path, attention in attentions.items()
+        for name in (("merged",) if hasattr(attention, "merged") else ("to_k", "to_v"))
+    ]
+    unet.time_projections, time_weights = _stack("time_projections", times)
+    unet.context_projections, context_weights = _stack("context_projections", contexts)
+    start = 0
+    for block in resnets.values():
+        width = block.time_emb_proj.weight.shape[1]
+        del block.time_emb_proj
+        block.time_share = slice(start, start + width)
+        block.project_time = MethodType(_project_time, block)
+        start += width
+    start = 0
+    for attention in attentions.values():
+        for name in ("to_k", "to_v", "merged"):
+            if hasattr(attention, name):
+                delattr(attention, name)
+        width = attention.to_q.weight.shape[1]
+        attention.key_share = slice(start, start + width)
+        attention.value_share = slice(start + width, start + 2 * width)
+        attention.project = MethodType(_project, attention)
+        start += 2 * width
+    # One for all residual blocks.
+    unet.census = {**unet.census, Site.SILU: unet.census[Site.SILU] - len(resnets) + 1}
+    return {**time_weights, **context_weights}
+
+
+def _stack(name: str, sources: list[tuple[str, Any]]) -> tuple[nn.Linear, dict[str, MadeOf]]:
+    """Make one linear layer of many that take the same, and say what its weights are made of."""
+    first, width = sources[0][1], sum(linear.weight.shape[1] for _, linear in sources)
+    kinds = ("weight",) if first.bias is None else ("weight", "bias")
+    with LazyGuard():
+        bias = False if first.bias is None else None
+        stacked = nn.Linear(first.weight.shape[0], width, bias_attr=bias)
+    return stacked, {
+        f"{name}.{kind}": Derivation(tuple(f"{path}.{kind}" for path, _ in sources), "concatenate")
+        for kind in kinds
+    }
+
+
+def _move_modulations(transformer: Any) -> Mapping[str, MadeOf]:
+    norms = _find(transformer, AdaptiveLayerNorm)
+    # Not one matrix: of FLUX.1 it would have more numbers than 32 bits can count.
+    transformer.modulations = nn.LayerList([norm.linear for norm in norms.values()])
+    weights: dict[str, MadeOf] = {}
+    start = 0
+    for index, (path, norm) in enumerate(norms.items()):
+        gains = [place for place, part in enumerate(norm.parts) if part == GAIN]
+        weights[f"modulations.{index}.weight"] = f"{path}.linear.weight"
+        weights[f"modulations.{index}.bias"] = Derivation(
+            (f"{path}.linear.bias",), "add-one", {"parts": len(norm.parts), "chosen": gains}
+        )
+        width = norm.linear.weight.shape[1]
+        del norm.linear
+        norm.share = slice(start, start + width)
+        norm.modulate = MethodType(_take_share, norm)
+        start += width
+    return weights
 
 
 def _find(layer: nn.Layer, kind: type) -> dict[str, Any]:
@@ -91,45 +124,6 @@ def _find(layer: nn.Layer, kind: type) -> dict[str, Any]:
 
 def _find_cross_attentions(layer: nn.Layer) -> dict[str, Any]:
     return {path: part for path, part in _find(layer, Attention).items() if part.is_cross}
-
-
-def _width(attention: Any) -> int:
-    return int(attention.to_q.weight.shape[1])
-
-
-def _take_time(resnets: list[Any], widths: list[int]) -> None:
-    start = 0
-    for block, width in zip(resnets, widths, strict=True):
-        del block.time_emb_proj
-        block.time_share = slice(start, start + width)
-        block.project_time = MethodType(_project_time, block)
-        start += width
-
-
-def _take_context(attentions: list[Any]) -> None:
-    start = 0
-    for attention in attentions:
-        for name in ("to_k", "to_v", "merged"):
-            if hasattr(attention, name):
-                delattr(attention, name)
-        width = _width(attention)
-        attention.key_share = slice(start, start + width)
-        attention.value_share = slice(start + width, start + 2 * width)
-        attention.project = MethodType(_project, attention)
-        start += 2 * width
-
-
-def _merge(name: str, sources: list[str], kinds: tuple[str, ...]) -> dict[str, MadeOf]:
-    return {
-        f"{name}.{kind}": Derivation(tuple(f"{source}.{kind}" for source in sources), "concatenate")
-        for kind in kinds
-    }
-
-
-def _forward(self: Any, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-    time_features, context_features = self.prologue(timestep, encoder_hidden_states)
-    predicted: Tensor = self.denoise(sample, time_features, context_features)
-    return predicted
 
 
 def _project_time(self: Any, time: Tensor) -> Tensor:
@@ -142,3 +136,8 @@ def _project(self: Any, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor
         context[:, :, self.key_share],
         context[:, :, self.value_share],
     )
+
+
+def _take_share(self: Any, conditioning: Tensor) -> list[Tensor]:
+    vectors: list[Tensor] = conditioning[:, self.share].unsqueeze(1).chunk(len(self.parts), -1)
+    return vectors

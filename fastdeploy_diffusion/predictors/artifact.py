@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING
 from fastdeploy_diffusion.passes.contract import PassResult, require_promise
 from fastdeploy_diffusion.predictors.graph_results import collect_graph_results
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_program import find_parts, list_parts
+from fastdeploy_diffusion.predictors.stage_programs import (
+    StageProgram,
+    cut_program,
+    find_programs,
+)
 from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.stages import write_stages
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.build import ComponentBuild
 
-Parts = list[tuple[Program, Path]]
-"""The programs of a component, and the folder of each."""
-
 
 def build_artifact(
     build: ComponentBuild, artifact: Path, notes: Path | None
-) -> tuple[Program, Parts, dict[str, int]]:
+) -> tuple[Program, list[StageProgram], dict[str, int]]:
     """Build the parts of a component.
 
     Args:
@@ -35,28 +37,30 @@ def build_artifact(
     """
     engine = build.placement.engine
     program, results = _rewrite(build)
-    parts = list_parts(program, artifact)
-    for part, folder in parts:
-        engine.build(part, replace(build.placement.spec, notes=notes), folder)
+    parts, spec = cut_program(program, artifact), replace(build.placement.spec, notes=notes)
+    for part in parts:
+        engine.build(part.program, spec, part.folder)
+    if len(parts) > 1:
+        write_stages([part.stage for part in parts], artifact)
     rewrites = collect_graph_results(build.graph_passes, program.layer, engine, parts)
     for each, result in zip(build.graph_passes, rewrites, strict=True):
         require_promise(each, result, build.name)
     if engine.keeps_builds:
         program = replace(program, layer=None)
-        parts = [(replace(part, layer=None), folder) for part, folder in parts]
+        parts = [part._replace(program=replace(part.program, layer=None)) for part in parts]
     return program, parts, {each.name: each.count for each in (*results, *rewrites)}
 
 
-def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, Parts]:
+def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, list[StageProgram]]:
     """Give the program of a finished build and its parts; no layer is made.
 
     Raises:
-        EngineError: A part's manifest cannot be read.
+        EngineError: It cannot be read.
     """
     program = Program(build.name, None, build.inputs, build.outputs)
     if build.placement.engine.binds_weights:
         program = replace(program, tensors=build.network.source)
-    return program, find_parts(program, artifact)
+    return program, find_programs(program, artifact)
 
 
 def _rewrite(build: ComponentBuild) -> tuple[Program, list[PassResult]]:

@@ -42,14 +42,15 @@ from fastdeploy_diffusion.predictors.artifact import build_artifact, find_artifa
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS
 from fastdeploy_diffusion.predictors.reference import Reference
-from fastdeploy_diffusion.predictors.split_session import SplitSession
+from fastdeploy_diffusion.predictors.stage_programs import StageProgram
+from fastdeploy_diffusion.predictors.stage_session import StageSession
 from fastdeploy_diffusion.program import Program, TensorSpec, fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange
 
 _VERIFY_SEED = 20261120
 # What fills an artifact, and what joins the sessions of one that has parts.
 _BUILDS = "fastdeploy_diffusion.predictors.artifact"
-_JOINS = "fastdeploy_diffusion.predictors.split_session"
+_JOINS = "fastdeploy_diffusion.predictors.stage_session"
 
 
 class UncheckedWarning(UserWarning):
@@ -352,7 +353,7 @@ class ComponentBuild:
     def _start(
         self,
         program: Program,
-        parts: list[tuple[Program, Path]],
+        parts: list[StageProgram],
         obstacle: str | None,
         notes: Path | None,
     ) -> Session:
@@ -361,10 +362,13 @@ class ComponentBuild:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
         with ExitStack() as loaded:  # closed, if one of them does not load
             sessions = [
-                loaded.enter_context(engine.load(part, spec, folder)) for part, folder in parts
+                loaded.enter_context(engine.load(part.program, spec, part.folder)) for part in parts
             ]
             loaded.pop_all()
-        return SplitSession(program, *sessions) if len(sessions) > 1 else sessions[0]
+        if len(sessions) == 1:
+            return sessions[0]
+        stages = [part.stage for part in parts]
+        return StageSession(program, list(zip(stages, sessions, strict=True)))
 
     def _leave_unchecked(self, built: BuiltSession) -> BuiltSession:
         message = (

@@ -32,7 +32,7 @@ def recall_digest(source: TensorSource, root: Path) -> str:
         if len(kept) == hashlib.sha256().digest_size * 2:
             return kept
     digest = source.digest()
-    changed = max(max(identity[3:]) for identity in described["files"].values())
+    changed = max((max(each[3:]) for each in described["files"].values()), default=0)
     if time.time_ns() - changed > _SETTLED_NANOSECONDS:
         with suppress(OSError):
             memo.parent.mkdir(parents=True, exist_ok=True)

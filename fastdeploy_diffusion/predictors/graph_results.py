@@ -1,21 +1,20 @@
 """What graph passes did to all programs of a component together."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.export.manifest import read_graph_passes
 from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 
 
 def collect_graph_results(
     passes: Sequence[GraphPass],
     network: Any,
     engine: Engine,
-    parts: Sequence[tuple[Program, Path]],
+    parts: Sequence[StageProgram],
 ) -> list[PassResult]:
     """Add up the results of a component's exports.
 
@@ -23,14 +22,14 @@ def collect_graph_results(
         passes: The passes.
         network: The component's layer, as it was exported.
         engine: What has built it.
-        parts: Its programs, and where their exports lie.
+        parts: Its programs.
 
     Returns:
         A result for each pass, with what the network's config promises.
     """
     if engine.dialect is None:
         return [refuse_graph_pass(each, engine) for each in passes]
-    done = [result for part, folder in parts for result in read_graph_passes(part, folder)]
+    done = [result for part in parts for result in read_graph_passes(part.program, part.folder)]
     return [sum_results(each, network, engine, done) for each in passes]
 
 

@@ -29,6 +29,7 @@ class Network:
             ``config``. It is imported, and Paddle with it, when the layer is wanted.
         config: What the layer is made of, a dataclass.
         source: Its weights.
+        cut: Takes the stage that is meant of the layer; ``source`` has its weights alone.
         wrap: Turns it into the layer that engines run.
         prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
         count_activations: Counts what a run holds besides weights, for shapes of inputs.
@@ -38,6 +39,7 @@ class Network:
     layer: str
     config: Any
     source: TensorSource
+    cut: Deferred | None = None
     wrap: Deferred | None = None
     prefix: str = ""
     count_activations: CountActivations = count_nothing
@@ -86,6 +88,7 @@ class Network:
         return {
             "layer": self.layer,
             "config": asdict(self.config),
+            "cut": [self.cut.path, *map(repr, self.cut.arguments)] if self.cut else [],
             "wrap": [self.wrap.path, *self.wrap.arguments] if self.wrap else [],
             "weights": recall_digest(self.source, root),
         }
@@ -93,7 +96,7 @@ class Network:
     @property
     def modules(self) -> list[str]:
         """The modules that define it."""
-        paths = [self.layer, self.wrap.path] if self.wrap else [self.layer]
+        paths = [self.layer, *(each.path for each in (self.cut, self.wrap) if each)]
         return [path.partition(":")[0] for path in paths]
 
     def find_tensor(self, name: str) -> str:
@@ -101,7 +104,8 @@ class Network:
         return name.removeprefix(self.prefix)
 
     def _make(self) -> Any:
-        return load(self.layer)(self.config)
+        layer = load(self.layer)(self.config)
+        return self.cut(layer) if self.cut else layer
 
     def _finish(self, layer: Any) -> Any:
         finished = self.wrap(layer) if self.wrap else layer

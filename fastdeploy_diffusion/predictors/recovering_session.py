@@ -57,12 +57,6 @@ class RecoveringSession(Session):
         self._recover = recover
         self._handles: WeakKeyDictionary[Handle, Handle] = WeakKeyDictionary()
 
-    def precompute(self, **inputs: np.ndarray) -> None:
-        """Let the session compute ahead; raises as ``run``."""
-        with self._lock:
-            self._require_open()
-            self._repeat(lambda session: session.precompute(**inputs), list(inputs.values()))
-
     def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
         copies = {name: array.copy() for name, array in arrays.items()}
         handle = _RepeatableHandle(self, frozenset(timesteps), copies)

@@ -1,28 +1,59 @@
-"""How Flux's transformer gets its session where the weights of its blocks are streamed."""
+"""How a network gets its session where the weights of its blocks are streamed."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from fastdeploy_diffusion.checkpoints import check_weights
+from fastdeploy_diffusion.checkpoints import check_weights, list_shapes
 from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.accuracy import AccuracyReport
 from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
+from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.block_build import BlockBuild
 from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
-from fastdeploy_diffusion.predictors.streamed_parts import StreamedParts
-from fastdeploy_diffusion.predictors.streamed_session import StreamedSession
-from fastdeploy_diffusion.predictors.weight_stream import WeightStream
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.reference import Reference
+from fastdeploy_diffusion.predictors.rewriting import rewrite_network
+from fastdeploy_diffusion.predictors.stage_session import StageSession
+from fastdeploy_diffusion.predictors.weight_stream import BlockWeights, WeightStream
+from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.stages import check_chain
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.models.stages import LayerStage
+
+_TAKE_STAGE = "fastdeploy_diffusion.models.stages:take_stage"
+
+
+@dataclass(frozen=True)
+class StageBuild(ComponentBuild):
+    """The build of one stage; of blocks, it takes the weights as its last inputs.
+
+    Args:
+        weights: Of all blocks that run on it; it is proven with those of the first.
+    """
+
+    weights: BlockWeights | None = None
+
+    def prove(self, session: Session) -> AccuracyReport:
+        """Compare a session that is given the first block's weights with the layer."""
+        if self.weights is not None:
+            session.bind(**self.weights.read_block(0))
+        try:
+            return super().prove(session)
+        finally:
+            session.bind()
 
 
 @dataclass(frozen=True)
 class StreamedBuild(ComponentBuild):
-    """A `ComponentBuild` in parts: head, tail, and one program for all blocks of a kind.
+    """A `ComponentBuild` that makes every stage a program of its own.
 
     What is built does not depend on the number of blocks, nor does the memory that it takes. Of
     each kind, the first block is compared with the Paddle layer; the whole is never in memory.
@@ -43,48 +74,79 @@ class StreamedBuild(ComponentBuild):
         return tuple(each.name for each in passes if isinstance(each, GraphPass))
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
-        """Load or build every part, and join them.
+        """Load or build every stage, and join them.
 
         Returns:
-            The session, the largest error of a part, and what passes did to all blocks together.
+            The session, the largest error of a stage, and what passes did to all blocks together.
 
         Raises:
-            CheckpointError: The weights do not fit the transformer.
+            CheckpointError: The weights do not fit the network.
             EngineUnavailableError: The engine does not take weights as inputs.
             EngineError: As `ComponentBuild.open`.
         """
-        spec = self.placement.spec
-        require_streaming(self.name, self.placement.engine.name, str(spec.device))
-        check_weights(self.network.sketch(), self.network.source)
-        parts = StreamedParts(self)
+        require_streaming(self.name, self.placement.engine.name, str(self.placement.spec.device))
+        layer = self.network.sketch()
+        check_weights(layer, self.network.source)
+        signature = Signature(self.inputs, self.outputs)
+        stages = [each for each in layer.list_stages(*signature) if each.repeats]
+        check_chain(self.name, stages, signature)
+        builds = [self._plan_stage(each) for each in stages]
+        built = []
         with ExitStack() as unfinished:
-
-            def start(build: ComponentBuild) -> BuiltSession:
-                built = build.open(cache)
-                unfinished.push(built.session)
-                return built
-
-            def start_blocks(build: BlockBuild | None) -> list[BuiltSession]:
-                return [] if build is None else [start(build)] * build.weights.count
-
-            head, tail = start(parts.plan_head()), start(parts.plan_tail())
-            kinds = parts.plan_double_block(), parts.plan_single_block()
-            double_blocks, single_blocks = (start_blocks(kind) for kind in kinds)
-            session = StreamedSession(
-                Program(self.name, None, self.inputs, self.outputs),
-                head.session,
-                tail.session,
-                [block.session for block in double_blocks],
-                [block.session for block in single_blocks],
-                WeightStream([kind.weights for kind in kinds if kind]),
+            for build in builds:
+                built.append(build.open(cache))
+                unfinished.push(built[-1].session)
+            session = StageSession(
+                Program(self.name, None, *signature),
+                [(stage, each.session) for stage, each in zip(stages, built, strict=True)],
+                WeightStream([build.weights for build in builds if build.weights]),
             )
             unfinished.pop_all()
-        built = [head, tail, *double_blocks, *single_blocks]
         return BuiltSession(
             session,
             max(each.relative_error for each in built if each.relative_error is not None),
-            {name: sum(each.passes[name] for each in built) for name in head.passes},
+            {
+                name: sum(
+                    stage.repeats * each.passes[name]
+                    for stage, each in zip(stages, built, strict=True)
+                )
+                for name in built[0].passes
+            },
             cached=all(each.cached for each in built),
+        )
+
+    def _plan_stage(self, stage: LayerStage) -> StageBuild:
+        """Give the build of a stage, or of the first of its blocks."""
+        whole, cut = self.network, defer(_TAKE_STAGE, stage.name, self.inputs, self.outputs)
+        network = Network(whole.layer, whole.config, whole.source, cut)
+        names = {name: name for name in list_shapes(network.sketch())}
+        network = replace(network, source=whole.source.rename(names))
+        weights = None
+        if stage.blocks:
+            # With the names that passes leave; they are applied once more when the block is built.
+            rewritten = rewrite_network(network, self.layer_passes)
+            weights = BlockWeights(
+                whole.source,
+                stage.blocks,
+                stage.repeats,
+                list_shapes(rewritten.layer),
+                rewritten.recipe,
+            )
+        name = f"{self.name}_{stage.name}"
+        generators = {**self.generators, **stage.draw}
+        return StageBuild(
+            name,
+            self.placement,
+            network,
+            Reference(
+                name, network, Signature(stage.inputs, stage.outputs)
+            ),  # its layer has its weights itself
+            self.passes,
+            {each.name: generators[each.name] for each in stage.inputs if each.name in generators},
+            (*stage.inputs, *(weights.specs if weights else ())),
+            stage.outputs,
+            self.sizes,
+            weights,
         )
 
 

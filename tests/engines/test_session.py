@@ -47,7 +47,6 @@ def test_what_is_bound_is_the_sessions_own():
 HOLDING = {
     "run": lambda session: session.run(**draw()),
     "bind": lambda session: session.bind(**draw()),
-    "precompute": lambda session: session.precompute(**draw()),
     "profile": lambda session: session.profile(**draw()),
     "close": lambda session: session.close(),
 }

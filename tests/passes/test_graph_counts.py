@@ -11,7 +11,7 @@ from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.predictors.split_program import split_program
+from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 SIGNATURES = {
@@ -69,9 +69,9 @@ def test_the_graph_has_them(component):
 def test_the_counts_of_prologue_and_step_add_up():
     network = sketch("unet")
     apply_passes([HoistInvariants()], network, strict=True)
-    parts = split_program(Program("unet", network, *SIGNATURES["unet"]), network)
+    parts = cut_program(Program("unet", network, *SIGNATURES["unet"]))
     rewritten, results = zip(
-        *(rewrite(export(part), PASSES, Dialect.MICROSOFT) for part in parts), strict=True
+        *(rewrite(export(part.program), PASSES, Dialect.MICROSOFT) for part in parts), strict=True
     )
     found = {each.name: each.count + other.count for each, other in zip(*results, strict=True)}
     for each in PASSES:

@@ -10,13 +10,12 @@ from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.export.operation_counts import count_operations
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.models.flux_split import FluxStep
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeQKV
 from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
 from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
-from fastdeploy_diffusion.predictors.split_program import split_program
+from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.program import Program, TensorSpec
 
 
@@ -40,15 +39,34 @@ def test_prologue_and_step_are_the_whole():
     pooled = others[0]
     # Other rows than the step's, in another order.
     rows = [1, 0, 1]
-    modulations, context, cosines, sines = hoisted.prologue(
+    prologue, step = (part.program.layer for part in cut_program(sign(hoisted, 15, 7)))
+    modulations, context, cosines, sines = prologue(
         features, pooled[rows], timestep[rows], positions, words, guidance[rows]
     )
-    step = FluxStep(hoisted)
-    given = step(latents, modulations[1:], context, cosines, sines)
+    (given,) = step(latents, context, modulations[1:], cosines, sines)
     wanted = layer(latents, features, pooled, timestep, positions, words, guidance)
     assert relative_error(given, wanted) <= 1e-5
-    gone = {"prologue", "time_text_embed", "context_embedder", "linear"}
+    gone = {"modulations", "time_text_embed", "context_embedder", "linear"}
     assert not gone & {part for name in step.state_dict() for part in name.split(".")}
+    assert {name.split(".")[0] for name in prologue.state_dict()} == gone - {"linear"}
+    assert step.state_dict().keys() | prologue.state_dict().keys() == hoisted.state_dict().keys()
+
+
+def sign(layer, image, text):
+    """The program of a transformer as dev's, for so many tokens."""
+    config = layer.config
+    shapes = {
+        "hidden_states": (None, image, config.in_channels),
+        "encoder_hidden_states": (None, text, config.joint_attention_dim),
+        "pooled_projections": (None, config.pooled_projection_dim),
+        "timestep": (None,),
+        "img_ids": (image, 3),
+        "txt_ids": (text, 3),
+        "guidance": (None,),
+    }
+    inputs = tuple(TensorSpec(name, shape, "float32") for name, shape in shapes.items())
+    velocity = TensorSpec("velocity", (None, image, config.in_channels), "float32")
+    return Program("denoiser", layer, inputs, (velocity,))
 
 
 def test_twice_equals_once():
@@ -68,22 +86,11 @@ def test_a_step_of_full_width_has_nothing_but_its_blocks():
     config = FluxTransformer2DConfig(num_layers=1, num_single_layers=2, guidance_embeds=True)
     image, text, dim = 1024, 512, config.inner_dim
     layer = build_skeleton(lambda: FluxTransformer2DModel(config))
-    shapes = {
-        "hidden_states": (None, image, 64),
-        "encoder_hidden_states": (None, text, 4096),
-        "pooled_projections": (None, 768),
-        "timestep": (None,),
-        "img_ids": (image, 3),
-        "txt_ids": (text, 3),
-        "guidance": (None,),
-    }
-    inputs = tuple(TensorSpec(name, shape, "float32") for name, shape in shapes.items())
-    velocity = TensorSpec("velocity", (None, image, 64), "float32")
-    program = Program("denoiser", layer, inputs, (velocity,))
+    program = sign(layer, image, text)
     whole = count(program)
     apply_passes([HoistInvariants()], layer, strict=True)
-    _, step = split_program(program, layer)
-    left = count(step)
+    _, step = cut_program(program)
+    left = count(step.program)
 
     tokens = image + text
     attention = 2 * 2 * tokens * tokens * dim
@@ -113,7 +120,7 @@ def test_a_gain_is_one_more_than_its_weight_says():
     hoisted, _ = rewrite(make, layer, HoistInvariants())
     conditioning = paddle.randn([2, 48])
     norm = layer.single_transformer_blocks[1].norm
-    features = paddle.concat([each(conditioning) for each in hoisted.prologue.modulations], axis=1)
+    features = paddle.concat([each(conditioning) for each in hoisted.modulations], axis=1)
     given = hoisted.single_transformer_blocks[1].norm.modulate(features)
     for ours, wanted in zip(given, norm.modulate(conditioning), strict=True):
         assert ours.shape == [2, 1, 48]

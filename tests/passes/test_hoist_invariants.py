@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import paddle
 import pytest
+from engine_programs import float_spec
 from pass_checks import relative_error, rewrite
 
+from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.models.unet_split import UNetStep
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.merge_projections import MergeKV
+from fastdeploy_diffusion.predictors.stage_programs import cut_program
+from fastdeploy_diffusion.program import Program
 
 CONFIG = {
     "in_channels": 4,
@@ -44,7 +49,26 @@ def draw_feeds(batch, height, width):
     )
 
 
-@pytest.mark.parametrize("config", [CONFIG, WITHOUT_SHIFT])
+def draw_conditions(config, batch):
+    """SDXL's pooled text and sizes."""
+    if config is not SDXL_LIKE:
+        return ()
+    return paddle.randn([batch, 10]), paddle.randint(0, 2048, [batch, 6]).astype("float32")
+
+
+def sign(layer):
+    """The program of a UNet, with as many inputs as its family has."""
+    added = (float_spec("text_embeds", None, 10), float_spec("time_ids", None, 6))
+    inputs = (
+        float_spec("sample", None, 4, 6, 8),
+        float_spec("timestep", None),
+        float_spec("encoder_hidden_states", None, 7, 20),
+        *(added if layer.add_embedding else ()),
+    )
+    return Program("unet", layer, inputs, (float_spec("prediction", None, 4, 6, 8),))
+
+
+@pytest.mark.parametrize("config", [CONFIG, WITHOUT_SHIFT, SDXL_LIKE])
 @pytest.mark.parametrize("passes", [(), (MergeKV(),)])
 def test_the_whole_keeps_its_numbers(config, passes):
     layer = make(config)
@@ -52,30 +76,73 @@ def test_the_whole_keeps_its_numbers(config, passes):
     # 2 + 2 + 4 residual blocks; 1 + 1 + 2 cross-attentions.
     assert (results[-1].count, results[-1].expected, results[-1].skipped) == (12, 12, {})
     for shape in ((1, 8, 8), (3, 5, 9)):
-        feeds = draw_feeds(*shape)
+        feeds = *draw_feeds(*shape), *draw_conditions(config, shape[0])
         assert relative_error(hoisted(*feeds), layer(*feeds)) <= 1e-5
 
 
-def test_prologue_and_step_are_the_whole():
-    layer = make()
-    hoisted, _ = rewrite(make, layer, HoistInvariants())
+@pytest.mark.parametrize("config", [CONFIG, SDXL_LIKE], ids=["SD", "SDXL"])
+def test_prologue_and_step_are_the_whole(config):
+    layer = make(config)
+    hoisted, _ = rewrite(lambda: make(config), layer, HoistInvariants())
     sample, _, context = draw_feeds(2, 6, 8)
-    time_features, context_features = hoisted.prologue(paddle.arange(5.0), context)
+    conditions = draw_conditions(config, 2)
+    prologue, step = (part.program.layer for part in cut_program(sign(hoisted)))
+    # Other rows than the step's, in another order.
+    rows = [1, 0, 1, 1, 0]
+    time_features, context_features = prologue(
+        paddle.arange(5.0), context, *(each[rows] for each in conditions)
+    )
     assert time_features.shape[0] == 5
-    step = UNetStep(hoisted)
-    rows = paddle.stack([time_features[3], time_features[1]])
-    wanted = layer(sample, paddle.to_tensor([3.0, 1.0]), context)
-    assert relative_error(step(sample, rows, context_features), wanted) <= 1e-5
-    assert not {"prologue", "time_embedding"} & {name.split(".")[0] for name in step.state_dict()}
+    given = paddle.stack([time_features[4], time_features[2]])
+    wanted = layer(sample, paddle.to_tensor([4.0, 2.0]), context, *conditions)
+    assert relative_error(step(sample, given, context_features)[0], wanted) <= 1e-5
+    moved = {"time_embedding", "time_projections", "context_projections"}
+    moved |= {"add_embedding"} if conditions else set()
+    assert {name.split(".")[0] for name in prologue.state_dict()} == moved
+    assert not moved & {name.split(".")[0] for name in step.state_dict()}
+    assert step.state_dict().keys() | prologue.state_dict().keys() == hoisted.state_dict().keys()
 
 
-def test_a_time_embedding_that_knows_the_prompt_stays():
-    layer = make(SDXL_LIKE)
-    names = list(layer.state_dict())
-    (result,), derivations = apply_passes([HoistInvariants()], layer, strict=True)
-    assert (result.count, result.expected, derivations) == (0, 0, {})
-    assert result.skipped == {"": "its time embedding depends on the prompt, too"}
-    assert list(layer.state_dict()) == names
+def test_a_prologue_takes_every_input_but_the_sample():
+    """The fourth and fifth are combined with timesteps; the text is not."""
+    hoisted, _ = rewrite(lambda: make(SDXL_LIKE), make(SDXL_LIKE), HoistInvariants())
+    prologue, step = cut_program(sign(hoisted))
+    rows = prologue.stage.outputs[0].shape[0]
+    shapes = {spec.name: spec.shape for spec in prologue.program.inputs}
+    assert shapes == {
+        "timestep": (rows,),
+        "encoder_hidden_states": (None, 7, 20),
+        "text_embeds": (rows, 10),
+        "time_ids": (rows, 6),
+    }
+    assert [spec.name for spec in step.program.inputs] == [
+        "sample",
+        "time_features",
+        "context_features",
+    ]
+
+
+def test_stages_that_do_not_chain_are_refused():
+    hoisted, _ = rewrite(make, make(), HoistInvariants())
+    program = sign(hoisted)
+    prologue, step = hoisted.list_stages(program.inputs, program.outputs)
+    with pytest.raises(EngineError, match="unet: of the stages step, 0 run once a request"):
+        cut_program(replace(program, layer=Stages([step])))
+    short = replace(prologue, outputs=prologue.outputs[:1])
+    with pytest.raises(EngineError, match="the stage 'step' takes 'context_features', which"):
+        cut_program(replace(program, layer=Stages([short, step])))
+
+
+class Stages:
+    """A network that declares what it is told to."""
+
+    is_hoisted = True
+
+    def __init__(self, stages):
+        self.stages = stages
+
+    def list_stages(self, inputs, outputs):
+        return self.stages
 
 
 def test_twice_equals_once():

@@ -70,7 +70,8 @@ def test_the_unet_of_sdxl_has_the_promised_counts():
     results, _ = apply_passes(PASSES, network, strict=True)
     # Down two transformers of 2 blocks and two of 10, up three of each, and 10 in the middle.
     blocks = 2 * 2 + 2 * 10 + 3 * 10 + 3 * 2 + 10
-    counts = [blocks, blocks, 2, 21, 15, 0]
+    resnets = 2 * 3 + 3 * 3 + 2
+    counts = [blocks, blocks, 2, 21, 15, resnets + blocks]
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
 

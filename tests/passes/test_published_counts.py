@@ -105,8 +105,9 @@ def test_the_tables_count_what_the_configs_promise(model):
         }, name
 
 
-def test_hoisting_takes_silus_away():
-    network = build_skeleton(partial(SD_MAKERS["unet"], SD_1_5["unet"]))
+@pytest.mark.parametrize(("model", "configs"), [("SD 1.5", SD_1_5), ("SDXL", SDXL_BASE)])
+def test_hoisting_takes_silus_away(model, configs):
+    network = build_skeleton(partial(SD_MAKERS["unet"], configs["unet"]))
     apply_passes([HoistInvariants()], network, strict=True)
-    cell = read_tables()["fuse-silu"][COLUMNS["SD 1.5"]]
+    cell = read_tables()["fuse-silu"][COLUMNS[model]]
     assert f"({FuseSiLU().expect(network)} after `hoist-invariants`)" in cell

@@ -11,6 +11,7 @@ from tiny_checkpoint import write_tiny_sd
 from toy_session import DENOISER, SIGNATURE, ToySession, denoise, draw, draw_conditioning
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.errors import (
@@ -46,13 +47,14 @@ def open_pipeline(model, **options):
 def break_at(monkeypatch, component, call, make_result):
     """Let the engine's own run fail from a call on; count the calls."""
     session = component.pool.sessions[-1].running.session
-    run, calls = session._run, []
+    name = "_run_rows" if "timestep" in session.inputs else "_run"
+    run, calls = getattr(session, name), []
 
-    def run_or_fail(feeds):
-        calls.append(feeds)
-        return make_result(run(feeds)) if len(calls) >= call else run(feeds)
+    def run_or_fail(given):
+        calls.append(given)
+        return make_result(run(given)) if len(calls) >= call else run(given)
 
-    monkeypatch.setattr(session, "_run", run_or_fail)
+    monkeypatch.setattr(session, name, run_or_fail)
     return calls
 
 
@@ -91,9 +93,15 @@ def test_the_fallback_goes_on_from_the_last_latents(
 
 
 def test_a_prologue_that_fails_is_replaced_with_its_step(model, wanted, monkeypatch):
+    loaded, load = {}, Engine.load
+
+    def load_and_keep(engine, program, spec, artifact):
+        loaded[program.name] = load(engine, program, spec, artifact)
+        return loaded[program.name]
+
+    monkeypatch.setattr(Engine, "load", load_and_keep)
     pipeline = open_pipeline(model, passes=["hoist-invariants"])
-    split = pipeline.component("denoiser").pool.sessions[-1].running.session
-    monkeypatch.setattr(split._prologue, "_run", fail)
+    monkeypatch.setattr(loaded["denoiser_prologue"], "_run", fail)
     with pytest.warns(FallbackWarning, match="denoiser_prologue"):
         given = pipeline.text_to_image("a cat", **REQUEST)
     assert psnr(given, wanted) >= 50
@@ -220,37 +228,6 @@ def test_the_first_error_is_raised_where_nothing_takes_its_place():
         session.run(**draw())
 
 
-def test_computing_ahead_is_repeated_too():
-    class Ahead(ToySession):
-        def precompute(self, **inputs):
-            raise EngineError("no room to compute ahead")
-
-    recovery = Recovery(ToySession())
-    wrap(Ahead(), recovery).precompute(**draw())
-    assert [problem for problem, _ in recovery.calls] == ["no room to compute ahead"]
-    session = wrap(Ahead(), Recovery())
-    session.close()
-    with pytest.raises(EngineError, match="is closed"):
-        session.precompute(**draw())
-
-
-def test_computing_ahead_waits_for_a_run_to_end():
-    inner = ToySession()
-    inner.may_leave.clear()
-    session = wrap(inner, Recovery())
-    running = threading.Thread(target=session.run, kwargs=draw())
-    ahead = threading.Thread(target=session.precompute, kwargs=draw())
-    inner.precompute = lambda **inputs: None  # which does not wait by itself
-    running.start()
-    assert inner.entered.wait(20)
-    ahead.start()
-    ahead.join(0.1)
-    assert ahead.is_alive()
-    inner.may_leave.set()
-    for thread in (running, ahead):
-        thread.join()
-
-
 def open_denoiser(compute=denoise):
     return ToySession(compute, DENOISER)
 
@@ -302,6 +279,40 @@ def test_a_conditioning_that_fails_is_repeated():
     given, wanted = (each.run_rows(make_rows(each)) for each in (session, plain))
     np.testing.assert_array_equal(given, wanted)
     assert [problem for problem, _ in recovery.calls] == ["no room to condition"]
+
+
+@pytest.mark.parametrize("task", ["condition", "run_rows"])
+def test_conditioning_and_rows_wait_for_a_run_to_end(task):
+    inner = open_denoiser()
+    session = wrap_denoiser(inner, Recovery())
+    rows = make_rows(session, 2)
+    following = threading.Thread(
+        target=getattr(session, task),
+        args=(rows,) if task == "run_rows" else (draw_conditioning(5), [3]),
+    )
+    # Inside, nothing waits by itself.
+    inner.condition = inner.run_rows = lambda *_: np.zeros((2, 3), np.float32)
+    inner.may_leave.clear()
+    given = draw_conditioning()
+    feeds = {"sample": rows[0].sample[None], "timestep": np.ones(1, np.float32), **given}
+    running = threading.Thread(target=session.run, kwargs=feeds)
+    running.start()
+    assert inner.entered.wait(20)
+    following.start()
+    following.join(0.1)
+    assert following.is_alive()
+    inner.may_leave.set()
+    for thread in (running, following):
+        thread.join()
+
+
+def test_a_closed_session_conditions_nothing():
+    session = wrap_denoiser(open_denoiser(), Recovery())
+    (row,) = make_rows(session, 1)
+    session.close()
+    for task in (lambda: session.run_rows([row]), lambda: make_rows(session, 1)):
+        with pytest.raises(EngineError, match="is closed"):
+            task()
 
 
 @pytest.mark.parametrize("place", ["sample", "text"])

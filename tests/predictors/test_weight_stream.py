@@ -9,11 +9,10 @@ from checkpoint_writers import write_tensors
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.predictors.block_weights import BlockWeights
-from fastdeploy_diffusion.predictors.weight_stream import WeightStream
+from fastdeploy_diffusion.predictors.weight_stream import BlockWeights, WeightStream
 from fastdeploy_diffusion.runtime.recipe import Derivation, register_op
 
-SHAPES = {"block.linear.weight": (5, 3), "block.linear.bias": (5,), "block.norm.weight": (7,)}
+SHAPES = {"linear.weight": (5, 3), "linear.bias": (5,), "norm.weight": (7,)}
 
 
 def make_source(folder, lists, dtypes=("BF16",)):
@@ -23,7 +22,7 @@ def make_source(folder, lists, dtypes=("BF16",)):
     for path, count in lists.items():
         for index in range(count):
             tensors = {
-                f"{path}.{index}.{name.removeprefix('block.')}": random.standard_normal(shape)
+                f"{path}.{index}.{name}": random.standard_normal(shape)
                 for name, shape in SHAPES.items()
             }
             dtype = dtypes[index % len(dtypes)]
@@ -38,13 +37,14 @@ def double(weight):
 
 
 def describe(source, path, count, derivations=()):
-    return BlockWeights(source, path, count, "block.", SHAPES, dict(derivations))
+    shapes = {f"{path}.0.{name}": shape for name, shape in SHAPES.items()}
+    return BlockWeights(source, path, count, shapes, dict(derivations))
 
 
 def assert_is_block(arrays, source, path, index):
-    assert list(arrays) == list(SHAPES)
-    for name, array in arrays.items():
-        wanted = source.read(f"{path}.{index}.{name.removeprefix('block.')}")
+    assert list(arrays) == [f"{path}.0.{name}" for name in SHAPES]
+    for name, array in zip(SHAPES, arrays.values(), strict=True):
+        wanted = source.read(f"{path}.{index}.{name}")
         np.testing.assert_array_equal(array.astype(np.float32), wanted)
 
 
@@ -83,16 +83,16 @@ def test_a_round_that_broke_off_begins_anew(tmp_path):
 
 def test_weights_that_passes_made_are_made_of_each_block(tmp_path):
     source = make_source(tmp_path, {"single": 2})
-    doubled = Derivation(("block.linear.weight",), "double")
-    moved = Derivation(("block.linear.bias",), "tile", {"times": 1})
-    recipe = {"block.linear.weight": doubled, "block.linear.bias": moved}
+    doubled = Derivation(("single.0.linear.weight",), "double")
+    moved = Derivation(("single.0.linear.bias",), "tile", {"times": 1})
+    recipe = {"single.0.linear.weight": doubled, "single.0.linear.bias": moved}
     weights = describe(source, "single", 2, recipe)
     assert [spec.dtype for spec in weights.specs] == ["float32", "bfloat16", "bfloat16"]
     for index in range(2):
         given = weights.read_block(index)
         wanted = source.read(f"single.{index}.linear.weight")
-        np.testing.assert_array_equal(given["block.linear.weight"], 2 * wanted)
-        bias = given["block.linear.bias"].astype(np.float32)
+        np.testing.assert_array_equal(given["single.0.linear.weight"], 2 * wanted)
+        bias = given["single.0.linear.bias"].astype(np.float32)
         np.testing.assert_array_equal(bias, source.read(f"single.{index}.linear.bias"))
 
 
@@ -135,4 +135,4 @@ def test_closing_ends_the_thread_in_the_middle_of_a_block(tmp_path, monkeypatch)
     may_go_on.set()
     closing.join(10)
     assert not [each for each in threading.enumerate() if each.name.startswith("weight-stream")]
-    assert names == ["block.linear.weight"]
+    assert names == ["single.0.linear.weight"]

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.operation_counts import OperationCounts, count_operations
 from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.predictors.split_program import split_program
+from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.program import Program
 
 OPERATORS = 10
@@ -74,17 +74,16 @@ def count_component(
     plain = Program(build.name, build.network.sketch(), build.inputs, build.outputs)
     program = replace(plain, layer=rewrite_network(build.network, build.layer_passes).layer)
     before = count_operations(plain, shapes)
-    parts = split_program(program, program.layer)
-    if parts is None:
+    *prologue, step = cut_program(program)
+    if not prologue:
         return before, count_operations(program, shapes) if build.passes else before
-    _, step = parts
-    latents, *features = step.inputs
+    latents, *features = step.program.inputs
     batch = shapes[latents.name][0]
     filled = {
         each.name: tuple(size if isinstance(size, int) else batch for size in each.shape)
         for each in features
     }
-    return before, count_operations(step, {**filled, latents.name: shapes[latents.name]})
+    return before, count_operations(step.program, {**filled, latents.name: shapes[latents.name]})
 
 
 def _time(session: Session, feeds: Mapping[str, np.ndarray]) -> list[float]:

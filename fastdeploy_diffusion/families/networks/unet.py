@@ -220,7 +220,7 @@ class UNet2DConditionConfig(NetworkConfig):
         return Activations(rows * features, scores)
 
     def census(self) -> Census:
-        """Count what passes rewrite; a timestep that is embedded alone is an invariant."""
+        """Count what passes rewrite; timestep and prompt alone decide the invariants."""
         # The middle has two; the way up has one more a level than the way down.
         resnets = 2 + sum(2 * layers + 1 for layers in self.layers)
         blocks = self._count_by_level(self.depths)
@@ -228,7 +228,7 @@ class UNet2DConditionConfig(NetworkConfig):
         attention = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION, Site.QKV)
         return {
             **dict.fromkeys((*attention, Site.GEGLU), blocks),
-            Site.INVARIANT: resnets + blocks if is_alone else 0,
+            Site.INVARIANT: resnets + blocks,
             Site.SILU: resnets + (1 if is_alone else 2),  # of the embedded timestep, and in it
             Site.GROUP_NORM_SILU: 2 * resnets + 1,
             Site.GROUP_NORM: self._count_by_level([1] * self.blocks),

@@ -1,4 +1,4 @@
-"""A request runs the prologue once; whatever changes in between is noticed."""
+"""The prologue runs once for each conditioning, and gives what its rows take in any batch."""
 
 import gc
 import tracemalloc
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import write_tiny_sd
 
-from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
+from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.engines.session import Row, Session
 from fastdeploy_diffusion.errors import EngineError
 
@@ -20,26 +20,28 @@ def model(tmp_path_factory):
     return write_tiny_sd(tmp_path_factory.mktemp("checkpoint") / "model")
 
 
-def open_pipeline(model, engine="openvino", passes=("hoist-invariants",), **options):
+def open_pipeline(
+    model, engine="openvino", passes=("hoist-invariants",), opened=SDPipeline, **options
+):
     choice = {"engine": engine, "passes": list(passes), "cpu_fallback": False, **options}
-    return SDPipeline(DiffusionConfig(model_path=model, **choice))
+    return opened(DiffusionConfig(model_path=model, **choice))
 
 
 def psnr(ours, reference):
     return -10 * np.log10(np.mean((ours - reference) ** 2) + 1e-20)
 
 
-def count_runs(pipeline, monkeypatch):
-    """Record the number of timesteps of each run of the prologue."""
-    pipeline.build()
-    prologue = pipeline.component("denoiser").pool.sessions[-1].running.session._prologue
-    run, runs = prologue.run, []
+@pytest.fixture
+def prologue_runs(monkeypatch):
+    """The number of timesteps of each run of a prologue."""
+    run, runs = Session.run, []
 
-    def record(**feeds):
-        runs.append(len(feeds["timestep"]))
-        return run(**feeds)
+    def record(self, **feeds):
+        if "sample" not in self.inputs and "timestep" in self.inputs:
+            runs.append(len(feeds["timestep"]))
+        return run(self, **feeds)
 
-    monkeypatch.setattr(prologue, "run", record)
+    monkeypatch.setattr(Session, "run", record)
     return runs
 
 
@@ -55,9 +57,10 @@ def test_the_picture_is_the_same(engine, model, tmp_path):
         assert report.cached is (cached and engine != "paddle-eager")
 
 
-def test_the_prologue_runs_once_a_text_of_a_request(model, monkeypatch):
+def test_the_prologue_runs_once_a_text_of_a_request(model, prologue_runs):
     pipeline = open_pipeline(model)
-    runs = count_runs(pipeline, monkeypatch)
+    pipeline.build()
+    prologue_runs.clear()
     for steps in (4, 7):
         result = pipeline.generate(
             GenerationRequest(prompt=["a", "b"], seed=0, num_inference_steps=steps)
@@ -65,7 +68,7 @@ def test_the_prologue_runs_once_a_text_of_a_request(model, monkeypatch):
         assert result.timings.prologue > 0
     # PNDM calls the denoiser once more, at a timestep that it has seen.
     # The negative prompt is one for both pictures.
-    assert runs == 2 * 3 * [64]
+    assert prologue_runs == 2 * 3 * [64]
 
 
 def make_feeds(timesteps, seed=0):
@@ -79,37 +82,7 @@ def make_feeds(timesteps, seed=0):
     }
 
 
-def test_what_is_new_runs_the_prologue_and_what_is_known_does_not(model, monkeypatch):
-    pipeline = open_pipeline(model, "paddle-eager")
-    plain = open_pipeline(model, "paddle-eager", passes=())
-    for each in (pipeline, plain):
-        each.build(32, 32)
-    runs = count_runs(pipeline, monkeypatch)
-    session, wanted = (each.component("denoiser").pool.sessions[-1] for each in (pipeline, plain))
-    for feeds, more in (
-        (make_feeds([801, 801]), 1),
-        (make_feeds([801, 801]), 0),
-        (make_feeds([401, 801]), 1),  # a new timestep, in the first row alone
-        (make_feeds([801, 201]), 1),
-        (make_feeds([201, 801]), 0),  # in another order
-        (make_feeds([401, 401]), 1),  # not since the prologue ran with others
-        (make_feeds([201, 801]), 1),
-        (make_feeds([801, 801], seed=1), 1),  # a new prompt
-        (make_feeds([201, 801]), 0),  # the one before, as under true guidance
-        (make_feeds([801, 801], seed=1), 0),
-        (make_feeds([801, 801], seed=2), 1),
-        (make_feeds([801, 801], seed=1), 0),
-        (make_feeds([201, 801]), 1),  # two are kept
-    ):
-        before = len(runs)
-        given, reference = session.run(**feeds), wanted.run(**feeds)
-        assert len(runs) - before == more, feeds["timestep"]
-        for name, array in given.items():
-            error = np.abs(array - reference[name]).max() / np.abs(reference[name]).max()
-            assert error <= 1e-5
-
-
-def test_a_callback_that_changes_the_conditioning_is_heeded(model, monkeypatch):
+def test_a_callback_that_changes_the_conditioning_is_heeded(model, prologue_runs):
     def forget(pipeline, index, timestep, tensors):
         return {"prompt_embeds": 0 * tensors["prompt_embeds"]} if index == 1 else {}
 
@@ -119,11 +92,13 @@ def test_a_callback_that_changes_the_conditioning_is_heeded(model, monkeypatch):
         "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
     }
     hoisted = open_pipeline(model)
-    runs = count_runs(hoisted, monkeypatch)
+    hoisted.build()
+    prologue_runs.clear()
     given = hoisted.text_to_image("a cat", **settings)
+    # The prompt, the negative prompt, and once the changed prompt, for all steps that may come.
+    assert len(prologue_runs) == 3
     wanted = open_pipeline(model, "paddle-eager", passes=()).text_to_image("a cat", **settings)
     assert psnr(given, wanted) >= 50
-    assert len(runs) > 1
     assert psnr(hoisted.text_to_image("a cat", **REQUEST), wanted) < 40
 
 
@@ -138,20 +113,6 @@ def make_row(session, seed, timestep, timesteps):
     text = feeds["encoder_hidden_states"][:1]
     handle = session.condition({"encoder_hidden_states": text}, timesteps)
     return Row(handle, feeds["sample"][0], timestep)
-
-
-@pytest.fixture
-def prologue_runs(monkeypatch):
-    """The timesteps of each run of a prologue."""
-    run, runs = Session.run, []
-
-    def record(self, **feeds):
-        if "sample" not in self.inputs:
-            runs.append(len(feeds["timestep"]))
-        return run(self, **feeds)
-
-    monkeypatch.setattr(Session, "run", record)
-    return runs
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -205,6 +166,36 @@ def test_handles_that_go_free_their_memory(model):
     tracemalloc.stop()
     assert held - before > 20 * 100_000
     assert left - before < (held - before) / 20
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_the_time_of_sdxl_is_hoisted_with_its_text_and_sizes(engine, tiny_sdxl):
+    """Two inputs more than SD's, each row with its own."""
+    hoisted, plain = (
+        open_denoiser(tiny_sdxl, engine, passes=passes, opened=SDXLPipeline)
+        for passes in (["hoist-invariants"], [])
+    )
+    tensors = {"encoder_hidden_states": (1, 20, 56), "text_embeds": (1, 28), "time_ids": (1, 6)}
+    given = []
+    for session in (hoisted, plain):
+        random = np.random.default_rng(0)
+        rows = []
+        for timestep in (999, 500, 0.5):
+            arrays = {
+                name: random.standard_normal(shape).astype(np.float32)
+                for name, shape in tensors.items()
+            }
+            arrays["time_ids"] = np.round(100 * np.abs(arrays["time_ids"]))
+            sample = random.standard_normal((4, 16, 16)).astype(np.float32)
+            rows.append(Row(session.condition(arrays, [timestep]), sample, timestep))
+        given.append(session.run_rows(rows))
+    assert np.abs(given[0] - given[1]).max() <= 1e-5 * np.abs(given[1]).max()
+    # Every input has its say.
+    for name in tensors:
+        changed = {**arrays, name: arrays[name] + 1}
+        other = Row(hoisted.condition(changed, [timestep]), sample, timestep)
+        difference = np.abs(hoisted.run_rows([other])[0] - given[0][-1]).max()
+        assert difference > 1e-4 * np.abs(given[1]).max(), name
 
 
 def test_a_build_within_bounds_conditions_one_row_and_runs_many(model):
