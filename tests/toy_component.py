@@ -62,6 +62,7 @@ class Workshop:
         cache=None,
         device="cpu",
         precision="fp32",
+        passes=(),
         **choice,
     ):
         workshop = self
@@ -83,7 +84,7 @@ class Workshop:
                 count_weights=lambda: self._weights,
                 count_activations=self._count_activations,
             ),
-            passes=(),
+            passes=passes,
             cache=cache,
             generators={},
             build_class=ToyBuild,

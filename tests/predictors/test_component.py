@@ -269,6 +269,23 @@ def test_what_was_built_before_a_plan_goes_with_it(workshop, tmp_path):
     assert component.report.measured_seconds is not None
 
 
+def test_what_takes_the_place_of_an_engine_has_neither_its_passes_nor_its_time(workshop, tmp_path):
+    cache, passes = ArtifactCache(tmp_path, 2**20), ("merge-kv",)
+    component = workshop.open_component("auto", cache=cache, passes=passes)
+    workshop.compute["paddle"] = EngineError("not now")
+    tune(component)
+    assert [each.name for each in component.placer.passes] == ["merge-kv"]
+    assert component.report.measured_seconds is not None
+    workshop.compute = {component.report.engine: fail}
+    with (
+        component.lend(LARGE) as session,
+        pytest.warns(FallbackWarning, match="std::bad_alloc"),
+    ):
+        run(session)
+    assert component.placer.passes == ()
+    assert (component.report.engine, component.report.measured_seconds) == ("paddle", None)
+
+
 def test_sessions_of_two_sizes_that_fail_get_the_same_fallback(workshop):
     component = workshop.open_component()
     workshop.compute["openvino"] = fail

@@ -79,6 +79,13 @@ def test_what_an_engine_holds_of_activations_counts(workshop):
     assert name_rows(component.pool.sessions) == [2, 3]
 
 
+def test_on_a_gpu_whose_memory_nobody_estimates_one_is_kept(workshop):
+    component = workshop.open_component("tensorrt", device="gpu", target="sm120")
+    visit(component, *SIZES[:3])
+    assert workshop.open_before == [0] * 3
+    assert name_rows(component.pool.sessions) == [3]
+
+
 def test_what_is_in_use_counts_and_does_not_go(workshop):
     component = Workshop.open_component(Workshop(share=0.4))
     with component.lend(SIZES[0], keep=True) as first:
@@ -111,6 +118,7 @@ def test_idle_ones_go_with_the_engine_that_they_were_built_for(workshop):
     ):
         with pytest.warns(FallbackWarning, match="broken"):
             run(session)
+        assert len(workshop.sessions[3].runs) == 1  # it was not for want of memory
         # Before anything was built in their place; what is in use goes on.
         assert workshop.open_before[-1] == 1
         assert (run(other) == 2).all()
@@ -132,10 +140,11 @@ def test_the_report_is_of_the_session_in_use(workshop):
 
 
 @pytest.mark.parametrize("error", [MemoryError("std::bad_alloc"), ResourceError("too little")])
-def test_idle_ones_make_room_for_a_build_that_runs_out_of_memory(workshop, error):
+@pytest.mark.parametrize("own", [0, 2])
+def test_idle_ones_make_room_for_a_build_that_runs_out_of_memory(workshop, error, own):
     component, neighbour = workshop.open_component(), workshop.open_component(name="neighbour")
     share_memory([component.pool, neighbour.pool])
-    visit(component, *SIZES[:2])
+    visit(component, *SIZES[:own])
     visit(neighbour, *SIZES[:2])
     with neighbour.lend(SIZES[1], keep=True) as in_use:
 
@@ -235,6 +244,8 @@ def test_a_fallback_that_cannot_be_built_leaves_nothing_that_is_closed(workshop)
     ):
         visit(component, SIZES[0])
     assert (workshop.count_open(), component.pool.sessions) == (0, [])
+    assert (component.report.engine, component.report.relative_error) == ("paddle", None)
+    assert "broken" in component.report.fallback
     del workshop.compute["paddle"]
     visit(component, SIZES[0])
     assert component.report.engine == "paddle"
