@@ -78,6 +78,8 @@ class Program:
         recipe: What each parameter of the layer is made of, by name (``runtime.recipe.MadeOf``), in
             PyTorch's layout; of the tensor of its own name where none is given. A finished build
             has its own.
+        store: Where weights are kept that the tensors are not as they are wanted
+            (``runtime.weight_store.WeightStore``); ``None`` where none are.
         graph_passes: What rewrites the graph that the layer is exported as, in order
             (``passes.graph_pass.GraphPass``); engines that read no ONNX leave them be.
     """
@@ -88,6 +90,7 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     tensors: Any = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    store: Any = None
     graph_passes: tuple[Any, ...] = ()
 
 

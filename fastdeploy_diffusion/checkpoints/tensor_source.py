@@ -107,7 +107,7 @@ class TensorSource:
     def __init__(self, origin: str, views: Mapping[str, TensorView]) -> None:
         self.origin = origin
         self._views = dict(views)
-        self._digest = ""
+        self._digests: dict[str, str] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -196,18 +196,37 @@ class TensorSource:
         Raises:
             CheckpointError: A file changed after it was opened.
         """
-        if not self._digest:
-            total = hashlib.sha256()
-            views = [self._views[name] for name in self.names]
-            with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-                for name, digest in zip(
-                    self.names, pool.map(TensorView.digest, views), strict=True
-                ):
-                    total.update(f"{name} {digest}\n".encode())
-            self._digest = total.hexdigest()
+        views = {name: view for name, view in self._views.items() if name not in self._digests}
+        with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+            digests = pool.map(TensorView.digest, views.values())
+            self._digests.update(zip(views, digests, strict=True))
+        self._check_unchanged()
+        total = hashlib.sha256()
+        for name in self.names:
+            total.update(f"{name} {self._digests[name]}\n".encode())
+        return total.hexdigest()
+
+    def digest_tensor(self, name: str) -> str:
+        """The sha256 of a tensor's dtype, shape and values, as hexadecimal digits.
+
+        Raises:
+            CheckpointError: No such tensor, or a changed file.
+        """
+        if name not in self._digests:
+            self._digests[name] = self._view(name).digest()
+        return self._digests[name]
+
+    def list_digests(self) -> dict[str, str]:
+        """All that are known of single tensors, by name."""
+        return dict(self._digests)
+
+    def remember_digests(self, digests: Mapping[str, str]) -> None:
+        """Take the digests of tensors from an earlier time, as long as `describe` is the same."""
+        self._digests.update(digests)
+
+    def _check_unchanged(self) -> None:
         for file in {view.file.path: view.file for view in self._views.values()}.values():
             file.check_unchanged()
-        return self._digest
 
     def describe(self) -> dict[str, Any]:
         """Say which files are used and how; as long as that is the same, so is ``digest``.

@@ -49,11 +49,12 @@ def path(folder: Folder = None, debug: Debug = False) -> None:
 def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the builds, the one used last first."""
     with explain_errors(debug):
-        entries = _open(folder).entries()
+        cache = _open(folder)
+        entries = cache.entries()
         if as_json:
-            print(to_json([_describe(entry) for entry in entries]))
+            print(to_json([_describe(cache, entry) for entry in entries]))
         else:
-            print("\n".join([*_list_builds(entries), _sum_up(entries)]))
+            print("\n".join([*_list_builds(cache, entries), _sum_up(cache, entries)]))
             texts, size = _open_embeddings(folder).measure()
             if texts:
                 plural = "" if texts == 1 else "s"
@@ -67,17 +68,20 @@ def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False)
         cache = _open(folder)
         entries = cache.entries()
         damages = [cache.find_damage(entry) for entry in entries]
-        damaged_texts = _open_embeddings(folder).find_damage()
+        others = {
+            "weight": cache.find_damaged_weights(),
+            "embedding": _open_embeddings(folder).find_damage(),
+        }
+        rest = [(kind, *found) for kind, each in others.items() for found in each.items()]
         if as_json:
             rows = zip(entries, damages, strict=True)
-            builds = [{**_describe(entry), "damage": each} for entry, each in rows]
-            texts = [{"embedding": name, "damage": each} for name, each in damaged_texts.items()]
-            print(to_json([*builds, *texts]))
+            builds = [{**_describe(cache, entry), "damage": each} for entry, each in rows]
+            print(to_json([*builds, *({kind: name, "damage": each} for kind, name, each in rest)]))
         else:
-            print("\n".join([*_list_damages(entries, damages), _sum_up(entries)]))
-            for name, damage in damaged_texts.items():
-                print(f"embedding {name}: {damage}")
-    if any(damages) or damaged_texts:
+            print("\n".join([*_list_damages(entries, damages), _sum_up(cache, entries)]))
+            for kind, name, damage in rest:
+                print(f"{kind} {name}: {damage}")
+    if any(damages) or rest:
         raise typer.Exit(1)
 
 
@@ -156,7 +160,7 @@ def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:
     return chosen
 
 
-def _describe(entry: CacheEntry) -> dict[str, object]:
+def _describe(cache: ArtifactCache, entry: CacheEntry) -> dict[str, object]:
     ingredients = entry.ingredients
     proofs = [
         {"precision": each.key.ingredients["precision"], "relative_error": each.relative_error}
@@ -172,20 +176,21 @@ def _describe(entry: CacheEntry) -> dict[str, object]:
         "inputs": ingredients["signature"]["inputs"],
         "packages": ingredients["packages"],
         "bytes": entry.size,
+        "weight_bytes": sum(cache.measure_weights(entry).values()),
         "used": entry.used,
         "relative_error": max((each.relative_error for each in entry.list_proofs()), default=None),
         "proofs": proofs,
     }
 
 
-def _list_builds(entries: list[CacheEntry]) -> list[str]:
+def _list_builds(cache: ArtifactCache, entries: list[CacheEntry]) -> list[str]:
     now = time.time()
     heads = ["build", "model", "component", "engine", "precision", "size", "bytes", "used"]
     rows = [
         [
             *_name(entry),
             describe_size(entry.ingredients["signature"]),
-            format_bytes(entry.size),
+            format_bytes(entry.size + sum(cache.measure_weights(entry).values())),
             format_age(now - entry.used),
         ]
         for entry in entries
@@ -213,8 +218,10 @@ def _name_precision(entry: CacheEntry) -> str:
     return ", ".join(sorted({each.key.ingredients["precision"] for each in entry.list_proofs()}))
 
 
-def _sum_up(entries: list[CacheEntry]) -> str:
-    return f"{_count(len(entries))}, {format_bytes(sum(entry.size for entry in entries))}"
+def _sum_up(cache: ArtifactCache, entries: list[CacheEntry]) -> str:
+    """Count every weight once, whatever the number of builds that refer to it."""
+    size = sum(entry.size for entry in entries) + sum(cache.measure_weights().values())
+    return f"{_count(len(entries))}, {format_bytes(size)}"
 
 
 def _count(number: int) -> str:

@@ -11,6 +11,7 @@ Processes share the folder by one protocol:
   replaces is set aside first, and removed under another name. So a killed process leaves a whole
   entry or none, and what a process has mapped stays as it is.
 * ``entry.json`` and proofs are replaced as a whole, so that each is the old one or the new one.
+* Weights, which entries have in common, lie beside them (`WeightStore`), with one lock for all.
 * Who may not write reads all the same, without a lock where there is none to hold.
 """
 
@@ -40,6 +41,12 @@ from fastdeploy_diffusion.engines.cache_entry import (
 )
 from fastdeploy_diffusion.engines.file_lock import hold_file
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime.weight_store import (
+    WeightStore,
+    find_damages,
+    measure_weights,
+    sweep,
+)
 
 _STAGED = ".staged"
 _REMOVED = ".removed"
@@ -55,6 +62,7 @@ MAKE_ROOM = (
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
 EMBEDDINGS = "embeddings"
+WEIGHTS = "weights"
 _NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS)
 
 
@@ -133,8 +141,20 @@ class ArtifactCache:
         with self._share(entry.digest, waits=False) as is_held:
             return entry.find_damage() if is_held and read_entry(entry.folder) else ""
 
+    def open_store(self, digest: str) -> WeightStore:
+        """Give what keeps weights for an entry that is lent, or for a slot that is held."""
+        return WeightStore(self.root / WEIGHTS, digest, lambda: self._share(WEIGHTS))
+
+    def measure_weights(self, entry: CacheEntry | None = None) -> dict[str, int]:
+        """Give the size in bytes of each weight that is kept, or that an entry was bound with."""
+        return measure_weights(self.root / WEIGHTS, entry.digest if entry else "")
+
+    def find_damaged_weights(self) -> dict[str, str]:
+        """Say which weights are not as they were written; they are made anew when they are used."""
+        return find_damages(self.root / WEIGHTS)
+
     def remove(self, digest: str) -> bool:
-        """Remove an entry, if nobody builds or loads it now.
+        """Remove an entry, if nobody builds or loads it now, and weights that no other refers to.
 
         Returns:
             Whether it is gone.
@@ -142,10 +162,9 @@ class ArtifactCache:
         Raises:
             CacheError: It cannot be removed.
         """
-        with self._hold(digest, waits=False) as is_held:
-            if is_held:
-                self._remove(digest)
-            return is_held
+        is_gone = self._remove_entry(digest)
+        self._sweep_weights()
+        return is_gone
 
     def remove_notes(self) -> None:
         """Remove what is remembered beside the entries: digests, kernels, embeddings of texts.
@@ -159,7 +178,8 @@ class ArtifactCache:
     def collect(self, keep: str = "") -> list[str]:
         """Remove what was used longest ago, until the rest is within the limit.
 
-        What somebody builds or loads now stays. What killed processes have left goes, too.
+        Weights count once, for the entry that was used last. What somebody builds or loads now
+        stays. What killed processes have left goes, too.
 
         Args:
             keep: Digest of an entry that stays, however large it is.
@@ -172,11 +192,32 @@ class ArtifactCache:
         """
         self._clear_remains()
         removed, total = [], 0
+        counted: dict[str, int] = {}
         for entry in self.entries():
-            total += entry.size
-            if total > self.limit and entry.digest != keep and self.remove(entry.digest):
+            weights = self.measure_weights(entry)
+            total += entry.size + sum(weights[key] for key in weights.keys() - counted.keys())
+            counted |= weights
+            if total > self.limit and entry.digest != keep and self._remove_entry(entry.digest):
                 removed.append(entry.digest)
+        self._sweep_weights()
         return removed
+
+    def _remove_entry(self, digest: str) -> bool:
+        with self._hold(digest, waits=False) as is_held:
+            if is_held:
+                self._remove(digest)
+            return is_held
+
+    def _sweep_weights(self) -> None:
+        """Remove weights that no entry refers to; another time, if somebody adds to them now."""
+        folder = self.root / WEIGHTS
+        if folder.is_dir():
+            with self._hold(WEIGHTS, waits=False) as is_held, _explain(self.root):
+                if is_held:
+                    sweep(folder, self._is_kept)
+
+    def _is_kept(self, digest: str) -> bool:
+        return any((self.root / f"{digest}{ending}").is_dir() for ending in ("", _STAGED))
 
     @contextmanager
     def _hold(self, digest: str, *, waits: bool = True) -> Iterator[bool]:
@@ -266,6 +307,10 @@ class CacheSlot:
             self._cache._remove(self._key.digest)
             return None
         return entry
+
+    def open_store(self) -> WeightStore:
+        """Give what keeps the weights of what is built here."""
+        return self._cache.open_store(self._key.digest)
 
     def stage(self) -> Path:
         """Give an empty folder to build in.

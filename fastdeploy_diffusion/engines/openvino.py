@@ -33,8 +33,9 @@ class OpenVINOEngine(Engine):
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
-    artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"weights"})
-    packages: ClassVar[tuple[str, ...]] = ("openvino", *EXPORT_PACKAGES)
+    artifact_depends_on: ClassVar[frozenset[str]] = frozenset()
+    packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
+    runtimes: ClassVar[tuple[str, ...]] = ("openvino",)
 
     def _probe_run(self, device: Device) -> Availability:
         try:

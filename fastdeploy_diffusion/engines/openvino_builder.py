@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.openvino_model import keep_model
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.program import Program
 
@@ -17,5 +16,3 @@ if TYPE_CHECKING:
 def build(engine: OpenVINOEngine, program: Program, spec: BuildSpec, out: Path) -> None:
     """Export the graph: OpenVINO itself narrows it to a half precision when it compiles it."""
     export_onnx(program, out, dialect=engine.dialect)
-    if spec.notes is not None:
-        keep_model(program, out, spec.notes)

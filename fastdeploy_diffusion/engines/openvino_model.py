@@ -1,28 +1,27 @@
-"""An exported graph with its weights in place, as OpenVINO reads it and as it keeps it.
+"""An exported graph with its weights in place, as OpenVINO reads it.
 
-The weights that passes make take longer to compute than to read. So they lie beside a kept build in
-OpenVINO's own format, which it maps into memory: nothing of the checkpoint is read at the next
-start. What OpenVINO compiles of it is not kept: that takes as long to load as to compile again.
+Weights lie in files that are mapped into memory: the checkpoint's, or those that are kept beside
+builds, as `runtime.weight_store` says. What OpenVINO compiles of them is not kept: that takes as
+long to load as to compile again.
 """
 
 import mmap
-import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastdeploy_diffusion.engines.cache import MAKE_ROOM, CacheWarning
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
+from fastdeploy_diffusion.export.weights import bind_weights
 from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.weight_store import BoundWeights, find_mapping
 
-MODEL_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
 _GIVE_BACK_EVERY = 0.1  # seconds
+_WORTH_GIVING_BACK = 1 << 20  # bytes: of hundreds of files, a few hold nearly all
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,20 @@ class OpenVINOModel:
 
     Args:
         model: OpenVINO's, which refers to its weights.
-        mapped: The file they lie in, if they are kept.
+        mapped: The files that large ones lie in.
     """
 
     model: Any
-    mapped: mmap.mmap | None = None
+    mapped: Sequence[mmap.mmap]
 
     @contextmanager
     def give_back_pages(self) -> Iterator[None]:
-        """Free the pages of the file that are read inside, again and again.
+        """Free the pages of files that are read inside, again and again.
 
         OpenVINO packs copies of most weights, and would hold both until the end. What is given back
         stays in the system's cache, and returns where it is read again.
         """
-        if self.mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
+        if not self.mapped or not hasattr(mmap, "MADV_DONTNEED"):
             yield
             return
         thread = threading.Thread(target=self._give_back, args=(ended := threading.Event(),))
@@ -56,85 +55,48 @@ class OpenVINOModel:
             thread.join()
 
     def _give_back(self, ended: threading.Event) -> None:
-        assert self.mapped is not None
         is_last = False
         while not is_last:
             is_last = ended.wait(_GIVE_BACK_EVERY)
-            self.mapped.madvise(mmap.MADV_DONTNEED)
+            for each in self.mapped:
+                each.madvise(mmap.MADV_DONTNEED)
 
 
 def read_model(program: Program, artifact: Path) -> OpenVINOModel:
-    """Give the model of a build: the kept one, or the graph with the program's weights.
+    """Give the graph of a build with the program's weights.
+
+    Where there is no room to keep those that the checkpoint does not have as they are wanted, a
+    `CacheWarning` says so, and they are made at each start.
 
     Raises:
         EngineError: The build is damaged, or another program's.
     """
     import openvino
 
-    wanted = check_manifest(program, artifact)
-    if (artifact / MODEL_FILE).exists():
-        return _map_model(artifact)
-
-    from fastdeploy_diffusion.export.weights import read_weights
-
-    weights = read_weights(program, wanted)
+    bound = bind_weights(program, check_manifest(program, artifact), is_mapped=True)
+    if bound.shortage:
+        _warn(program, bound)
     model = openvino.Core().read_model(artifact / GRAPH_FILE)
+    mapped = []
     for parameter in model.get_parameters():
-        name = parameter.get_friendly_name()
-        if name in weights:
+        array = bound.arrays.get(parameter.get_friendly_name())
+        if array is not None:
+            if (file := find_mapping(array)) and array.nbytes >= _WORTH_GIVING_BACK:
+                mapped.append(file)
             # OpenVINO only reads it, but shares no memory that it could not write.
-            shared = weights[name].view()
+            shared = array.view()
             shared.flags.writeable = True
             constant = openvino.op.Constant(shared, shared_memory=True)
             parameter.output(0).replace(constant.output(0))
             model.remove_parameter(parameter)
-    return OpenVINOModel(model)
+    return OpenVINOModel(model, mapped)
 
 
-def keep_model(program: Program, artifact: Path, cache: Path) -> None:
-    """Write the model into its build, weights and all.
-
-    Where there is no room, a `CacheWarning` says so, and they are read from the checkpoint at each
-    start.
-
-    Args:
-        program: What was built.
-        artifact: Folder of the build.
-        cache: Where builds are kept, for the message.
-    """
-    import openvino
-
-    model = read_model(program, artifact).model
-    constants = [each for each in model.get_ops() if each.get_type_name() == "Constant"]
-    needed = sum(each.data.nbytes for each in constants)
-    if not needed:
-        return  # a file without bytes cannot be mapped
-    free = shutil.disk_usage(artifact).free
-    try:
-        if needed > free:
-            raise OSError(f"{_format(free)} are free")
-        openvino.save_model(model, artifact / MODEL_FILE, compress_to_fp16=False)
-    except (OSError, RuntimeError) as error:
-        for name in (MODEL_FILE, WEIGHTS_FILE):
-            (artifact / name).unlink(missing_ok=True)
-        message = (
-            f"{program.name}: the weights of this build are not kept beside it, and are read from "
-            f"the checkpoint at each start: they take {_format(needed)} in {cache}: {error}; "
-            f"{MAKE_ROOM}"
-        )
-        warnings.warn(message, CacheWarning, stacklevel=2)
-
-
-def _format(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def _map_model(artifact: Path) -> OpenVINOModel:
-    import openvino
-
-    with (artifact / WEIGHTS_FILE).open("rb") as file:
-        # Nothing is written to it, but OpenVINO shares no memory that it could not write.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    weights = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
-    graph = (artifact / MODEL_FILE).read_text(encoding="utf-8")
-    return OpenVINOModel(openvino.Core().read_model(graph, weights), mapped)
+def _warn(program: Program, bound: BoundWeights) -> None:
+    size = bound.unkept
+    text = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    message = (
+        f"{program.name}: the weights of this build are not kept beside it, and are made of the "
+        f"checkpoint at each start: they take {text}: {bound.shortage}; {MAKE_ROOM}"
+    )
+    warnings.warn(message, CacheWarning, stacklevel=2)

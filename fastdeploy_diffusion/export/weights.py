@@ -7,25 +7,37 @@ import numpy as np
 
 from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.runtime.recipe import FloatArray, Weight, derive
+from fastdeploy_diffusion.runtime.weight_store import BoundWeights
 
 
-def read_weights(program: Program, weights: Mapping[str, Weight]) -> dict[str, np.ndarray]:
+def bind_weights(
+    program: Program, weights: Mapping[str, Weight], *, is_mapped: bool = False
+) -> BoundWeights:
     """Give weights by name, in PyTorch's layout, copied only for another layout or type.
 
     Args:
         program: The network.
         weights: Which, what they are made of, and what type they are wanted in.
+        is_mapped: Whether the program's store is to keep large ones that are only moved, too.
 
     Returns:
-        Contiguous arrays, to be read only: they may lie on a mapped file, or on the layer's own
-        memory. What is beyond float16 is infinite in it.
+        Contiguous arrays: they may lie on a mapped file, or on the layer's own memory. What is
+        beyond float16 is infinite in it.
 
     Raises:
         CheckpointError: One cannot be read.
         EngineError: One is made by an operation that is not registered.
     """
+    if program.store is not None:
+        bound: BoundWeights = program.store.bind(weights, program.tensors, is_mapped=is_mapped)
+        return bound
     tensors = _LayerTensors(program.layer) if program.tensors is None else program.tensors
-    return {name: derive(weight, tensors) for name, weight in weights.items()}
+    return BoundWeights({name: derive(weight, tensors) for name, weight in weights.items()})
+
+
+def read_weights(program: Program, weights: Mapping[str, Weight]) -> Mapping[str, np.ndarray]:
+    """Give the arrays of `bind_weights`, by name."""
+    return bind_weights(program, weights).arrays
 
 
 class _LayerTensors:

@@ -45,6 +45,7 @@ from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.predictors.stage_session import StageSession
 from fastdeploy_diffusion.program import Program, TensorSpec, fill_shapes
+from fastdeploy_diffusion.runtime.weight_store import WeightStore
 from fastdeploy_diffusion.size_range import SizeRange
 
 _VERIFY_SEED = 20261120
@@ -290,7 +291,7 @@ class ComponentBuild:
         passes, found = entry.record["passes"], entry.find_proof(key)
         if found is None and obstacle is None:
             self._run_reference()  # The session has not read its weights yet.
-        session = self._start(program, parts, obstacle, notes=cache.root)
+        session = self._start(program, parts, obstacle, cache.root, cache.open_store(entry.digest))
         if found is not None:
             return BuiltSession(session, found.relative_error, passes, cached=True)
         if obstacle is not None:
@@ -306,7 +307,7 @@ class ComponentBuild:
     def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot, key: CacheKey) -> BuiltSession:
         staged = slot.stage()
         try:
-            built = self._make(staged, notes=cache.root)
+            built = self._make(staged, cache.root, slot.open_store())
         except BaseException as error:
             slot.discard()
             if isinstance(error, DiskFullError) and cache.root in error.folder.parents:
@@ -327,14 +328,16 @@ class ComponentBuild:
         with make_temporary_folder(self.name) as folder:
             return self._make(folder / self.name)
 
-    def _make(self, artifact: Path, notes: Path | None = None) -> BuiltSession:
+    def _make(
+        self, artifact: Path, notes: Path | None = None, store: WeightStore | None = None
+    ) -> BuiltSession:
         obstacle = self._find_obstacle()
         if obstacle is None and not self.reference.has_run:
             self._require_room()  # What cannot be proven is not built: an export takes minutes.
         program, parts, counts = build_artifact(self, artifact, notes)
         if obstacle is None:
             self._run_reference()  # The build has given back its weights; the session has none yet.
-        session = self._start(program, parts, obstacle, notes)
+        session = self._start(program, parts, obstacle, notes, store)
         if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
         proof = self._prove_or_close(session)
@@ -356,13 +359,17 @@ class ComponentBuild:
         parts: list[StageProgram],
         obstacle: str | None,
         notes: Path | None,
+        store: WeightStore | None,
     ) -> Session:
         engine, spec = self.placement.engine, replace(self.placement.spec, notes=notes)
         if obstacle is not None:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
         with ExitStack() as loaded:  # closed, if one of them does not load
             sessions = [
-                loaded.enter_context(engine.load(part.program, spec, part.folder)) for part in parts
+                loaded.enter_context(
+                    engine.load(replace(part.program, store=store), spec, part.folder)
+                )
+                for part in parts
             ]
             loaded.pop_all()
         if len(sessions) == 1:

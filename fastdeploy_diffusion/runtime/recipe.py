@@ -7,9 +7,12 @@ that it comes from, and without Paddle.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -126,6 +129,15 @@ def is_moved(made_of: MadeOf) -> bool:
     if isinstance(made_of, str):
         return True
     return _find(made_of.op).moves and all(map(is_moved, made_of.sources))
+
+
+def digest_code(made_of: MadeOf) -> dict[str, str]:
+    """Give the sha256 of the files that a weight's operations are written in, by operation."""
+    if isinstance(made_of, str):
+        return {}
+    code = {op: each for part in made_of.sources for op, each in digest_code(part).items()}
+    file = inspect.getsourcefile(_find(made_of.op).run)
+    return code | {made_of.op: hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()}
 
 
 def find_fault(made_of: MadeOf) -> str:

@@ -20,6 +20,7 @@ from fastdeploy_diffusion.engines.cache import (
 )
 from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
+from fastdeploy_diffusion.runtime.recipe import Derivation, Weight
 
 run = partial(command_line.run, "cache")
 
@@ -173,6 +174,46 @@ def test_builds_of_earlier_versions_are_listed_and_removed(tmp_path):
     assert (listed["precision"], listed["proofs"]) == ("fp32", [])
     assert "whole" in run("verify", *where).stdout
     assert run("gc", "--limit-gib", "0", *where).stdout == "removed 1 build\n"
+
+
+class Tensors:
+    """What a checkpoint has: a tensor of 4 KiB."""
+
+    def read(self, name):
+        return np.ones(1024, np.float32)
+
+    read_stored = read
+
+    def digest_tensor(self, name):
+        return name
+
+
+def test_weights_count_for_each_build_and_once_in_the_sum(tmp_path):
+    cache, where = ArtifactCache(tmp_path, limit=10**9), ("--dir", str(tmp_path))
+    weights = {"stacked": Weight(Derivation(("a", "a"), "concatenate"))}
+    for precision in ("fp32", "bf16"):
+        ingredients = {"component": "denoiser", "engine": "openvino", "precision": precision}
+        signature = {"inputs": [], "outputs": []}
+        key = CacheKey({**ingredients, "packages": {}, "signature": signature})
+        with cache.lock(key) as slot:
+            (slot.stage() / "graph").write_bytes(bytes(1000))
+            slot.open_store().bind(weights, Tensors(), is_mapped=True)
+            slot.publish({"relative_error": None})
+    size = 2 * 4096 + 128  # with the head of its file
+    listed = json.loads(run("ls", "--json", *where).stdout)
+    assert [(each["bytes"], each["weight_bytes"]) for each in listed] == [(1000, size)] * 2
+    *lines, total = run("ls", *where).stdout.splitlines()[1:]
+    assert all("9.1 KiB" in line for line in lines)
+    assert total == "2 builds, 10.1 KiB"
+
+    (file,) = (tmp_path / "weights").glob("*.npy")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert f"weight {file.name}: it has changed\n" in run("verify", *where, code=1).stdout
+    assert json.loads(run("verify", "--json", *where, code=1).stdout)[2]["weight"] == file.name
+    run("rm", listed[0]["digest"], *where)
+    assert file.exists()
+    run("rm", listed[1]["digest"], *where)
+    assert not (tmp_path / "weights").exists()
 
 
 def test_a_long_name_is_cut_and_lines_stay_short(tmp_path):

@@ -1,5 +1,6 @@
 """A component's builds are kept, found again, and made again when they should be."""
 
+import errno
 import gc
 import json
 import os
@@ -129,18 +130,39 @@ def test_no_layer_is_in_memory_when_a_session_loads(
 def test_openvino_keeps_the_weights_of_a_build_where_there_is_room(model, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     wanted, _ = draw(model, cache / "with", "openvino", passes=["merge-qkv"])
-    assert len(list(cache.glob("with/*/artifact/model.bin"))) == 3
+    assert list(cache.glob("with/weights/*.npy"))
 
-    monkeypatch.setattr(
-        "fastdeploy_diffusion.engines.openvino_model.shutil.disk_usage",
-        lambda path: shutil._ntuple_diskusage(100, 90, 10),
-    )
-    with pytest.warns(CacheWarning, match="of this build are not kept beside it, .*: they take"):
-        draw(model, cache / "without", "openvino", passes=["merge-qkv"])
-    assert not list(cache.glob("without/*/artifact/model.*"))
-    picture, cached = draw(model, cache / "without", "openvino", passes=["merge-qkv"])
+    def fill(file, array, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as change:
+        change.setattr("fastdeploy_diffusion.runtime.weight_store.np.save", fill)
+        with pytest.warns(CacheWarning, match="of this build are not kept beside it, .*: they ta"):
+            draw(model, cache / "without", "openvino", passes=["merge-qkv"])
+        assert not list(cache.glob("without/weights/*.*"))
+        with pytest.warns(CacheWarning, match="No space left on device; make room"):
+            picture, cached = draw(model, cache / "without", "openvino", passes=["merge-qkv"])
     assert cached == [True] * 3
     np.testing.assert_array_equal(picture, wanted)
+
+
+def test_sizes_and_engines_have_their_weights_in_common(model, tmp_path):
+    def draw_with(engine, height):
+        config = DiffusionConfig(
+            model_path=model,
+            cache_dir=tmp_path / "cache",
+            engine=engine,
+            passes=["merge-qkv", "winograd-4x4", "phase-upsample"],
+        )
+        with SDPipeline(config) as pipeline:
+            pipeline.text_to_image("a cat", seed=1, num_inference_steps=1, height=height)
+        return {file.name for file in (tmp_path / "cache/weights").glob("*.npy")}
+
+    computed = draw_with("onnxruntime", 64)
+    assert computed
+    everything = draw_with("openvino", 64)
+    assert computed < everything
+    assert draw_with("openvino", 128) == draw_with("onnxruntime", 128) == everything
 
 
 def test_weights_are_hashed_once(model, tmp_path, monkeypatch):
@@ -162,7 +184,9 @@ def test_weights_are_hashed_once(model, tmp_path, monkeypatch):
     os.utime(weights, (1, 1))  # the same size and the same time of change: the inode's own tells
     report = SDPipeline(config).build()
     assert len(hashed) == 4
-    assert [each.cached for each in report.components] == [True, True, False]
+    assert [each.cached for each in report.components] == [True] * 3
+    # The graph is the same; its numbers are proven anew.
+    assert len(list((tmp_path / "cache").glob("*/proofs/*.json"))) == 4
 
 
 def test_other_weights_are_another_build(model, cache, tmp_path):
@@ -174,17 +198,18 @@ def test_other_weights_are_another_build(model, cache, tmp_path):
     assert not np.array_equal(picture, plain)
 
 
-def test_other_weights_share_graphs_that_hold_none(model, tmp_path):
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_other_weights_share_graphs_that_hold_none(engine, model, tmp_path):
     cache, other = tmp_path / "cache", write_tiny_sd(tmp_path / "other", seed=1)
-    plain, cached = draw(model, cache, "onnxruntime")
+    plain, cached = draw(model, cache, engine)
     assert cached == [False] * 3
     # Each is proven with its own weights, once.
     for proofs in (6, 6):
-        picture, cached = draw(other, cache, "onnxruntime")
+        picture, cached = draw(other, cache, engine)
         assert cached == [True] * 3
         assert len(list(cache.glob("*/artifact"))) == 3
         assert len(list(cache.glob("*/proofs/*.json"))) == proofs
-    wanted, cached = draw(other, tmp_path / "another cache", "onnxruntime")
+    wanted, cached = draw(other, tmp_path / "another cache", engine)
     assert cached == [False] * 3
     np.testing.assert_array_equal(picture, wanted)
     assert not np.array_equal(picture, plain)

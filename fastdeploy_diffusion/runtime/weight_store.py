@@ -1,0 +1,294 @@
+"""Weights that checkpoints do not hold as engines want them, on disk: each once, for all builds.
+
+A weight lies in a file that is named by the digest of what it is made of: the tensors' own digests,
+the operations, and the type. So builds of other sizes and precisions, and other engines, find it.
+Beside the weights, each build has a list of those that it was bound with; what is in no list of a
+build that is still kept is removed.
+
+Files appear by one rename, and are mapped: one that is removed stays with whoever has it, and one
+that is not there is made again. Whoever binds weights holds the store's lock with others, and
+whoever removes some holds it alone, so that none goes before it is in a list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import secrets
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastdeploy_diffusion.runtime.recipe import (
+    Array,
+    Tensors,
+    Weight,
+    derive,
+    describe,
+    digest_code,
+    is_moved,
+    replace_names,
+)
+from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
+
+_LISTS = "builds"
+_SUFFIX = ".npy"
+# What is smaller than a page of memory is made at each start.
+_SMALLEST = 1 << 12
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class BoundWeights:
+    """Weights as engines bind them.
+
+    Args:
+        arrays: By name, to be read only.
+        unkept: Bytes that were made, and are not kept for the next start.
+        shortage: Why not.
+    """
+
+    arrays: Mapping[str, Array]
+    unkept: int = 0
+    shortage: str = ""
+
+
+class DigestedTensors(Tensors, Protocol):
+    """Stored tensors that are known by their values."""
+
+    def digest_tensor(self, name: str) -> str:
+        """Give the sha256 of type, shape and values, as hexadecimal digits."""
+
+
+class WeightStore:
+    """The weights of one build in a folder that many builds share.
+
+    Args:
+        root: The folder; made when the first weight is kept.
+        build: The build that they are bound for, by its digest.
+        share: Holds the folder's lock together with others.
+    """
+
+    def __init__(
+        self, root: Path, build: str, share: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self._root = root
+        self._build = build
+        self._share = share
+
+    def bind(
+        self, weights: Mapping[str, Weight], tensors: DigestedTensors, *, is_mapped: bool = False
+    ) -> BoundWeights:
+        """Give weights: from the checkpoint, if it has them as they are wanted, or from here.
+
+        What is not here yet is made, and kept if there is room.
+
+        Args:
+            weights: Which, by name.
+            tensors: The checkpoint's.
+            is_mapped: Whether all large ones are to lie in files; otherwise those that are only
+                moved are made of the checkpoint at each start.
+
+        Raises:
+            CheckpointError: A tensor cannot be read.
+            EngineError: An operation is not registered.
+        """
+        keys = {
+            name: digest_weight(weight, tensors)
+            for name, weight in weights.items()
+            if is_mapped or not is_moved(weight.made_of)
+        }
+        arrays: dict[str, Array] = {}
+        additions = _Additions(self._root)
+        with self._share():
+            kept = self._list_whole(keys.values())
+            for name, weight in weights.items():
+                key = keys.get(name)
+                if key not in kept:
+                    arrays[name] = made = derive(weight, tensors)
+                    if key is None or made.nbytes < _SMALLEST or find_mapping(made):
+                        continue  # it is made at each start, or lies in the checkpoint's file
+                    if (path := additions.add(key, made)) is None:
+                        continue
+                    kept[key] = path
+                arrays[name] = _map(kept[key], weight.dtype)
+            if additions.shortage:
+                additions.withdraw()
+            else:
+                self._write_list(sorted(kept))
+        return BoundWeights(arrays, additions.size, additions.shortage)
+
+    def _list_whole(self, keys: Iterable[str]) -> dict[str, Path]:
+        """Give the files of those weights that are here; damaged ones go."""
+        wanted = set(keys)
+        found = [path for path in _list_files(self._root) if _read_key(path) in wanted]
+        with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
+            damages = list(pool.map(find_damage, found))
+        whole = {}
+        for path, damage in zip(found, damages, strict=True):
+            if not damage:
+                whole[_read_key(path)] = path
+                continue
+            with suppress(OSError):  # a read-only store serves, too
+                path.unlink()
+        return whole
+
+    def _write_list(self, keys: list[str]) -> None:
+        text = json.dumps(keys)
+        path = self._root / _LISTS / f"{self._build}.{hashlib.sha256(text.encode()).hexdigest()}"
+        with suppress(OSError):
+            if keys and _read_list(path) != keys:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, text.encode())
+
+
+class _Additions:
+    """What is added to a store, until there is no room for it.
+
+    Attributes:
+        size: Bytes that there was no room for, or that were withdrawn.
+        shortage: Why nothing more is added; nothing while there is room.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._written: list[Path] = []
+        self.size = 0
+        self.shortage = ""
+
+    def add(self, key: str, array: Array) -> Path | None:
+        """Write a weight; gives its file, or nothing."""
+        try:
+            if not self.shortage:
+                self._written.append(self._write(key, array))
+                return self._written[-1]
+        except OSError as error:
+            self.shortage = error.strerror or str(error)
+        self.size += array.nbytes
+        return None
+
+    def withdraw(self) -> None:
+        """Remove what was written: the rest has no room beside it. What is mapped stays so."""
+        for path in self._written:
+            with suppress(OSError):
+                self.size += path.stat().st_size
+                path.unlink()
+
+    def _write(self, key: str, array: Array) -> Path:
+        bits = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+        self._root.mkdir(parents=True, exist_ok=True)
+        unfinished = self._root / f"{key}.{secrets.token_hex(4)}{UNFINISHED}"
+        try:
+            with unfinished.open("wb") as file:
+                np.save(file, bits, allow_pickle=False)
+            return unfinished.replace(self._root / f"{key}.{_sum_up(unfinished):08x}{_SUFFIX}")
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+
+
+def measure_weights(root: Path, build: str = "") -> dict[str, int]:
+    """Give the size in bytes of each weight of a store, or of those that a build was bound with."""
+    sizes = {}
+    for path in _list_files(root):
+        with suppress(OSError):
+            sizes[_read_key(path)] = path.stat().st_size
+    if not build:
+        return sizes
+    keys = {key for path in (root / _LISTS).glob(f"{build}.*") for key in _read_list(path)}
+    return {key: size for key, size in sizes.items() if key in keys}
+
+
+def find_damages(root: Path) -> dict[str, str]:
+    """Say which weights of a store are not as they were written."""
+    return {path.name: damage for path in _list_files(root) if (damage := find_damage(path))}
+
+
+def find_damage(path: Path) -> str:
+    """Describe what is wrong with the file of a weight; nothing if it is as it was written."""
+    try:
+        return "" if f".{_sum_up(path):08x}{_SUFFIX}" == path.name[-13:] else "it has changed"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+
+
+def sweep(root: Path, is_kept: Callable[[str], bool]) -> None:
+    """Remove the lists of builds that are gone, and the weights that are in no other.
+
+    Args:
+        root: The store, which the caller holds alone.
+        is_kept: Tells whether a build is there, by its digest.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    used: set[str] = set()
+    for path in (root / _LISTS).glob("*.*"):
+        if is_kept(path.name.partition(".")[0]) and path.suffix != UNFINISHED:
+            used.update(_read_list(path))
+        else:
+            path.unlink(missing_ok=True)
+    for path in root.glob("*.*"):
+        is_whole = path.suffix == _SUFFIX and _read_key(path) in used
+        if path.is_file() and not is_whole:
+            path.unlink(missing_ok=True)
+    for folder in (root / _LISTS, root):
+        with suppress(OSError):  # one that is not empty stays
+            folder.rmdir()
+
+
+def find_mapping(array: Array) -> mmap.mmap | None:
+    """Give the mapped file that an array lies in, if it lies in one."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    return base
+
+
+def digest_weight(weight: Weight, tensors: DigestedTensors) -> str:
+    """Give the sha256 of all that a weight's numbers depend on, as hexadecimal digits."""
+    made_of = replace_names(weight.made_of, tensors.digest_tensor)
+    content = [describe(made_of), weight.dtype, digest_code(weight.made_of)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _map(path: Path, dtype: str) -> Array:
+    # Copy on write, not read-only: OpenVINO takes only memory that could be written.
+    array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return array
+
+
+def _list_files(root: Path) -> list[Path]:
+    return sorted(root.glob(f"*{_SUFFIX}"))
+
+
+def _read_key(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        keys: list[str] = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return []
+    return keys
+
+
+def _sum_up(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
