@@ -37,6 +37,7 @@ class Generation(Iterator[StepEvent]):
     ) -> None:
         self.pictures, self.most = pictures, most
         self._loop, self._cancelled, self._batch = loop, cancelled, batch
+        self._work: Predict | None = None  # what it waits for
         self._events: deque[StepEvent] = deque()
         self._result: GenerationResult | None = None
         self._error: Exception | None = None
@@ -89,10 +90,9 @@ class Generation(Iterator[StepEvent]):
 
     def find_work(self) -> Predict | None:
         """Go on to the next prediction, or to nothing at the end. Drivers call it, and the rest."""
-        given = self._resume(lambda: next(self._loop))
-        while given is not None and not isinstance(given, Predict):
-            given = self._resume(lambda: next(self._loop))
-        return given
+        while self._work is None and not self._is_over:
+            self._resume(lambda: next(self._loop))
+        return self._work
 
     def answer(self, predictions: FloatArray) -> None:
         """Give the predictions that were asked for: it goes on to the event of the step."""
@@ -108,21 +108,20 @@ class Generation(Iterator[StepEvent]):
         if not self._is_over:
             self._error, self._is_over = error, True
 
-    def _resume(self, resume: Callable[[], Predict | StepEvent]) -> Predict | StepEvent | None:
+    def _resume(self, resume: Callable[[], Predict | StepEvent]) -> None:
+        self._work = None
         try:
             given = resume()
-        except StopIteration:
-            self._is_over = True
-            return None
         except Exception as error:  # of this request alone: whoever asks for its result gets it
             self._error, self._is_over = error, True
-            return None
-        if isinstance(given, StepEvent):
-            self._events.append(given)
+            return
+        if isinstance(given, Predict):
+            self._work = given
+            return
+        self._events.append(given)
+        if given.result is not None:
             self._result = given.result
-            if given.result is not None:
-                self.abandon()
-        return given
+            self.abandon()
 
     def _step_alone(self) -> None:
         try:
@@ -211,11 +210,14 @@ class RequestBatch:
 
     def _admit(self) -> None:
         """Let requests in, in order, as long as their pictures may be drawn at once."""
+        for each in [each for each in self._waiting if each.is_cancelled]:
+            self._waiting.remove(each)
+            each.find_work()  # comes to nothing
         while self._waiting:
             together = [*self._active, self._waiting[0]]
             pictures = sum(each.pictures for each in together)
             is_full = pictures > min(each.most for each in together)
-            if self._active and is_full and not self._waiting[0].is_cancelled:
+            if self._active and is_full:
                 return
             self._active.append(self._waiting.popleft())
 
@@ -246,9 +248,16 @@ def _serve(group: Sequence[tuple[Generation, Predict]]) -> None:
 
 
 def _predict(works: Sequence[Predict]) -> list[FloatArray]:
-    """Run the rows of requests at once: at most as many as each would run alone."""
+    """Run the rows of requests at once, as many as all of them run alone."""
     session, rows = works[0].session, [row for work in works for row in work.rows]
-    most = sum(work.most for work in works)
-    parts = [session.run_rows(rows[start : start + most]) for start in range(0, len(rows), most)]
+    most, parts = sum(work.most for work in works), []
+    batch, *_ = next(iter(session.inputs.values())).shape
+    while rows:
+        size = min(most, len(rows))
+        if len(works) > 1 and batch is None:
+            # Few sizes, for some engines compile for each: powers of two.
+            size = 1 << (size.bit_length() - 1)
+        parts.append(session.run_rows(rows[:size]))
+        rows = rows[size:]
     ends = np.cumsum([len(work.rows) for work in works])
     return np.split(np.concatenate(parts), ends[:-1])
