@@ -186,12 +186,12 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             raise RequestError(
                 f"pictures is {show(pictures)}", allowed="a whole number of 1 or more"
             )
-        *_, denoiser, _ = self._components
-        if not denoiser.keeps_rows_apart:
-            report = denoiser.report
+        if not self._keeps_rows_apart:
+            *_, denoiser, _ = self.report.components
             warnings.warn(
-                f"on {report.engine} ({report.device}), numbers depend on the batch: the requests "
-                "of this one take turns, so that each gets the pictures that it gets alone",
+                f"on {denoiser.engine} ({denoiser.device}) with memory={self.config.memory!r}, "
+                "numbers depend on the batch: the requests of this one take turns, so that each "
+                "gets the pictures that it gets alone",
                 UserWarning,
                 stacklevel=2,
             )
@@ -229,10 +229,9 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._limit_pictures(plan)
 
     def _limit_pictures(self, plan: PlanT, most: int | None = None) -> int:
-        *_, denoiser, _ = self._list_parts(plan)
         if most is None:
-            pays = denoiser.component.keeps_rows_apart
-            most = max(_BATCH_PIXELS // (plan.height * plan.width), 1) if pays else 1
+            most = _BATCH_PIXELS // (plan.height * plan.width) if self._keeps_rows_apart else 1
+            most = max(most, 1)
         if self._limits.ranges is not None:
             rows = self._limits.ranges.batch.max // self._count_rows(plan)
             most = max(min(most, rows), 1)
@@ -391,6 +390,12 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         # Sessions are given back when the iterator ends, however it does.
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             yield from self._draw(plan, scheduler, residency, cancelled)
+
+    @property
+    def _keeps_rows_apart(self) -> bool:
+        *_, denoiser, _ = self._components
+        # Weights that are inputs, engines multiply in another order for another batch.
+        return denoiser.keeps_rows_apart and self.config.memory != "streamed"
 
     def _check_weights(self) -> None:
         """Refuse weights that are not their networks': now, not at the first picture."""

@@ -97,6 +97,11 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def report(self) -> PipelineReport:
         """What really runs."""
 
+    @property
+    @abstractmethod
+    def _keeps_rows_apart(self) -> bool:
+        """Whether a row of the denoiser's batch does not depend on the others."""
+
     @abstractmethod
     def _list_parts(self, plan: PlanT) -> list[Part]:
         """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
@@ -183,9 +188,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     for each, sample in zip(side, scaled, strict=True)
                 ]
                 # Engines may change, and pictures of different sizes may have one session.
-                kind = session, plan.height, plan.width
-                joins = denoiser.component.keeps_rows_apart
-                predicted = yield Predict(session, rows, most, kind if joins else None)
+                kind = (session, plan.height, plan.width) if self._keeps_rows_apart else None
+                predicted = yield Predict(session, rows, most, kind)
                 assert predicted is not None  # a driver answers
                 latents = scheduler.step(
                     self._guide(plan, predicted),

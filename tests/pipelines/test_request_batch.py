@@ -289,29 +289,26 @@ def test_staged_requests_share_the_denoiser(models, watch):
     assert watch.open == []
 
 
-def test_streamed_requests_share_the_weights_of_a_step(models, runs):
-    pipeline = open_pipeline(models, "flux", "onnxruntime", memory="streamed")
+@pytest.mark.parametrize(
+    ("family", "engine", "memory"),
+    [("sd", "paddle", "resident"), *(("flux", engine, "streamed") for engine in ENGINES)],
+)
+def test_where_numbers_depend_on_the_batch_requests_take_turns(
+    models, family, engine, memory, runs
+):
+    pipeline = open_pipeline(models, family, engine, memory=memory)
     wanted = [pipeline.text_to_image("a cat", seed=seed, **QUICK) for seed in (1, 2)]
+    alone = runs[: len(runs) // 2]
     runs.clear()
-    with pipeline.batch(pictures=8) as batch:
-        given = [batch.submit("a cat", seed=seed, **QUICK) for seed in (1, 2)]
-    assert runs == [2] * 3
-    for generation, images in zip(given, wanted, strict=True):
-        np.testing.assert_array_equal(generation.result().images, images)
-
-
-def test_where_numbers_depend_on_the_batch_requests_take_turns(models, runs):
-    pipeline = open_pipeline(models, "sd", "paddle")
-    wanted = [pipeline.text_to_image("a cat", seed=seed, **QUICK) for seed in (1, 2)]
-    runs.clear()
-    with pytest.warns(UserWarning, match="on paddle .cpu., numbers depend on the batch"):
+    with pytest.warns(UserWarning, match=f"on {engine} .cpu. with memory='{memory}', numbers depe"):
         batch = pipeline.batch(pictures=8)
     with batch:
         given = [batch.submit("a cat", seed=seed, **QUICK) for seed in (1, 2)]
         batch.step()
-        assert runs == [2, 2]
+        assert runs == 2 * alone[:1]
     for generation, images in zip(given, wanted, strict=True):
         np.testing.assert_array_equal(generation.result().images, images)
+    assert pipeline.choose_batch(pipeline.request_class(prompt="a cat", **SIZE)) == 1
 
 
 @pytest.mark.parametrize("pictures", [0, -1, 1.5, True, "2"])
