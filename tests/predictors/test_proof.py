@@ -10,6 +10,7 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, S
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.predictors.build import ComponentBuild
+from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
@@ -168,7 +169,9 @@ def test_where_a_part_does_not_load_the_others_are_closed(failing, tmp_path):
     build = plan(FREE, double)
     engine = build.placement.engine
     program = Program("part", None, *FREE)
-    parts = [(replace(program, name=f"part_{index}"), tmp_path) for index in range(2)]
+    parts = [
+        StageProgram(None, replace(program, name=f"part_{index}"), tmp_path) for index in range(2)
+    ]
     load = engine._load
 
     def load_or_fail(program, spec, artifact):
@@ -178,5 +181,5 @@ def test_where_a_part_does_not_load_the_others_are_closed(failing, tmp_path):
 
     engine._load = load_or_fail
     with pytest.raises(EngineError, match="damaged"):
-        build._start(program, parts, None, None)
+        build._start(program, parts, None, None, None)
     assert [session.closed for session in engine.sessions] == [1] * failing
