@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdeploy_diffusion.disk_room import make_temporary_folder
-from fastdeploy_diffusion.engines.accuracy import (
-    AccuracyReport,
-    Generator,
-    draw_feeds,
-    take_last_rows,
-    verify,
-)
+from fastdeploy_diffusion.engines.accuracy import AccuracyReport, Generator
 from fastdeploy_diffusion.engines.cache import (
     MAKE_ROOM,
     ArtifactCache,
@@ -37,21 +31,25 @@ from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import Pass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
-from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.artifact import build_artifact, find_artifact
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS
+from fastdeploy_diffusion.predictors.proof import (
+    compare,
+    draw_inputs,
+    require_room,
+    run_reference,
+)
 from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.predictors.stage_session import StageSession
-from fastdeploy_diffusion.program import Program, TensorSpec, fill_shapes
+from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.weight_store import WeightStore
-from fastdeploy_diffusion.size_range import SizeRange
 
-_VERIFY_SEED = 20261120
-# What fills an artifact, and what joins the sessions of one that has parts.
+# What fills an artifact, what joins the sessions of one that has parts, and what proves them.
 _BUILDS = "fastdeploy_diffusion.predictors.artifact"
 _JOINS = "fastdeploy_diffusion.predictors.stage_session"
+_PROVES = "fastdeploy_diffusion.predictors.proof"
 
 
 class UncheckedWarning(UserWarning):
@@ -195,33 +193,11 @@ class ComponentBuild:
             {**network, "passes": [each.identify() for each in self.passes]},
             self.code,
         )
-        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS])
+        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, _PROVES])
 
     def prove(self, session: Session) -> AccuracyReport:
-        """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
-
-        The session runs what it will run, so that what it compiles for the check it has compiled
-        for the pictures; the layer, which is slow, runs one row. With free sizes it does so twice,
-        first with one of them at its smallest: a size that a trace has taken for a constant cannot
-        be right in both.
-
-        Returns:
-            The larger error.
-        """
-        self._run_reference()
-        reports = [
-            verify(
-                self.reference.program,
-                session,
-                self.reference.expect,
-                seed=_VERIFY_SEED,
-                tolerance=PRECISIONS[self.placement.spec.precision].tolerance,
-                generators=self.generators,
-                shapes=shapes,
-            )
-            for shapes in self._list_proof_shapes()
-        ]
-        return max(reports, key=lambda report: report.relative_error)
+        """Compare a session with the layer; see `compare`."""
+        return compare(self, session)
 
     def _prove_or_close(self, session: Session) -> AccuracyReport:
         """Prove a session; one that is not right goes, before another is built in its place."""
@@ -233,41 +209,7 @@ class ComponentBuild:
 
     def draw_feeds(self) -> dict[str, np.ndarray]:
         """Draw the inputs of one picture, the same ones each time."""
-        shapes = fill_shapes(self.inputs, self.sizes)
-        return draw_feeds(self.name, self.inputs, _VERIFY_SEED, self.generators, shapes)
-
-    def _run_reference(self) -> None:
-        """Let the layer say what the proof will compare with, and free it: that is kept.
-
-        The layer with its weights and a session that has read its own need not be in memory
-        together.
-        """
-        reference = self.reference
-        inputs = reference.program.inputs
-        try:
-            for shapes in self._list_proof_shapes():
-                feeds = draw_feeds(self.name, inputs, _VERIFY_SEED, self.generators, shapes)
-                reference.expect(take_last_rows(inputs, feeds))
-        finally:
-            reference.release()
-
-    def _require_room(self) -> None:
-        for sizes in self._list_proof_sizes():
-            self.reference.require_room(fill_shapes(self.inputs, {**sizes, "batch": 1}))
-
-    def _list_proof_shapes(self) -> list[dict[str, tuple[int, ...]]]:
-        """List the shapes of inputs that the proof runs on, one after the other."""
-        return [fill_shapes(self.inputs, sizes) for sizes in self._list_proof_sizes()]
-
-    def _list_proof_sizes(self) -> list[dict[str, int]]:
-        usual = {"batch": self.sizes["batch"]}
-        smaller = [
-            {**usual, size.name: size.min}
-            for spec in self.inputs
-            for size in spec.shape[1:]
-            if isinstance(size, SizeRange) and size.min < size.opt
-        ]
-        return [*smaller[:1], usual]
+        return draw_inputs(self, self.sizes)
 
     def _load(
         self, cache: ArtifactCache, entry: CacheEntry | None, proof: CacheKey
@@ -290,7 +232,7 @@ class ComponentBuild:
         program, parts = find_artifact(self, entry.artifact)
         passes, found = entry.record["passes"], entry.find_proof(key)
         if found is None and obstacle is None:
-            self._run_reference()  # The session has not read its weights yet.
+            run_reference(self)  # The session has not read its weights yet.
         session = self._start(program, parts, obstacle, cache.root, cache.open_store(entry.digest))
         if found is not None:
             return BuiltSession(session, found.relative_error, passes, cached=True)
@@ -333,10 +275,10 @@ class ComponentBuild:
     ) -> BuiltSession:
         obstacle = self._find_obstacle()
         if obstacle is None and not self.reference.has_run:
-            self._require_room()  # What cannot be proven is not built: an export takes minutes.
+            require_room(self)  # What cannot be proven is not built: an export takes minutes.
         program, parts, counts = build_artifact(self, artifact, notes)
         if obstacle is None:
-            self._run_reference()  # The build has given back its weights; the session has none yet.
+            run_reference(self)  # The build has given back its weights; the session has none yet.
         session = self._start(program, parts, obstacle, notes, store)
         if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))

@@ -241,7 +241,7 @@ def test_a_precision_that_fails_on_a_proven_graph_leaves_it_in_its_place(
     plain, _ = draw(model, cache, "openvino", passes=[])
     before = {path: path.stat().st_mtime_ns for path in cache.glob("*/artifact/*")}
     nothing_is_near = replace(PRECISIONS["bf16"], tolerance=0.0)
-    precisions = "fastdeploy_diffusion.predictors.build.PRECISIONS"
+    precisions = "fastdeploy_diffusion.predictors.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {**PRECISIONS, "bf16": nothing_is_near})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -126,7 +126,7 @@ def test_an_unchecked_build_with_wrong_numbers_is_made_again(model, tmp_path, mo
     strike_out_proofs(tmp_path / "cache")
     # As on a machine where no build comes near the layer.
     none_is_near = replace(PRECISIONS["fp32"], tolerance=0.0)
-    precisions = "fastdeploy_diffusion.predictors.build.PRECISIONS"
+    precisions = "fastdeploy_diffusion.predictors.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {"fp32": none_is_near})
     with (
         pytest.warns(CacheWarning, match="made again, because it does not load: .* differs"),

@@ -1,0 +1,92 @@
+"""The proof of a build: one of its sessions beside the Paddle layer, on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastdeploy_diffusion.engines.accuracy import (
+    AccuracyReport,
+    draw_feeds,
+    take_last_rows,
+    verify,
+)
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.program import TensorSpec, fill_shapes
+from fastdeploy_diffusion.size_range import SizeRange
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.session import Session
+    from fastdeploy_diffusion.predictors.build import ComponentBuild
+
+_SEED = 20261120
+
+
+def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
+    """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
+
+    The session runs what it will run, so that what it compiles for the check it has compiled for
+    the pictures; the layer, which is slow, runs one row. With free sizes it does so twice, first
+    with one of them at its smallest: a size that a trace has taken for a constant cannot be right
+    in both.
+
+    Returns:
+        The larger error.
+    """
+    run_reference(build)
+    reports = [
+        verify(
+            build.reference.program,
+            session,
+            build.reference.expect,
+            seed=_SEED,
+            tolerance=PRECISIONS[build.placement.spec.precision].tolerance,
+            generators=build.generators,
+            shapes=fill_shapes(build.inputs, sizes),
+        )
+        for sizes in _list_sizes(build)
+    ]
+    return max(reports, key=lambda report: report.relative_error)
+
+
+def run_reference(build: ComponentBuild) -> None:
+    """Let the layer say what the proof will compare with, and free it: that is kept.
+
+    The layer with its weights and a session that has read its own need not be in memory together.
+    """
+    inputs = build.reference.program.inputs
+    try:
+        for sizes in _list_sizes(build):
+            build.reference.expect(take_last_rows(inputs, draw_inputs(build, sizes, inputs)))
+    finally:
+        build.reference.release()
+
+
+def require_room(build: ComponentBuild) -> None:
+    """Refuse to go on where the layer does not fit into memory; raises as `Reference.expect`."""
+    for sizes in _list_sizes(build):
+        build.reference.require_room(fill_shapes(build.inputs, {**sizes, "batch": 1}))
+
+
+def draw_inputs(
+    build: ComponentBuild,
+    sizes: Mapping[str, int],
+    inputs: Sequence[TensorSpec] | None = None,
+) -> dict[str, np.ndarray]:
+    """Draw inputs of some sizes, the same ones each time; of the build, or those that are given."""
+    shapes = fill_shapes(build.inputs, sizes)
+    return draw_feeds(build.name, inputs or build.inputs, _SEED, build.generators, shapes)
+
+
+def _list_sizes(build: ComponentBuild) -> list[dict[str, int]]:
+    """List the sizes that the proof runs on, one after the other."""
+    usual = {"batch": build.sizes["batch"]}
+    smaller = [
+        {**usual, size.name: size.min}
+        for spec in build.inputs
+        for size in spec.shape[1:]
+        if isinstance(size, SizeRange) and size.min < size.opt
+    ]
+    return [*smaller[:1], usual]
