@@ -15,20 +15,25 @@ VERSION = re.search(
 # Paddle2ONNX makes the graph that passes rewrite and the engine compiles; it wants an old onnx.
 ONNX_EXPORT = ["onnx>=1.17,<1.18", "paddle2onnx==2.1.0", "onnx-ir>=1.1", "onnxscript>=0.7.2"]
 
-# The tests build with it. For Macs, on which they run as well, there is none.
-TENSORRT_RTX = [
-    f"{package}; sys_platform != 'darwin'" for package in ("tensorrt-rtx>=1.7", "cuda-python>=12.8")
-]
+# What runs a build, and a bundle, which needs nothing that builds.
+RUN = {
+    "onnx": ["onnxruntime>=1.21", "ml_dtypes>=0.5"],  # NumPy has no bfloat16 of its own
+    # 2025.0 finds Paddle's libraries of the same name, 2025.1 fails on GELU, and up to 2026.2 the
+    # proof refuses bf16.
+    "openvino": ["openvino>=2026.4"],
+    "tensorrt": ["tensorrt>=10.13", "cuda-python>=12.8"],
+    # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere. The tests build
+    # with it. For Macs, on which they run as well, there is none.
+    "tensorrt-rtx": [
+        f"{package}; sys_platform != 'darwin'"
+        for package in ("tensorrt-rtx>=1.7", "cuda-python>=12.8")
+    ],
+}
 
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
-    "onnx": [*ONNX_EXPORT, "onnxruntime>=1.21"],
-    # 2025.0 finds Paddle's libraries of the same name, 2025.1 fails on GELU, and up to 2026.2 the
-    # proof refuses bf16.
-    "openvino": [*ONNX_EXPORT, "openvino>=2026.4"],
-    "tensorrt": [*ONNX_EXPORT, "tensorrt>=10.13", "cuda-python>=12.8"],
-    # The same API for RTX GPUs; the one that builds for a GPU which is elsewhere.
-    "tensorrt-rtx": [*ONNX_EXPORT, *TENSORRT_RTX],
+    **{f"run-{name}": packages for name, packages in RUN.items()},
+    **{name: [*ONNX_EXPORT, *packages] for name, packages in RUN.items()},
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
     "dev": [

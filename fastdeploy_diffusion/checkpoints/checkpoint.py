@@ -5,9 +5,10 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
+from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError
 from fastdeploy_diffusion.families.family import Family
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
@@ -26,6 +27,7 @@ class Checkpoint(ABC):
         pipeline_options: Behaviour of the whole pipeline, such as ``force_zeros_for_empty_prompt``.
     """
 
+    is_built: ClassVar[bool] = False  # whether nothing is left to build, for which Paddle is needed
     path: Path
     family: Family
     components: tuple[str, ...]
@@ -36,6 +38,20 @@ class Checkpoint(ABC):
     @abstractmethod
     def folder(self, component: str) -> Path | None:
         """The component's folder (tokenizers have files of their own), None for a single file."""
+
+    @property
+    def name(self) -> str:
+        """What metadata call the model."""
+        return Path(self.path).name
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The only sizes of pictures, (width, height), that can be drawn; all, if empty."""
+        return ()
+
+    def complete(self, config: DiffusionConfig) -> DiffusionConfig:
+        """Fill in what the checkpoint decides of how it is run; here, nothing."""
+        return config
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's ``config.json``, or ``scheduler_config.json`` for ``scheduler``.

@@ -6,6 +6,7 @@ import stat
 from difflib import get_close_matches
 from pathlib import Path
 
+from fastdeploy_diffusion.checkpoints.bundle_folder import BundleFolder
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.diffusers_folder import DiffusersFolder
 from fastdeploy_diffusion.checkpoints.single_file import SingleFile
@@ -16,6 +17,7 @@ from fastdeploy_diffusion.checkpoints.weight_files import (
 )
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.model_files import check_links, find_file, refuse_path
+from fastdeploy_diffusion.runtime.bundle import is_bundle
 
 _ALLOWED = "a diffusers folder with model_index.json, or one .safetensors file"
 # A model of a hub, by the rules that Hugging Face has for names.
@@ -90,6 +92,8 @@ def _look_at(path: Path, given: str) -> int:
 
 
 def _open_folder(path: Path, variant: str | None) -> Checkpoint:
+    if is_bundle(path):
+        return BundleFolder(path)
     if find_file(path / "model_index.json"):
         return DiffusersFolder(path, variant)
     try:

@@ -32,7 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 # What several commands have in common. `generate` says more of some.
 Model = Annotated[
-    str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")
+    str | None, typer.Option(help="A preset, a diffusers folder, a bundle or a .safetensors file.")
 ]
 ConfigFile = Annotated[
     str | None,
@@ -43,6 +43,10 @@ Width = Annotated[int | None, request_option("width")]
 EngineName = Annotated[str | None, typer.Option(help="As for `generate`.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, gpu, gpu:N, xpu or xpu:N.")]
 Precision = Annotated[str | None, typer.Option(help=f"{list_choices(('auto', *PRECISIONS))}.")]
+Sizes = Annotated[
+    str | None,
+    typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
+]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
@@ -81,9 +85,9 @@ def generate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A preset (see `info`), a diffusers folder or a .safetensors file. A preset's "
-            "name means the preset; for a folder of that name write ./NAME. Without --model and "
-            "--config: the preset shapes.",
+            help="A preset (see `info`), a diffusers folder, a bundle or a .safetensors file. A "
+            "preset's name means the preset; for a folder of that name write ./NAME. Without "
+            "--model and --config: the preset shapes.",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -161,10 +165,7 @@ def generate(
 def build(
     model: Model = None,
     config: ConfigFile = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
-    ] = None,
+    size: Sizes = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
@@ -189,6 +190,45 @@ def build(
         choice = {"engine": engine, "device": device, "precision": precision, "target": target}
         read = load_config(model, config, tokenizer_path=tokenizer, **choice)
         print(format_builds(build_all(read, sizes), as_json))
+
+
+@app.command()
+def bundle(
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Made; not there yet.")
+    ],
+    model: Model = None,
+    config: ConfigFile = None,
+    size: Sizes = None,
+    engine: EngineName = None,
+    device: DeviceName = None,
+    precision: Precision = None,
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a folder that draws without Paddle: graphs, weights, tokenizers and proofs.
+
+    Copy it to a machine that has the engine, and give it there as --model.
+    """
+    with explain_errors(debug):
+        from pathlib import Path
+
+        from fastdeploy_diffusion.cli.build import parse_sizes
+        from fastdeploy_diffusion.cli.bundle import format_bundle, make_bundle
+        from fastdeploy_diffusion.cli.model import load_config
+
+        folder, sizes = Path(output).expanduser(), parse_sizes(size)
+        chosen = load_config(
+            model,
+            config,
+            engine=engine,
+            device=device,
+            precision=precision,
+            tokenizer_path=tokenizer,
+        )
+        made = make_bundle(chosen, sizes, folder)
+        print(format_bundle(folder, made, as_json))
 
 
 @app.command()

@@ -74,9 +74,10 @@ def draw(
         DiffusionError: As `open_pipeline`, `make_cli_request` and the pipeline's ``stream``; or a
             picture cannot be written.
     """
+    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    config = checkpoint.complete(config)
     seed = settings["seed"] if settings["seed"] is not None else config.defaults.seed
     seed = new_seed() if seed is None else seed
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
     whole = make_cli_request(checkpoint, prompt, {**settings, "seed": seed})
     check_early(whole, config.defaults, checkpoint)
     pipeline = open_pipeline(config, checkpoint)

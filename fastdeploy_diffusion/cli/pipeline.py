@@ -31,7 +31,8 @@ def open_pipeline(
     # What is wrong with the checkpoint is said before Paddle is imported, which takes seconds.
     if checkpoint is None:
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
-    require_paddle()
+    if not checkpoint.is_built:
+        require_paddle()
     from fastdeploy_diffusion.pipelines import opening
 
     return opening.open_pipeline(config, checkpoint)

@@ -98,7 +98,7 @@ class DiffusionConfig(ConfigSection):
     other_spellings: ClassVar[tuple[str, ...]] = ("use_tensorrt",)
 
     model_path: FilePath = Field(
-        min_length=1, description="path of a diffusers folder or of a .safetensors file"
+        min_length=1, description="path of a diffusers folder, a bundle or a .safetensors file"
     )
     variant: str | None = Field(
         default=None, min_length=1, description="weight variant of a diffusers folder, such as fp16"

@@ -28,6 +28,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
+from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.disk_room import describe_shortage
 from fastdeploy_diffusion.engines.cache_entry import (
     ARTIFACT_FOLDER,
@@ -35,7 +36,6 @@ from fastdeploy_diffusion.engines.cache_entry import (
     CacheEntry,
     CacheKey,
     Proof,
-    measure_files,
     read_entry,
     write_entry,
 )

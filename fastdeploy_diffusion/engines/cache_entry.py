@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.whole_file import write_whole
 
 ENTRY_FILE = "entry.json"
 ARTIFACT_FOLDER = "artifact"
 _PROOF_FOLDER = "proofs"
-_BLOCK = 1 << 22
-_PIECE = 64 * _BLOCK  # what one thread reads of a file
 
 
 @dataclass(frozen=True)
@@ -169,27 +166,3 @@ def _read_proof(file: Path) -> Proof | None:
         return Proof(CacheKey(dict(content["ingredients"])), float(content["relative_error"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def measure_files(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size in bytes of files, and CRC-32 of their pieces' CRC-32: gigabytes are read at each start.
-
-    It is damage that must be noticed, and every burst of up to 32 wrong bits is.
-    """
-    sizes = [path.stat().st_size for path in paths]
-    with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
-        pieces = [
-            [pool.submit(_sum_piece, path, start) for start in range(0, size, _PIECE)]
-            for path, size in zip(paths, sizes, strict=True)
-        ]
-        sums = [b"".join(piece.result() for piece in each) for each in pieces]
-    return list(zip(sizes, map(zlib.crc32, sums), strict=True))
-
-
-def _sum_piece(path: Path, start: int) -> bytes:
-    checksum = 0
-    with path.open("rb") as file:
-        file.seek(start)
-        for _ in range(0, _PIECE, _BLOCK):
-            checksum = zlib.crc32(file.read(_BLOCK), checksum)
-    return checksum.to_bytes(4, "big")

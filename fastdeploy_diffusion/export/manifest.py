@@ -7,6 +7,7 @@ with whatever lies in memory. So the note is written last, and checked before ev
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,14 +46,10 @@ def write_manifest(
     manifest = {
         **_describe_signature(program),
         "files": {name: (directory / name).stat().st_size for name in files},
-        "weights": {
-            name: {"made_of": describe(each.made_of), "dtype": each.dtype}
-            for name, each in weights.items()
-        },
+        "weights": _describe_weights(weights),
         "graph_passes": [asdict(result) for result in graph_passes],
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    _write(manifest, directory)
 
 
 def check_manifest(program: Program, directory: Path) -> dict[str, Weight]:
@@ -95,6 +92,22 @@ def check_manifest(program: Program, directory: Path) -> dict[str, Weight]:
         raise _refuse(program.name, directory) from error
 
 
+def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> None:
+    """Copy an export, and bind it to other weights.
+
+    Args:
+        directory: A whole one.
+        to: A folder, made if missing.
+        weights: What is bound on load there, by name.
+    """
+    manifest = _read_manifest(directory.name, directory)
+    to.mkdir(parents=True, exist_ok=True)
+    for name in manifest["files"]:
+        shutil.copyfile(directory / name, to / name)
+    manifest["weights"] = _describe_weights(weights)
+    _write(manifest, to)
+
+
 def read_signature(directory: Path) -> Signature:
     """Give the inputs and outputs of an export.
 
@@ -115,6 +128,18 @@ def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
 
     manifest = _read_manifest(program.name, directory)
     return [PassResult(**each) for each in manifest["graph_passes"]]
+
+
+def _describe_weights(weights: Mapping[str, Weight]) -> dict[str, Any]:
+    return {
+        name: {"made_of": describe(each.made_of), "dtype": each.dtype}
+        for name, each in weights.items()
+    }
+
+
+def _write(manifest: Mapping[str, Any], directory: Path) -> None:
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    (directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
 def _read_manifest(name: str, directory: Path) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         **options: Any,
     ) -> None:
         config = read_config_argument(config, options)
+        config, checkpoint = open_for("FluxPipeline", config, checkpoint)
         _check_config(config)
-        checkpoint = open_for("FluxPipeline", config, checkpoint)
         super().__init__(config, checkpoint)
         folders = find_tokenizers(checkpoint, config)
         self._text_encoder = CLIPTextEncoder(
@@ -280,4 +280,5 @@ def _read_limits(checkpoint: Checkpoint, denoiser: FluxDenoiser, vae: VAEDecoder
         guidance_scale=3.5 if is_distilled else 0.0,
         model=str(checkpoint.path),
         is_distilled=is_distilled,
+        sizes=checkpoint.sizes,
     )

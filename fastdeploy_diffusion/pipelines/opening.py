@@ -30,8 +30,12 @@ def open_pipeline(
     return pipeline
 
 
-def open_for(pipeline: str, config: DiffusionConfig, checkpoint: Checkpoint | None) -> Checkpoint:
+def open_for(
+    pipeline: str, config: DiffusionConfig, checkpoint: Checkpoint | None
+) -> tuple[DiffusionConfig, Checkpoint]:
     """Open the checkpoint of a pipeline, if it is not open already.
+
+    A bundle fills in what was decided when it was made.
 
     Args:
         pipeline: The pipeline's class.
@@ -52,4 +56,4 @@ def open_for(pipeline: str, config: DiffusionConfig, checkpoint: Checkpoint | No
             allowed=f"for {pipeline}, {', '.join(own)}",
             fix=f"open it with {family.pipeline_name}",
         )
-    return checkpoint
+    return checkpoint.complete(config), checkpoint

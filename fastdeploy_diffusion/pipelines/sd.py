@@ -59,7 +59,7 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         **options: Any,
     ) -> None:
         config = read_config_argument(config, options)
-        super().__init__(config, open_for("SDPipeline", config, checkpoint))
+        super().__init__(*open_for("SDPipeline", config, checkpoint))
         if self._denoiser.config.text_embeds_dim is not None:
             raise UnsupportedModelError(
                 f"{self._checkpoint.path}: the UNet wants the pooled text and the sizes of SDXL "

@@ -57,7 +57,7 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         **options: Any,
     ) -> None:
         config = read_config_argument(config, options)
-        super().__init__(config, open_for("SDXLPipeline", config, checkpoint))
+        super().__init__(*open_for("SDXLPipeline", config, checkpoint))
         self._check_joints(*self._list_joints())
         self._check_weights()
         self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)

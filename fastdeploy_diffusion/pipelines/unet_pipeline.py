@@ -148,6 +148,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             scale,
             vae.latent_channels,
             ranges,
+            self._checkpoint.sizes,
             guidance_scale=self.own_guidance_scale,
         )
 

@@ -1,10 +1,11 @@
 """How a component gets its session: from a kept build, or made, proven and kept."""
 
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from fastdeploy_diffusion.predictors.proof import (
 )
 from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
-from fastdeploy_diffusion.predictors.stage_session import StageSession
+from fastdeploy_diffusion.predictors.stage_session import start_programs
 from fastdeploy_diffusion.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
@@ -74,6 +75,15 @@ class BuiltSession:
     passes: Mapping[str, int]
     cached: bool
     unchecked: str | None = None
+
+
+class KeptBuild(NamedTuple):
+    """The folder of a build, its programs, and what `BuiltSession` says of it."""
+
+    folder: Path
+    parts: list[StageProgram]
+    passes: Mapping[str, int]
+    relative_error: float
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,27 @@ class ComponentBuild:
         )
         return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, _PROVES])
 
+    @contextmanager
+    def lend_artifact(self, cache: ArtifactCache) -> Iterator[KeptBuild]:
+        """Give what is kept of the build, which nobody changes until the block ends.
+
+        Raises:
+            CacheError: It is not kept.
+            EngineError: It was not proven here.
+        """
+        graph, proof = self.find_keys(cache.root)
+        with cache.read(graph) as entry:
+            if entry is None:
+                raise CacheError(f"{self.name}: there is no kept build of it", fix=MAKE_ROOM)
+            found = entry.find_proof(proof)
+            if found is None or found.relative_error is None:
+                raise EngineError(
+                    f"{self.name}: the build for {self.placement.spec} was not proven here",
+                    fix="make the bundle on a machine that runs it",
+                )
+            _, parts = find_artifact(self, entry.artifact)
+            yield KeptBuild(entry.artifact, parts, entry.record["passes"], found.relative_error)
+
     def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer; see `compare`."""
         return compare(self, session)
@@ -306,18 +337,8 @@ class ComponentBuild:
         engine, spec = self.placement.engine, replace(self.placement.spec, notes=notes)
         if obstacle is not None:
             return ForeignSession(engine.name, program, str(spec.target), obstacle)
-        with ExitStack() as loaded:  # closed, if one of them does not load
-            sessions = [
-                loaded.enter_context(
-                    engine.load(replace(part.program, store=store), spec, part.folder)
-                )
-                for part in parts
-            ]
-            loaded.pop_all()
-        if len(sessions) == 1:
-            return sessions[0]
-        stages = [part.stage for part in parts]
-        return StageSession(program, list(zip(stages, sessions, strict=True)))
+        parts = [part._replace(program=replace(part.program, store=store)) for part in parts]
+        return start_programs(engine, spec, program, parts)
 
     def _leave_unchecked(self, built: BuiltSession) -> BuiltSession:
         message = (

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import Self
@@ -82,6 +81,11 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def from_single_file(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
         """The same for a ``.safetensors`` file, which mostly needs ``tokenizer_path``, too."""
         return cls(model_path, **options)  # type: ignore[arg-type]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it draws with."""
+        return self._checkpoint
 
     @property
     def config(self) -> DiffusionConfig:
@@ -262,6 +266,15 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
                     pass  # it is built now, and what may stay stays
         return self.report
 
+    def choose_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Give the size of pictures, (width, height), with what is left out filled in.
+
+        Raises:
+            RequestError: The model does not draw this size.
+        """
+        plan = self._plan_picture(height, width)
+        return plan.width, plan.height
+
     def plan_builds(
         self, height: int | None = None, width: int | None = None
     ) -> "list[ComponentBuild]":
@@ -409,7 +422,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         if self._digest is None:
             self._digest = self._checkpoint.digest()
         return {
-            "model": Path(self._checkpoint.path).name,
+            "model": self._checkpoint.name,
             "model_digest": self._digest,
             "memory": self.config.memory,
             "components": {

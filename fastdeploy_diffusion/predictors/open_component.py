@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.bundled_component import BundledComponent
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 
@@ -45,25 +47,24 @@ def open_component(
     Raises:
         EngineUnavailableError: The engine asked for cannot run here.
     """
+    kind = checkpoint.family.networks[part]
+    name, source = _NAMES.get(kind.role, part), checkpoint.tensors(part)
+    activations = network_config.count_activations
+    network = Network(kind.layer, network_config, source, count_activations=activations, **form)
+    if isinstance(source, BundledWeights):
+        return BundledComponent(name, network, source, config.threads)
     # Paddle is imported with these, and by nothing else that runs a pipeline.
     from fastdeploy_diffusion.predictors.build import ComponentBuild
     from fastdeploy_diffusion.predictors.built_component import BuiltComponent
     from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
 
-    kind = checkpoint.family.networks[part]
     component = BuiltComponent(
-        _NAMES.get(kind.role, part),
+        name,
         config.component(kind.role),
         cpu_fallback=config.cpu_fallback,
         passes=config.passes,
         cache=open_cache(config),
-        network=Network(
-            kind.layer,
-            network_config,
-            checkpoint.tensors(part),
-            count_activations=network_config.count_activations,
-            **form,
-        ),
+        network=network,
         generators=generators,
         rows=rows,
         build_class=StreamedBuild if is_streamed else ComponentBuild,

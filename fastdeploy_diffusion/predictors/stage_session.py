@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from weakref import ref
 
 import numpy as np
 
+from fastdeploy_diffusion.engines.base import BuildSpec, Engine
 from fastdeploy_diffusion.engines.session import (
     TIMESTEP,
     Arrays,
@@ -17,6 +19,7 @@ from fastdeploy_diffusion.engines.session import (
     Session,
     stack_arrays,
 )
+from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.predictors.weight_stream import WeightStream
 from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.runtime.stages import Stage, name_value
@@ -139,3 +142,28 @@ class StageSession(Session):
         self._prologue.close()
         for _, session in self._steps:
             session.close()
+
+
+def start_programs(
+    engine: Engine, spec: BuildSpec, program: Program, programs: Sequence[StageProgram]
+) -> Session:
+    """Load the programs of a build as one session.
+
+    Args:
+        engine: What they are built for.
+        spec: The same.
+        program: The whole.
+        programs: In the order in which they run.
+
+    Raises:
+        EngineError: One does not load.
+    """
+    with ExitStack() as loaded:  # closed, if one of them does not load
+        sessions = [
+            loaded.enter_context(engine.load(each.program, spec, each.folder)) for each in programs
+        ]
+        loaded.pop_all()
+    if len(sessions) == 1:
+        return sessions[0]
+    stages = [each.stage for each in programs]
+    return StageSession(program, list(zip(stages, sessions, strict=True)))

@@ -95,6 +95,7 @@ class ModelLimits:
         multiple: Both sizes must be multiples of it.
         latent_channels: Channels of the latents.
         ranges: What one build serves; ``None`` if every size has a build of its own.
+        sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
         steps: Where nobody asks for another number.
         guidance_scale: Where nobody asks for another.
     """
@@ -104,6 +105,7 @@ class ModelLimits:
     multiple: int
     latent_channels: int
     ranges: ShapeRanges | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
     steps: int = 50
     guidance_scale: float = 7.5
 
@@ -189,6 +191,12 @@ def plan_generation(
     _check_pictures(count * len(prompts))
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
     width = _check_size("width", _first(request.width, defaults.width, limits.width), limits)
+    if limits.sizes and (width, height) not in limits.sizes:
+        raise RequestError(
+            f"{width}x{height} is no size that the bundle was built for",
+            allowed=", ".join(f"{each[0]}x{each[1]}" for each in limits.sizes),
+            fix=f"make a bundle with it: fastdeploy-diffusion bundle --size {width}x{height},…",
+        )
     pictures = count * len(prompts)
     latent_shape = limits.shape_latents(height, width)
     _check_latents(request.latents, (pictures, *latent_shape))

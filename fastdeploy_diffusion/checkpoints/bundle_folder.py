@@ -1,0 +1,131 @@
+"""A bundle as a checkpoint: the model's configs, and weights that are made for its graphs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint, Config
+from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
+from fastdeploy_diffusion.errors import CheckpointError, ConfigError
+from fastdeploy_diffusion.families.registry import FAMILIES
+from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.runtime.bundle import MODEL_FOLDER, Bundle, read_bundle
+
+# What of a configuration is decided when a bundle is made.
+_PLACES = ("engine", "device", "precision")
+_BUILT = (
+    *(*_PLACES, "passes", "target", "enable_dynamic_shape", "shapes", "paddle", "tensorrt"),
+    *(*COMPONENTS, "prediction_type", "variant", "tokenizer_path"),
+)
+
+
+class BundledWeights(TensorSource):
+    """The weights of a component of a bundle, by their digests.
+
+    Attributes:
+        folder: Of the bundle.
+        bundle: What it holds.
+        name: The component.
+    """
+
+    def __init__(self, folder: Path, bundle: Bundle, name: str) -> None:
+        self.folder, self.bundle, self.name = folder, bundle, name
+        weights = bundle.components[name].weights
+        views = {}
+        if weights is not None:
+            file = SafetensorsFile(folder / weights)
+            views = {digest: TensorView(file, digest) for digest in file.tensors}
+        super().__init__(str(folder), views)
+
+
+class BundleFolder(Checkpoint):
+    """A folder with ``bundle.yaml``.
+
+    Raises:
+        CheckpointError: It is damaged, or of another version of the format.
+    """
+
+    is_built: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bundle = bundle = read_bundle(path)
+        options = DiffusionConfig(model_path=path, **bundle.config)
+        self._options = options.model_dump(exclude_unset=True, exclude={"model_path"})
+        if bundle.family not in FAMILIES:
+            raise CheckpointError(
+                f"{path} is a bundle of the family {bundle.family}",
+                allowed=", ".join(FAMILIES),
+                fix="run it with a version of fastdeploy-diffusion that has this family",
+            )
+        self.family = family = FAMILIES[bundle.family]
+        self.components = family.components
+        self.pipeline_options = MappingProxyType(bundle.pipeline_options)
+        model = path / MODEL_FOLDER
+        self._configs = {
+            "scheduler": read_json_object(model / "scheduler" / "scheduler_config.json"),
+            **{
+                name: read_json_object(model / name / "config.json")
+                for name in self.family.networks
+            },
+        }
+        self._sources = {
+            each.network: BundledWeights(path, bundle, name)
+            for name, each in bundle.components.items()
+        }
+
+    @property
+    def name(self) -> str:
+        """What metadata call the model."""
+        return self.bundle.model
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The sizes of pictures, (width, height), that it was built for."""
+        return () if self.bundle.config.get("enable_dynamic_shape") else tuple(self.bundle.sizes)
+
+    def folder(self, component: str) -> Path | None:
+        """The folder of a component's configs."""
+        return self.path / MODEL_FOLDER / component
+
+    def read_network(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
+        """Read the config of a component; its weights are compared where the bundle is made."""
+        return self.read_config(component, read)
+
+    def digest(self) -> str:
+        """That of the weights that the bundle was made of."""
+        return self.bundle.model_digest
+
+    def complete(self, config: DiffusionConfig) -> DiffusionConfig:
+        """Fill in what was decided when the bundle was made.
+
+        Raises:
+            ConfigError: The configuration asks for something else.
+        """
+        given = config.model_dump(exclude_unset=True)
+        if config.memory == "streamed":
+            raise ConfigError(
+                f"memory is 'streamed', and {self.path} is a bundle, of whole components",
+                allowed="resident, staged",
+                fix="memory='staged'",
+            )
+        for name in _BUILT:
+            if name in given and not self._agrees(name, given[name]):
+                raise ConfigError(
+                    f"{name} is {given[name]!r}, and {self.path} is a bundle, whose {name} was "
+                    "decided when it was made",
+                    fix=f"leave {name} out, or make a bundle with it: fastdeploy-diffusion bundle",
+                )
+        defaults = {**self._options.get("defaults", {}), **given.get("defaults", {})}
+        chosen = {key: value for key, value in given.items() if key not in _BUILT}
+        return DiffusionConfig(**{**self._options, **chosen, "defaults": defaults})
+
+    def _agrees(self, name: str, value: Any) -> bool:
+        if name in _PLACES:
+            built = {getattr(each, name) for each in self.bundle.components.values()}
+            return value == "auto" or built == {value}
+        return bool(value == self._options.get(name))

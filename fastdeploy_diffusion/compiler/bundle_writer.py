@@ -1,0 +1,234 @@
+"""Writes a bundle: all that a pipeline needs to draw where nothing can be built."""
+
+import json
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastdeploy_diffusion import __version__
+from fastdeploy_diffusion.checksum import measure_files
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.disk_room import explain_full_disk
+from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.export.manifest import check_manifest, copy_export
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.build import ComponentBuild, KeptBuild
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+from fastdeploy_diffusion.runtime.blobs import BlobWriter
+from fastdeploy_diffusion.runtime.bundle import (
+    BUNDLE_FILE,
+    GRAPHS_FOLDER,
+    MODEL_FOLDER,
+    SCHEMA,
+    WEIGHTS_FOLDER,
+    Bundle,
+    BundledBuild,
+    BundledComponent,
+)
+from fastdeploy_diffusion.runtime.recipe import Weight, derive
+from fastdeploy_diffusion.runtime.stages import write_stages
+
+Size = tuple[int | None, int | None]
+# What of a configuration says where it was made, and nothing of how it draws.
+_OF_THE_MACHINE = {
+    *("model_path", "variant", "tokenizer_path", "cache", "cache_dir", "cache_limit_gib"),
+    *("embedding_cache", "cpu_fallback", "threads", "memory"),
+}
+
+
+def check_bundle_folder(folder: Path) -> None:
+    """Refuse a folder that is there, or whose own folder is not, before anything is built.
+
+    Raises:
+        ConfigError: Says which.
+    """
+    if os.path.lexists(folder):
+        raise ConfigError(f"{folder} exists already", fix="choose another name, or remove it")
+    if not folder.absolute().parent.is_dir():
+        raise ConfigError(
+            f"there is no folder {folder.absolute().parent}", fix="make it, or choose another"
+        )
+
+
+def write_bundle(
+    pipeline: DiffusionPredictor[Any], sizes: Sequence[Size], folder: str | os.PathLike[str]
+) -> Bundle:
+    """Build and prove a pipeline for some sizes, and write what it needs into a folder.
+
+    Args:
+        pipeline: What is bundled; its builds are kept, as those of every pipeline.
+        sizes: Of pictures, (width, height) in pixels; ``None`` for the model's own.
+        folder: Where; it appears whole or not at all.
+
+    Returns:
+        What lies in it.
+
+    Raises:
+        ConfigError: The folder exists, or the configuration builds nothing that can be bundled.
+        DiffusionError: A component cannot be built.
+        DiskFullError: There is no room.
+    """
+    folder = Path(folder)
+    check_bundle_folder(folder)
+    cache = open_cache(pipeline.config)
+    if cache is None or pipeline.config.memory == "streamed":
+        raise ConfigError(
+            "a bundle is made of kept builds of whole components",
+            allowed="cache=True, and memory='resident' or 'staged'",
+        )
+    builds: dict[str, list[ComponentBuild]] = defaultdict(list)
+    drawn = []
+    for width, height in sizes:
+        pipeline.build(height=height, width=width)
+        drawn.append(pipeline.choose_size(height=height, width=width))
+        for build in pipeline.plan_builds(height=height, width=width):
+            known = [(each.inputs, each.outputs) for each in builds[build.name]]
+            if (build.inputs, build.outputs) not in known:
+                builds[build.name].append(build)
+    pipeline.close()  # weights are read once more, and need not be in memory twice
+    with _appear_whole(folder) as unfinished, explain_full_disk("the bundle", folder.parent):
+        _copy_model(pipeline, unfinished / MODEL_FOLDER)
+        components = {
+            name: _write_component(each, pipeline, cache, unfinished)
+            for name, each in builds.items()
+        }
+        bundle = Bundle(
+            schema_version=SCHEMA,
+            made_by=__version__,
+            model=pipeline.checkpoint.name,
+            model_digest=pipeline.checkpoint.digest(),
+            family=pipeline.checkpoint.family.name,
+            sizes=drawn,
+            config=_choose_options(pipeline.config, drawn),
+            pipeline_options=dict(pipeline.checkpoint.pipeline_options),
+            components=components,
+            files=_measure(unfinished),
+        )
+        content = json.loads(bundle.model_dump_json())
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+        (unfinished / BUNDLE_FILE).write_text(text, encoding="utf-8")
+    return bundle
+
+
+def _write_component(
+    builds: Sequence[ComponentBuild],
+    pipeline: DiffusionPredictor[Any],
+    cache: ArtifactCache,
+    folder: Path,
+) -> BundledComponent:
+    first, written = builds[0], []
+    kept = [_list_weights(build, cache) for build in builds]
+    weights = f"{WEIGHTS_FOLDER}/{first.name}.safetensors" if any(kept) else None
+    with ExitStack() as opened:
+        blobs = None
+        if weights is not None:
+            (folder / WEIGHTS_FOLDER).mkdir(exist_ok=True)
+            blobs = opened.enter_context(BlobWriter(folder / weights, sum(map(len, kept))))
+        for number, build in enumerate(builds, 1):
+            with build.lend_artifact(cache) as artifact:
+                written.append(_write_build(build, artifact, blobs, folder, number))
+    checkpoint, spec = pipeline.checkpoint, first.placement.spec
+    (network,) = [
+        name
+        for name in checkpoint.family.networks
+        if checkpoint.tensors(name) is first.network.source
+    ]
+    return BundledComponent(
+        network=network,
+        engine=first.placement.engine.name,
+        device=str(spec.device),
+        precision=spec.precision,
+        weights=weights,
+        builds=written,
+    )
+
+
+def _list_weights(build: ComponentBuild, cache: ArtifactCache) -> list[str]:
+    with build.lend_artifact(cache) as artifact:
+        return [
+            name for _, program, place in artifact.parts for name in check_manifest(program, place)
+        ]
+
+
+def _write_build(
+    build: ComponentBuild,
+    artifact: KeptBuild,
+    blobs: BlobWriter | None,
+    folder: Path,
+    number: int,
+) -> BundledBuild:
+    name = f"{GRAPHS_FOLDER}/{build.name}-{number}"
+    for _, program, place in artifact.parts:
+        weights = {}
+        for key, weight in check_manifest(program, place).items():
+            assert blobs is not None
+            weights[key] = Weight(blobs.add(derive(weight, program.tensors)), weight.dtype)
+        copy_export(place, folder / name / place.relative_to(artifact.folder), weights)
+    if len(artifact.parts) > 1:
+        write_stages([part.stage for part in artifact.parts], folder / name)
+    return BundledBuild(
+        inputs=[each.describe() for each in build.inputs],
+        outputs=[each.describe() for each in build.outputs],
+        folder=name,
+        passes=dict(artifact.passes),
+        relative_error=artifact.relative_error,
+        tolerance=PRECISIONS[build.placement.spec.precision].tolerance,
+    )
+
+
+def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
+    """Copy configs, and the folders of tokenizers."""
+    checkpoint, given = pipeline.checkpoint, pipeline.config.tokenizer_path
+    files = {f"{name}/config.json": name for name in checkpoint.family.networks}
+    for file, name in {**files, "scheduler/scheduler_config.json": "scheduler"}.items():
+        (folder / file).parent.mkdir(parents=True)
+        text = json.dumps(checkpoint.config(name), indent=2, ensure_ascii=False)
+        (folder / file).write_text(text, encoding="utf-8")
+    names = checkpoint.family.tokenizers
+    for name in names:
+        source = checkpoint.folder(name)
+        if given is not None:
+            source = Path(given) if len(names) == 1 else Path(given) / name
+        assert source is not None  # or the pipeline would not have opened
+        (folder / name).mkdir()
+        for each in sorted(source.iterdir()):
+            if each.is_file():
+                shutil.copyfile(each, folder / name / each.name)
+
+
+def _choose_options(config: DiffusionConfig, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Give what a bundle is drawn with unless somebody says otherwise."""
+    options = config.model_dump(exclude_unset=True, exclude=_OF_THE_MACHINE)
+    if not config.enable_dynamic_shape:
+        width, height = sizes[0]
+        options["defaults"] = {**options.get("defaults", {}), "width": width, "height": height}
+    chosen: dict[str, Any] = json.loads(json.dumps(options))
+    return chosen
+
+
+def _measure(folder: Path) -> dict[str, tuple[int, int]]:
+    paths = sorted(each for each in folder.rglob("*") if each.is_file())
+    names = [each.relative_to(folder).as_posix() for each in paths]
+    return dict(zip(names, measure_files(paths), strict=True))
+
+
+@contextmanager
+def _appear_whole(folder: Path) -> Iterator[Path]:
+    """Lend a folder beside another, which gets its name if all goes well, and else is removed."""
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        check_bundle_folder(folder)  # somebody may have made it meanwhile
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,141 @@
+"""A component that was built elsewhere, and lies in a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
+from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import Placement
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.errors import (
+    CacheError,
+    ConfigError,
+    EngineUnavailableError,
+    RequestError,
+)
+from fastdeploy_diffusion.predictors.component import Component, ComponentReport
+from fastdeploy_diffusion.predictors.network import Network
+from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
+from fastdeploy_diffusion.predictors.session_pool import SessionPool
+from fastdeploy_diffusion.predictors.stage_programs import find_programs
+from fastdeploy_diffusion.predictors.stage_session import start_programs
+from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.bundle import BundledBuild, check_files
+
+
+class BundledComponent(Component):
+    """Loads its builds; nothing is built, derived or compared here, and nothing takes its place.
+
+    Args:
+        name: The component.
+        network: What runs, for estimates of memory.
+        weights: Its weights, and the bundle.
+        threads: CPU threads; ``None`` for all.
+
+    Raises:
+        EngineUnavailableError: The engine that it was built for cannot run here.
+    """
+
+    def __init__(
+        self, name: str, network: Network, weights: BundledWeights, threads: int | None
+    ) -> None:
+        self.name, self._network, self._weights = name, network, weights
+        self._built = built = weights.bundle.components[name]
+        spec = BuildSpec(parse_device(built.device), built.precision, threads)
+        self._placement = Placement(create_engine(built.engine), spec)
+        self._require_engine()
+        self.report = ComponentReport(
+            name, built.engine, built.device, built.precision, None, built.builds[0].tolerance
+        )
+        self.pool = SessionPool(self._make, self._measure, lambda session: True, self._announce)
+
+    @property
+    def placement(self) -> Placement:
+        """What it was built for."""
+        return self._placement
+
+    @property
+    def network(self) -> Network:
+        """What runs."""
+        return self._network
+
+    def check_weights(self) -> None:
+        """Do nothing: they were compared with the network where the bundle was made."""
+
+    def describe_placement(self) -> str:
+        """Say what it runs on."""
+        return f"{self._placement.engine.name} {self._placement.spec!r}"
+
+    def identify(self, signature: Signature) -> str:
+        """Refuse: embeddings are kept on disk beside builds, and a bundle has none of its own."""
+        raise CacheError(f"{self.name} is of a bundle, which keeps no embeddings")
+
+    def plan(
+        self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
+    ) -> NoReturn:
+        """Refuse: it is built."""
+        raise ConfigError(
+            f"{self._weights.folder} is a bundle, which is built and measured where it is made",
+            fix="give the checkpoint that it was made of",
+        )
+
+    def find_plan(self) -> None:
+        """Give nothing: it was not tuned here."""
+
+    def tune(self, signature: Signature, **options: Any) -> NoReturn:
+        """Refuse: it is built."""
+        self.plan(signature)
+
+    def _require_engine(self) -> None:
+        engine, spec = self._placement.engine, self._placement.spec
+        try:
+            engine.require_run(spec)
+        except EngineUnavailableError as error:
+            # What runs a build needs nothing of what makes one.
+            fix = error.fix.replace("fastdeploy-diffusion[", "fastdeploy-diffusion[run-")
+            raise EngineUnavailableError(
+                f"{self._weights.folder} was made for {engine.name}: {error.problem}",
+                fix=fix or "make another bundle: fastdeploy-diffusion bundle --engine …",
+            ) from error
+
+    def _make(self, signature: Signature) -> RecoveringSession:
+        started = time.perf_counter()
+        build = self._find(signature)
+        session = self._load(build, signature)
+        report = replace(
+            self.report,
+            relative_error=build.relative_error,
+            build_seconds=time.perf_counter() - started,
+            passes=build.passes,
+            cached=True,
+        )
+        running = Running(session, self._placement, report)
+        return RecoveringSession(
+            Program(self.name, None, *signature), running, lambda error, failed: None
+        )
+
+    def _find(self, signature: Signature) -> BundledBuild:
+        for build in self._built.builds:
+            if build.signature == signature:
+                return build
+        asked = ", ".join(f"{each.name} {each}" for each in signature.inputs)
+        sizes = ", ".join(f"{width}x{height}" for width, height in self._weights.bundle.sizes)
+        raise RequestError(
+            f"the bundle has no {self.name} for {asked}",
+            allowed=f"{sizes} pixels, with as many tokens as when it was made",
+            fix="make a bundle for it: fastdeploy-diffusion bundle --size …",
+        )
+
+    def _load(self, build: BundledBuild, signature: Signature) -> Session:
+        folder, bundle = self._weights.folder, self._weights.bundle
+        check_files(folder, bundle, [build.folder, *filter(None, [self._built.weights])])
+        program = Program(self.name, None, *signature, tensors=self._weights)
+        programs = find_programs(program, folder / build.folder)
+        return start_programs(self._placement.engine, self._placement.spec, program, programs)

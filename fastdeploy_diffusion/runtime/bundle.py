@@ -1,0 +1,164 @@
+"""A bundle: a folder that draws without what built it.
+
+``bundle.yaml`` says what lies in it: the model's configs and tokenizers under ``model/``, a folder
+under ``graphs/`` for each program of each component, and a file a component under ``weights/`` with
+the tensors that its graphs are bound to, each once, by its digest. They are kept as the graphs want
+them: nothing is derived, converted or transposed at a start, and they stay mapped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from fastdeploy_diffusion.checksum import measure_files
+from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.program import Signature, TensorSpec
+
+BUNDLE_FILE = "bundle.yaml"
+MODEL_FOLDER, GRAPHS_FOLDER, WEIGHTS_FOLDER = "model", "graphs", "weights"
+SCHEMA = 1
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_AGAIN = "make it again: fastdeploy-diffusion bundle"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class BundledBuild(_Record):
+    """A build of a component.
+
+    Args:
+        inputs: Specs of the whole, described.
+        outputs: The same.
+        folder: Where its graphs lie, as a kept build's.
+        passes: How often each pass rewrote the network.
+        relative_error: Largest difference from the Paddle float32 layer where it was built.
+        tolerance: What was allowed.
+    """
+
+    inputs: list[Any]
+    outputs: list[Any]
+    folder: str
+    passes: dict[str, int]
+    relative_error: float
+    tolerance: float
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives."""
+        specs = (map(TensorSpec.parse, each) for each in (self.inputs, self.outputs))
+        return Signature(*map(tuple, specs))
+
+
+class BundledComponent(_Record):
+    """A component: what runs it, and its builds.
+
+    Args:
+        network: What the checkpoint calls it.
+        engine: Name of the engine.
+        device: The device.
+        precision: The precision.
+        weights: The file of its weights; ``None`` where they lie in the engine's own files.
+        builds: One for each size.
+    """
+
+    network: str
+    engine: str
+    device: str
+    precision: str
+    weights: str | None
+    builds: list[BundledBuild]
+
+
+class Bundle(_Record):
+    """What ``bundle.yaml`` says.
+
+    Args:
+        schema_version: Of this format.
+        made_by: The version of the library that wrote it.
+        model: What metadata call the model.
+        model_digest: Of the checkpoint's weights.
+        family: Name of its family.
+        sizes: Of the pictures that it was built for, (width, height) in pixels.
+        config: Options of the configuration that it was built with.
+        pipeline_options: Behaviour of the whole pipeline.
+        components: By name.
+        files: Size in bytes and checksum of every file, by its path in the folder.
+    """
+
+    schema_version: int
+    made_by: str
+    model: str
+    model_digest: str
+    family: str
+    sizes: list[tuple[int, int]]
+    config: dict[str, Any]
+    pipeline_options: dict[str, Any]
+    components: dict[str, BundledComponent]
+    files: dict[str, tuple[int, int]]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Tell whether a folder is a bundle."""
+    return (folder / BUNDLE_FILE).is_file()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read what a folder holds, and make sure that every file is there in its size.
+
+    Raises:
+        CheckpointError: It is damaged, or of another version of the format.
+    """
+    path = folder / BUNDLE_FILE
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        version = content["schema_version"]
+        if version != SCHEMA:
+            raise CheckpointError(
+                f"{path} has schema_version {version!r}",
+                allowed=f"schema_version {SCHEMA}",
+                fix="run it with the version of fastdeploy-diffusion that wrote it "
+                f"({content.get('made_by', 'unknown')}), or {_AGAIN}",
+            )
+        bundle = Bundle.model_validate(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} cannot be read: {reason}", fix=_AGAIN) from error
+    for name, (size, _) in bundle.files.items():
+        file = folder / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            what = "is missing" if found is None else f"has {found} bytes"
+            raise CheckpointError(
+                f"{file} {what}: the bundle was not copied whole",
+                allowed=f"{size} bytes",
+                fix=f"copy {folder.name} again, and all that is in it",
+            )
+    return bundle
+
+
+def check_files(folder: Path, bundle: Bundle, names: list[str]) -> None:
+    """Compare the checksums of files.
+
+    Args:
+        folder: Of the bundle.
+        bundle: What it says.
+        names: Files, and folders with all that lies in them.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    chosen = [
+        file
+        for file in bundle.files
+        if any(file == name or file.startswith(f"{name}/") for name in names)
+    ]
+    for file, found in zip(chosen, measure_files([folder / each for each in chosen]), strict=True):
+        if found != bundle.files[file]:
+            raise CheckpointError(
+                f"{folder / file} is damaged: its checksum is not that of the build",
+                fix=f"copy {folder.name} again, and all that is in it",
+            )

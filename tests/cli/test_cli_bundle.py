@@ -1,0 +1,46 @@
+"""``bundle`` writes what ``generate`` draws with elsewhere."""
+
+import json
+
+import pytest
+from command_line import run
+
+from fastdeploy_diffusion.images import read_metadata
+
+QUICK = ("--steps", 1, "--seed", 1)
+
+
+def test_a_bundle_is_written_and_drawn_with(tiny_sd1, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"model_path: {tiny_sd1}\nengine: openvino\ndefaults: {{seed: 5}}\n")
+    made = run("bundle", "--config", file, "--size", "16x16,24x16", "--output", "packed")
+    assert "for 16 x 16, 24 x 16 pixels with openvino on cpu" in made.stdout
+    for words in (("--model", "packed"), ("--config", file, "--height", 16, "--width", 16)):
+        run("generate", "a cat", *words, "--steps", 1, "--output", f"{words[0]}.png")
+    bundled, plain = (read_metadata(f"{name}.png") for name in ("--model", "--config"))
+    assert bundled == plain
+    assert bundled["settings"]["seed"] == 5
+    stderr = run("bundle", "--config", file, "--output", "packed", code=2).stderr
+    assert "packed exists already" in stderr
+
+
+def test_json_says_what_lies_in_it(tiny_sd1, tmp_path):
+    words = ("--model", tiny_sd1, "--engine", "onnxruntime", "--size", "16x16", "--json")
+    found = json.loads(run("bundle", *words, "--output", tmp_path / "packed").stdout)
+    assert found["sizes"] == [[16, 16]]
+    assert found["components"]["denoiser"]["engine"] == "onnxruntime"
+    written = {path.relative_to(tmp_path / "packed") for path in (tmp_path / "packed").rglob("*")}
+    assert set(found["files"]) <= {path.as_posix() for path in written}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--height", 8, "--width", 8), "8x8 is no size that the bundle was built for"),
+        (("--precision", "bf16"), "precision is 'bf16'"),
+    ],
+)
+def test_what_a_bundle_does_not_have_is_explained(tiny_sd1, tmp_path, words, problem):
+    run("bundle", "--model", tiny_sd1, "--engine", "openvino", "--output", tmp_path / "packed")
+    assert problem in run("generate", "x", "--model", tmp_path / "packed", *words, code=2).stderr
