@@ -1,4 +1,4 @@
-"""What runs a network: one contract (`base`, `session`), and a small file for each engine."""
+"""Engines that run networks: one contract (`base`, `session`), and a small file for each engine."""
 
 if __name__ != "fastdeploy_diffusion.engines":
     raise ImportError(

@@ -24,9 +24,8 @@ class AccuracyReport:
     """How far a session is from its layer.
 
     Args:
-        component: Name of the program.
         relative_error: max |session - layer| / max |layer|, the worst of the outputs.
-        tolerance: What was allowed.
+        tolerance: The largest error allowed.
     """
 
     component: str
@@ -55,12 +54,11 @@ def verify(
     and a session that mixes them up shows it there.
 
     Args:
-        program: Name and signature.
         session: The same program, loaded by any engine, with nothing bound.
-        expect: What the layer gives.
+        expect: Gives the layer's outputs.
         seed: Seed of the inputs.
         tolerance: Largest relative error allowed; see `Precision`.
-        generators: By input name, what draws it. Floats are standard normal and truth values fair
+        generators: By input name. Floats are standard normal and truth values fair
             coins without one; whole numbers need one, for only the caller knows their range.
         shapes: By input name, the shape of inputs that have free dimensions.
 
@@ -102,7 +100,7 @@ def verify(
 def take_last_rows(
     inputs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Give the row of a batch that the layer runs."""
+    """Cut a batch to its last row, which the layer runs."""
     return {spec.name: _take_last(spec, feeds[spec.name]) for spec in inputs}
 
 
@@ -116,9 +114,6 @@ def draw_feeds(
     """Draw inputs, always the same ones for a seed.
 
     Args:
-        component: Name of the component, for messages.
-        inputs: What to draw.
-        seed: Seed of the whole.
         generators: As for `verify`.
         shapes: As for `verify`.
 
@@ -162,7 +157,7 @@ def _draw(
 
 
 def _take_last(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    """Give the last row of the batch; all where there is none."""
+    """Cut an array to the last row of its batch; whole without a batch."""
     for axis, size in enumerate(spec.shape):
         if is_batch(size):
             return array.take([-1], axis)

@@ -1,4 +1,4 @@
-"""The contract of an engine: say whether you can, build once, load often."""
+"""The contract of an engine: probe, build once, load often."""
 
 from __future__ import annotations
 
@@ -29,19 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """What a program is built for.
+    """The target of a build: device, precision, threads and options.
 
     Args:
-        device: Where it runs.
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; inputs and outputs keep the types of their
-            specs.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; inputs and outputs keep their specs' types.
         threads: CPU threads of one run; ``None`` for every core that the process may use.
         target: The GPU architecture to build for, ``"sm86"``, where that need not be a GPU of this
             machine; ``None`` for the device itself.
-        options: What the engine lets users choose, by name, as JSON values; its own defaults where
-            left out.
-        notes: Folder where an engine may leave what makes later builds and starts faster; it
-            decides nothing of a build, and ``None`` is for no such folder.
+        options: The engine's options by name, as JSON values; its own defaults where left out.
+        notes: Folder for what makes later builds and starts faster (kernels, timings), and has no
+            effect on the result of a build; ``None`` keeps nothing.
 
     Raises:
         ConfigError: ``threads`` is less than 1.
@@ -70,25 +67,23 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether something can be done on this machine; if not, why, and what installs it."""
+    """Whether something is available on this machine; if not, why, and what installs it."""
 
     ok: bool
     reason: str = ""
     install: str = ""
 
     def require(self) -> None:
-        """Raise an `EngineUnavailableError` that says why not, where it cannot be done."""
+        """Raise an `EngineUnavailableError` with the reason, if it is not available."""
         if not self.ok:
             raise EngineUnavailableError(self.reason, fix=self.install)
 
 
 @dataclass(frozen=True)
 class Support:
-    """Whether an engine can build for a spec; if not, why.
+    """Whether an engine supports a spec; if not, why.
 
     Args:
-        ok: Whether it can.
-        reason: Why not.
         is_emulated: Whether it computes in float32 and rounds, which is slower than float32.
     """
 
@@ -141,7 +136,7 @@ class Engine(ABC):
         return tuple(self.precisions)
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Tell whether the engine does this at all, on a machine that has what it needs."""
+        """Tell whether the engine supports a spec, on a machine that has what it needs."""
         device, precision = spec.device.kind, spec.precision
         if precision in self.precisions[device]:
             return Support(True)
@@ -179,8 +174,6 @@ class Engine(ABC):
         """Compile a program: slow, done once.
 
         Args:
-            program: The network and its signature.
-            spec: What to build for.
             out: Folder of the artifact; made if missing.
 
         Raises:
@@ -197,8 +190,7 @@ class Engine(ABC):
         """Make a built program ready to run.
 
         Args:
-            program: What was built: its name and signature (and, for the eager engine, its layer).
-            spec: What it was built for.
+            program: Its name and signature (and, for the eager engine, its layer).
             artifact: Folder that ``build`` filled.
 
         Returns:
@@ -214,10 +206,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _probe_run(self, device: Device) -> Availability:
-        """As `probe_run`, for one of ``devices``."""
+        """Probe the runtime for one of ``devices``, as `probe_run`."""
 
     def _probe_build(self, device: Device) -> Availability:
-        """As `probe_build`, for one of ``devices``; here: what runs builds, too."""
+        """Probe the builder for one of ``devices``; by default what runs builds, too."""
         return self._probe_run(device)
 
     def _build(self, program: Program, spec: BuildSpec, out: Path) -> None:

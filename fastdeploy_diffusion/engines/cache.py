@@ -1,4 +1,4 @@
-"""Builds kept on disk: found again only if everything that they depend on is the same.
+"""The cache of builds on disk: an entry is found only if everything it depends on is the same.
 
 An entry is a folder named after the digest of its key, with the artifact in ``artifact/`` and
 ``entry.json`` beside it, which holds the key's ingredients and a checksum of every file. An
@@ -58,7 +58,7 @@ MAKE_ROOM = (
     "make room (fastdeploy-diffusion cache rm), or give another folder as cache_dir, or set "
     "cache: false"
 )
-"""What to do where a cache has no room."""
+"""Advice for a cache without room."""
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
 EMBEDDINGS = "embeddings"
@@ -84,10 +84,10 @@ class ArtifactCache:
 
     @contextmanager
     def read(self, key: CacheKey) -> Iterator[CacheEntry | None]:
-        """Lend the entry of a key, whole and unchanged, or nothing, until the block ends.
+        """Lend the entry of a key, whole and unchanged, or ``None``, until the block ends.
 
-        Nobody replaces or removes it meanwhile; whoever builds it now is waited for. A damaged one
-        is removed, where that can be done. Reading counts as use.
+        No process replaces or removes it meanwhile, and a build in progress is waited for. A
+        damaged one is removed, where that can be done. Reading counts as use.
         """
         with self._share(key.digest):
             entry, is_damaged = self._find(key)
@@ -134,27 +134,27 @@ class ArtifactCache:
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def find_damage(self, entry: CacheEntry) -> str:
-        """Say what of an entry is not as it was when it was built; nothing if all is.
+        """List what changed in an entry since its build; empty if nothing did.
 
-        Nothing either of one that another process builds, replaces or removes now.
+        Empty, too, while another process builds, replaces or removes it.
         """
         with self._share(entry.digest, waits=False) as is_held:
             return entry.find_damage() if is_held and read_entry(entry.folder) else ""
 
     def open_store(self, digest: str) -> WeightStore:
-        """Give what keeps weights for an entry that is lent, or for a slot that is held."""
+        """Open the weight store for an entry that is lent, or for a slot that is held."""
         return WeightStore(self.root / WEIGHTS, digest, lambda: self._share(WEIGHTS))
 
     def measure_weights(self, entry: CacheEntry | None = None) -> dict[str, int]:
-        """Give the size in bytes of each weight that is kept, or that an entry was bound with."""
+        """Measure each weight, in bytes, that is kept, or that an entry was bound with."""
         return measure_weights(self.root / WEIGHTS, entry.digest if entry else "")
 
     def find_damaged_weights(self) -> dict[str, str]:
-        """Say which weights are not as they were written; they are made anew when they are used."""
+        """List damaged weights; they are made anew when they are used."""
         return find_damages(self.root / WEIGHTS)
 
     def remove(self, digest: str) -> bool:
-        """Remove an entry, if nobody builds or loads it now, and weights that no other refers to.
+        """Remove an entry that no process builds or loads now, and weights that no other refers to.
 
         Returns:
             Whether it is gone.
@@ -167,7 +167,7 @@ class ArtifactCache:
         return is_gone
 
     def remove_notes(self) -> None:
-        """Remove what is remembered beside the entries: digests, kernels, embeddings of texts.
+        """Remove the notes beside the entries: digests, kernels, embeddings of texts.
 
         Raises:
             CacheError: They cannot be removed.
@@ -176,10 +176,10 @@ class ArtifactCache:
             self._remove(name)
 
     def collect(self, keep: str = "") -> list[str]:
-        """Remove what was used longest ago, until the rest is within the limit.
+        """Remove the least recently used entries, until the rest is within the limit.
 
-        Weights count once, for the entry that was used last. What somebody builds or loads now
-        stays. What killed processes have left goes, too.
+        Weights count once, for the entry that was used last. Entries that a process builds or
+        loads now stay. Remains of killed processes are removed, too.
 
         Args:
             keep: Digest of an entry that stays, however large it is.
@@ -209,7 +209,7 @@ class ArtifactCache:
             return is_held
 
     def _sweep_weights(self) -> None:
-        """Remove weights that no entry refers to; another time, if somebody adds to them now."""
+        """Remove weights that no entry refers to; later, if a process adds weights now."""
         folder = self.root / WEIGHTS
         if folder.is_dir():
             with self._hold(WEIGHTS, waits=False) as is_held, _explain(self.root):
@@ -221,7 +221,7 @@ class ArtifactCache:
 
     @contextmanager
     def _hold(self, digest: str, *, waits: bool = True) -> Iterator[bool]:
-        """Hold a digest alone; tells whether it is held."""
+        """Lock a digest exclusively; yields whether it is held."""
         with ExitStack() as stack:
             with _explain(self.root):
                 path = self.root / _LOCKS / digest
@@ -231,7 +231,7 @@ class ArtifactCache:
 
     @contextmanager
     def _share(self, digest: str, *, waits: bool = True) -> Iterator[bool]:
-        """Hold a digest with other readers; tells whether nobody holds it alone."""
+        """Lock a digest with other readers; yields whether no process holds it exclusively."""
         with ExitStack() as stack:
             is_free = True
             # Nothing is kept yet, or who may not write there has no lock to hold.
@@ -242,7 +242,7 @@ class ArtifactCache:
             yield is_free
 
     def _find(self, key: CacheKey) -> tuple[CacheEntry | None, bool]:
-        """Look up what is held: the entry, if it is there, and whether it is damaged."""
+        """Look up a locked digest: the entry, if it is there, and whether it is damaged."""
         folder = self.root / key.digest
         entry = read_entry(folder)
         if entry is None:
@@ -254,7 +254,7 @@ class ArtifactCache:
         return entry, False
 
     def _set_aside(self, name: str) -> Path | None:
-        """Rename a folder to what nobody looks for; gives the new name, if it was there."""
+        """Rename a folder out of the way; returns the new name, if it was there."""
         aside = self.root / f"{name}{_REMOVED}-{secrets.token_hex(8)}"
         with _explain(self.root):
             try:
@@ -267,7 +267,7 @@ class ArtifactCache:
             shutil.rmtree(aside, ignore_errors=True)  # what stays is cleared another time
 
     def _clear_remains(self) -> None:
-        """Remove what killed processes have left half built or half removed."""
+        """Remove what killed processes left half built or half removed."""
         for folder in self.root.glob("*.*"):
             if _ASIDE.fullmatch(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -278,12 +278,7 @@ class ArtifactCache:
 
 
 class CacheSlot:
-    """The place of one key in a cache, which whoever has this holds alone.
-
-    Args:
-        cache: The cache.
-        key: The key.
-    """
+    """The place of one key in a cache, locked exclusively."""
 
     def __init__(self, cache: ArtifactCache, key: CacheKey) -> None:
         self._cache = cache
@@ -292,7 +287,7 @@ class CacheSlot:
         self._staged = cache.root / f"{key.digest}{_STAGED}"
 
     def find(self) -> CacheEntry | None:
-        """Give the entry, whole and unchanged, or nothing; a damaged one is removed.
+        """Find the entry, whole and unchanged, or ``None``; a damaged one is removed.
 
         What a process was about to publish when it was killed is published now.
 
@@ -309,11 +304,11 @@ class CacheSlot:
         return entry
 
     def open_store(self) -> WeightStore:
-        """Give what keeps the weights of what is built here."""
+        """Open the weight store for the build in this slot."""
         return self._cache.open_store(self._key.digest)
 
     def stage(self) -> Path:
-        """Give an empty folder to build in.
+        """Make an empty folder to build in.
 
         Raises:
             CacheError: The folder cannot be written.
@@ -330,11 +325,11 @@ class CacheSlot:
     def publish(
         self, record: Mapping[str, Any], model: str = "", proof: Proof | None = None
     ) -> CacheEntry:
-        """Turn what was built in the staged folder into the entry, and make room for it.
+        """Turn the staged folder into the entry, and make room for it.
 
         Args:
-            record: What there is to know of the build; JSON values.
-            model: What people call the model that it is built for.
+            record: Notes on the build; JSON values.
+            model: The model's name for people.
             proof: What its check found; ``None`` if it could not be checked here.
 
         Raises:
@@ -364,11 +359,7 @@ class CacheSlot:
     def keep_record(self, record: Mapping[str, Any], model: str = "") -> None:
         """Keep JSON values alone, without files, in place of earlier ones.
 
-        At no time is there none, whatever becomes of this process.
-
-        Args:
-            record: The values.
-            model: What people call the model that they are of.
+        There is a record at any time, even if this process is killed.
 
         Raises:
             CacheError: The folder cannot be written.
@@ -383,7 +374,7 @@ class CacheSlot:
 
 
 def default_cache_folder() -> Path:
-    """Where builds are kept unless a configuration says otherwise: the user's own cache folder."""
+    """Locate the user's cache folder, where builds are kept by default."""
     return Path(user_cache_dir("fastdeploy-diffusion", appauthor=False))
 
 

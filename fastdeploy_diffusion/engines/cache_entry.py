@@ -1,4 +1,4 @@
-"""An entry of the cache of builds: its artifact, the note that says what it is, and its proofs."""
+"""An entry of the cache of builds: its artifact, the note beside it, and its proofs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ _PROOF_FOLDER = "proofs"
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Everything that a build depends on; another value of any ingredient is another build.
-
-    Args:
-        ingredients: JSON values by name.
-    """
+    """Everything that a build depends on: JSON values; another value of any is another build."""
 
     ingredients: Mapping[str, Any]
 
@@ -36,7 +32,7 @@ class CacheKey:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a check of an artifact has found.
+    """The result of an accuracy check of an artifact.
 
     Args:
         key: All that its numbers depend on beside the artifact: weights, precision, device …
@@ -53,14 +49,14 @@ class CacheEntry:
     """A finished build.
 
     Args:
-        folder: Where it lies.
         ingredients: What it was built from.
-        record: What its maker noted, as it was given to ``publish``.
+        record: The notes given to ``publish``.
         files: Size in bytes and checksum of every file of the artifact, by relative path.
-        model: What people call the model that it was built for first; no part of the key, for
-            other models may have the same network.
+        model: Name of the model that it was built for first; no part of the key, for other
+            models may have the same network.
         used: When it was last asked for, in seconds since the epoch.
-        made: When its artifact was, in nanoseconds since the epoch: it tells builds of a key apart.
+        made: When its artifact was written, in nanoseconds since the epoch: tells builds of a
+            key apart.
     """
 
     folder: Path
@@ -87,7 +83,7 @@ class CacheEntry:
         return sum(size for size, _ in self.files.values())
 
     def find_proof(self, key: CacheKey) -> Proof | None:
-        """Give what a check has found; nothing if nobody has checked."""
+        """Look up the proof of a key; ``None`` without a check."""
         return _read_proof(self._locate_proof(key))
 
     def list_proofs(self) -> list[Proof]:
@@ -129,7 +125,7 @@ class CacheEntry:
 
 
 def read_entry(folder: Path) -> CacheEntry | None:
-    """Read the note of an entry; nothing if there is none, or none that can be read."""
+    """Read the note of an entry; ``None`` if it is missing or unreadable."""
     if folder.suffix:  # half built, or half removed
         return None
     try:
@@ -145,7 +141,7 @@ def read_entry(folder: Path) -> CacheEntry | None:
 
 
 def write_entry(entry: CacheEntry) -> None:
-    """Write the note of an entry: who reads it sees the one before or this one, whole.
+    """Replace the note of an entry atomically.
 
     Raises:
         OSError: It cannot be written; the one before is unchanged.

@@ -1,4 +1,4 @@
-"""What a build and its proofs depend on: the ingredients of their keys."""
+"""The keys of builds, proofs and plans: everything that they depend on."""
 
 import functools
 import platform
@@ -14,7 +14,7 @@ from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.machine import find_version, read_cpu_flags
 from fastdeploy_diffusion.program import TensorSpec
 
-# What finds errors in the numbers of a loaded build, and how large they may be.
+# The modules that check the numbers of a loaded build, and hold the tolerances.
 _PROVES = ("fastdeploy_diffusion.engines.accuracy", "fastdeploy_diffusion.precision")
 
 
@@ -29,12 +29,10 @@ def make_graph_key(
     """Collect what the artifact of a build depends on.
 
     Args:
-        engine: What builds.
-        spec: What for; the engine says what of it an artifact depends on.
-        component: Name of the component.
+        spec: The engine declares which fields of it an artifact depends on.
         signature: Specs of the inputs and of the outputs.
-        network: What identifies the network: its config, the passes, and the digest of its weights
-            as ``weights``, which not every artifact depends on.
+        network: Identifies the network: its config, the passes, and the digest of its weights as
+            ``weights``, which not every artifact depends on.
         code: The modules that decide what the engine builds.
 
     Raises:
@@ -74,8 +72,7 @@ def make_proof_key(engine: Engine, spec: BuildSpec, weights: str, code: Sequence
     """Collect what the numbers of an artifact depend on beside it.
 
     Args:
-        engine: What runs it.
-        spec: What it runs on. Its number of threads is left out: it is chosen at each start.
+        spec: Its number of threads is left out: it is chosen at each start.
         weights: Their digest.
         code: The modules that run it beside the engine's, and those that check it.
 
@@ -104,11 +101,9 @@ def make_plan_key(
     """Collect what a plan of a component depends on.
 
     Args:
-        engines: What the plan chooses among.
-        device: Where the component runs.
-        component: Name of the component.
-        network: What identifies the network, its weights among it.
-        code: The modules of all that the plan is about.
+        engines: Those that the plan chooses among.
+        network: Identifies the network, with its weights.
+        code: The modules whose change makes the plan stale.
 
     Raises:
         CacheError: The device cannot be identified.
@@ -131,7 +126,7 @@ def make_plan_key(
 
 @functools.cache
 def _identify(device: Device, target: str | None) -> dict[str, str]:
-    """Architecture and, for a GPU, driver: a build for one need not run on another."""
+    """Identify a device by architecture and, for a GPU, driver: builds may not run on others."""
     found = {"kind": device.kind, "machine": platform.machine(), "system": platform.system()}
     if target is not None:
         # Built for every GPU of an architecture, here or elsewhere, and under any driver.

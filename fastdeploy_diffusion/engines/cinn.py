@@ -15,7 +15,7 @@ from fastdeploy_diffusion.precision import PRECISIONS
 
 
 class CINNEngine(PaddleEngine):
-    """What ``paddle`` builds, compiled when it is loaded; not run yet, for want of such a wheel.
+    """Compiles the builds of ``paddle`` on load; not run yet, for want of a wheel with CINN.
 
     CINN compiles for the one architecture that its Paddle is built for, which is NVIDIA's GPUs.
     """
@@ -36,13 +36,13 @@ class CINNEngine(PaddleEngine):
 
 
 def keep_kernels(notes: Path | None, gpu: str) -> None:
-    """Let CINN find at the next start what it compiles now, where it can.
+    """Keep the kernels that CINN compiles for the next start.
 
     The names that it gives to kernels hold neither its version nor the GPU, so the folder's does.
     It links each with ``g++``; without, it would fail.
 
     Args:
-        notes: Where the folder lies; ``None`` to keep no kernels.
+        notes: Parent of the folder of kernels; ``None`` to keep none.
         gpu: The GPU's architecture, ``"sm86"``.
     """
     from fastdeploy_diffusion.paddle_runtime import paddle

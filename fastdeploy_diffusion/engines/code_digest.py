@@ -1,4 +1,4 @@
-"""The code that something depends on: modules, and all that they import of this package."""
+"""Digests of code: modules, and all that they import of this package."""
 
 import functools
 import hashlib
@@ -9,19 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-# What is imported for type checkers only decides nothing.
+# Imports for type checkers only do not count.
 _FOR_TYPES = re.compile(r"^( *)if TYPE_CHECKING:\n(?:\1 .*\n|\n)+", re.MULTILINE)
 
 
 def digest_code(modules: Iterable[str], package: Path = _PACKAGE) -> str:
-    """Hash the files of modules and of all that they import, whenever they do so.
+    """Hash the files of modules and of all that they import, lazily too.
 
-    Another byte in one of them, be it of a comment, is another digest; what none of them imports
-    has no part in it. A module that a string names counts as imported: registries do that.
+    Any changed byte, a comment's too, changes the digest; modules that none of them imports do not
+    count. A module named by a string counts as imported, for registries do that.
 
     Args:
-        modules: By dotted names. Of one that is not in the package, what it imports is counted.
-        package: The folder of the package.
+        modules: Dotted names. Of one outside the package, only its imports count.
 
     Returns:
         The sha256, as hexadecimal digits.
@@ -47,9 +46,9 @@ def list_code(modules: Iterable[str], package: Path = _PACKAGE) -> list[Path]:
 
 @functools.cache
 def _read(file: Path, package: Path) -> tuple[str, list[Path]]:
-    """Give the digest of a file, and the files of the package that it imports or names.
+    """Read the digest of a file, and the files of the package that it imports or names.
 
-    By a pattern: to parse all that a build depends on would take a tenth of a second at each start.
+    By a regular expression: parsing all these files would take a tenth of a second at each start.
     """
     content = file.read_bytes()
     text = _FOR_TYPES.sub("", content.decode())
@@ -69,7 +68,7 @@ def _compile_names(package: str) -> re.Pattern[str]:
 
 @functools.cache
 def _find_file(module: str, package: Path) -> Path | None:
-    """Find the module of the package that a dotted name, or all of it but its end, is of."""
+    """Find the file of the module that a dotted name, or its longest prefix, names."""
     parts = [each for each in module.split(".") if each]
     for length in (len(parts), len(parts) - 1):
         place = "/".join((str(package), *parts[:length]))

@@ -21,9 +21,8 @@ def hold_file(path: Path, *, is_shared: bool = False, waits: bool = True) -> Ite
     no longer sees. Where there is no ``fcntl``, readers take turns, too.
 
     Args:
-        path: The lock file, made if missing; its folder is there.
+        path: The lock file, made if missing; its folder must exist.
         is_shared: Whether others may read meanwhile.
-        waits: Whether to wait for others.
 
     Yields:
         Whether it is held; always, where the caller waits.
@@ -35,7 +34,7 @@ def hold_file(path: Path, *, is_shared: bool = False, waits: bool = True) -> Ite
         with _hold_alone(path, waits) as is_held:
             yield is_held
         return
-    # Reading is enough for a shared one, so that a read-only folder serves.
+    # A shared lock needs read access only, so that a read-only folder will do.
     file = os.open(path, os.O_CREAT | (os.O_RDONLY if is_shared else os.O_RDWR), 0o666)
     try:
         yield _lock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX, waits)

@@ -1,4 +1,4 @@
-"""What a build for another machine is on this one: a signature, and a reason not to run."""
+"""The stand-in for a build for another machine: a signature, and a reason not to run."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,7 @@ from fastdeploy_diffusion.program import Program
 
 
 class ForeignSession(Session):
-    """A program that was built here and runs elsewhere.
-
-    Args:
-        engine: Name of the engine that built it.
-        program: What was built.
-        target: What it was built for.
-        reason: Why it cannot run here.
-    """
+    """A program that was built here and runs elsewhere."""
 
     def __init__(self, engine: str, program: Program, target: str, reason: str) -> None:
         super().__init__(engine, program)

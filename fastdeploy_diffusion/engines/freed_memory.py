@@ -1,11 +1,11 @@
-"""Memory that is free goes back to the system."""
+"""Return freed memory to the system."""
 
 import ctypes
 from collections.abc import Callable
 
 
 def give_back_freed_memory() -> None:
-    """Let the C library give back what it holds of freed memory, where it can: glibc."""
+    """Trim the heap of the C library, if it is glibc."""
     if _trim is not None:
         _trim(0)
 

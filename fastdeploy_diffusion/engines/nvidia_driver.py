@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine: their driver knows, and no package is needed to ask it."""
+"""The NVIDIA GPUs of this machine, asked of their driver: no package is needed."""
 
 import ctypes
 import sys
@@ -13,8 +13,8 @@ def list_gpus() -> list[str]:
     """Name the architecture of every GPU, in the driver's order.
 
     Returns:
-        Their compute capabilities as NVIDIA writes them, ``"sm86"`` for 8.6; nothing where there is
-        no driver, or none of its GPUs can be used.
+        Their compute capabilities as NVIDIA writes them, ``"sm86"`` for 8.6; empty without a
+        driver or a usable GPU.
     """
     try:
         driver = ctypes.CDLL(_LIBRARY)

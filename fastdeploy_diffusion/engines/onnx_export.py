@@ -1,4 +1,4 @@
-"""Whether programs can become ONNX here: all engines that read it ask."""
+"""Whether the export to ONNX works here, for all engines that read it."""
 
 from fastdeploy_diffusion.engines.base import Availability
 from fastdeploy_diffusion.engines.paddle_devices import INSTALL_CPU

@@ -75,7 +75,7 @@ class ONNXRuntimeEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Half precisions on CPUs in float32, rounded."""
+        """Tell what it supports: on CPUs, half precision is float32 arithmetic with rounding."""
         rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
         return replace(super().supports(spec), is_emulated=rounds)
 
@@ -101,7 +101,7 @@ class _ONNXRuntimeSession(Session):
                 continue
             self._binding.bind_ortvalue_input(name, _wrap(array, *self._place))
         self._held = {name: arrays[name] for name in self._bound}
-        # Anew for each run: otherwise they keep the shapes of the last one.
+        # Bound anew for each run: otherwise they keep the shapes of the last one.
         for name in self.outputs:
             self._binding.bind_output(name, "cpu")
         self._binding.synchronize_inputs()

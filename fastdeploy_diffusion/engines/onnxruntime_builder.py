@@ -1,4 +1,4 @@
-"""From a program to what ONNX Runtime reads."""
+"""The builder for ONNX Runtime: an exported graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build(engine: ONNXRuntimeEngine, program: Program, spec: BuildSpec, out: Path) -> None:
-    """Export the graph in the precision that it runs in."""
+    """Export the graph in the spec's precision."""
     export_onnx(
         program,
         out,

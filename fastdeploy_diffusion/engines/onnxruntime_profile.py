@@ -10,11 +10,7 @@ _KERNEL = "_kernel_time"
 
 
 def read_profile(path: Path) -> list[OperatorTime]:
-    """Average what each operator took over all runs but the first, which allocates.
-
-    Args:
-        path: A finished trace of two runs or more.
-    """
+    """Average each operator's time over the runs of a trace, without the first, which allocates."""
     events = json.loads(path.read_text(encoding="utf-8"))
     starts = sorted(each["ts"] for each in events if each["name"] == "model_run")
     totals: dict[tuple[str, str], float] = defaultdict(float)

@@ -24,7 +24,7 @@ KEPT_BATCHES = 4  # with and without guidance, full and last batches of a sequen
 
 
 class OpenVINOEngine(Engine):
-    """OpenVINO's CPU plugin, compiled for the shapes that really come."""
+    """OpenVINO's CPU plugin, compiled for the shapes that it is fed."""
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": tuple(PRECISIONS)}
@@ -50,7 +50,7 @@ class OpenVINOEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Float32 everywhere; half precisions where the CPU has the instructions."""
+        """Tell what it supports: float32, and half precisions that the CPU has instructions for."""
         support = super().supports(spec)
         if support.ok and spec.precision.upper() not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
@@ -131,7 +131,7 @@ def read_capabilities() -> list[str]:
 
 
 def _share(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Give arrays as OpenVINO takes them without a copy: numpy's own have no bfloat16."""
+    """Share arrays with OpenVINO without a copy, bfloat16 too, which numpy does not have."""
     import openvino
 
     return {

@@ -1,6 +1,6 @@
-"""Angles stay in float32 where OpenVINO computes in half precision.
+"""Keeps angles in float32 where OpenVINO computes in half precision.
 
-Told to compute in bf16, OpenVINO rounds everything, timesteps too, on their way to sines and
+In bf16, OpenVINO rounds everything, timesteps too, on their way to sines and
 cosines: 801 becomes 800, and a UNet is off by several per cent of its largest value. An attribute
 keeps an operator as it is. Python cannot set it, but the reader of OpenVINO's own format can: so
 that part of the graph is written, and read again with the attribute.
@@ -18,11 +18,7 @@ _LEAVES = ("Const", "Parameter", "Result")
 
 
 def keep_angles_exact(model: Any) -> None:
-    """Keep in float32 what leads to a sine or cosine, and these.
-
-    Args:
-        model: OpenVINO's, with static shapes; changed in place.
-    """
+    """Keep sines, cosines and what leads to them in float32, in a model of static shapes."""
     import openvino
 
     readers = [each for each in model.get_ordered_ops() if each.get_type_name() in _READERS]
@@ -41,7 +37,7 @@ def keep_angles_exact(model: Any) -> None:
 
 
 def _mark(part: Any) -> Any:
-    """Give every operator of a model the attribute, in a copy."""
+    """Copy a model, with the attribute on every operator."""
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +56,7 @@ def _mark(part: Any) -> Any:
 
 
 def _replace_unsqueezes(readers: list[Any]) -> None:
-    """Reshape in place of what OpenVINO would make a Reshape of, without the attribute."""
+    """Replace each Unsqueeze by a Reshape: OpenVINO's own replacement would lose the attribute."""
     from openvino import opset8
 
     seen: set[str] = set()

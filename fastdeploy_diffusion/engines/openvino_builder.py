@@ -1,4 +1,4 @@
-"""From a program to what OpenVINO reads."""
+"""The builder for OpenVINO: an exported graph."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which of OpenVINO's two kernels multiplies by weights in float32.
+"""The choice between OpenVINO's two kernels for float32 linear layers, MLAS and oneDNN.
 
-OpenVINO 2026.4 gives linear layers to MLAS, and only those with an activation behind them to
+OpenVINO 2026.4 runs linear layers with MLAS, and only those with an activation behind them with
 oneDNN. With AVX-512, oneDNN is 1.1 to 1.4 times as fast where the sums are long and the rows many,
 as in Flux and T5, and slower where the rows are few. So an activation that changes no number
 follows those: a leaky ReLU that does not leak, with the slope of one.
@@ -18,11 +18,7 @@ _INPUTS, _ROWS = 2048, 256
 
 
 def prefer_onednn(model: Any) -> None:
-    """Let oneDNN run the linear layers of a model that it is faster at, where it is.
-
-    Args:
-        model: OpenVINO's, changed in place. Only where its shapes are known is anything done.
-    """
+    """Move linear layers of known shapes to oneDNN, in place, where it is faster."""
     if "avx512f" not in (describe_machine()["cpu_flags"] or ()):
         return
     for node in model.get_ordered_ops():
@@ -48,7 +44,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _find_sum(product: Any) -> Any:
-    """Give the product with its bias, which belongs before the activation; or the product."""
+    """Find the bias sum of a product, before the activation; the product itself without one."""
     nodes = [each.get_node() for each in product.get_target_inputs()]
     is_biased = [each.get_type_name() for each in nodes] == ["Add"] and any(
         _is_constant(each.get_source_output()) for each in nodes[0].inputs()

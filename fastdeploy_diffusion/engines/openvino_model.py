@@ -1,8 +1,8 @@
-"""An exported graph with its weights in place, as OpenVINO reads it.
+"""An exported graph with its weights, as OpenVINO reads it.
 
 Weights lie in files that are mapped into memory: the checkpoint's, or those that are kept beside
-builds, as `runtime.weight_store` says. What OpenVINO compiles of them is not kept: that takes as
-long to load as to compile again.
+builds, as `runtime.weight_store` says. OpenVINO's own compiled form is not
+kept: it takes as long to load as to compile again.
 """
 
 import mmap
@@ -30,7 +30,7 @@ class OpenVINOModel:
 
     Args:
         model: OpenVINO's, which refers to its weights.
-        mapped: The files that large ones lie in.
+        mapped: The files of large weights.
     """
 
     model: Any
@@ -40,8 +40,8 @@ class OpenVINOModel:
     def give_back_pages(self) -> Iterator[None]:
         """Free the pages of files that are read inside, again and again.
 
-        OpenVINO packs copies of most weights, and would hold both until the end. What is given back
-        stays in the system's cache, and returns where it is read again.
+        OpenVINO packs copies of most weights, and would hold both until the end. Freed pages stay
+        in the system's cache, and return when they are read again.
         """
         if not self.mapped or not hasattr(mmap, "MADV_DONTNEED"):
             yield
@@ -63,10 +63,10 @@ class OpenVINOModel:
 
 
 def read_model(program: Program, artifact: Path) -> OpenVINOModel:
-    """Give the graph of a build with the program's weights.
+    """Load the graph of a build with the program's weights.
 
-    Where there is no room to keep those that the checkpoint does not have as they are wanted, a
-    `CacheWarning` says so, and they are made at each start.
+    Without room to keep converted weights, a `CacheWarning` is issued, and they are made at each
+    start.
 
     Raises:
         EngineError: The build is damaged, or another program's.

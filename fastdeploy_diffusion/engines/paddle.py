@@ -93,12 +93,7 @@ def _configure_gpu(config: Any, spec: BuildSpec) -> None:
 
 
 def choose_gpu_passes(config: Any, chosen: Sequence[str]) -> None:
-    """Let Paddle Inference run these passes in this order, and none else that has a choice.
-
-    Args:
-        config: Its ``Config``.
-        chosen: Names of Paddle's own passes.
-    """
+    """Set the optional passes of a ``Config``, by Paddle's names, in order."""
     config.enable_custom_passes([name for name in chosen if name != LAYOUT_PASS], True)
     if LAYOUT_PASS not in chosen:
         config.delete_pass(LAYOUT_PASS)
@@ -114,7 +109,7 @@ def _configure_xpu(config: Any, spec: BuildSpec) -> None:
 
 
 class _PaddleSession(Session):
-    """Everything that Paddle does for it, from making the predictor on, is done by one thread."""
+    """A Paddle predictor, which one thread makes, runs and frees."""
 
     def __init__(self, engine: str, program: Program, make_predictor: Callable[[], Any]) -> None:
         super().__init__(engine, program)
@@ -141,13 +136,13 @@ class _PaddleSession(Session):
 
 
 def _open(held: list[Any], make_predictor: Callable[[], Any]) -> set[str]:
-    """Make the predictor, and give the names of its inputs."""
+    """Make the predictor, and return the names of its inputs."""
     held.append(make_predictor())
     return set(held[0].get_input_names())
 
 
 def _run(held: Sequence[Any], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Run the predictor, and give its outputs in the order in which the layer returned them."""
+    """Run the predictor; outputs come in the layer's order."""
     # Never in a variable of its own: that would outlive the session in the traceback of an error.
     for name, array in feeds.items():
         handle = held[0].get_input_handle(name)

@@ -23,12 +23,11 @@ def probe_paddle(device: Device, *, needs_cinn: bool = False) -> Availability:
     a word.
 
     Args:
-        device: The device wanted.
         needs_cinn: Whether Paddle must be built with its compiler CINN. Only GPU wheels of Paddle's
             own index are; without it, ``to_static(backend="CINN")`` runs as if nothing was asked.
 
     Returns:
-        Yes, or no with the reason and the pip command that helps.
+        If not, with the reason and the pip command that helps.
     """
     try:
         from fastdeploy_diffusion.paddle_runtime import paddle

@@ -24,7 +24,7 @@ class PaddleEagerEngine(Engine):
         return probe_paddle(device)
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Only float32 on the CPU: a reference has one meaning."""
+        """Tell what it supports: float32 on the CPU only, for a reference has one meaning."""
         if spec.device.kind != "cpu" or spec.precision != "fp32":
             asked = f"{spec.precision} on {spec.device.kind}"
             return Support(False, f"paddle-eager, the reference, runs fp32 on cpu, not {asked}")
@@ -41,7 +41,6 @@ def run_layer(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, np
     """Run a program's layer once, without gradients.
 
     Args:
-        program: The layer and its signature.
         feeds: Every input, in the order of ``program.inputs``.
 
     Returns:

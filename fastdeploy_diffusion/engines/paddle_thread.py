@@ -24,7 +24,8 @@ class PaddleThread:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        # Of all queues, this is the one that the garbage collector may call in the middle of a put.
+        # The one queue whose put is safe to call again from the garbage collector, in the middle of
+        # a put.
         self._tasks: _Tasks = SimpleQueue()
         threading.Thread(target=_work, args=(self._tasks,), name="paddle", daemon=True).start()
         # A process that ends in the middle of a run, after Ctrl-C for one, would take away what the
@@ -33,11 +34,11 @@ class PaddleThread:
 
     @property
     def is_here(self) -> bool:
-        """Whether there is such a thread: a forked process has none of its parent's."""
+        """Whether the thread runs in this process: a fork has none of its parent's threads."""
         return self._process == os.getpid()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run a function, and give what it returns, or raise what it raises."""
+        """Run a function on the thread; returns its result, or raises its error."""
         if not self.is_here:
             return function()
         future: Future[T] = Future()
@@ -45,13 +46,13 @@ class PaddleThread:
         return future.result()
 
     def begin(self, function: Callable[[], object]) -> None:
-        """Run a function later; nobody is told how it ends."""
+        """Queue a function; its result and errors are dropped."""
         if self.is_here:
             self._tasks.put((Future(), function))
 
 
 def take_thread() -> PaddleThread:
-    """Give a thread that no session has, or a new one."""
+    """Take an idle thread, or start one."""
     while _idle:
         try:
             thread = _idle.pop()
@@ -63,7 +64,7 @@ def take_thread() -> PaddleThread:
 
 
 def give_back(thread: PaddleThread) -> None:
-    """Leave a thread to a later session."""
+    """Return a thread, for a later session."""
     _idle.append(thread)
 
 
@@ -71,7 +72,7 @@ _idle: deque[PaddleThread] = deque()
 
 
 def _do_nothing() -> None:
-    """Be the last task, which is done when all others are."""
+    """Do nothing, as the last task: it is done when all others are."""
 
 
 def _work(tasks: _Tasks) -> None:

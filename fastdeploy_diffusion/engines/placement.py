@@ -1,4 +1,4 @@
-"""What a component really runs on: what was asked for, or the CPU, loudly."""
+"""The choice of an engine for a component: the one asked for, or a fallback with a warning."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.precision import PRECISIONS
 
-# What takes the place of an engine that failed while it ran: the nearest to the reference.
+# The fallback for an engine that failed while it ran: the nearest to the reference.
 FALLBACK_ENGINE = "paddle"
 AUTO = "auto"
 # What ``engine="auto"`` tries, the fastest first, and what ``tune`` measures. ``cinn`` needs more
-# than ``paddle`` and nobody has run it yet: only a measurement can put it before the others.
+# than ``paddle`` and has not been run yet: only a measurement can put it before the others.
 AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
     "cpu": ("openvino", "onnxruntime", "paddle"),
     "gpu": ("tensorrt", "paddle", "onnxruntime", "cinn"),
@@ -25,7 +25,7 @@ AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
 
 
 class FallbackWarning(UserWarning):
-    """What was asked for cannot run here; the message says why, and what runs instead."""
+    """A fallback was taken; the message gives the reason, and what runs instead."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,10 @@ class Placement:
     """What a component runs on.
 
     Args:
-        engine: The engine.
-        spec: What to build for.
         fallback: Why it is not what was asked for; ``None`` if it is.
         passed_over: With ``auto``, why each engine before this one was not taken, by name.
-        installable: Those of ``passed_over`` that an installation would make run: the command of
-            each, by name, the fastest as a rule first.
+        installable: The pip commands of engines of ``passed_over`` that only need to be
+            installed, by name, usually the fastest first.
     """
 
     engine: Engine
@@ -58,18 +56,16 @@ def select_engine(
     target: str | None = None,
     options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Placement:
-    """Choose what was asked for if it can run here, and otherwise what is nearest on the CPU.
+    """Choose the engine asked for if it can run here, and otherwise the nearest on the CPU.
 
-    That is another engine in the same precision, if it was for the CPU and one has the instructions
-    for it; and else the first of ``AUTO_ORDER`` in float32.
+    The fallback is another engine in the same precision, if the CPU was asked for and has the
+    instructions; otherwise the first of ``AUTO_ORDER`` in float32.
 
     Args:
         name: Name of the engine, or ``auto`` for the first of ``AUTO_ORDER`` that can run.
-        device: The device asked for.
-        precision: The precision asked for.
-        cpu_fallback: Whether the CPU may take the place of what cannot run.
+        cpu_fallback: Whether to fall back to the CPU.
         threads: CPU threads of one run; ``None`` for all.
-        target: The GPU architecture to build for; nothing takes the place of an engine that cannot.
+        target: The GPU architecture to build for; without a fallback.
         options: Those of each engine, by its name.
 
     Returns:
@@ -113,13 +109,9 @@ def select_engine(
 
 
 def replace_engine(failed: Placement, problem: str) -> Placement | None:
-    """Give Paddle on the CPU for an engine that failed while it ran; ``None`` if that has failed.
+    """Fall back to Paddle on the CPU from an engine that failed; ``None`` if that has failed.
 
     A `FallbackWarning` is issued.
-
-    Args:
-        failed: What ran.
-        problem: What went wrong.
 
     Raises:
         EngineUnavailableError: The CPU cannot run it, either.
@@ -137,13 +129,9 @@ def replace_engine(failed: Placement, problem: str) -> Placement | None:
 
 
 def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
-    """Give the same engine in the next safer precision that it has; ``None`` if it has none.
+    """Fall back to the same engine in its next safer precision; ``None`` if it has none.
 
     A `FallbackWarning` is issued.
-
-    Args:
-        failed: What gave wrong numbers, or none.
-        problem: What went wrong.
     """
     for precision in PRECISIONS[failed.spec.precision].safer:
         instead = replace(failed.spec, precision=precision)
@@ -162,7 +150,7 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
 
 
 def _choose_nearest(asked: BuildSpec) -> Placement:
-    """Give the CPU's best in the precision asked for, if that was for a CPU, or in float32."""
+    """Choose the CPU's best engine in the precision asked for, if for a CPU, or in float32."""
     if asked.device.kind == "cpu" and asked.precision != "fp32":
         try:
             return _choose(replace(asked, options={}), {}, emulated=False)
@@ -193,7 +181,7 @@ def _choose(
 
 
 def require_engine(name: str, spec: BuildSpec) -> Engine:
-    """Give an engine that can build for a spec here.
+    """Create an engine that can build for a spec here.
 
     Raises:
         EngineUnavailableError: It cannot; the message says why.

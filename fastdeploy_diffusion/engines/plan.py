@@ -1,4 +1,4 @@
-"""What was measured on this machine: every way to run a component, and how fast it was."""
+"""Tuning plans: every way to run a component, and how fast it was on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ class Candidate:
     """One way to run a component.
 
     Args:
-        engine: Name of the engine.
-        precision: Its precision.
-        passes: Names of the passes.
         seconds: Of one run, the median; ``None`` if it was not measured.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output; ``None`` if it was not measured.
@@ -38,13 +35,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class UnsafePrecision:
-    """A precision in which an engine gave a component's outputs wrong.
-
-    Args:
-        engine: Name of the engine.
-        precision: The precision.
-        reason: What happened.
-    """
+    """A precision in which an engine gave a component's outputs wrong."""
 
     engine: str
     precision: str
@@ -53,13 +44,11 @@ class UnsafePrecision:
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """What ``tune`` found for a component, and what its runs have shown since.
+    """The measurements of ``tune`` for a component, and failures of its runs since.
 
     Args:
-        component: Its name.
         shapes: Of the inputs that were fed, by name.
-        candidates: Every way that was tried.
-        unsafe: What is not used any more, however fast it is.
+        unsafe: Precisions that are not used any more, however fast they are.
     """
 
     component: str
@@ -68,7 +57,7 @@ class ComponentPlan:
     unsafe: tuple[UnsafePrecision, ...] = ()
 
     def find_unsafe(self, engine: str, precision: str) -> str:
-        """Say what happened to an engine in a precision; nothing if it has not failed."""
+        """Look up how an engine failed in a precision; empty if it did not."""
         reasons = (
             each.reason
             for each in self.unsafe
@@ -79,12 +68,12 @@ class ComponentPlan:
     def choose(
         self, precision: str, passes: Sequence[str] | None, *, engine: str = AUTO
     ) -> Candidate | None:
-        """Give the fastest way that is safe; ``None`` if nothing was measured.
+        """Choose the fastest safe candidate; ``None`` if nothing was measured.
 
         Args:
-            precision: What was asked for; ``auto`` for any.
-            passes: Names of the passes that were asked for; ``None`` for any.
-            engine: The engine that was asked for; ``auto`` for any.
+            precision: ``auto`` for any.
+            passes: ``None`` for any.
+            engine: ``auto`` for any.
         """
         measured = [
             each
@@ -98,12 +87,11 @@ class ComponentPlan:
         return min(measured, key=lambda each: each.seconds or 0.0, default=None)
 
     def explain(self, chosen: Candidate, precision: str = "") -> dict[str, str]:
-        """Say of every other way why it was not taken.
+        """Explain why each other candidate was not chosen.
 
         Args:
-            chosen: What was taken.
-            precision: What was asked for, of which alone it is said; ``auto`` for any, and what was
-                taken if left out.
+            precision: Limits the list to one precision; ``auto`` for any, and that of ``chosen``
+                if left out.
         """
         return {
             str(each): each.refusal
@@ -118,16 +106,10 @@ class ComponentPlan:
 def keep_plan(
     cache: ArtifactCache, key: CacheKey, plan: ComponentPlan, model: str = ""
 ) -> ComponentPlan:
-    """Keep a plan in place of an earlier one, of which stays what real requests have shown.
-
-    Args:
-        cache: Where.
-        key: The plan's key.
-        plan: The plan.
-        model: What people call the model.
+    """Keep a plan in place of an earlier one, whose unsafe precisions are carried over.
 
     Returns:
-        What is kept: with what the earlier one knows to be unsafe, too.
+        The kept plan, with the earlier one's unsafe precisions.
 
     Raises:
         CacheError: The cache cannot be written.
@@ -147,14 +129,7 @@ def remember_unsafe(
     unsafe: UnsafePrecision,
     model: str = "",
 ) -> None:
-    """Note in a component's plan, which is made if there is none, what is not safe.
-
-    Args:
-        cache: Where.
-        key: The plan's key.
-        component: Name of the component.
-        unsafe: Precisions that failed here.
-        model: What people call the model.
+    """Record an unsafe precision in a component's plan, which is made if there is none.
 
     Raises:
         CacheError: The cache cannot be written.
@@ -166,7 +141,7 @@ def remember_unsafe(
 
 
 def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:
-    """Give the plan of a key, if one was kept."""
+    """Look up the plan of a key, if one was kept."""
     with cache.read(key) as entry:
         return _read(entry)
 

@@ -23,9 +23,6 @@ def package_names() -> tuple[str, ...]:
 def create_engine(name: str) -> Engine:
     """Make an engine; its runtime is not imported yet.
 
-    Args:
-        name: One of `engine_names`.
-
     Raises:
         ConfigError: There is no such engine.
     """

@@ -1,4 +1,4 @@
-"""The contract of a session: a loaded program that checks what goes in and what comes out."""
+"""The contract of a session: a loaded program that checks its inputs and outputs."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -25,11 +25,11 @@ are the conditioning."""
 
 
 class OperatorTime(NamedTuple):
-    """What one operator of a loaded program takes.
+    """The time of one operator of a loaded program.
 
     Args:
         name: Its name in the engine's own graph, where operators may be merged.
-        kind: What it does, in the engine's words: ``"Convolution"``.
+        kind: Its type, in the engine's words: ``"Convolution"``.
         seconds: Of one run.
     """
 
@@ -40,10 +40,9 @@ class OperatorTime(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """The conditioning of one row, which a session keeps for as long as somebody holds this.
+    """The conditioning of one row, which a session keeps until this is freed.
 
     Args:
-        session: Whose it is.
         timesteps: Those that the row may run at.
     """
 
@@ -55,9 +54,8 @@ class Row(NamedTuple):
     """One row of a denoiser's batch.
 
     Args:
-        handle: Its conditioning.
         sample: Its latents, without the batch.
-        timestep: Its own, one of those that it was conditioned for.
+        timestep: One of those that its handle was conditioned for.
     """
 
     handle: Handle
@@ -74,8 +72,7 @@ def stack_arrays(component: str, specs: Sequence[TensorSpec], rows: Sequence[Arr
     """Join the arrays of rows, each with a batch of 1, to those of a batch.
 
     Args:
-        component: For the message.
-        specs: What to join; what has no batch is the same for all rows.
+        specs: The inputs to join; one without a batch is the same for all rows.
         rows: Arrays by name.
 
     Raises:
@@ -98,18 +95,14 @@ def stack_arrays(component: str, specs: Sequence[TensorSpec], rows: Sequence[Arr
 
 
 def differ_in_batch_only(shapes: Shapes, others: Shapes) -> bool:
-    """Tell whether inputs of some shapes are pictures, or texts, of the same size as others."""
+    """Tell whether two sets of input shapes differ in nothing but the batch."""
     return [shape[1:] for shape in shapes] == [shape[1:] for shape in others]
 
 
 class Session(ABC):
     """A program loaded by an engine, safe to share between threads (runs take turns).
 
-    Engines implement ``_run`` and ``_close``; everything that all have in common is here.
-
-    Args:
-        engine: Name of the engine, for messages.
-        program: What was loaded.
+    Engines implement ``_run`` and ``_close``; the checks are here.
     """
 
     def __init__(self, engine: str, program: Program) -> None:
@@ -175,9 +168,6 @@ class Session(ABC):
     def run_rows(self, rows: Sequence[Row]) -> np.ndarray:
         """Run a denoiser on a batch whose rows have conditionings and timesteps of their own.
 
-        Args:
-            rows: At least one.
-
         Returns:
             The first output, with a row for each: the caller's own.
 
@@ -194,10 +184,7 @@ class Session(ABC):
             return self._check_output(spec, self._run_rows(rows)[spec.name])
 
     def prepare(self, **feeds: np.ndarray) -> Callable[[], Any]:
-        """Give what runs the same inputs again and again, as the steps of a request would.
-
-        Args:
-            **feeds: As for ``run``.
+        """Prepare repeated runs on the same inputs, as the steps of a request would be.
 
         Raises:
             EngineError: As ``run``.
@@ -231,16 +218,13 @@ class Session(ABC):
             }
 
     def profile(self, **feeds: np.ndarray) -> list[OperatorTime]:
-        """Measure what each operator takes, on a copy made for that: it may be slow to make.
-
-        Args:
-            **feeds: As for ``run``.
+        """Measure each operator's time, on a copy that may be slow to make.
 
         Returns:
-            The operators that really run, in no order.
+            The operators of the optimised graph, in no order.
 
         Raises:
-            EngineError: The engine does not tell, or as ``run``.
+            EngineError: The engine cannot profile, or as ``run``.
         """
         with self._lock, self._explain("profile"):
             self._require_open()
@@ -272,7 +256,7 @@ class Session(ABC):
         """Run on checked feeds, in the order of ``inputs``; called by one thread at a time."""
 
     def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
-        """Keep checked arrays of one row, or what follows from them; timesteps ascend."""
+        """Keep checked arrays of one row, or what is computed from them; timesteps ascend."""
         copies = {name: array.copy() for name, array in arrays.items()}
         return _KeptArrays(self, frozenset(timesteps), copies)
 
@@ -285,7 +269,7 @@ class Session(ABC):
         return self._run(self._merge(feeds))
 
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
-        """Run on checked feeds, and say what each operator took; engines that can implement it."""
+        """Profile a run on checked feeds; optional for engines."""
         raise EngineError(f"{self.engine} does not tell here what its operators take")
 
     @abstractmethod
@@ -335,7 +319,7 @@ class Session(ABC):
 
     @contextmanager
     def _explain(self, task: str) -> Iterator[None]:
-        """Make what an engine raises an error that names engine and component."""
+        """Turn an engine's exceptions into errors that name engine and component."""
         try:
             yield
         except DiffusionError:
@@ -352,7 +336,7 @@ class Session(ABC):
             )
 
     def _merge(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Add what is bound to what is fed, and check it."""
+        """Merge bound inputs with feeds, and check them."""
         if twice := sorted(self._bound.keys() & feeds.keys()):
             raise EngineError(
                 f"{self._component}: input {', '.join(map(repr, twice))} is bound and fed",

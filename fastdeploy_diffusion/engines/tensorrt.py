@@ -57,13 +57,13 @@ class TensorRTEngine(Engine):
         return probe_onnx_export() if package.ok else package
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Float32, fp16 and bf16; a plan for a named architecture on a GPU of just that."""
+        """Tell what it supports: every precision; a plan for an architecture needs such a GPU."""
         if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
             return Support(False, f"{spec.device} is {here}, not {spec.target}")
         return super().supports(spec)
 
     def require_build(self, spec: BuildSpec) -> None:
-        """Refuse a spec that it cannot build for here; for a target, no GPU is needed."""
+        """Refuse a spec that cannot be built here; a build for a target needs no GPU."""
         if spec.target is None:
             super().require_build(spec)
             return

@@ -24,7 +24,7 @@ from fastdeploy_diffusion.size_range import Size, SizeRange
 
 
 def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) -> None:
-    """Export the graph in the precision that it runs in, and compile it with its weights."""
+    """Export the graph in the spec's precision, and compile it with its weights."""
     bounded = bound_batch(program)
     trt = import_tensorrt(spec.target)
     if spec.target is None:
@@ -46,7 +46,7 @@ def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) 
 
 
 def bound_batch(program: Program) -> Program:
-    """Give bounds to a free batch, for a plan is built within bounds.
+    """Bound a free batch, for TensorRT builds plans within bounds.
 
     Raises:
         EngineError: An input has another free dimension without bounds; it is named.
@@ -81,13 +81,13 @@ def build_plan(
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        program: What the graph is of, with bounds for all that is free.
+        program: The signature of the graph, with bounds for every free dimension.
         graph: The ONNX model, whose weights are external initializers.
         weights: Their values by name, of the types that the graph gives them.
         spec: The GPU architecture, which `require_architecture` has accepted, or none for the
             current GPU of this machine; and the options, ``optimization_level`` and
             ``workspace_gib``.
-        timings: What is known of the speed of kernels; what is measured is added.
+        timings: Known kernel times; new measurements are added.
 
     Returns:
         The plan, a buffer of bytes.
@@ -161,9 +161,9 @@ def _parse(parser: Any, program: Program, graph: bytes, weights: Mapping[str, np
 
 
 def _let_attention_be_decomposed(trt: Any, network: Any) -> None:
-    """Build attention of other operators where there is no kernel for it: in float32 there is none.
+    """Let TensorRT decompose attention without a fused kernel, as in float32.
 
-    Otherwise, TensorRT refuses the whole network.
+    Otherwise, it refuses the whole network.
     """
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -173,7 +173,7 @@ def _let_attention_be_decomposed(trt: Any, network: Any) -> None:
 
 
 def _check_outputs(trt: Any, program: Program, network: Any) -> None:
-    """Compare what TensorRT derives with the specs: of a plan for elsewhere, that much is known."""
+    """Compare the outputs that TensorRT derives with the specs, as far as they are known unrun."""
     for index, spec in enumerate(program.outputs):
         tensor = network.get_output(index)
         dtype = np.dtype(trt.nptype(tensor.dtype)).name
@@ -199,7 +199,7 @@ def _add_profile(builder: Any, config: Any, program: Program) -> None:
 
 
 def list_profile_shapes(program: Program) -> dict[str, list[tuple[Any, ...]]]:
-    """Give the smallest shape, the one to tune for and the largest of inputs with free sizes."""
+    """List the min, opt and max shapes of inputs with free sizes."""
     return {
         spec.name: list(zip(*map(_list_bounds, spec.shape), strict=True))
         for spec in program.inputs
@@ -216,5 +216,5 @@ def _bound(spec: TensorSpec) -> TensorSpec:
 
 
 def _summarize(messages: list[str]) -> str:
-    # The first is the cause; what follows are the callers' complaints that it failed.
+    # The first is the cause; the others follow from it.
     return " ".join(messages[0].split()) if messages else "it does not say why"

@@ -1,4 +1,4 @@
-"""What TensorRT sessions need of CUDA: checked calls, and memory on the device."""
+"""CUDA for TensorRT sessions: checked calls, and memory on the device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of ``cuda.bindings.runtime``.
 
     Returns:
-        What it returns after its status, ``None`` if nothing.
+        Its value after the status, ``None`` without one.
 
     Raises:
         EngineError: Its status is an error, which is named.

@@ -62,9 +62,8 @@ class ShapedExecution:
         """Run once.
 
         Args:
-            feeds: Every input; its array must not change while this runs.
-            unchanged: Inputs whose arrays never change, so that one that is on the device already
-                is not copied again.
+            feeds: Every input; no array may change during the run.
+            unchanged: Inputs whose arrays never change, so that they are uploaded once.
 
         Returns:
             The outputs by name, in memory of their own.

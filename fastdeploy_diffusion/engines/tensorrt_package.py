@@ -1,4 +1,4 @@
-"""Which of the two TensorRT packages there is: ``tensorrt``, or ``tensorrt_rtx`` with its API."""
+"""The choice between ``tensorrt`` and ``tensorrt_rtx``, which has the same API."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ INSTALL_RTX = 'pip install "fastdeploy-diffusion[tensorrt-rtx]"'
 
 
 def import_tensorrt(target: str | None) -> Any:
-    """Give the package that builds and runs plans.
+    """Import the package that builds and runs plans.
 
     Args:
         target: The GPU architecture that a plan is built for, or ``None`` for this machine's own

@@ -15,15 +15,13 @@ from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.size_range import SizeRange
 
 BATCH = SizeRange("batch", 1, 2, 8)
-"""What a free batch without bounds is built for: tuned for 2, one guided picture."""
+"""Bounds of a free batch that has none: tuned for 2, one guided picture."""
 
 
 class TensorRTSession(Session):
     """Runs a plan; written after the documentation of TensorRT and CUDA, not yet run on a GPU.
 
     Args:
-        engine: Name of the engine.
-        program: What the plan was built of.
         trt: ``tensorrt`` or ``tensorrt_rtx``, whichever built the plan.
         plan: Its file.
         device: Index of the GPU.

@@ -1,4 +1,4 @@
-"""What TensorRT has measured of its kernels, kept so that a later build need not measure again."""
+"""TensorRT's timing cache: kernel times, kept so that a later build need not measure again."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +12,7 @@ class TimingCache:
     """A file of kernel times, of one version of TensorRT on one kind of GPU.
 
     It changes how long a build takes and, within the noise of such measurements, which kernels it
-    chooses; so it is no part of a build's key, and a file that cannot be read or written is none.
+    chooses; so it is no part of a build's key, and an unreadable or unwritable file is ignored.
 
     Args:
         path: The file; made with its folder by the first build.
@@ -22,7 +22,7 @@ class TimingCache:
         self.path = path
 
     def attach(self, config: Any) -> None:
-        """Give a builder's configuration what is known."""
+        """Load the timing cache into a builder's configuration."""
         try:
             known = self.path.read_bytes()
         except OSError:
@@ -32,7 +32,7 @@ class TimingCache:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def keep(self, config: Any) -> None:
-        """Write what is known after a build; of several processes the last one wins."""
+        """Write the timing cache after a build; of several processes the last one wins."""
         found = memoryview(config.get_timing_cache().serialize())
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +40,11 @@ class TimingCache:
 
 
 def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:
-    """Give the timing cache of a GPU; none for TensorRT-RTX, which times no kernels.
+    """Find the timing cache of a GPU; ``None`` for TensorRT-RTX, which times no kernels.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        notes: Where it lies; ``None`` to keep none.
+        notes: Its folder; ``None`` to keep none.
         gpu: Its architecture, ``"sm86"``.
     """
     if notes is None or trt.__name__ == "tensorrt_rtx":

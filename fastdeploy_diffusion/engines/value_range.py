@@ -1,8 +1,8 @@
-"""The values that networks can work with, judged alike on every engine."""
+"""The range of inputs that networks can work with, checked alike on every engine."""
 
 import numpy as np
 
-# The first latents of any scheduler stay below 25,000. Networks square what they are given: long
+# The first latents of any scheduler stay below 25,000. Networks square their inputs: long
 # before that overflows, some engines give NaN, and some a plain grey picture.
 LARGEST_VALUE = 1e6
 
