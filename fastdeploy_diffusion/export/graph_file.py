@@ -1,4 +1,4 @@
-"""From the converted graph to the file that an engine reads: graph passes, then initializers."""
+"""Finishing an exported graph for an engine: graph passes, then initializers."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -26,8 +26,7 @@ def finish_graph(
 
     Args:
         converted: The ONNX file, in which every weight is an input.
-        output: The file to write.
-        passes: What rewrites the graph, in order.
+        passes: Applied in order.
         dialect: The operators that they may use.
         initializers: Names of the weights to declare as external initializers.
 
@@ -49,7 +48,7 @@ def finish_graph(
 
 
 def prepare_graph(converted: Path) -> Any:
-    """Read a graph as graph passes get it: straight, and with the sizes that can be known.
+    """Read a graph as graph passes get it: without detours, and with inferred shapes.
 
     Returns:
         An ``onnx.ModelProto``, for `try_graph_pass`.
@@ -77,7 +76,7 @@ def _rewrite(
     _move_axes(model)
     RemoveUnusedNodesPass()(model)
     rewritten = onnx_ir.to_proto(model)
-    del rewritten.graph.value_info[:]  # what engines infer themselves
+    del rewritten.graph.value_info[:]  # engines infer these themselves
     return rewritten, results
 
 
@@ -85,7 +84,7 @@ def _prepare(proto: Any) -> Any:
     import onnx
     import onnx_ir
 
-    # Paddle has the whole process log what is only informative.
+    # Paddle sets the level of the whole process's log to INFO.
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     model = onnx_ir.from_proto(proto)
@@ -95,11 +94,11 @@ def _prepare(proto: Any) -> Any:
 
 
 def _straighten(model: Any) -> None:
-    """Take out what Paddle2ONNX puts between operators, so that patterns need not allow for it."""
+    """Remove what Paddle2ONNX puts between operators, so that patterns need not allow for it."""
     from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
     from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
-    # Paddle's ``scale`` has a summand, which is zero most often.
+    # Paddle's ``scale`` adds a bias, which is mostly zero.
     without_zero = RewriteRule(lambda op, x: op.Add(x, 0.0), lambda op, x: op.Identity(x))
     RewriteRuleSet([without_zero]).apply_to_model(model)
     IdentityEliminationPass()(model)
@@ -107,9 +106,9 @@ def _straighten(model: Any) -> None:
 
 
 def _move_axes(model: Any) -> None:
-    """Give reductions their axes as an input, where passes have made it an opset that has them so.
+    """Turn the axes of reductions into an input, where passes raised the opset to need it.
 
-    OpenVINO does not refuse the attribute of older opsets there: it reduces all axes.
+    OpenVINO does not refuse the older opsets' attribute there: it reduces all axes.
     """
     import onnx_ir
 
@@ -125,7 +124,7 @@ def _move_axes(model: Any) -> None:
 
 
 def _make_initializers(graph: Any, names: Collection[str]) -> None:
-    """Make constants, for the runtime to fold and pack, of inputs whose values come on load."""
+    """Turn weights from inputs into external initializers, which the runtime folds and packs."""
     wanted = set(names)
     for value in [each for each in graph.input if each.name in wanted]:
         graph.input.remove(value)
@@ -134,5 +133,5 @@ def _make_initializers(graph: Any, names: Collection[str]) -> None:
         tensor.data_type = value.type.tensor_type.elem_type
         tensor.dims.extend(size.dim_value for size in value.type.tensor_type.shape.dim)
         tensor.data_location = tensor.EXTERNAL
-        # There is no such file; the format wants a name.
+        # There is no such file; the format requires a name.
         tensor.external_data.add(key="location", value="bound-when-loaded")

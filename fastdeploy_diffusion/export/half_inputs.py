@@ -1,4 +1,4 @@
-"""Inputs in half precision, of a graph that was traced with float32 ones."""
+"""Inputs in half precision for graphs that are traced with float32 ones."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ _TYPES: Mapping[str, ir.DataType] = {
 
 
 def widen_inputs(program: Program) -> Program:
-    """Give a program as it can be traced: its half-precision inputs are float32."""
+    """Widen a program's half-precision inputs to float32, as it can be traced."""
     inputs = (
         replace(spec, dtype="float32") if spec.dtype in _TYPES else spec for spec in program.inputs
     )
@@ -23,12 +23,7 @@ def widen_inputs(program: Program) -> Program:
 
 
 def narrow_inputs(program: Program, path: Path) -> None:
-    """Give the inputs of a graph the types that they have in its program; each is cast once.
-
-    Args:
-        program: With the types that are wanted.
-        path: The ``.onnx`` file, changed in place.
-    """
+    """Set the inputs of an ONNX file to its program's types, in place; each is cast once."""
     wanted = {spec.name: _TYPES[spec.dtype] for spec in program.inputs if spec.dtype in _TYPES}
     if not wanted:
         return

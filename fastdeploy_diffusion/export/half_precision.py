@@ -1,4 +1,4 @@
-"""An exported float32 graph, turned into one that computes in fp16 or bf16.
+"""Conversion of an exported float32 graph to fp16 or bf16.
 
 Inputs and outputs keep their types. Between operators in half precision and those that
 `half_rules` leaves in float32 stand casts.
@@ -61,7 +61,7 @@ class _Rewriting:
         self._graph = graph
         self._half = half
         self._float32_kernels = float32_kernels
-        # The two forms of a value that was float32: in half precision's numbers, and to the full.
+        # The two forms of a value that was float32: narrowed to half precision, and float32.
         self._narrowed: dict[ir.Value, ir.Value] = {}
         self._widened: dict[ir.Value, ir.Value] = {}
         self._computed: set[ir.Value] = set()
@@ -89,7 +89,7 @@ class _Rewriting:
     def _halve_weights(
         self, weights: frozenset[str], floats: set[ir.Value], half_nodes: set[ir.Node]
     ) -> dict[str, str]:
-        """Give the weights that a half-precision operator reads their new type."""
+        """Narrow the weights that half-precision operators read."""
         halved = {}
         for value in [*self._graph.inputs, *self._graph.initializers.values()]:
             if value.name not in weights or value not in floats:
@@ -106,7 +106,7 @@ class _Rewriting:
         return halved
 
     def _settle(self, node: ir.Node, outputs: list[ir.Value]) -> None:
-        """Note in which form a half-precision operator gives its results."""
+        """Record in which form a half-precision operator returns its results."""
         for value in outputs:
             if not self._float32_kernels:
                 value.dtype = self._half
@@ -117,7 +117,7 @@ class _Rewriting:
                 self._widened[value] = self._narrow(value)
 
     def _gets_bias(self, product: ir.Value) -> bool:
-        """Tell whether nothing but a sum with a weight reads a product, as one kernel would."""
+        """Tell whether a product is read by its bias sum alone, as a fused kernel would."""
         readers = [node for node, _ in product.uses()]
         return (
             len(readers) == 1
@@ -128,7 +128,7 @@ class _Rewriting:
         )
 
     def _narrow(self, value: ir.Value) -> ir.Value:
-        """The value in numbers of half precision."""
+        """Narrow a value to half precision."""
         if value not in self._narrowed:
             producer = value.producer()
             if producer is not None and producer.op_type == "Constant":
@@ -141,7 +141,7 @@ class _Rewriting:
         return self._narrowed[value]
 
     def _widen(self, value: ir.Value) -> ir.Value:
-        """The value as float32."""
+        """Widen a value to float32."""
         if value not in self._widened:
             is_half = value.dtype == self._half
             self._widened[value] = self._cast(value, ir.DataType.FLOAT) if is_half else value
@@ -174,7 +174,7 @@ class _Rewriting:
 
 
 def _hold_tensors(graph: ir.Graph) -> None:
-    """Let every constant hold a tensor, as the converter writes them: passes write bare numbers."""
+    """Turn constants that passes write as numbers into tensors, as the converter writes them."""
     for node in graph:
         if node.op_type != "Constant":
             continue
@@ -191,7 +191,7 @@ def _declare(tensor: ir.ExternalTensor, dtype: ir.DataType) -> ir.ExternalTensor
 
 
 def _rename(old: ir.Value, new: ir.Value) -> ir.Value:
-    """Give an output's name to the value that takes its place."""
+    """Rename the value that replaces an output after it."""
     if new is not old:
         name, old.name = old.name, f"{old.name}.half"
         new.name = name

@@ -1,18 +1,17 @@
 """Which operators of an exported graph run in half precision, and which stay in float32.
 
-An operator runs in half precision if it is known to bear it; whatever is not stays, and these are
-the reasons:
+An operator runs in half precision if it is known to be safe there; all others stay in float32:
 
 * Norms (InstanceNormalization, of which group norms are made, and LayerNormalization): a mean of
   thousands of values, and squares, which overflow fp16 from 256 on.
-* What a norm's result goes through on its way to the next product: its scale and shift, and SiLU.
-  Each rounding in between costs bf16 a part of its 8 bits, and no product gains by it.
-* Angles: whatever leads to a sine or cosine. Around timestep 999, numbers are 0.5 apart in fp16,
-  and 4 in bf16.
-* Exp, Pow, Sqrt and sums over axes: they overflow fp16, or add up what rounding left.
-* Everything that no one has thought about yet.
+* Operators between a norm and the next product: scale and shift, and SiLU. Each rounding in between
+  costs bf16 a part of its 8 bits, and no product gains by it.
+* Angles: operators that lead to a sine or cosine. Around timestep 999, numbers are 0.5 apart in
+  fp16, and 4 in bf16.
+* Exp, Pow, Sqrt and sums over axes: they overflow fp16, or add up rounding errors.
+* Operators that have not been examined yet.
 
-Softmax is no such island. Its numbers fit: the largest is subtracted before the exponential, and a
+Softmax is safe. Its numbers fit: the largest is subtracted before the exponential, and a
 sum over tokens is at most their number. ONNX Runtime's CUDA kernel sums in float32; for TensorRT's,
 which does not say, the proof on its own machine decides. Integers and truth values, and with them
 shapes, are not touched.
@@ -22,7 +21,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-# They only move values: what was rounded before is rounded after.
+# They only move values, rounded or not.
 MOVES = frozenset(
     {
         *("Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"),
@@ -37,7 +36,7 @@ PRODUCTS = frozenset({"Conv", "MatMul"})
 NORMS = frozenset({"InstanceNormalization", "LayerNormalization"})
 NORM_FOLLOWERS = MOVES | {"Add", "Mul", "Sigmoid"}
 ANGLE_READERS = frozenset({"Cos", "Sin"})
-# The type of what all others return is that of their first input, or of the one named here.
+# All others return the type of their first input, or of the one named here.
 _TYPE_GIVERS: Mapping[str, int] = {"OneHot": 2, "Where": 1}
 _NEVER_FLOAT = frozenset(
     {
@@ -50,13 +49,7 @@ _NEVER_FLOAT = frozenset(
 def find_half_nodes(
     nodes: list[ir.Node], floats: set[ir.Value], computed: set[ir.Value]
 ) -> set[ir.Node]:
-    """The operators that run in half precision.
-
-    Args:
-        nodes: All operators, in order.
-        floats: What `find_floats` gives.
-        computed: What `find_computed` gives.
-    """
+    """Find the operators that run in half precision, by `find_floats` and `find_computed`."""
     islands = _find_angles(nodes) | _find_norms(nodes, computed & floats)
     return {
         node
@@ -68,7 +61,7 @@ def find_half_nodes(
 
 
 def find_floats(graph: ir.Graph) -> set[ir.Value]:
-    """The values of type float32, derived anew: exports leave out what lies between operators."""
+    """Find the float32 values: exports leave out the types between operators."""
     given = [*graph.inputs, *graph.initializers.values()]
     floats = {value for value in given if value.dtype == ir.DataType.FLOAT}
     for node in graph:
@@ -86,7 +79,7 @@ def find_floats(graph: ir.Graph) -> set[ir.Value]:
 
 
 def find_computed(graph: ir.Graph, weights: frozenset[str]) -> set[ir.Value]:
-    """The values that depend on the inputs; all others are made of weights and constants."""
+    """Find the values that depend on the inputs, and not on weights and constants alone."""
     computed = {value for value in graph.inputs if value.name not in weights}
     for node in graph:
         if any(value in computed for value in node.inputs):
@@ -95,7 +88,7 @@ def find_computed(graph: ir.Graph, weights: frozenset[str]) -> set[ir.Value]:
 
 
 def _find_norms(nodes: list[ir.Node], computed: set[ir.Value]) -> set[ir.Node]:
-    """The norms, and what reads nothing but their results and weights."""
+    """Find the norms, and operators that read nothing but their results and weights."""
     normed: set[ir.Value] = set()
     found: set[ir.Node] = set()
     for node in nodes:
@@ -107,7 +100,7 @@ def _find_norms(nodes: list[ir.Node], computed: set[ir.Value]) -> set[ir.Node]:
 
 
 def _find_angles(nodes: list[ir.Node]) -> set[ir.Node]:
-    """The operators that lead to a sine or cosine."""
+    """Find the operators that lead to a sine or cosine."""
     found: set[ir.Node] = set()
     wanted = [node for node in nodes if node.op_type in ANGLE_READERS]
     while wanted:

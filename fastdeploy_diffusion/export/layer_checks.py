@@ -1,4 +1,4 @@
-"""What every export asks of a layer."""
+"""Checks that every export makes of a layer."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from fastdeploy_diffusion.program import Program
 
 
 def require_eval_mode(program: Program) -> None:
-    """Refuse a layer of which a part would behave as in training.
+    """Refuse a layer with a part in training mode.
 
     Raises:
-        EngineError: A sublayer is in training mode.
+        EngineError: Such a sublayer, which is named.
     """
     layer: Any = program.layer
     training = [
@@ -33,14 +33,14 @@ def require_eval_mode(program: Program) -> None:
 
 @contextmanager
 def explain_tracing(program: Program) -> Iterator[None]:
-    """Trace a layer in the body, while other exports and eager runs of this library wait.
+    """Turn tracing failures of the body into errors; other exports and eager runs wait.
 
     Raises:
         EngineError: The body fails.
         MemoryError: As it comes.
     """
     with eager_mode(), warnings.catch_warnings():
-        # Tracing warns of Paddle's own habits (a Tensor without a place …), which users cannot
+        # Tracing warns of Paddle's own code (a Tensor without a place …), which users cannot
         # change.
         warnings.simplefilter("ignore")
         try:

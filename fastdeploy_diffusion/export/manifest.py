@@ -1,7 +1,7 @@
-"""The note that lies beside an exported program: its signature, recipe, and sizes of files.
+"""The manifest of an exported program: its signature, recipe, and sizes of files.
 
-Paddle 3.3 loads a program whose weight file is missing or cut short without a word, and computes
-with whatever lies in memory. So the note is written last, and checked before every load.
+Paddle 3.3 loads a program whose weight file is missing or cut short without an error, and computes
+with uninitialised memory. So the manifest is written last, and checked before every load.
 """
 
 from __future__ import annotations
@@ -37,11 +37,8 @@ def write_manifest(
     """Record a finished export.
 
     Args:
-        program: What was exported.
-        directory: Where its files lie.
-        files: Their names.
         weights: The graph's, by name, that are not in the files and are bound on load.
-        graph_passes: What each graph pass did.
+        graph_passes: The results of the graph passes.
     """
     manifest = {
         **_describe_signature(program),
@@ -53,11 +50,7 @@ def write_manifest(
 
 
 def check_manifest(program: Program, directory: Path) -> dict[str, Weight]:
-    """Make sure that an export is whole, and that it is this program's.
-
-    Args:
-        program: What is about to be loaded.
-        directory: Where its files should lie.
+    """Check that an export is whole, and that it is this program's.
 
     Returns:
         The weights that are bound on load, by name.
@@ -109,7 +102,7 @@ def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> Non
 
 
 def read_signature(directory: Path) -> Signature:
-    """Give the inputs and outputs of an export.
+    """Read the inputs and outputs of an export.
 
     Raises:
         EngineError: Its manifest cannot be read.
@@ -122,7 +115,7 @@ def read_signature(directory: Path) -> Signature:
 
 
 def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
-    """Tell what each graph pass did to an export; raises as `check_manifest`."""
+    """Read the results of the graph passes of an export; raises as `check_manifest`."""
     # Not above: engines import this module, and this room imports Paddle.
     from fastdeploy_diffusion.passes.contract import PassResult
 

@@ -32,19 +32,19 @@ def export_onnx(
     """Trace a layer, convert its graph, and apply the graph passes that the program asks for.
 
     Args:
-        program: The layer, in eval mode, and its signature.
-        directory: Where the files go; made if missing, an earlier export in it is replaced.
+        program: Its layer in eval mode.
+        directory: Made if missing; an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
         dialect: The operators that graph passes may use.
-        precision: What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
+        precision: Of the computation: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
             keep the types of their specs.
         float32_kernels: In half precision, round between operators that compute in float32.
 
     Returns:
         Path of ``graph.onnx``. Its inputs are those of the program, then the parameters that it
         uses, by their names in the layer, which the manifest lists; its outputs are named as the
-        program's. What graph passes did is in the manifest, too.
+        program's. The results of graph passes are in the manifest, too.
 
     Raises:
         EngineUnavailableError: Paddle2ONNX is not installed.

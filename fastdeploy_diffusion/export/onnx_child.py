@@ -1,10 +1,10 @@
 """The process of Paddle2ONNX: ``python -m fastdeploy_diffusion.export.onnx_child``.
 
-Paddle2ONNX may kill its process, and it may say "saved" over an empty file. Each line on standard
-input names a job, and gets a line on standard output when it is done; the first that fails ends the
-process. A job is a JSON file with ``graph`` (a PIR file), ``output`` (the ONNX file), ``opset``,
-``outputs`` (names), and ``shapes`` (of inputs and outputs by name: numbers, names of free
-dimensions, and ``null`` for one without a name).
+Paddle2ONNX may kill its process, and it may report success over an empty file. Each line on
+standard input names a job, and gets a line on standard output when it is done; the first that fails
+ends the process. A job is a JSON file with ``graph`` (a PIR file), ``output`` (the ONNX file),
+``opset``, ``outputs`` (names), and ``shapes`` (of inputs and outputs by name: numbers, names of
+free dimensions, and ``null`` for one without a name).
 """
 
 import json
@@ -17,7 +17,7 @@ from fastdeploy_diffusion.paddle_runtime import paddle as _paddle  # noqa: F401 
 
 
 def main() -> None:
-    """Do the jobs that come, until no more can."""
+    """Convert the graphs that standard input names, until one fails."""
     import onnx  # noqa: F401  # before the first job, as it takes a while
     import paddle2onnx  # noqa: F401
 

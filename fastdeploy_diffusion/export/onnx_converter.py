@@ -13,16 +13,16 @@ from typing import IO
 from fastdeploy_diffusion.errors import EngineError
 
 _CHILD = "fastdeploy_diffusion.export.onnx_child"
-# A small network's next component follows within this time; a large one needs the memory.
+# A small network's next component follows within this time; a large one needs the memory back.
 _IDLE_SECONDS = 10.0
 
 
 class OnnxConverter:
     """Paddle2ONNX in a process of its own, which it may kill.
 
-    That process imports Paddle, which takes many times as long as to convert a graph: so it serves
+    Importing Paddle there takes many times as long as to convert a graph: so the process serves
     one graph after the other, and ends when none has come for a while. After any failure it is not
-    used again. It may be asked from several threads, which take turns.
+    used again. Threads take turns.
 
     Args:
         idle_seconds: How long it waits for the next graph.
@@ -46,8 +46,7 @@ class OnnxConverter:
         """Convert one graph.
 
         Args:
-            component: Name of the component, for messages.
-            job: A JSON file that says what to convert; see `onnx_child`.
+            job: The JSON file of the job; see `onnx_child`.
 
         Raises:
             EngineError: The graph cannot be converted, or Paddle2ONNX ended its process.
@@ -57,7 +56,7 @@ class OnnxConverter:
             try:
                 answer = self._ask(process, f"{job}\n")
             except BaseException:
-                self._end()  # what it still answers is nobody's
+                self._end()  # its late answers are dropped
                 raise
             if not answer:
                 raise self._explain_end(component, process)
@@ -84,7 +83,7 @@ class OnnxConverter:
                 stderr=self._said,
                 text=True,
                 encoding="utf-8",
-                # The child finds this package where we found it.
+                # The child imports this package from the same place.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
             self._owner = os.getpid()

@@ -1,8 +1,8 @@
-"""Which operators of Paddle become right ONNX, and the repair that their attributes need.
+"""The operators of Paddle that Paddle2ONNX converts rightly, and the repair of their attributes.
 
-Paddle2ONNX kills the process on an operator that it does not know, without naming it, and turns
-some that it knows into something else without a word. So what may pass is listed here: each was
-compared with the layer on an engine. Facts of paddle2onnx 2.1.0.
+Paddle2ONNX kills the process on an unknown operator, without naming it, and silently converts some
+known ones wrongly. So the right ones are listed here: each was compared with the layer on an
+engine. Facts of paddle2onnx 2.1.0.
 """
 
 import json
@@ -77,7 +77,6 @@ def repair_for_onnx(component: str, graph: str) -> str:
     """Make a saved graph safe for Paddle2ONNX.
 
     Args:
-        component: Name of the component, for the message.
         graph: The text of a PIR ``.json`` file.
 
     Returns:
@@ -103,7 +102,7 @@ def repair_for_onnx(component: str, graph: str) -> str:
 
 
 def _operators(node: Any) -> Iterator[dict[str, Any]]:
-    """Every operator, also of blocks inside operators: what has a dialect's name and inputs."""
+    """Iterate over every operator, also of blocks inside operators."""
     if isinstance(node, dict):
         if "I" in node and "O" in node and str(node.get("#", "")).startswith(_DIALECT):
             yield node
@@ -119,7 +118,7 @@ def _name(operator: dict[str, Any]) -> str:
 
 
 def _refuse(operator: dict[str, Any]) -> str:
-    """Name what is wrong with an operator, or nothing."""
+    """Name an operator that cannot be exported, with the reason; empty if it can."""
     name = _name(operator)
     if name not in EXPORTABLE:
         return name

@@ -1,4 +1,4 @@
-"""What the export to ONNX needs: looked for, not imported, which takes seconds."""
+"""The packages that the export to ONNX needs: looked for, not imported, which takes seconds."""
 
 from importlib.util import find_spec
 
@@ -15,5 +15,5 @@ def is_installed(name: str) -> bool:
     """Tell whether a module can be found; never raises."""
     try:
         return find_spec(name) is not None
-    except (ImportError, ValueError):  # something hides it
+    except (ImportError, ValueError):  # an import hook hides it
         return False

@@ -1,4 +1,4 @@
-"""How many operations a network takes, and how much memory it has to touch, by its traced graph."""
+"""Floating-point operations and memory traffic of a network, counted in its traced graph."""
 
 import json
 import re
@@ -18,13 +18,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class OperationCounts:
-    """What one run takes, whatever runs it.
+    """The cost of one run, on any engine.
 
     Args:
         flops: Floating-point operations of matrix products and convolutions, two for each
             multiplication with its addition; the rest is not counted.
-        elements: Numbers in inputs, weights and outputs: what has to cross the memory once at
-            least. What lies between operators may stay in the processor.
+        elements: Numbers in inputs, weights and outputs, which cross the memory at least once;
+            intermediate results may stay in the processor.
     """
 
     flops: int
@@ -32,14 +32,10 @@ class OperationCounts:
 
 
 def count_operations(program: Program, shapes: Mapping[str, Shape]) -> OperationCounts:
-    """Trace a layer for inputs of some shapes, and count.
-
-    Args:
-        program: The layer, with values or without, and its signature.
-        shapes: Of each input.
+    """Trace a layer, with or without values, for inputs of some shapes, and count.
 
     Raises:
-        EngineError: The layer cannot be traced, or has an operator that nobody can count.
+        EngineError: The layer cannot be traced, or has an operator without a rule to count.
     """
     inputs = tuple(replace(each, shape=shapes[each.name]) for each in program.inputs)
     with tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder:

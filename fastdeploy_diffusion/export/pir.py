@@ -46,7 +46,7 @@ def export_program(program: Program, directory: Path) -> Path:
 
     Args:
         program: The layer, in eval mode and free of random numbers, and its signature.
-        directory: Where the files go; made if missing, an earlier export in it is replaced.
+        directory: Made if missing; an earlier export in it is replaced.
 
     Returns:
         Path of ``program.json``; ``program.pdiparams``, if there are weights, lies beside it.

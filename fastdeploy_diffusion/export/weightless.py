@@ -1,6 +1,6 @@
 """A layer traced without its weights: every parameter becomes an input of the graph.
 
-The graph is a few hundred kilobytes whatever the model weighs, no weight is copied on the way, and
+The graph is a few hundred kilobytes at any size of the model, no weight is copied on the way, and
 an engine binds the weights when it loads.
 """
 
@@ -25,7 +25,7 @@ def trace_without_weights(program: Program, path: Path) -> list[str]:
     out of eager mode. The layer is left as it was; it may have been made under ``LazyGuard``.
 
     Args:
-        program: The layer, in eval mode, and its signature.
+        program: Its layer in eval mode.
         path: The ``.json`` file to write.
 
     Returns:
@@ -41,7 +41,7 @@ def trace_without_weights(program: Program, path: Path) -> list[str]:
 
 def _trace(program: Program, path: Path) -> list[str]:
     layer: Any = program.layer
-    # Read in eager mode: inside the trace they are not there any more.
+    # Read in eager mode: inside the trace they are gone.
     buffers = {name: buffer.numpy() for name, buffer in layer.named_buffers()}
     graph, start = paddle.static.Program(), paddle.static.Program()
     with static_mode(), paddle.static.program_guard(graph, start):
@@ -66,12 +66,12 @@ def _trace(program: Program, path: Path) -> list[str]:
 
 class _StandIn(NamedTuple):
     given: Any  # the graph's input, in the checkpoint's layout
-    used: Any  # what the layer sees in the parameter's place
+    used: Any  # the layer reads this in the parameter's place
 
 
 @contextmanager
 def _stand_ins(layer: Any, buffers: dict[str, Any]) -> Iterator[dict[str, _StandIn]]:
-    """Put graph inputs in the place of parameters, and constants in that of buffers."""
+    """Replace parameters by graph inputs, and buffers by constants."""
     linear_weights = find_linear_weights(layer)
     weights: dict[str, _StandIn] = {}
     replaced: list[tuple[dict[str, Any], str, Any]] = []

@@ -13,16 +13,15 @@ from fastdeploy_diffusion.runtime.weight_store import BoundWeights
 def bind_weights(
     program: Program, weights: Mapping[str, Weight], *, is_mapped: bool = False
 ) -> BoundWeights:
-    """Give weights by name, in PyTorch's layout, copied only for another layout or type.
+    """Read weights by name, in PyTorch's layout, copied only for another layout or type.
 
     Args:
-        program: The network.
-        weights: Which, what they are made of, and what type they are wanted in.
+        weights: With their derivations and types.
         is_mapped: Whether the program's store is to keep large ones that are only moved, too.
 
     Returns:
-        Contiguous arrays: they may lie on a mapped file, or on the layer's own memory. What is
-        beyond float16 is infinite in it.
+        Contiguous arrays: they may lie on a mapped file, or on the layer's own memory. Values
+        beyond float16's range are infinite in it.
 
     Raises:
         CheckpointError: One cannot be read.
@@ -36,7 +35,7 @@ def bind_weights(
 
 
 def read_weights(program: Program, weights: Mapping[str, Weight]) -> Mapping[str, np.ndarray]:
-    """Give the arrays of `bind_weights`, by name."""
+    """Read the arrays of `bind_weights`, by name."""
     return bind_weights(program, weights).arrays
 
 

@@ -1,4 +1,4 @@
-"""Whether Paddle has written its files whole: on a full disk it may leave half of one unsaid."""
+"""Checks that Paddle wrote its files whole: on a full disk it may silently leave half of one."""
 
 import json
 import os
@@ -35,12 +35,10 @@ def read_graph(component: str, path: Path) -> str:
 
 
 def require_weights(component: str, graph: str, path: Path) -> None:
-    """Refuse a file of weights that Paddle has just written, and that does not hold all of them.
+    """Refuse a file of weights that Paddle has just written incompletely.
 
     Args:
-        component: For the message.
-        graph: The PIR file's text.
-        path: The ``.pdiparams`` file; it need not be there if the graph has no weights.
+        path: The ``.pdiparams`` file; may be missing if the graph has no weights.
 
     Raises:
         EngineError: It was cut short.
@@ -51,7 +49,7 @@ def require_weights(component: str, graph: str, path: Path) -> None:
 
 
 def _count_tensors(path: Path, wanted: int) -> int:
-    """Count the tensors that lie whole in a file of weights; another format is taken as whole."""
+    """Count the complete tensors in a file of weights; an unknown format counts as complete."""
     count, size = 0, path.stat().st_size
     with path.open("rb") as file:
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
@@ -69,7 +67,7 @@ def _count_tensors(path: Path, wanted: int) -> int:
 
 
 def _read_numbers(message: bytes) -> Iterator[tuple[int, int]]:
-    """Give field and value of a protobuf's numbers."""
+    """Read field numbers and values of a protobuf that holds integers only."""
     numbers: list[int] = []
     shift = number = 0
     for byte in message:
