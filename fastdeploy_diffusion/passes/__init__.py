@@ -1,6 +1,6 @@
 """Rewrites of a network, each with an expected number of matches and a numeric proof.
 
-What a pass of another distribution needs is imported from here.
+Passes of other distributions import their contracts from here.
 """
 
 if __name__ != "fastdeploy_diffusion.passes":

@@ -20,7 +20,7 @@ __all__ = ["Derivation", "LayerPass", "MadeOf", "apply_passes", "register_op"]
 class LayerPass(Pass):
     """A rewrite of Paddle layers, made before the export so that every engine gains.
 
-    It works on a layer without values, and says of each new weight what it is made of.
+    It works on a layer without values, and gives a derivation for each new weight.
     """
 
     @abstractmethod
@@ -29,7 +29,7 @@ class LayerPass(Pass):
 
     @abstractmethod
     def check(self, layer: paddle.nn.Layer) -> str:
-        """Say why a matching sublayer cannot be rewritten; nothing if it can."""
+        """Return why a matching sublayer cannot be rewritten; empty if it can."""
 
     def count_places(self, layer: paddle.nn.Layer) -> int:
         """Count the places that ``rewrite`` changes in a sublayer; one by default."""
@@ -40,8 +40,7 @@ class LayerPass(Pass):
         """Rewrite a sublayer in place.
 
         Returns:
-            What its new weights are made of: weights of the original, all by their names within
-            the sublayer.
+            The derivations of its new weights from the original's, by names within the sublayer.
         """
 
     def apply(self, network: paddle.nn.Layer) -> tuple[PassResult, dict[str, MadeOf]]:
@@ -76,15 +75,13 @@ def apply_passes(
     """Apply passes one after the other.
 
     Args:
-        passes: In order.
-        network: As for `LayerPass.apply`.
-        strict: Whether a count other than the expected one is an error.
+        strict: Whether an unexpected count is an error.
 
     Returns:
         A result for each pass, and every new weight by its name in the network.
 
     Raises:
-        PassError: A pass failed, or says too little of its new weights; in strict mode, it rewrote
+        PassError: A pass failed, or lacks a derivation of a new weight; in strict mode, it rewrote
             another number of places than the config promises.
         MemoryError: As it comes: no pass is to blame.
     """
@@ -115,7 +112,7 @@ def apply_passes(
 
 
 def _rebase(made_of: MadeOf, earlier: Mapping[str, MadeOf]) -> MadeOf:
-    """Say what a weight is made of in terms of the checkpoint, where earlier passes had a hand."""
+    """Express a derivation in tensors of the checkpoint, through those of earlier passes."""
     return replace_names(made_of, lambda name: earlier.get(name, name))
 
 

@@ -1,4 +1,4 @@
-"""Which passes have something to do at the sizes of a signature, and which of them pay there."""
+"""Selection of passes by the sizes of a signature."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from fastdeploy_diffusion.size_range import SizeRange
 
 
 def keep_usable(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...]:
-    """Leave out the passes that need sizes which a signature leaves open; the batch is no size."""
+    """Drop the passes that need sizes which a signature leaves open; the batch is no size."""
     is_open = any(
         isinstance(size, SizeRange) for spec in signature.inputs for size in spec.shape[1:]
     )
@@ -16,7 +16,7 @@ def keep_usable(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...
 
 
 def keep_paying(passes: Sequence[Pass], signature: Signature) -> tuple[Pass, ...]:
-    """Leave out the passes that cost more than they save on latents as small as a signature's."""
+    """Drop the passes that cost more than they save on latents as small as a signature's."""
     pixels = [
         height * width
         for *_, height, width in (spec.shape for spec in signature.inputs if len(spec.shape) == 4)

@@ -1,9 +1,9 @@
 """Residual blocks and upsamplers with channels last, where Winograd's convolutions want them so.
 
-Engines turn the pixels round between a GroupNorm, which they compute channel by channel, and a
-convolution, which they compute pixel by pixel. Written with channels last from the first norm to
-the last convolution, a block has nothing to turn round inside; between two such blocks the engine
-cancels what the first turns back and the second turns again. The numbers are the same sums.
+Engines transpose between a GroupNorm, which they compute channel by channel, and a convolution,
+which they compute pixel by pixel. With channels last from the first norm to the last convolution, a
+block needs no transpose inside; between two such blocks the engine cancels the one's transpose with
+the other's. The numbers are the same sums.
 """
 
 from collections.abc import Mapping
@@ -39,11 +39,11 @@ class ChannelsLast(LayerPass):
         )
 
     def check(self, layer: nn.Layer) -> str:
-        """All of them."""
+        """Accepts every such block."""
         return ""
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Compute in another order of axes; the weights stay as they are."""
+        """Reorder the axes of the computation; the weights stay as they are."""
         layer.is_channels_last = True
         is_block = isinstance(layer, ResnetBlock2D)
         layer.forward = MethodType(_run_block if is_block else _upsample, layer)

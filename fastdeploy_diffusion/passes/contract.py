@@ -1,4 +1,4 @@
-"""What all passes have in common: a name, an origin, a promise, and a result."""
+"""The contract of all passes: a name, an origin, a promise, and a result."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did to one network.
+    """The result of a pass on one network.
 
     Args:
-        name: The pass.
         count: How many places it rewrote.
         expected: How many the model's config promises; ``None`` where nothing is promised.
-        skipped: Why it left places alone that looked right, by their names.
+        skipped: Why it refused places that match, by their names.
     """
 
     name: str
@@ -38,11 +37,9 @@ class PassResult:
 
 @dataclass(frozen=True)
 class PassOrigin:
-    """Where a pass from outside comes from.
+    """The distribution of a pass from outside.
 
     Args:
-        distribution: The name of what was installed.
-        version: Its version.
         code: The sha256 of its code, as hexadecimal digits.
     """
 
@@ -74,7 +71,7 @@ class Pass(ABC):
         return f"{self.name} of {self.origin.distribution} {self.origin.version}"
 
     def identify(self) -> str | dict[str, str]:
-        """Say what the pass is, for the key of builds; as JSON.
+        """Identify the pass, as JSON, for the keys of builds.
 
         The code of this library's own passes is in every key already.
         """
@@ -85,7 +82,7 @@ class Pass(ABC):
         return site in (self.sites or ())
 
     def expect(self, network: paddle.nn.Layer) -> int | None:
-        """Count from a network's config, not from its layers, what there is to rewrite.
+        """Count the places to rewrite from a network's config, not from its layers.
 
         Returns:
             How many places; ``None`` where nothing is promised, or the network has no census.
@@ -98,11 +95,6 @@ class Pass(ABC):
 
 def require_promise(each: Pass, result: PassResult, network: str) -> None:
     """Refuse a result that is not what the model's config promises.
-
-    Args:
-        each: The pass.
-        result: What it did.
-        network: Name of what it was applied to, for the message.
 
     Raises:
         PassError: It rewrote another number of places.

@@ -23,8 +23,8 @@ def check_derivations(
 
     Args:
         what: The pass that was applied, for the message.
-        network: What it made.
-        derived: What it says of its new weights.
+        network: The rewritten network.
+        derived: The pass's derivations.
         originals: The weights of the checkpoint.
         earlier: The weights that earlier passes have made.
 

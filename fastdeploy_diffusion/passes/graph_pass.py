@@ -15,10 +15,10 @@ from fastdeploy_diffusion.passes.contract import Pass, PassResult
 
 
 class GraphRule(ABC):
-    """What to find, and what to put in its place, in the manner of onnxscript's rewriter.
+    """A pattern and its replacement, in the manner of onnxscript's rewriter.
 
     ``pattern`` and ``rewrite`` get a builder of nodes and return values; the parameters of
-    ``pattern`` after it are what is found, and are passed to the others by their names.
+    ``pattern`` after it are the matched values, and are passed to the others by their names.
     """
 
     # The first version of the standard that has all operators that ``rewrite`` makes.
@@ -28,7 +28,7 @@ class GraphRule(ABC):
 
     @abstractmethod
     def pattern(self, *args: Any, **kwargs: Any) -> Any:
-        """Write down what to find: ``pattern(self, op, x, …)``."""
+        """Build the pattern: ``pattern(self, op, x, …)``."""
 
     def match(self, *args: Any, **kwargs: Any) -> bool:
         """Tell whether a place with the pattern is to be rewritten: ``match(self, place, x, …)``.
@@ -38,12 +38,12 @@ class GraphRule(ABC):
         return True
 
     def check(self, *args: Any, **kwargs: Any) -> str:
-        """Say why a matching place cannot be rewritten; nothing if it can; called as ``match``."""
+        """Return why a matching place cannot be rewritten, if so; called as ``match``."""
         return ""
 
     @abstractmethod
     def rewrite(self, *args: Any, **kwargs: Any) -> Any:
-        """Make what takes its place: ``rewrite(self, op, x, …)``."""
+        """Build the replacement: ``rewrite(self, op, x, …)``."""
 
 
 class GraphPass(Pass):
@@ -54,7 +54,7 @@ class GraphPass(Pass):
         """Make the rules for an engine that reads a dialect."""
 
     def refuse(self, dialect: Dialect) -> str:
-        """Say why a dialect has nothing to rewrite to; nothing if it has.
+        """Return why a dialect has no operator to rewrite to, if so.
 
         With a reason, every place that the rules find is skipped, and none is expected.
         """
@@ -65,7 +65,7 @@ class GraphPass(Pass):
 
         Args:
             model: An ``onnx_ir.Model`` whose weights are inputs.
-            dialect: What the engine reads.
+            dialect: The operators that the engine reads.
 
         Returns:
             The counts; what is expected, only the whole network's config knows.
@@ -110,7 +110,7 @@ def apply_graph_passes(
 
 
 def _make_judge(rule: GraphRule, refusal: str, skipped: dict[str, str]) -> Any:
-    """Make what onnxscript asks before it rewrites a place; what it skips is noted."""
+    """Make the condition that onnxscript evaluates before a rewrite; skipped places are noted."""
 
     def judge(place: Any, **found: Any) -> bool:
         if not rule.match(place, **found):

@@ -1,8 +1,8 @@
-"""What does not depend on the latents leaves the blocks for the prologue, once a request.
+"""Hoists computations that do not depend on the latents out of the blocks, once a request.
 
 In a UNet every residual block projects the embedded timestep, and every cross-attention projects
 the prompt to keys and values. All time projections become one matrix product, and all keys and
-values another one.
+values another.
 
 In Flux's transformer every adaptive norm makes its vectors of the same conditioning, by the widest
 of matrices: a quarter of the weights of FLUX.1, read for a single row. In the prologue all steps
@@ -33,7 +33,7 @@ class HoistInvariants(LayerPass):
     sites = (Site.INVARIANT,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """A UNet, or Flux's transformer, whose blocks still have them."""
+        """Match a UNet, or Flux's transformer, whose blocks still have the projections."""
         denoisers = (UNet2DConditionModel, FluxTransformer2DModel)
         return isinstance(layer, denoisers) and not layer.is_hoisted
 
@@ -42,13 +42,13 @@ class HoistInvariants(LayerPass):
         return ""
 
     def count_places(self, layer: nn.Layer) -> int:
-        """Every projection that leaves the blocks, and Flux's of the prompt."""
+        """Count every projection that leaves the blocks, and Flux's of the prompt."""
         if isinstance(layer, FluxTransformer2DModel):
             return len(_find(layer, AdaptiveLayerNorm)) + 1
         return len(_find(layer, ResnetBlock2D)) + len(_find_cross_attentions(layer))
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Move the projections, and let the blocks take their share of what those give."""
+        """Move the projections to the prologue; the blocks take slices of their results."""
         move = _move_modulations if isinstance(layer, FluxTransformer2DModel) else _move_projections
         return move(layer)
 
@@ -86,7 +86,7 @@ def _move_projections(unet: Any) -> Mapping[str, MadeOf]:
 
 
 def _stack(name: str, sources: list[tuple[str, Any]]) -> tuple[nn.Linear, dict[str, MadeOf]]:
-    """Make one linear layer of many that take the same, and say what its weights are made of."""
+    """Stack linear layers of the same input as one, and derive its weights."""
     first, width = sources[0][1], sum(linear.weight.shape[1] for _, linear in sources)
     kinds = ("weight",) if first.bias is None else ("weight", "bias")
     with LazyGuard():

@@ -21,20 +21,20 @@ class MergeQKV(LayerPass):
     sites = (Site.QKV,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """Self-attention that is not merged yet, with projections that nothing else goes with."""
+        """Match self-attention that is not merged yet, whose projections nothing else shares."""
         return _is_attention(layer) and not getattr(layer, "is_cross", False)
 
     def check(self, layer: nn.Layer) -> str:
-        """Three that are merged must all have a bias, or none."""
+        """Accepts three projections that all have a bias, or none."""
         reasons = (check_biases(layer, stream.names) for stream in layer.streams)
         return next(filter(None, reasons), "")
 
     def count_places(self, layer: nn.Layer) -> int:
-        """One for each stream."""
+        """Count one for each stream."""
         return len(layer.streams)
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Put one linear layer in the place of three."""
+        """Replace three linear layers by one."""
         derivations: dict[str, MadeOf] = {}
         for stream in layer.streams:
             derivations |= stack_linears(layer, stream.names, stream.merged)
@@ -49,16 +49,16 @@ class MergeKV(LayerPass):
     sites = (Site.CROSS_ATTENTION,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """Cross-attention that is not merged yet."""
+        """Match cross-attention that is not merged yet."""
         return _is_attention(layer) and getattr(layer, "is_cross", False)
 
     def check(self, layer: nn.Layer) -> str:
-        """Both must have a bias, or none."""
+        """Accepts projections that both have a bias, or none."""
         (stream,) = layer.streams
         return check_biases(layer, stream.names[1:])
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Put one linear layer in the place of two."""
+        """Replace two linear layers by one."""
         (stream,) = layer.streams
         derivations = stack_linears(layer, stream.names[1:], stream.merged)
         layer.project = MethodType(_project_context, layer)

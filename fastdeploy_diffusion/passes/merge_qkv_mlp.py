@@ -1,4 +1,4 @@
-"""All that a single-stream block projects its tokens to, as one.
+"""Merges all projections of a single-stream block into one.
 
 Queries, keys, values and the feed-forward's hidden layer read the same tokens: one matrix product
 of seven times the width instead of four, as the original checkpoints have it (``linear1``).
@@ -24,15 +24,15 @@ class MergeQKVMLP(LayerPass):
     sites = (Site.QKV_MLP,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """A single-stream block that is not merged yet."""
+        """Match a single-stream block that is not merged yet."""
         return hasattr(layer, "projections") and not hasattr(layer, "merged")
 
     def check(self, layer: nn.Layer) -> str:
-        """All must have a bias, or none."""
+        """Accepts projections that all have a bias, or none."""
         return check_biases(layer, layer.projections)
 
     def rewrite(self, layer: Any) -> Mapping[str, MadeOf]:
-        """Put one linear layer in the place of four."""
+        """Replace four linear layers by one."""
         widths = [attrgetter(name)(layer).weight.shape[1] for name in layer.projections]
         stops = list(accumulate(widths))
         layer.shares = list(map(slice, [0, *stops], stops))

@@ -26,11 +26,11 @@ class PhaseUpsample(LayerPass):
     sites = (Site.UPSAMPLER,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """An upsampler that is not rewritten yet."""
+        """Match an upsampler that is not rewritten yet."""
         return isinstance(layer, Upsample2D) and not hasattr(layer, "phases")
 
     def check(self, layer: nn.Layer) -> str:
-        """Only the 3×3 convolution with a border of one."""
+        """Accepts only a 3×3 convolution with a border of one."""
         shape = list(layer.conv.weight.shape[2:])
         return "" if shape == [3, 3] else f"its kernel is {shape[0]} x {shape[1]}"
 

@@ -1,4 +1,4 @@
-"""The passes by name, and which of them an engine gets where nobody chooses."""
+"""The passes by name, and the default passes of each engine."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -38,7 +38,7 @@ def pass_names() -> tuple[str, ...]:
 def make_all_passes() -> list[Pass]:
     """Make the passes of this version, and those of other distributions that load.
 
-    A `PassWarning` says of each of the others why it does not.
+    Each that does not load is a `PassWarning` with the reason.
     """
     return [*(load(path)() for path in PASSES.values()), *load_all_user_passes(pass_names())]
 
@@ -55,9 +55,7 @@ def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp
     order of ``names``. Layer passes are all applied before graph passes, which see what they made.
 
     Args:
-        names: Which; ``None`` for those that pay on the engine in the precision.
-        engine: Name of the engine.
-        precision: What it computes in.
+        names: ``None`` for those that pay on the engine in the precision.
 
     Raises:
         ConfigError: There is no pass of a name.

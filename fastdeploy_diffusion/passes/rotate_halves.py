@@ -1,9 +1,9 @@
 """Rotary embedding of pairs that lie half a head apart, and not side by side.
 
-Neighbours have to be taken apart and put together again, number by number; halves are blocks. Which
-numbers of a head make a pair is no one's business outside: queries and keys are multiplied with
-each other alone, and the same order in both leaves every product as it was. So the rows of their
-projections, and the norms' weights, change places once, when the weights are read.
+Neighbours have to be taken apart and put together again, number by number; halves are blocks. The
+order of pairs is invisible outside attention: queries and keys are multiplied with each other
+alone, and the same order in both leaves every product as it was. So the rows of their projections,
+and the norms' weights, are permuted once, when the weights are read.
 """
 
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ class RotateHalves(LayerPass):
     sites = (Site.ROTARY_ATTENTION,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """Attention that rotates neighbours; its projections are still its own."""
+        """Match attention that rotates neighbours, with unmerged projections."""
         turns_neighbours = getattr(layer, "rotate", rotate_halves) is not rotate_halves
         return turns_neighbours and hasattr(layer, "to_q")
 
     def check(self, layer: nn.Layer) -> str:
-        """All of them."""
+        """Accepts every such attention."""
         return ""
 
     def rewrite(self, layer: Any) -> Mapping[str, MadeOf]:
-        """Rotate halves, and let the weights bring the pairs there."""
+        """Rotate halves, and permute the weights to match."""
         layer.rotate = rotate_halves
         parts = [(name, layer.heads) for name in _PROJECTIONS] + [(name, 1) for name in _NORMS]
         return {

@@ -1,4 +1,4 @@
-"""Linear layers of the same tokens as one: the outputs of the first come first.
+"""Stacks linear layers of the same tokens as one: the outputs of the first come first.
 
 One matrix product of their widths together; the numbers are the same, for every output is the same
 sum.
@@ -14,21 +14,21 @@ from fastdeploy_diffusion.passes.base import Derivation, MadeOf
 
 
 def check_biases(layer: nn.Layer, names: Sequence[str]) -> str:
-    """Say why linear layers cannot be one: all must have a bias, or none."""
+    """Return why linear layers cannot be stacked, if so: all must have a bias, or none."""
     biased = [attrgetter(name)(layer).bias is not None for name in names]
     return "" if all(biased) or not any(biased) else "some projections have a bias, others not"
 
 
 def stack_linears(layer: Any, names: Sequence[str], merged: str) -> dict[str, MadeOf]:
-    """Put one linear layer in the place of several.
+    """Replace several linear layers by one.
 
     Args:
-        layer: What holds them.
+        layer: Their parent.
         names: Of the linear layers, within ``layer``, in the order of their outputs.
-        merged: Name of the one that takes their place.
+        merged: Name of the new one.
 
     Returns:
-        What its weights are made of.
+        The derivations of its weights.
     """
     linears = [attrgetter(name)(layer) for name in names]
     has_bias = linears[0].bias is not None

@@ -24,10 +24,6 @@ class PassWarning(UserWarning):
 def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> Pass:
     """Import a pass and make it.
 
-    Args:
-        name: What it is registered as.
-        entry_points: All that register this name.
-
     Raises:
         PassError: It cannot be imported, is no pass, has another name, or is registered twice.
     """
@@ -54,10 +50,10 @@ def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> Pass:
 
 
 def load_all_user_passes(taken: tuple[str, ...]) -> list[Pass]:
-    """Make every pass that other distributions register; what is broken is a warning.
+    """Make every pass that other distributions register; a broken one is a warning.
 
     Args:
-        taken: Names that are this library's own.
+        taken: Names of this library's own passes.
     """
     warn_of_taken_names(taken)
     passes: list[Pass] = []
@@ -115,10 +111,10 @@ def _make(entry_point: EntryPoint) -> Pass:
 
 
 def _digest_code(module: str) -> str:
-    """The sha256 of the package that a module is in, for code can change without its version."""
+    """Hash the package of a module, for code can change without its version."""
     parts = module.split(".")
     names = [".".join(parts[: length + 1]) for length in range(len(parts))]
-    # The outermost that has a file: a namespace package may be shared by strangers.
+    # The outermost package with a file: a namespace package may be shared by other distributions.
     root = next(Path(file) for name in names if (file := sys.modules[name].__file__))
     folder = root.parent
     is_package = root.stem == "__init__"

@@ -2,7 +2,7 @@
 
 A tile of (m + 2)² pixels gives m² of the output by (m + 2)² products per pair of channels, where
 the plain way takes 9 m²: 36 instead of 144 for m = 4, 16 instead of 36 for m = 2. All three steps
-are matrix products: the tiles' pixels are transformed, multiplied channel by channel with the
+are matrix products: the tiles' pixels are transformed, multiplied channel by channel by the
 transformed weights, and transformed back. See Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", 2015 (arXiv 1509.09308), whose matrices these are.
 
@@ -30,7 +30,7 @@ SMALLEST_LATENTS = 32 * 32
 
 
 class _Winograd(LayerPass):
-    """Stride one and a border of one; any height and width that is known when it is traced."""
+    """Rewrites 3×3 convolutions with stride one and a border of one, of known height and width."""
 
     needs_known_sizes: ClassVar[bool] = True
     pays_from: ClassVar[int] = SMALLEST_LATENTS
@@ -39,7 +39,7 @@ class _Winograd(LayerPass):
     widths: ClassVar[range]
 
     def match(self, layer: nn.Layer) -> bool:
-        """A 3×3 convolution of such a width that is not rewritten yet."""
+        """Match a 3×3 convolution of the tiles' widths that is not rewritten yet."""
         return (
             isinstance(layer, nn.Conv2D)
             and layer.weight.shape[2:] == [3, 3]
@@ -49,13 +49,13 @@ class _Winograd(LayerPass):
         )
 
     def check(self, layer: nn.Layer) -> str:
-        """Only the plain kind with a border of one."""
+        """Accepts only plain convolutions with a border of one."""
         is_plain = (layer._groups, list(layer._dilation)) == (1, [1, 1])
         has_border = layer._updated_padding in (1, [1, 1]) and layer._padding_mode == "zeros"
         return "" if is_plain and has_border else "it is grouped, dilated or has another border"
 
     def rewrite(self, layer: nn.Layer) -> Mapping[str, MadeOf]:
-        """Add the transformed weights; the plain ones stay for sizes that are not known."""
+        """Add the transformed weights; the plain ones stay for unknown sizes."""
         points = (self.tile + 2) ** 2
         with LazyGuard():
             layer.transformed = layer.create_parameter(
@@ -67,7 +67,7 @@ class _Winograd(LayerPass):
         return {"transformed": Derivation(("weight",), "winograd", {"matrix": matrix})}
 
     def expects(self, site: Site | Convolution) -> bool:
-        """Convolutions of such a width."""
+        """Tell whether a kind of place is a convolution of the tiles' widths."""
         return isinstance(site, Convolution) and self.fits(*site)
 
     def fits(self, inputs: int, outputs: int) -> bool:

@@ -12,7 +12,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Transforms:
-    """What turns one axis of a tile, of its kernel and of its products; both axes get the same.
+    """The transforms of one axis of a tile, of its kernel and of its products; both axes are alike.
 
     Args:
         pixels: (m + 2, m + 2) float64, the paper's B transposed.
@@ -25,11 +25,11 @@ class Transforms:
     result: FloatArray
 
     def find_pixels(self, size: int, repeat: int) -> npt.NDArray[np.int64]:
-        """Say where along an axis the pixels of all its tiles lie.
+        """Index the pixels of all tiles along an axis.
 
         Args:
             size: Of the result.
-            repeat: How often each pixel is taken to stand there, one after the other.
+            repeat: How often each pixel is repeated.
 
         Returns:
             (m + 2, tiles) indices into the axis with a border of one at both ends.
@@ -37,7 +37,7 @@ class Transforms:
         tile, points = self.result.shape
         tiles = -(-size // tile)
         place = np.add.outer(np.arange(points), tile * np.arange(tiles)) - 1
-        # What no longer lies in the result is of no account: it lies on the border.
+        # Pixels beyond the result are read from the border: any value will do.
         return np.where(place < size, place // repeat + 1, -(-size // repeat) + 1)
 
 

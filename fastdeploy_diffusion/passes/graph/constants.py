@@ -1,10 +1,10 @@
-"""What is known of values before a graph runs."""
+"""Facts for constant folding: values and sizes that are known before a graph runs."""
 
 from typing import Any
 
 
 def read_scalar(value: Any) -> float | None:
-    """Give the number that a value of one element is; ``None`` if it is none, or not known."""
+    """Read a constant of one element; ``None`` if the value is not one, or not known."""
     tensor = value.const_value
     return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
 

@@ -19,7 +19,7 @@ class FuseAdaptiveNorm(GraphPass):
         return (_AdaptiveNorm(),)
 
     def refuse(self, dialect: Dialect) -> str:
-        """Not for engines that want one gain for all rows."""
+        """Refuse dialects that take only one gain for all rows."""
         if dialect is Dialect.STANDARD:
             return "OpenVINO takes no LayerNormalization with a gain for each row"
         return ""

@@ -88,7 +88,7 @@ class _BiasedAttention(GraphRule):
         return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), value)
 
     def match(self, place: Any, *, bias: Any, **_: Any) -> bool:
-        # A causal mask is the other rules' business.
+        # The other rules match causal masks.
         return bias.producer() is None or bias.producer().op_type != "Trilu"
 
     def check(self, place: Any, *, bias: Any, **_: Any) -> str:

@@ -1,7 +1,7 @@
 """GroupNorm as one operator, where Paddle2ONNX writes five around InstanceNormalization.
 
-Nothing that reads ONNX has one operator for GroupNorm and the SiLU after it: an engine that is
-given the first as one can see for itself that the second follows.
+No engine that reads ONNX has one operator for GroupNorm and the SiLU after it: an engine that gets
+the first as one operator fuses the second itself.
 """
 
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ class _FuseGroupNorms(GraphPass):
         return (_GroupNorm(self.before_silu),)
 
     def refuse(self, dialect: Dialect) -> str:
-        """Not where the operator would only be expanded again, into slower ones."""
+        """Refuse dialects whose engine would only expand the operator again, into slower ones."""
         if dialect is Dialect.MICROSOFT:
             return "ONNX Runtime has no kernel for GroupNormalization"
         return ""

@@ -1,6 +1,6 @@
 """Rotary embedding of queries or keys as one operator.
 
-Cosines and sines come in as they are: nothing is computed for them here.
+Cosines and sines are inputs: nothing is computed for them here.
 """
 
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
-"""GEGLU's one product, whose result is cut in two, as two products.
+"""Splits GEGLU's one product, whose result is cut in two, into two products.
 
-A runtime can then apply GELU to the gate while it writes it, and has nothing to cut: the same
+A runtime can then fuse GELU into the gate's product, and has nothing to cut: the same
 multiplications, without a pass over the widest tensor of the transformer.
 """
 
