@@ -1,4 +1,4 @@
-"""What the rest of the library sees of a checkpoint, whichever layout it has on disk."""
+"""The interface of checkpoints, independent of their layout on disk."""
 
 import copy
 import hashlib
@@ -21,9 +21,8 @@ class Checkpoint(ABC):
     """An opened checkpoint; weights stay on disk until they are read.
 
     Attributes:
-        path: The folder or file.
         family: Its record.
-        components: Names that ``config``, ``tensors`` or ``folder`` know.
+        components: Names for ``config``, ``tensors`` or ``folder``.
         pipeline_options: Behaviour of the whole pipeline, such as ``force_zeros_for_empty_prompt``.
     """
 
@@ -62,10 +61,9 @@ class Checkpoint(ABC):
         return copy.deepcopy(dict(self._get(self._configs, component, "config")))
 
     def read_config(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
-        """Read a component's config as what it describes does.
+        """Read and parse a component's config.
 
         Args:
-            component: The component.
             read: Parses the config; raises where it asks for something that is not implemented.
 
         Raises:
@@ -82,12 +80,11 @@ class Checkpoint(ABC):
             ) from error
 
     def read_network(self, component: str, read: Callable[[dict[str, Any]], Network]) -> Network:
-        """Read the config of a component with weights, and compare its layers with those.
+        """Read the config of a component with weights, and compare its layers with theirs.
 
-        Nothing is made of them here: a config that asks for a million layers fails at once.
+        No layer is made here: a config that asks for a million layers fails at once.
 
         Args:
-            component: The component.
             read: Parses the config; raises where it asks for something that is not implemented.
 
         Raises:

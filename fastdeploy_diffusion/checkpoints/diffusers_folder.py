@@ -15,7 +15,7 @@ from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.shown import show
 
-# Parts of published pipelines that judge the finished picture and take no part in making it.
+# Components of published pipelines that check finished pictures, which are not used here.
 _INERT_COMPONENTS = frozenset({"safety_checker", "feature_extractor"})
 
 
@@ -25,7 +25,6 @@ class DiffusersFolder(Checkpoint):
     All headers and configs are read here, so that a damaged folder fails at once.
 
     Args:
-        path: The folder.
         variant: ``fp16`` and the like, None for the plain files; it holds for every component.
 
     Raises:
@@ -73,7 +72,7 @@ def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
 
 
 def _tell_family(path: Path, families: list[Family]) -> Family:
-    """Choose among those of one class of pipelines."""
+    """Choose among the families of one pipeline class."""
     for each in families:
         if each.told_by is None:
             return each

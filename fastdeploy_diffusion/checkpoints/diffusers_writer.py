@@ -16,9 +16,8 @@ class ComponentWeights(NamedTuple):
     """A component's tensors under the names of diffusers, in PyTorch's layout.
 
     Args:
-        name: The component.
         shapes: By the tensor's name.
-        read: Gives a tensor by its name; asked for each once, in the order of ``shapes``.
+        read: Returns a tensor by its name; called once for each, in the order of ``shapes``.
     """
 
     name: str
@@ -36,16 +35,13 @@ def write_diffusers_folder(
 ) -> None:
     """Write a checkpoint of any family, tensor by tensor.
 
-    Text encoders of CLIP get the names that every version of transformers reads. What is there is
-    replaced; ``model_index.json`` comes last, so that a folder which has it is
-    whole.
+    CLIP's text encoders get the names that every version of transformers reads. Existing files are
+    replaced; ``model_index.json`` comes last, so that a folder which has it is whole.
 
     Args:
-        folder: Made if missing.
-        family: The family.
         configs: Of each component with weights, and of ``scheduler``.
         weights: Each component's tensors.
-        tokenizers: What writes each tokenizer's folder, by its name.
+        tokenizers: Writers of the tokenizers' folders, by name.
         dtype: How weights are stored: ``F32``, ``F16`` or ``BF16``.
     """
     index = folder / "model_index.json"
@@ -82,10 +78,8 @@ def copy_clip_tokenizer(
     """Copy a tokenizer's folder.
 
     Args:
-        source: The folder.
-        folder: Made if missing.
-        length: Its number of tokens from now on.
-        pad_token: What it pads with from now on; ``None`` for what it did.
+        length: New number of tokens.
+        pad_token: New padding token; ``None`` keeps the old one.
     """
     shutil.copytree(source, folder, dirs_exist_ok=True)
     padding = {} if pad_token is None else {"pad_token": pad_token}
@@ -94,7 +88,7 @@ def copy_clip_tokenizer(
 
 
 def _publish(tensor: str, kind: NetworkKind) -> str:
-    """The name of a tensor in published checkpoints, which other programs ask for."""
+    """Translate a tensor's name to that of published checkpoints, which other programs read."""
     return tensor if tensor.startswith("text_projection.") else f"{kind.tower}{tensor}"
 
 

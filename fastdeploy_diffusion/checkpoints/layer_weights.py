@@ -1,4 +1,4 @@
-"""Where weights enter Paddle layers; the only file here that uses Paddle."""
+"""Loads weights into Paddle layers; the only file of this room that uses Paddle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def build_layer(make: Callable[[], paddle.nn.Layer], source: TensorSource) -> pa
 
     Args:
         make: Constructs the layer, for example ``lambda: UNet2DConditionModel(config)``.
-        source: The layer's weights.
 
     Returns:
         The layer with its weights, in evaluation mode.
@@ -61,7 +60,7 @@ def load_weights(layer: paddle.nn.Layer, source: TensorSource) -> None:
     transposed; every other tensor has the checkpoint's layout.
 
     Args:
-        layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
+        layer: May have been made under ``paddle.LazyGuard``.
         source: Its weights in PyTorch's layout.
 
     Raises:
@@ -76,8 +75,8 @@ def set_parameters(layer: paddle.nn.Layer, read: Callable[[str], np.ndarray]) ->
     """Set every parameter and persistent buffer of a layer, one tensor in memory at a time.
 
     Args:
-        layer: The layer to fill; it may have been made under ``paddle.LazyGuard``.
-        read: Gives a tensor by its name in the layer, in PyTorch's layout.
+        layer: May have been made under ``paddle.LazyGuard``.
+        read: Returns a tensor by its name in the layer, in PyTorch's layout.
     """
     from fastdeploy_diffusion.paddle_runtime import eager_mode, find_linear_weights
 

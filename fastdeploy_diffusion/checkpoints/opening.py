@@ -1,4 +1,4 @@
-"""The one way in: from a path to a checkpoint."""
+"""Opens checkpoints by their paths."""
 
 import os
 import re
@@ -80,7 +80,7 @@ def _expand(path: str | Path) -> Path:
 
 
 def _look_at(path: Path, given: str) -> int:
-    """Give the mode of what a path leads to, which may be a folder."""
+    """Stat a path, which may be a folder, for its mode."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -149,5 +149,5 @@ def _explain_missing_path(path: Path, given: str) -> CheckpointError:
 def _list_names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:  # a file, or closed to us
+    except OSError:  # a file, or without permission
         return []

@@ -16,7 +16,7 @@ from fastdeploy_diffusion.model_files import find_file
 # How each stored dtype is mapped into memory. NumPy has no bfloat16: its bits come as uint16.
 STORAGE_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
-# What files that are not safetensors begin with, so that a renamed file is named for what it is.
+# First bytes of other formats, so that the message about a renamed file names its real format.
 _FOREIGN_MAGIC = {
     b"PK\x03\x04": "a zip archive, as torch.save writes (a pickle: loading one can execute code)",
     b"\x80": "a pickle (loading one can execute code)",
@@ -121,7 +121,7 @@ class SafetensorsFile:
             return (stored.astype(np.uint32) << 16).view(np.float32)  # float32's upper half
         try:
             with np.errstate(over="raise"):
-                # Headers of odd length leave the mapping unaligned; not everyone can read that.
+                # Headers of odd length leave the mapping unaligned, which not every reader takes.
                 return np.require(stored, np.float32, "A")
         except FloatingPointError as error:
             raise CheckpointError(
@@ -136,9 +136,8 @@ class SafetensorsFile:
         short meanwhile is an error, where touching a mapping would end the process.
 
         Args:
-            name: The tensor.
             start: First byte, from the tensor's own beginning.
-            out: How many bytes there are room for, contiguous; all of them are filled.
+            out: Contiguous; filled completely.
 
         Raises:
             CheckpointError: The file cannot be read, ends too early, or changed since opening.

@@ -21,13 +21,13 @@ def write_safetensors(
     """Write tensors in the order of their names.
 
     Args:
-        file: Replaced if it is there; its folder is made.
+        file: Replaced if it exists; its folder is made.
         shapes: By name.
         dtype: How they are stored: ``F32``, ``F16`` or ``BF16``.
-        read: Gives a tensor of finite float32 by its name; asked for each once, in order.
+        read: Returns a tensor of finite float32 by its name; called once for each, in order.
 
     Raises:
-        ValueError: A tensor has another shape than was said.
+        ValueError: A tensor has another shape than given in ``shapes``.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -35,7 +35,7 @@ def write_safetensors(
         begin, end = end, end + prod(shape) * count_bytes(dtype)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # aligns what follows
+    text += b" " * (-len(text) % 8)  # aligns the data after it
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little"))

@@ -15,11 +15,8 @@ from fastdeploy_diffusion.families.registry import FAMILIES
 class SingleFile(Checkpoint):
     """One file with all components; configs are those of the published models.
 
-    It carries no tokenizer, and does not say what the UNet was trained to predict: see
+    It has no tokenizer, and does not say what the UNet was trained to predict: see
     ``families/published``.
-
-    Args:
-        path: The file.
 
     Raises:
         CheckpointError: The file is damaged, incomplete, or something else than a checkpoint.

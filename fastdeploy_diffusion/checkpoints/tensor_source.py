@@ -1,4 +1,4 @@
-"""The tensors of one component under their canonical names, whatever files they come from."""
+"""The tensors of one component under their canonical names, from any layout of files."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from fastdeploy_diffusion.families.keys.rules import KeyRule
 
 @dataclass(frozen=True)
 class TensorView:
-    """A stored tensor seen the way the model wants it.
+    """A stored tensor in the model's canonical layout.
 
     Attributes:
         file: The file that holds the tensor.
@@ -58,7 +58,7 @@ class TensorView:
         return self.file.tensors[self.stored_name]
 
     def describe(self) -> list[Any]:
-        """Give all but the file as JSON values."""
+        """Describe the view, without the file, as JSON values."""
         return [self.stored_name, *self.slices, self.parts, self.transposed, self.squeezed]
 
     def read_stored(self) -> npt.NDArray[Any]:
@@ -167,7 +167,6 @@ class TensorSource:
         Nothing is mapped, unless the file holds the tensor in another layout.
 
         Args:
-            name: The tensor.
             out: Of its shape and stored dtype (bfloat16 as its uint16 bits), contiguous.
 
         Raises:
@@ -176,7 +175,7 @@ class TensorSource:
         self._view(name).read_into(out)
 
     def rename(self, names: Mapping[str, str]) -> "TensorSource":
-        """Give some of the tensors under names of their own.
+        """Select tensors under other names.
 
         Args:
             names: New name → name here.
@@ -217,11 +216,11 @@ class TensorSource:
         return self._digests[name]
 
     def list_digests(self) -> dict[str, str]:
-        """All that are known of single tensors, by name."""
+        """List the digests of single tensors that are known so far, by name."""
         return dict(self._digests)
 
     def remember_digests(self, digests: Mapping[str, str]) -> None:
-        """Take the digests of tensors from an earlier time, as long as `describe` is the same."""
+        """Take over digests from an earlier time; valid as long as `describe` is the same."""
         self._digests.update(digests)
 
     def _check_unchanged(self) -> None:
@@ -229,7 +228,7 @@ class TensorSource:
             file.check_unchanged()
 
     def describe(self) -> dict[str, Any]:
-        """Say which files are used and how; as long as that is the same, so is ``digest``.
+        """Describe the files and views in use; while that is the same, so is ``digest``.
 
         Returns:
             JSON values. No tensor is read for them.
@@ -254,7 +253,7 @@ class TensorSource:
 def collect_tensors(
     origin: Path, files: Iterable[SafetensorsFile], rules: Sequence[KeyRule], prefix: str = ""
 ) -> TensorSource:
-    """Give the tensors of one component their canonical names.
+    """Collect the tensors of one component under their canonical names.
 
     Args:
         origin: The component's folder or file, for messages.
@@ -284,7 +283,7 @@ def collect_tensors(
 
 
 def _identify(status: os.stat_result) -> list[int]:
-    """Size, inode and device, and the last change of the content, and of anything, in ns."""
+    """Identify a file: size, inode, device, and times of modification and status change, in ns."""
     place = status.st_size, status.st_ino, status.st_dev
     return [*place, status.st_mtime_ns, status.st_ctime_ns]
 

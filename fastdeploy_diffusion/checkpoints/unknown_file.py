@@ -1,4 +1,4 @@
-"""Saying what a ``.safetensors`` file looks like when it is not a whole checkpoint."""
+"""Error messages for ``.safetensors`` files that are not whole checkpoints."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from fastdeploy_diffusion.families.registry import name_families
 
 _FOLDER_FIX = "give the folder with model_index.json that this file is part of"
 
-# (pattern searched for in the tensor names, what such a file is, what to do). The first that is
-# found decides, so what adds to a model comes before the models.
+# (pattern searched for in the tensor names, kind of file, what to do). The first match decides, so
+# adapters come before the models.
 _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
     (
         r"^lora_(unet|te)|\.lora[._](down|up|A|B)\b|\.hada_w|\.lokr_w",
@@ -52,7 +52,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
 
 
 def describe_unknown_file(file: SafetensorsFile) -> CheckpointError:
-    """Make the error for a file that is none of the known single-file checkpoints."""
+    """Make the error for a file that is not a known single-file checkpoint."""
     allowed = f"one file with all components of {name_families()}"
     for pattern, description, fix in _LOOKS_LIKE:
         if any(re.search(pattern, name) for name in file.tensors):

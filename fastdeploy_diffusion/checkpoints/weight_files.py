@@ -23,7 +23,6 @@ def open_weight_files(
     """Open the safetensors files that hold one component.
 
     Args:
-        folder: The component's folder.
         stem: File name without suffix: ``model`` or ``diffusion_pytorch_model``.
         variant: ``fp16`` for ``<stem>.fp16.safetensors``; None for ``<stem>.safetensors``.
         root: The checkpoint's folder; shards must lie in it.
