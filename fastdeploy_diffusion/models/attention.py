@@ -14,7 +14,7 @@ class Stream(NamedTuple):
     Args:
         names: Of the three linear layers.
         method: Of the attention, that calls them.
-        merged: Name of the one linear layer that may take their place.
+        merged: Name of the one linear layer that may replace them.
     """
 
     names: tuple[str, str, str]
@@ -26,8 +26,6 @@ class Attention(nn.Layer):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
     Args:
-        dim: Width of the queries' tokens.
-        heads: Number of heads; ``dim`` is divided evenly among them.
         context_dim: Width of the tokens attended to; ``None`` for self-attention.
         qkv_bias: Whether the query, key and value projections have a bias.
     """
@@ -56,7 +54,7 @@ class Attention(nn.Layer):
         return self.to_out[0](attended.flatten(2))
 
     def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries (B, N, dim), keys and values (B, M, dim)."""
+        """Project to queries (B, N, dim), keys and values (B, M, dim)."""
         return self.to_q(tokens), self.to_k(context), self.to_v(context)
 
 
@@ -110,10 +108,8 @@ class Transformer2DModel(nn.Layer):
 
     Args:
         channels: Channels of the feature map and width of the tokens.
-        heads: Attention heads.
-        depth: Number of transformer blocks.
         context_dim: Width of the text conditioning.
-        groups: Groups of the leading GroupNorm.
+        groups: Of the leading GroupNorm.
         linear_projection: Project tokens with a linear layer (SD 2.x, XL), not a 1×1 convolution.
     """
 

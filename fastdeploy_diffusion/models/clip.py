@@ -12,7 +12,7 @@ from fastdeploy_diffusion.models.sizes import read_sizes
 
 
 class CLIPTextOutput(NamedTuple):
-    """What the text encoder gives; every tensor is float32."""
+    """The outputs of the text encoder; every tensor is float32."""
 
     last_hidden_state: Tensor  # (B, T, D), after the final LayerNorm
     pooled: Tensor  # (B, D) of the end-of-text token; (B, projection_dim) with a projection
@@ -125,7 +125,7 @@ class CLIPAttention(nn.Layer):
         return self.out_proj(attended.flatten(2))
 
     def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values, each (B, T, D)."""
+        """Project to queries, keys and values, each (B, T, D)."""
         return self.q_proj(tokens), self.k_proj(context), self.v_proj(context)
 
 

@@ -1,4 +1,4 @@
-"""The networks as engines run them: tensors in, tensors out, nothing left to choose per request."""
+"""The networks as engines run them: tensors in, tensors out, without options per request."""
 
 import paddle
 from paddle import Tensor, nn
@@ -8,10 +8,9 @@ from fastdeploy_diffusion.models.clip import CLIPTextModel
 
 
 class TextConditioner(nn.Layer):
-    """A text encoder that gives every layer's hidden states, so that clip skip needs no rebuild.
+    """A text encoder that returns every layer's hidden states, so that clip skip needs no rebuild.
 
     Args:
-        encoder: The text encoder.
         normalize: Apply the final LayerNorm to each of them, as Stable Diffusion 1.x and 2.x do.
     """
 
@@ -30,7 +29,7 @@ class TextConditioner(nn.Layer):
 
 
 class PooledTextConditioner(nn.Layer):
-    """A text encoder that gives its pooled output alone, which is all that Flux takes of CLIP."""
+    """A text encoder that returns its pooled output alone, which is all that Flux takes of CLIP."""
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -42,7 +41,7 @@ class PooledTextConditioner(nn.Layer):
 
 
 class LatentDecoder(nn.Layer):
-    """The autoencoder's decoder, from latents as the denoiser leaves them; without the encoder."""
+    """The autoencoder's decoder, for the denoiser's scaled latents; without the encoder."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()

@@ -12,7 +12,6 @@ class Timesteps(nn.Layer):
     """Sinusoids of a number (Vaswani et al., 2017), as the diffusion UNets use them.
 
     Args:
-        dim: Width of the embedding.
         flip_sin_to_cos: Cosines first, then sines.
         shift: Subtracted from the divisor of the frequencies' exponents.
     """

@@ -91,7 +91,7 @@ class FluxTransformer2DModel(nn.Layer):
     def list_stages(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> list[LayerStage]:
-        """Declare the stages: what depends on no latents, then the blocks and what is around them.
+        """Declare the stages: the prologue, which takes no latents, then the blocks and their ends.
 
         Args:
             inputs: Specs of those of ``forward``; sizes are known.
@@ -182,7 +182,7 @@ class FluxTransformer2DModel(nn.Layer):
         txt_ids: Tensor,
         guidance: Any = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute what the blocks take besides the latents, from the arguments of ``forward``.
+        """Embed everything but the latents for the blocks, from the arguments of ``forward``.
 
         Returns:
             The activated conditioning, (B, dim), or the vectors of all adaptive norms,
@@ -198,7 +198,7 @@ class FluxTransformer2DModel(nn.Layer):
     def denoise(
         self, tokens: Tensor, context: Tensor, conditioning: Tensor, rotation: Rotation
     ) -> Tensor:
-        """Map what ``embed`` gives to the velocity."""
+        """Map latents and the results of ``embed`` to the velocity."""
         length = context.shape[1]
         for block in self.transformer_blocks:
             tokens, context = block(tokens, context, conditioning, rotation)

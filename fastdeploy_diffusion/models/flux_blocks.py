@@ -12,16 +12,16 @@ from fastdeploy_diffusion.models.gelu import gelu_tanh
 from fastdeploy_diffusion.models.rms_norm import RMSNorm
 from fastdeploy_diffusion.models.rotary import Rotation, rotate
 
-# What vectors of the conditioning do to tokens. Checkpoints hold gains less one.
+# The roles of a modulation's vectors. Checkpoints hold gains less one.
 SHIFT, GAIN, GATE = "shift", "gain", "gate"
 
 
 class AdaptiveLayerNorm(nn.Layer):
-    """A LayerNorm whose gain and shift follow from the conditioning (Peebles & Xie, 2023).
+    """A LayerNorm whose gain and shift are projected from the conditioning (Peebles & Xie, 2023).
 
     Args:
         dim: Width of the tokens.
-        parts: The vectors of that width that it makes of the conditioning, in their order.
+        parts: The roles of the vectors that it projects from the conditioning, in order.
     """
 
     def __init__(self, dim: int, parts: tuple[str, ...]) -> None:
@@ -43,8 +43,6 @@ class FluxAttention(nn.Layer):
     """Attention with normalized, rotated queries and keys.
 
     Args:
-        dim: Width of the tokens.
-        heads: Attention heads.
         joint: Whether a second stream takes part, with projections of its own, and outputs are
             projected. Without, it is one branch of a single-stream block.
     """
@@ -76,11 +74,11 @@ class FluxAttention(nn.Layer):
         """Attend among tokens, which may be of both streams.
 
         Args:
-            projected: Queries, keys and values as `project` gives them.
+            projected: Queries, keys and values, from `project`.
             rotation: Of the tokens' positions.
 
         Returns:
-            What the tokens take from it, (B, N, dim).
+            The attention's output, (B, N, dim).
         """
         return self._attend(*self._normalize(projected, self.norm_q, self.norm_k), rotation)
 
@@ -90,7 +88,7 @@ class FluxAttention(nn.Layer):
         """Attend among context (B, M, dim) and tokens (B, N, dim), in this order.
 
         Returns:
-            What the tokens and the context take from it, (B, N, dim) and (B, M, dim).
+            The outputs for tokens and context, (B, N, dim) and (B, M, dim).
         """
         own = self._normalize(self.project(tokens), self.norm_q, self.norm_k)
         added = self._normalize(self.project_context(context), self.norm_added_q, self.norm_added_k)
@@ -100,11 +98,11 @@ class FluxAttention(nn.Layer):
         return self.to_out[0](attended[:, length:]), self.to_add_out(attended[:, :length])
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values of tokens (B, N, dim), each (B, N, dim)."""
+        """Project tokens (B, N, dim) to queries, keys and values, each (B, N, dim)."""
         return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
 
     def project_context(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give those of the second stream (B, M, dim), each (B, M, dim)."""
+        """Project the second stream (B, M, dim) to the same, each (B, M, dim)."""
         return self.add_q_proj(context), self.add_k_proj(context), self.add_v_proj(context)
 
     def _normalize(
@@ -185,7 +183,7 @@ class FluxTransformerBlock(nn.Layer):
 class FluxSingleTransformerBlock(nn.Layer):
     """Text and picture as one stream: attention and feed-forward side by side."""
 
-    # What reads the same tokens.
+    # The linear layers that read the same tokens.
     projections: ClassVar[tuple[str, ...]] = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -204,7 +202,7 @@ class FluxSingleTransformerBlock(nn.Layer):
         return tokens + gate * self.proj_out(paddle.concat(branches, axis=-1))
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give queries, keys and values (B, N, dim), and the hidden layer (B, N, 4 · dim)."""
+        """Project to queries, keys and values (B, N, dim), and the hidden layer (B, N, 4 · dim)."""
         return *self.attn.project(tokens), self.proj_mlp(tokens)
 
 

@@ -12,10 +12,8 @@ class ResnetBlock2D(nn.Layer):
     """GroupNorm → SiLU → Conv, twice, with the time embedding added between, and a skip.
 
     Args:
-        inputs: Channels of the input.
-        outputs: Channels of the output.
-        groups: Groups of both GroupNorms.
-        eps: Epsilon of both GroupNorms.
+        groups: Of both GroupNorms.
+        eps: Of both GroupNorms.
         time_dim: Width of the time embedding; ``None`` for the autoencoder, which has none.
     """
 
@@ -42,7 +40,7 @@ class ResnetBlock2D(nn.Layer):
         return features + hidden
 
     def project_time(self, time: Tensor) -> Tensor:
-        """Give what is added to every pixel, (B, outputs)."""
+        """Project the time embedding to the summand of every pixel, (B, outputs)."""
         projected: Tensor = self.time_emb_proj(F.silu(time))
         return projected
 
@@ -51,7 +49,6 @@ class Downsample2D(nn.Layer):
     """Halve height and width with a strided 3×3 convolution.
 
     Args:
-        channels: Channels of input and output.
         asymmetric: Pad only right and below, as the autoencoder's encoder does.
     """
 

@@ -5,12 +5,7 @@ from paddle import Tensor, nn
 
 
 class RMSNorm(nn.Layer):
-    """Divides by the root mean square of the last axis and scales; no mean, no bias.
-
-    Args:
-        dim: Size of the last axis.
-        epsilon: Added to the mean square.
-    """
+    """Divides by the root mean square of the last axis and scales; no mean, no bias."""
 
     def __init__(self, dim: int, epsilon: float = 1e-6) -> None:
         super().__init__()

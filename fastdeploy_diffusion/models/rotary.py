@@ -9,7 +9,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class RotaryEmbedding(nn.Layer):
-    """Angles of positions: each axis turns its own share of a head's pairs of numbers.
+    """Angles of positions: each axis rotates its own share of a head's pairs.
 
     Args:
         axes_dims: Width of each axis' share, even; together the width of a head.
@@ -37,7 +37,7 @@ class RotaryEmbedding(nn.Layer):
 
 
 def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each pair of neighbours (0 and 1, 2 and 3 …) by its angle.
+    """Rotate each pair of neighbours (0 and 1, 2 and 3 …) by its angle.
 
     Args:
         heads: Queries or keys, (B, N, heads, head_dim).
@@ -55,10 +55,9 @@ def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
 
 
 def rotate_halves(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each number of a head's first half with that of the second half, by their angle.
+    """Rotate each number of a head's first half with that of the second half, by their angle.
 
-    What `rotate` does, if the numbers that make a pair there lie half a head apart; arguments as
-    there.
+    The same as `rotate`, for pairs that lie half a head apart; arguments as there.
     """
     cosines, sines = (each.unsqueeze([0, 2]) for each in rotation)  # (1, N, 1, head_dim / 2)
     first, second = heads.chunk(2, axis=-1)

@@ -1,4 +1,4 @@
-"""Sizes of a tensor, those that a trace leaves open included."""
+"""Sizes of a tensor, with those that a trace leaves open."""
 
 from typing import Any
 
@@ -9,11 +9,7 @@ from paddle import Tensor
 # Paddle's own conversion of ``shape`` would hide which sizes are open.
 @paddle.jit.not_to_static  # type: ignore[untyped-decorator]
 def read_sizes(tensor: Tensor) -> list[Any]:
-    """Give the sizes of a tensor: numbers, and scalars (int64) that the graph computes.
-
-    Args:
-        tensor: Any; in a trace, its free dimensions are the ones that the graph computes.
-    """
+    """Read the sizes of a tensor: numbers, and int64 scalars for the free dimensions of a trace."""
     sizes = list(tensor.shape)
     if -1 not in sizes:
         return sizes

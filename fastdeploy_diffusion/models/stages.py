@@ -1,4 +1,4 @@
-"""Stages with what computes them, and the layers that are built of them."""
+"""Stages with their functions, and the layers that are built of them."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ class LayerStage(Stage):
         compute: Maps inputs to outputs, given the layer first; or a block, where there are blocks.
         parts: Those of the layer that it uses, by name; one may be ``None``.
         blocks: The layer's list of blocks that it runs.
-        draw: How to draw inputs for a check that are not standard normal, by name.
+        draw: Generators of check inputs that are not standard normal, by name.
     """
 
     compute: Callable[..., Any]
@@ -39,7 +39,6 @@ class StageLayer(nn.Layer):
     """Neighbouring stages of a network as one layer, with the network's parts and their names.
 
     Args:
-        network: Whose parts these are.
         stages: In order. Of blocks it has as many as a stage repeats.
         signature: The names of its inputs and outputs.
     """
@@ -53,7 +52,7 @@ class StageLayer(nn.Layer):
             if stage.blocks:
                 blocks = list(getattr(network, stage.blocks))[: stage.repeats]
                 setattr(self, stage.blocks, nn.LayerList(blocks))
-        # Paddle's own trace wants arguments with names.
+        # Paddle's own trace requires named arguments.
         names = ["self", *(spec.name for spec in signature.inputs)]
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
 
@@ -86,13 +85,9 @@ class StageLayer(nn.Layer):
 def take_stage(
     network: Any, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> StageLayer:
-    """Give the layer of one of a network's stages; of blocks, of the first.
+    """Build the layer of one stage of a network, of the specs of its inputs and outputs.
 
-    Args:
-        network: What declares it.
-        name: The stage's.
-        inputs: Specs of the network's inputs.
-        outputs: And of its outputs.
+    Of a list of blocks, it is the first.
     """
     stages = {stage.name: stage for stage in network.list_stages(inputs, outputs)}
     stage = replace(stages[name], repeats=1)
@@ -100,12 +95,12 @@ def take_stage(
 
 
 def fix_rows(spec: TensorSpec, rows: int) -> TensorSpec:
-    """Give the spec of so many rows at once."""
+    """Fix the batch of a spec."""
     return replace(spec, shape=(rows, *spec.shape[1:]))
 
 
 def free_rows(spec: TensorSpec) -> TensorSpec:
-    """Let a batch within bounds begin at one row, for each is conditioned by itself."""
+    """Lower the bounds of a batch to one row, for each row is conditioned by itself."""
     batch, *sizes = spec.shape
     if not isinstance(batch, SizeRange):
         return spec
@@ -114,7 +109,7 @@ def free_rows(spec: TensorSpec) -> TensorSpec:
 
 @contextmanager
 def _lend(layer: nn.Layer, weights: tuple[Tensor, ...]) -> Iterator[None]:
-    """Put given weights in the place of a layer's own, unless there are none."""
+    """Replace a layer's weights by given ones, if any."""
     own = [
         (part, key, parameter)
         for part in layer.sublayers(include_self=True)

@@ -105,11 +105,11 @@ class T5Attention(nn.Layer):
         return self.o(attended.transpose([0, 2, 1, 3]).flatten(2))
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values of (B, T, d_model), each (B, T, heads · d_kv)."""
+        """Project (B, T, d_model) to queries, keys and values, each (B, T, heads · d_kv)."""
         return self.q(hidden), self.k(hidden), self.v(hidden)
 
     def compute_bias(self, length: int) -> Tensor:
-        """Give the bias between ``length`` tokens, (1, heads, length, length)."""
+        """Compute the bias between ``length`` tokens, (1, heads, length, length)."""
         by_distance = self.relative_attention_bias(self.buckets)  # (2 · farthest + 1, heads)
         positions = paddle.arange(length, dtype="float32")
         distances = positions.unsqueeze(0) - positions.unsqueeze(1)  # from query to key
@@ -147,13 +147,12 @@ class T5GatedFeedForward(nn.Layer):
 
 
 def list_buckets(buckets: int, farthest: int) -> npt.NDArray[np.int64]:
-    """Give the bucket of each distance from a query to a key, both directions.
+    """List the bucket of each distance from a query to a key, both directions.
 
     Half of the buckets are for keys behind the query. Of each half, half are for one distance each,
     and the rest grow logarithmically (Raffel et al., 2020, sec. 2.1).
 
     Args:
-        buckets: How many there are.
         farthest: Distance from which on all share the last bucket.
 
     Returns:

@@ -44,7 +44,7 @@ class UNet2DConditionModel(nn.Layer):
             self.add_embedding = TimestepEmbedding(
                 config.projection_class_embeddings_input_dim or 0, time_dim
             )
-        # What a pass may move here of all residual blocks, and of all cross-attentions.
+        # A pass may move projections of all residual blocks, and of all cross-attentions, here.
         self.time_projections: nn.Linear | None = None
         self.context_projections: nn.Linear | None = None
         specs = [_describe(config, level, time_dim) for level in range(config.blocks)]
@@ -88,12 +88,7 @@ class UNet2DConditionModel(nn.Layer):
     def list_stages(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> list[LayerStage]:
-        """Declare the stages: what depends on timestep and text alone, and the rest.
-
-        Args:
-            inputs: Specs of those of ``forward``.
-            outputs: The prediction's.
-        """
+        """Declare the stages: a prologue, which takes timestep and text alone, and the rest."""
         sample, timestep, context, *added = inputs
         time_width: Size = 4 * self.config.block_out_channels[0]
         context_width = context.shape[2]
@@ -137,11 +132,11 @@ class UNet2DConditionModel(nn.Layer):
         text_embeds: Any = None,
         time_ids: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute what the blocks take besides the sample.
+        """Embed everything but the sample for the blocks.
 
         Returns:
-            For each timestep what the residual blocks take of it, and for each text what the
-            cross-attentions do: embedded, (B, time_dim) and (B, T, cross_attention_dim); or
+            The timesteps' part for the residual blocks, and the texts' for the cross-attentions:
+            embedded, (B, time_dim) and (B, T, cross_attention_dim); or
             projected for all of them, (B, time_width) and (B, T, context_width).
         """
         time: Tensor = self.time_embedding(self.time_proj(timestep))
@@ -154,7 +149,7 @@ class UNet2DConditionModel(nn.Layer):
         return self.time_projections(F.silu(time)), self.context_projections(encoder_hidden_states)
 
     def denoise(self, sample: Tensor, time: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """Predict, given what ``embed`` gives."""
+        """Predict from the sample and the results of ``embed``."""
         hidden = self.conv_in(sample)
         skips = [hidden]
         for block in self.down_blocks:
@@ -213,7 +208,7 @@ def _build_up_blocks(config: UNet2DConditionConfig, specs: list[BlockSpec]) -> n
 
 
 def _count_skip_channels(config: UNet2DConditionConfig) -> list[int]:
-    """Channels of every result that the way down leaves for the way up, first to last."""
+    """Count the channels of every skip from the way down to the way up, first to last."""
     channels = [config.block_out_channels[0]]
     for level, width in enumerate(config.block_out_channels):
         is_last = level == config.blocks - 1

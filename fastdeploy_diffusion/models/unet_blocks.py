@@ -13,7 +13,7 @@ from fastdeploy_diffusion.models.sizes import read_sizes
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """What the blocks of one resolution have in common."""
+    """The settings that the blocks of one resolution share."""
 
     channels: int
     time_dim: int
@@ -58,7 +58,7 @@ class DownBlock(nn.Layer):
         self.downsamplers = nn.LayerList([Downsample2D(spec.channels)]) if shrink else None
 
     def forward(self, hidden: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map (B, C, H, W); also give every intermediate result for the way up."""
+        """Map (B, C, H, W); also returns every intermediate result for the way up."""
         skips = []
         for index, resnet in enumerate(self.resnets):
             hidden = resnet(hidden, time)
@@ -89,7 +89,6 @@ class UpBlock(nn.Layer):
     """``UpBlock2D`` and ``CrossAttnUpBlock2D``.
 
     Args:
-        spec: What this resolution's blocks share.
         inputs: Channels of the input of each residual block, skip included.
         attend: Whether a transformer follows each residual block.
         grow: Whether the resolution doubles at the end.
