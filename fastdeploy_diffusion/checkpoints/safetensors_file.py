@@ -11,6 +11,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.mapped_file import map_array
 from fastdeploy_diffusion.model_files import find_file
 
 # How each stored dtype is mapped into memory. NumPy has no bfloat16: its bits come as uint16.
@@ -98,12 +99,11 @@ class SafetensorsFile:
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         try:
-            # Copy on write, not read-only: OpenVINO takes only memory that could be written. What
-            # callers get is read-only all the same.
-            mapped = np.memmap(self.path, dtype, "c", tensor.offset, tensor.shape)
+            # Copied where written, not read-only: OpenVINO takes only memory that could be written.
+            # What callers get is read-only all the same.
+            array = map_array(self.path, dtype, tensor.offset, tensor.shape)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: cannot read tensor {name!r}: {error}") from error
-        array = mapped.view(np.ndarray)
         array.flags.writeable = False
         return array
 

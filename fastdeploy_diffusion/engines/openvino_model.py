@@ -17,8 +17,9 @@ from typing import Any
 from fastdeploy_diffusion.engines.cache import MAKE_ROOM, CacheWarning
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.export.weights import bind_weights
+from fastdeploy_diffusion.mapped_file import MappedPages, find_pages
 from fastdeploy_diffusion.program import Program
-from fastdeploy_diffusion.runtime.weight_store import BoundWeights, find_mapping
+from fastdeploy_diffusion.runtime.weight_store import BoundWeights
 
 _GIVE_BACK_EVERY = 0.1  # seconds
 _WORTH_GIVING_BACK = 1 << 20  # bytes: of hundreds of files, a few hold nearly all
@@ -30,11 +31,11 @@ class OpenVINOModel:
 
     Args:
         model: OpenVINO's, which refers to its weights.
-        mapped: The files of large weights.
+        mapped: The pages of large weights.
     """
 
     model: Any
-    mapped: Sequence[mmap.mmap]
+    mapped: Sequence[MappedPages]
 
     @contextmanager
     def give_back_pages(self) -> Iterator[None]:
@@ -59,7 +60,7 @@ class OpenVINOModel:
         while not is_last:
             is_last = ended.wait(_GIVE_BACK_EVERY)
             for each in self.mapped:
-                each.madvise(mmap.MADV_DONTNEED)
+                each.give_back()
 
 
 def read_model(program: Program, artifact: Path) -> OpenVINOModel:
@@ -81,8 +82,8 @@ def read_model(program: Program, artifact: Path) -> OpenVINOModel:
     for parameter in model.get_parameters():
         array = bound.arrays.get(parameter.get_friendly_name())
         if array is not None:
-            if (file := find_mapping(array)) and array.nbytes >= _WORTH_GIVING_BACK:
-                mapped.append(file)
+            if (pages := find_pages(array)) and array.nbytes >= _WORTH_GIVING_BACK:
+                mapped.append(pages)
             # OpenVINO only reads it, but shares no memory that it could not write.
             shared = array.view()
             shared.flags.writeable = True

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastdeploy_diffusion.mapped_file import lies_in_file, map_array
 from fastdeploy_diffusion.runtime.recipe import (
     Array,
     Tensors,
@@ -113,7 +113,7 @@ class WeightStore:
                 key = keys.get(name)
                 if key not in kept:
                     arrays[name] = made = derive(weight, tensors)
-                    if key is None or made.nbytes < _SMALLEST or find_mapping(made):
+                    if key is None or made.nbytes < _SMALLEST or lies_in_file(made):
                         continue  # it is made at each start, or lies in the checkpoint's file
                     if (path := additions.add(key, made)) is None:
                         continue
@@ -245,14 +245,6 @@ def sweep(root: Path, is_kept: Callable[[str], bool]) -> None:
             folder.rmdir()
 
 
-def find_mapping(array: Array) -> mmap.mmap | None:
-    """Give the mapped file that an array lies in, if it lies in one."""
-    base: Any = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-    return base
-
-
 def digest_weight(weight: Weight, tensors: DigestedTensors) -> str:
     """Give the sha256 of all that a weight's numbers depend on, as hexadecimal digits."""
     made_of = replace_names(weight.made_of, tensors.digest_tensor)
@@ -261,13 +253,13 @@ def digest_weight(weight: Weight, tensors: DigestedTensors) -> str:
 
 
 def _map(path: Path, dtype: str) -> Array:
-    # Copy on write, not read-only: OpenVINO takes only memory that could be written.
-    array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
     if dtype == "bfloat16":
-        import ml_dtypes
-
-        return array.view(ml_dtypes.bfloat16)
-    return array
+        import ml_dtypes  # noqa: F401  # numpy knows the type by its name from here on
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, is_transposed, _ = np.lib.format.read_array_header_1_0(file)
+        array: Array = map_array(path, dtype, file.tell(), shape[::-1] if is_transposed else shape)
+    return array.T if is_transposed else array
 
 
 def _list_files(root: Path) -> list[Path]:

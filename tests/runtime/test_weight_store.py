@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
+from fastdeploy_diffusion.mapped_file import lies_in_file
 from fastdeploy_diffusion.runtime.recipe import Derivation, Weight, derive, register_op
 from fastdeploy_diffusion.runtime.weight_store import (
     WeightStore,
     digest_weight,
     find_damages,
-    find_mapping,
     measure_weights,
     sweep,
 )
@@ -85,7 +85,7 @@ def test_what_is_kept_is_made_once_for_all_builds(tmp_path):
     assert_bound(bound, source)
     # Two of them: the plain one lies in the checkpoint.
     assert count_files(tmp_path) == 3
-    assert {name for name, each in bound.arrays.items() if find_mapping(each)} == (
+    assert {name for name, each in bound.arrays.items() if lies_in_file(each)} == (
         WEIGHTS.keys() - {"small"}
     )
     for build in ("first", "second"):
