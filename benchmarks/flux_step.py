@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_flux import RandomInputs, RandomTransformer
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.runtime.session import Row
 
 SIGMA, GUIDANCE = 0.7, 3.5
 Step = Callable[[], np.ndarray]

@@ -24,8 +24,8 @@ from random_flux import RandomInputs, RandomTransformer
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.engines.session import Row, Session
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.runtime.session import Row, Session
 
 
 def open_session(

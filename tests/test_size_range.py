@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange, choose_size, fits, is_batch, multiply
 
 HEIGHT = SizeRange("height", 4, 8, 16)

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 from toy_session import ToySession
 
+from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.compiler.built_component import BuiltComponent
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.families.networks.activations import Activations
-from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
-from fastdeploy_diffusion.predictors.built_component import BuiltComponent
 from fastdeploy_diffusion.predictors.memory_need import HELD_BY_ENGINE
-from fastdeploy_diffusion.predictors.session_pool import KEPT_BYTES
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.session_pool import KEPT_BYTES
 
 
 def make_signature(rows, columns=6):

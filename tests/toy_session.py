@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import OperatorTime, Session
-from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.session import OperatorTime, Session
 
 SIGNATURE = Signature(
     (TensorSpec("sample", (2, 3), "float32"), TensorSpec("ids", (2,), "int64")),

@@ -20,8 +20,8 @@ from fastdeploy_diffusion.checkpoints.diffusers_writer import (
     write_diffusers_folder,
 )
 from fastdeploy_diffusion.checkpoints.safetensors_writer import count_bytes
-from fastdeploy_diffusion.engines.cache import default_cache_folder
 from fastdeploy_diffusion.errors import ConfigError, ResourceError
+from fastdeploy_diffusion.runtime.cache import default_cache_folder
 from fastdeploy_diffusion.suggest import did_you_mean
 
 SEED = 0

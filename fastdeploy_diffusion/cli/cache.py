@@ -15,9 +15,9 @@ from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.table import LINE, align_within, format_age, format_bytes
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.engines.cache import ArtifactCache
-    from fastdeploy_diffusion.engines.cache_entry import CacheEntry
     from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+    from fastdeploy_diffusion.runtime.cache import ArtifactCache
+    from fastdeploy_diffusion.runtime.cache_entry import CacheEntry
 
 cache_app = typer.Typer(
     cls=CommandGroup,
@@ -129,15 +129,15 @@ def gc(
 
 
 def _open(folder: str | None, limit_gib: float = 0.0) -> ArtifactCache:
-    from fastdeploy_diffusion.engines.cache import ArtifactCache, default_cache_folder
+    from fastdeploy_diffusion.runtime.cache import ArtifactCache, default_cache_folder
 
     root = Path(folder).expanduser() if folder else default_cache_folder()
     return ArtifactCache(root, int(limit_gib * _GIB))
 
 
 def _open_embeddings(folder: str | None) -> EmbeddingFiles:
-    from fastdeploy_diffusion.engines.cache import EMBEDDINGS
     from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+    from fastdeploy_diffusion.runtime.cache import EMBEDDINGS
 
     return EmbeddingFiles(_open(folder).root / EMBEDDINGS, limit=0)
 

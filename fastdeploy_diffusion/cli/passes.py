@@ -14,10 +14,10 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.compiler.pass_tester import PassTrial
+    from fastdeploy_diffusion.compiler.turns import TurnTimings
     from fastdeploy_diffusion.passes.contract import Pass
-    from fastdeploy_diffusion.predictors.pass_tester import PassTrial
     from fastdeploy_diffusion.predictors.result import PipelineReport
-    from fastdeploy_diffusion.predictors.turns import TurnTimings
 
 
 def parse_passes(text: str | None) -> list[str] | None:
@@ -36,7 +36,7 @@ def try_passes(config: DiffusionConfig, measure: bool) -> tuple[PipelineReport, 
     """
     pipeline = open_pipeline(config)
     # Needs Paddle, which `open_pipeline` has asked for.
-    from fastdeploy_diffusion.predictors.pass_tester import PassTester
+    from fastdeploy_diffusion.compiler.pass_tester import PassTester
 
     passes = _choose(config)
     builds = pipeline.plan_builds()

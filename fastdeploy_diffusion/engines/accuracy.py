@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.size_range import is_batch
 from fastdeploy_diffusion.suggest import did_you_mean
 

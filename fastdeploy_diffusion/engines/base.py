@@ -21,10 +21,10 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.machine import count_usable_cores
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.engines.session import Session
+    from fastdeploy_diffusion.runtime.session import Session
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec
-from fastdeploy_diffusion.engines.cache import CINN_KERNELS
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.runtime.cache import CINN_KERNELS
 
 
 class CINNEngine(PaddleEngine):

@@ -19,11 +19,11 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.onnxruntime_profile import read_profile
-from fastdeploy_diffusion.engines.session import OperatorTime, Session
 from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import OperatorTime, Session
 
 INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
 INSTALL_GPU = "pip uninstall onnxruntime && pip install onnxruntime-gpu"

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from fastdeploy_diffusion.engines.session import OperatorTime
+from fastdeploy_diffusion.runtime.session import OperatorTime
 
 _KERNEL = "_kernel_time"
 

@@ -13,10 +13,10 @@ from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx
 from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
-from fastdeploy_diffusion.engines.session import OperatorTime, Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import OperatorTime, Session, Shapes, differ_in_batch_only
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
 PROFILED_RUNS = 3

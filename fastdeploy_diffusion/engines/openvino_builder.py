@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.export.onnx import export_onnx
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.openvino import OpenVINOEngine

@@ -12,11 +12,11 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 from fastdeploy_diffusion.engines.paddle_thread import PaddleThread, give_back, take_thread
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import PROGRAM_FILE, WEIGHTS_FILE, check_manifest
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 # oneDNN's convolutions are up to twice as fast as Paddle's own. Nothing else of oneDNN is used: its
 # default passes, also without the three best known wrong ones, give wrong numbers (convolution,

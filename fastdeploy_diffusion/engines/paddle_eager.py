@@ -9,9 +9,9 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 
 class PaddleEagerEngine(Engine):

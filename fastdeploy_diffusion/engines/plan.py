@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.cache_entry import CacheEntry, CacheKey
 from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.cache_entry import CacheEntry, CacheKey
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.engines.tensorrt_package import (
     INSTALL,
     import_tensorrt,
@@ -18,7 +17,8 @@ from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 PLAN_FILE = "engine.plan"
 

@@ -19,7 +19,7 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes, write_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.weights import read_weights
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.size_range import Size, SizeRange
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.engines.tensorrt_cuda import call, use_device
 from fastdeploy_diffusion.engines.tensorrt_execution import ShapedExecution
 from fastdeploy_diffusion.engines.tensorrt_package import make_logger
 from fastdeploy_diffusion.errors import EngineError, RequestError
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session, Shapes, differ_in_batch_only
 from fastdeploy_diffusion.size_range import SizeRange
 
 BATCH = SizeRange("batch", 1, 2, 8)

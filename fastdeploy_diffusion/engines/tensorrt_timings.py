@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.engines.cache import TENSORRT_TIMINGS
+from fastdeploy_diffusion.runtime.cache import TENSORRT_TIMINGS
 from fastdeploy_diffusion.whole_file import write_whole
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 _TYPES: Mapping[str, ir.DataType] = {
     "float16": ir.DataType.FLOAT16,

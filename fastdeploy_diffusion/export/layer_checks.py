@@ -7,7 +7,7 @@ from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.paddle_runtime import eager_mode
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 
 def require_eval_mode(program: Program) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight, describe, parse
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.export.onnx_packages import INSTALL, missing_packages
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.export.written_files import read_graph
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.recipe import Weight
 from fastdeploy_diffusion.size_range import SizeRange
 

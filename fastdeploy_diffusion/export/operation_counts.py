@@ -11,7 +11,7 @@ from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.weightless import trace_without_weights
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 Shape = tuple[int, ...]
 

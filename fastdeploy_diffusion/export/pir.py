@@ -13,7 +13,7 @@ from fastdeploy_diffusion.export.manifest import (
 )
 from fastdeploy_diffusion.export.written_files import read_graph, require_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 # An operator in PIR's JSON: "1." is the dialect of Paddle's own.
 OPERATOR = re.compile(r'"#":\s*"1\.(\w+)"')

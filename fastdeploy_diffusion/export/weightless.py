@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
 from fastdeploy_diffusion.paddle_runtime import find_linear_weights, paddle, static_mode
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 
 def trace_without_weights(program: Program, path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.recipe import FloatArray, Weight, derive
 from fastdeploy_diffusion.runtime.weight_store import BoundWeights
 

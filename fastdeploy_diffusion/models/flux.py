@@ -21,7 +21,7 @@ from fastdeploy_diffusion.models.flux_blocks import (
 )
 from fastdeploy_diffusion.models.rotary import RotaryEmbedding, Rotation
 from fastdeploy_diffusion.models.stages import LayerStage, fix_rows
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 
 _SINUSOIDS = 256
 _TIME_SCALE = 1000.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from paddle import Tensor, nn
 
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.runtime.stages import Stage, name_value
 from fastdeploy_diffusion.size_range import SizeRange
 

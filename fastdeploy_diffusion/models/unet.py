@@ -16,7 +16,7 @@ from fastdeploy_diffusion.models.unet_blocks import (
     UNetMidBlock2DCrossAttn,
     UpBlock,
 )
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
 # Timesteps that go through the prologue at once: always as many, so that engines which compile for

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.passes.contract import Pass
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
 from fastdeploy_diffusion.size_range import SizeRange
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.cache import ArtifactCache, default_cache_folder
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, default_cache_folder
 
 _GIB = 2**30
 

@@ -13,7 +13,6 @@ from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import (
     CacheError,
     ConfigError,
@@ -23,11 +22,12 @@ from fastdeploy_diffusion.errors import (
 from fastdeploy_diffusion.predictors.component import Component, ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
-from fastdeploy_diffusion.predictors.session_pool import SessionPool
 from fastdeploy_diffusion.predictors.stage_programs import find_programs
 from fastdeploy_diffusion.predictors.stage_session import start_programs
-from fastdeploy_diffusion.program import Program, Signature
 from fastdeploy_diffusion.runtime.bundle import BundledBuild, check_files
+from fastdeploy_diffusion.runtime.program import Program, Signature
+from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 
 class BundledComponent(Component):

@@ -11,15 +11,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.engines.placement import Placement
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.session_pool import SessionPool
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
+from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.engines.plan import ComponentPlan
-    from fastdeploy_diffusion.predictors.build import ComponentBuild
     from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 
 

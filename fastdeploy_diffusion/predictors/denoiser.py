@@ -5,7 +5,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
 _LARGEST_SIZE = 2048  # of the pictures that the check is told of, in pixels

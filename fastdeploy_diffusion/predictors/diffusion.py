@@ -28,16 +28,16 @@ from fastdeploy_diffusion.predictors.memory_need import (
 )
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
-from fastdeploy_diffusion.predictors.session_pool import share_memory
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.requests.keyword_request import make_request
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits
+from fastdeploy_diffusion.runtime.session_pool import share_memory
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.build import ComponentBuild
+    from fastdeploy_diffusion.compiler.build import ComponentBuild
 
 # Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
 # sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints import TensorSource
-from fastdeploy_diffusion.engines.cache import DIGESTS
+from fastdeploy_diffusion.runtime.cache import DIGESTS
 from fastdeploy_diffusion.whole_file import write_whole
 
 # A file that was changed this short a time ago could change again and look the same.

@@ -6,12 +6,12 @@ import warnings
 from collections import OrderedDict
 
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.cache import EMBEDDINGS, CacheWarning
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.predictors.texts import Text
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.cache import EMBEDDINGS, CacheWarning
+from fastdeploy_diffusion.runtime.program import Signature
 
 _MIB = 2**20
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fastdeploy_diffusion.engines.cache import CacheWarning
+from fastdeploy_diffusion.runtime.cache import CacheWarning
 from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _SUFFIX = ".safetensors"

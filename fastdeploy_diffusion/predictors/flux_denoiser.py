@@ -7,7 +7,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 
 class FluxDenoiser:

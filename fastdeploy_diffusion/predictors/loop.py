@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fastdeploy_diffusion.engines.session import Handle, Row, Session
 from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
@@ -34,6 +33,7 @@ from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.latent_check import check_latents
 from fastdeploy_diffusion.requests.request import GenerationPlan
 from fastdeploy_diffusion.requests.step_callback import read_replacements
+from fastdeploy_diffusion.runtime.session import Handle, Row, Session
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 FloatArray = npt.NDArray[np.float32]

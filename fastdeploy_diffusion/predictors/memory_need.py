@@ -21,7 +21,7 @@ from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import find_memory_room, format_size
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Signature, fill_shapes
+from fastdeploy_diffusion.runtime.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import Component

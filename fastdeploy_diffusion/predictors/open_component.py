@@ -54,9 +54,9 @@ def open_component(
     if isinstance(source, BundledWeights):
         return BundledComponent(name, network, source, config.threads)
     # Paddle is imported with these, and by nothing else that runs a pipeline.
-    from fastdeploy_diffusion.predictors.build import ComponentBuild
-    from fastdeploy_diffusion.predictors.built_component import BuiltComponent
-    from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild, require_streaming
+    from fastdeploy_diffusion.compiler.build import ComponentBuild
+    from fastdeploy_diffusion.compiler.built_component import BuiltComponent
+    from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild, require_streaming
 
     component = BuiltComponent(
         name,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fastdeploy_diffusion.predictors.component import Component
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
 
 
 class Part(NamedTuple):

@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fastdeploy_diffusion.engines.placement import Placement
-from fastdeploy_diffusion.engines.session import Arrays, Handle, OperatorTime, Row, Session
-from fastdeploy_diffusion.engines.value_range import is_in_range
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.predictors.component import ComponentReport
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Arrays, Handle, OperatorTime, Row, Session
+from fastdeploy_diffusion.runtime.value_range import is_in_range
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.program import Program, Signature
 from fastdeploy_diffusion.runtime.stages import Stage, check_chain, join_signatures, read_stages
 
 

@@ -10,7 +10,10 @@ from weakref import ref
 import numpy as np
 
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
-from fastdeploy_diffusion.engines.session import (
+from fastdeploy_diffusion.predictors.stage_programs import StageProgram
+from fastdeploy_diffusion.predictors.weight_stream import WeightStream
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import (
     TIMESTEP,
     Arrays,
     Handle,
@@ -19,9 +22,6 @@ from fastdeploy_diffusion.engines.session import (
     Session,
     stack_arrays,
 )
-from fastdeploy_diffusion.predictors.stage_programs import StageProgram
-from fastdeploy_diffusion.predictors.weight_stream import WeightStream
-from fastdeploy_diffusion.program import Program
 from fastdeploy_diffusion.runtime.stages import Stage, name_value
 from fastdeploy_diffusion.size_range import is_batch
 

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.lazy import Deferred, defer
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.texts import Texts, Wanted
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 

@@ -5,11 +5,11 @@ import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.size_range import Size, multiply
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.errors import CheckpointError, EngineError
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 from fastdeploy_diffusion.runtime.recipe import (
     MadeOf,
     Weight,

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import NonFiniteError
 from fastdeploy_diffusion.requests.request import GenerationPlan
+from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 
 # Above it guidance is likely to blame.
 _USUAL_GUIDANCE = 20

@@ -10,12 +10,12 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.config.introspection import list_arguments
-from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
+from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
     SCHEDULERS,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.errors import CheckpointError
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 BUNDLE_FILE = "bundle.yaml"
 MODEL_FOLDER, GRAPHS_FOLDER, WEIGHTS_FOLDER = "model", "graphs", "weights"

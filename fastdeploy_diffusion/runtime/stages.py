@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 STAGES_FILE = "stages.json"
 _NEXT = "next_"

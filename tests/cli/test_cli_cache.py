@@ -11,15 +11,15 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli.cache import describe_size
 from fastdeploy_diffusion.cli.table import format_age
-from fastdeploy_diffusion.engines.cache import (
+from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
+from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
     DIGESTS,
     EMBEDDINGS,
     TENSORRT_TIMINGS,
     ArtifactCache,
 )
-from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
-from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
+from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.runtime.recipe import Derivation, Weight
 
 run = partial(command_line.run, "cache")

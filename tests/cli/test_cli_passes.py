@@ -73,7 +73,7 @@ def test_the_table_says_the_same(tiny_sd1):
 
 
 def test_measure_adds_the_times(tiny_sd1, monkeypatch):
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.turns._SECONDS", 0.0)
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.turns._SECONDS", 0.0)
     words = ("--model", tiny_sd1, "--passes", "merge-kv", "--measure")
     rows = {row["component"]: row for row in read(*words)}
     assert list(rows["denoiser"]) == list(rows["vae_decoder"]) == [*KEYS, *TIMING_KEYS]

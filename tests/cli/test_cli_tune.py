@@ -103,7 +103,7 @@ def test_an_interrupted_tuning_says_so(monkeypatch, config):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.placer.tune_component", interrupt)
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.placer.tune_component", interrupt)
     error = run("tune", "--config", config, code=130).stderr
     assert "warning: the tuning is not finished; `explain` says which" in error
 
@@ -131,10 +131,8 @@ def test_progress_is_told_without_a_terminal(command, line, config, monkeypatch)
         slow.wait(0.5)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.build.ComponentBuild.open", interrupt)
-    monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.pass_tester.PassTester.try_pass", interrupt
-    )
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.build.ComponentBuild.open", interrupt)
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.pass_tester.PassTester.try_pass", interrupt)
     error = run(command, "--config", config, code=130).stderr
     assert any(re.fullmatch(line, each) for each in error.splitlines())
 

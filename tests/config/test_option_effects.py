@@ -14,7 +14,6 @@ from tokenizer_folders import write_json
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.config.sections import ConfigSection
-from fastdeploy_diffusion.engines.cache import default_cache_folder
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import (
     CheckpointError,
@@ -23,6 +22,7 @@ from fastdeploy_diffusion.errors import (
     RequestError,
 )
 from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.runtime.cache import default_cache_folder
 from fastdeploy_diffusion.size_range import SizeRange
 
 REQUEST = GenerationRequest(prompt="a cat", seed=1, num_inference_steps=1, height=16, width=16)

@@ -14,8 +14,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.cache_entry import CacheKey, Proof
 from fastdeploy_diffusion.engines.plan import (
     ComponentPlan,
     UnsafePrecision,
@@ -23,6 +21,8 @@ from fastdeploy_diffusion.engines.plan import (
     keep_plan,
     remember_unsafe,
 )
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.cache_entry import CacheKey, Proof
 
 PROCESSES = 4
 _BUILDS = [CacheKey({"build": number}) for number in range(2)]

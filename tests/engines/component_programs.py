@@ -19,7 +19,7 @@ from fastdeploy_diffusion.models.components import (
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.t5 import T5EncoderModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 
 DOWN, CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"

@@ -8,7 +8,7 @@ from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 nn, F = paddle.nn, paddle.nn.functional
 

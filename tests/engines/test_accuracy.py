@@ -20,7 +20,7 @@ from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
 CPU = BuildSpec(Device("cpu"), threads=1)

@@ -117,7 +117,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.export.manifest import read_signature
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 folder = Path({folder!r})
 engine, spec = create_engine({name!r}), BuildSpec(Device("cpu"), threads=1)

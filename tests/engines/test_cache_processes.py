@@ -16,9 +16,6 @@ from cache_stress import stress
 from file_powers import file_size_limit
 
 from fastdeploy_diffusion.engines import cache as cache_module
-from fastdeploy_diffusion.engines import file_lock
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
     ComponentPlan,
@@ -28,6 +25,9 @@ from fastdeploy_diffusion.engines.plan import (
     remember_unsafe,
 )
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime import file_lock
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
 PROOF = Proof(CacheKey({"precision": "fp32"}), 1e-6)
@@ -215,7 +215,7 @@ def test_there_are_locks_without_fcntl(cache, tmp_path, monkeypatch):
 FORK = """
 import os, signal, sys, time
 from pathlib import Path
-from fastdeploy_diffusion.engines.file_lock import hold_file
+from fastdeploy_diffusion.runtime.file_lock import hold_file
 with hold_file(Path(sys.argv[1])):
     child = os.fork()
     if not child:

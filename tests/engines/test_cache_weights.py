@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheKey
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheKey
 from fastdeploy_diffusion.runtime.recipe import Derivation, Weight, derive
 
 SHARED = Weight(Derivation(("a", "b"), "concatenate"))
@@ -24,7 +24,7 @@ import random, sys
 from pathlib import Path
 import numpy as np
 from test_cache_weights import SHARED, OWN, bind, key_of, open_source
-from fastdeploy_diffusion.engines.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.recipe import derive
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 cache, source = ArtifactCache(folder / "cache", 1 << 30), open_source(folder)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from toy_session import DENOISER, ToySession, denoise, draw, draw_conditioning
 
-from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.runtime.session import Row
 
 
 def open_denoiser():

@@ -15,7 +15,7 @@ from engine_programs import CASES, draw_feeds
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 ENGINE = "fastdeploy_diffusion/engines/paddle.py"
 # The passes that were thought to be the only wrong ones.

@@ -9,9 +9,9 @@ import pytest
 from engine_programs import Case, ConvBlock, draw_feeds, float_spec
 from runnable import spec_for
 
-from fastdeploy_diffusion.engines.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.runtime.freed_memory import give_back_freed_memory
 
 CHANNELS, BLOCKS = 128, 6
 STATUS = Path("/proc/self/status")

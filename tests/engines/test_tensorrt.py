@@ -25,7 +25,7 @@ from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import make_all_passes
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
 
 GPU = Device("gpu")

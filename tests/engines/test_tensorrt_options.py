@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from test_free_sizes import free_sizes
 
 from fastdeploy_diffusion import DiffusionConfig
+from fastdeploy_diffusion.compiler.cache_key import make_graph_key
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache_key import make_graph_key
 from fastdeploy_diffusion.engines.placement import select_engine
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt_builder import (
@@ -26,7 +26,7 @@ from fastdeploy_diffusion.engines.tensorrt_builder import (
 from fastdeploy_diffusion.engines.tensorrt_package import import_tensorrt, make_logger
 from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache, find_timings
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 SM86 = BuildSpec(Device("gpu"), target="sm86")
 

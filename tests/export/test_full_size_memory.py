@@ -16,7 +16,7 @@ from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 def peak(who):  # kilobytes, on Linux
     return resource.getrusage(who).ru_maxrss * 1024

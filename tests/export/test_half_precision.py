@@ -15,7 +15,7 @@ from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
 
 CONFIG = {

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
 
 nn = paddle.nn

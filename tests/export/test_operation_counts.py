@@ -6,7 +6,7 @@ import pytest
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.operation_counts import count_operations
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 nn, F = paddle.nn, paddle.nn.functional
 SAMPLE = TensorSpec("sample", (None, 6, None, None), "float32")

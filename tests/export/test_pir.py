@@ -13,7 +13,7 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest
 from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 nn = paddle.nn
 

@@ -12,7 +12,7 @@ from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.export.pir import export_program
 from fastdeploy_diffusion.export.written_files import read_graph, require_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 WEIGHTS = "program.pdiparams"
 

@@ -2,7 +2,7 @@ import pytest
 
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
 FOR_LARGE_PICTURES = {"winograd-4x4", "winograd-2x2", "channels-last"}

@@ -13,7 +13,7 @@ from test_published_counts import MODELS
 
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 IDS = TensorSpec("input_ids", (None, 77), "int64")
 SDXL_SIGNATURES = {

@@ -12,7 +12,7 @@ from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 SIGNATURES = {
     "unet": (

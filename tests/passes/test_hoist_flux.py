@@ -16,7 +16,7 @@ from fastdeploy_diffusion.passes.merge_projections import MergeQKV
 from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
 from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)

@@ -5,11 +5,11 @@ import pytest
 from flux_folder import write_flux_folder
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.compiler.pass_tester import PassTester
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.registry import make_all_passes, pass_names
 from fastdeploy_diffusion.pipelines.flux import FluxPipeline
-from fastdeploy_diffusion.predictors.pass_tester import PassTester
+from fastdeploy_diffusion.runtime.session import Session
 
 PASSES = ("hoist-invariants", "merge-qkv", "merge-qkv-mlp", "rotate-halves")
 SMALL = {

@@ -9,8 +9,8 @@ import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import CancelledError, EngineError, NonFiniteError, RequestError
+from fastdeploy_diffusion.runtime.session import Session
 
 ENGINES = [name for name in engine_names() if create_engine(name).keeps_rows_apart]
 OPENED = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}

@@ -8,9 +8,9 @@ import pytest
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.families.sd import SD1
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
 
 CONFIGS = {
     **SD_1_5,

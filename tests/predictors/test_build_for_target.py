@@ -9,11 +9,11 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.compiler.build import UncheckedWarning
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineUnavailableError
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build import UncheckedWarning
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 
 REASON = "this machine has no NVIDIA GPU"
 
@@ -126,7 +126,7 @@ def test_an_unchecked_build_with_wrong_numbers_is_made_again(model, tmp_path, mo
     strike_out_proofs(tmp_path / "cache")
     # As on a machine where no build comes near the layer.
     none_is_near = replace(PRECISIONS["fp32"], tolerance=0.0)
-    precisions = "fastdeploy_diffusion.predictors.proof.PRECISIONS"
+    precisions = "fastdeploy_diffusion.compiler.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {"fp32": none_is_near})
     with (
         pytest.warns(CacheWarning, match="made again, because it does not load: .* differs"),

@@ -8,9 +8,9 @@ import pytest
 from toy_component import LARGE, Workshop
 from toy_session import SIGNATURE
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
-from fastdeploy_diffusion.engines.cache import DIGESTS
 from fastdeploy_diffusion.predictors import digest_memo
 from fastdeploy_diffusion.predictors.digest_memo import recall_digest
+from fastdeploy_diffusion.runtime.cache import DIGESTS
 
 
 @pytest.fixture

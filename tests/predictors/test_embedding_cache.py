@@ -11,12 +11,12 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
-from fastdeploy_diffusion.engines.cache import EMBEDDINGS, CacheWarning
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.texts import Text, Wanted
+from fastdeploy_diffusion.runtime.cache import EMBEDDINGS, CacheWarning
 
 REQUEST = {"seed": 5, "num_inference_steps": 1}
 

@@ -12,10 +12,10 @@ from file_powers import file_size_limit, small_disk
 from PIL import Image
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.engines.cache import DIGESTS, EMBEDDINGS, ArtifactCache, CacheWarning
 from fastdeploy_diffusion.errors import DiskFullError, RequestError
 from fastdeploy_diffusion.images import save_png
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
+from fastdeploy_diffusion.runtime.cache import DIGESTS, EMBEDDINGS, ArtifactCache, CacheWarning
 
 REQUEST = {"prompt": "a cat", "seed": 1, "num_inference_steps": 1}
 COMPONENTS = ["text_encoder", "denoiser", "vae_decoder"]
@@ -80,7 +80,7 @@ def test_a_full_disk_is_a_warning_and_the_picture(
 def test_no_room_anywhere_is_an_error_that_says_where(tiny_sd1, tmp_path, monkeypatch):
     blamed = []
     monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.built_component.find_guilty_pass", blamed.append
+        "fastdeploy_diffusion.compiler.built_component.find_guilty_pass", blamed.append
     )
     pipeline = open_pipeline(tiny_sd1, tmp_path / "cache", engine="paddle", passes=["merge-qkv"])
     with (

@@ -8,8 +8,8 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline, SDXLPipeline
-from fastdeploy_diffusion.engines.session import Row, Session
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.runtime.session import Row, Session
 
 ENGINES = ("paddle-eager", "paddle", "openvino", "onnxruntime")
 REQUEST = {"seed": 5, "num_inference_steps": 3, "output_type": "np"}

@@ -9,8 +9,8 @@ from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.predictors import session_pool
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.runtime import session_pool
 
 SIZES = (2, 3, 4, 5, 6)
 KEPT = 3  # fewer than there are sizes

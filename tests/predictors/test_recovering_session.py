@@ -13,7 +13,6 @@ from toy_session import DENOISER, SIGNATURE, ToySession, denoise, draw, draw_con
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.placement import FallbackWarning
-from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.errors import (
     CacheError,
     EngineError,
@@ -22,7 +21,8 @@ from fastdeploy_diffusion.errors import (
     ResourceError,
 )
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Row
 
 REQUEST = {"seed": 5, "num_inference_steps": 4, "output_type": "np"}
 

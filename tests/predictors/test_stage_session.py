@@ -12,11 +12,11 @@ from toy_session import ToySession
 
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
-from fastdeploy_diffusion.engines.session import Row
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.predictors.stage_session import StageSession
 from fastdeploy_diffusion.predictors.weight_stream import BlockWeights, WeightStream
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.program import Program, Signature
+from fastdeploy_diffusion.runtime.session import Row
 from fastdeploy_diffusion.runtime.stages import Stage, check_chain
 
 ROWS, BLOCKS = 4, 3

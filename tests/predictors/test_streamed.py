@@ -15,9 +15,11 @@ from checkpoint_writers import write_sparse, write_tensors
 from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.reference import Reference
+from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
@@ -25,11 +27,9 @@ from fastdeploy_diffusion.errors import CheckpointError, EngineUnavailableError
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.reference import Reference
-from fastdeploy_diffusion.predictors.streamed_build import StreamedBuild
-from fastdeploy_diffusion.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 SMALL = {
     "in_channels": 8,

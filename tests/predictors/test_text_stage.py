@@ -7,7 +7,7 @@ from fastdeploy_diffusion.predictors.embedding_files import Embedding
 from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts, Wanted
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
 
 
 class Encoder:

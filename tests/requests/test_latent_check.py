@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fastdeploy_diffusion.config import RequestDefaults
-from fastdeploy_diffusion.engines.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.errors import NonFiniteError
 from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest, plan_flux
 from fastdeploy_diffusion.requests.latent_check import check_latents, check_returned
@@ -15,6 +14,7 @@ from fastdeploy_diffusion.requests.request import (
     ModelLimits,
     plan_generation,
 )
+from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 
 SHAPE = (1, 4, 2, 2)
 LATENTS = np.zeros(SHAPE, np.float32)

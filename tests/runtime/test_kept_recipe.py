@@ -13,7 +13,7 @@ from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest, read_signature
 from fastdeploy_diffusion.export.weights import read_weights
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 PASSES = ["merge-qkv", "phase-upsample", "winograd-4x4", "hoist-invariants"]
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.export.manifest import check_manifest, read_signature
 from fastdeploy_diffusion.export.weights import read_weights
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 model, folder = sys.argv[1], Path(sys.argv[2])
 source = open_checkpoint(model).tensors("unet")
 program = Program(folder.name, None, *read_signature(folder), tensors=source)

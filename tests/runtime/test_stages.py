@@ -6,7 +6,7 @@ import pytest
 from engine_programs import float_spec
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
 from fastdeploy_diffusion.runtime.stages import (
     Stage,
     check_chain,

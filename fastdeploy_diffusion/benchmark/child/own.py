@@ -6,13 +6,13 @@ from typing import Any
 
 from fastdeploy_diffusion.benchmark.roofline.peaks import measure_peaks
 from fastdeploy_diffusion.benchmark.roofline.survey import survey_component
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.pass_tester import PassTester
+from fastdeploy_diffusion.compiler.turns import TurnTimings
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.pass_tester import PassTester
-from fastdeploy_diffusion.predictors.turns import TurnTimings
 from fastdeploy_diffusion.requests.request import GenerationRequest
 
 

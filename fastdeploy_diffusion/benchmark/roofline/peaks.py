@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.export.operation_counts import count_operations
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 _RUNS = 5
 _COPIED_BYTES = 2**27  # of each array: far more than a processor's caches

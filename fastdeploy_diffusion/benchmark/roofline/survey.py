@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.operation_counts import OperationCounts, count_operations
-from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 OPERATORS = 10
 _RUNS, _SECONDS = 7, 10.0  # as many runs, unless that takes longer

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from toy_session import SIGNATURE, ToySession, draw
 
-from fastdeploy_diffusion.engines.session import OperatorTime, Session, differ_in_batch_only
 from fastdeploy_diffusion.errors import CacheError, EngineError, NonFiniteError
-from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.session import OperatorTime, Session, differ_in_batch_only
 
 
 def test_outputs_that_lie_on_the_engines_buffer_are_copied():

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.checkpoints import check_weights, list_shapes
+from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.compiler.reference import Reference
+from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.accuracy import AccuracyReport
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.reference import Reference
-from fastdeploy_diffusion.predictors.rewriting import rewrite_network
 from fastdeploy_diffusion.predictors.stage_session import StageSession
 from fastdeploy_diffusion.predictors.weight_stream import BlockWeights, WeightStream
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.program import Program, Signature
+from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.runtime.stages import check_chain
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
-from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.placement import Placement, take_safer_precision
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, NonFiniteError
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 
 # What half precision does to a network, beside what fails in any precision.
 PRECISION_ERRORS = (AccuracyError, NonFiniteError)

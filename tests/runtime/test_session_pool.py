@@ -8,7 +8,7 @@ from toy_component import LARGE, Workshop, make_signature
 
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import DiskFullError, EngineError, NonFiniteError, ResourceError
-from fastdeploy_diffusion.predictors.session_pool import (
+from fastdeploy_diffusion.runtime.session_pool import (
     KEPT_SESSIONS,
     SessionPool,
     share_memory,

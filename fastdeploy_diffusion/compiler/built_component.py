@@ -8,9 +8,12 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
+from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.compiler.placer import Placer
+from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.engines import accuracy
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import (
@@ -21,15 +24,12 @@ from fastdeploy_diffusion.errors import (
     ResourceError,
 )
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
-from fastdeploy_diffusion.predictors.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
-from fastdeploy_diffusion.predictors.placer import Placer
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
-from fastdeploy_diffusion.predictors.reference import Reference
-from fastdeploy_diffusion.predictors.session_pool import SessionPool
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.program import Program, Signature
+from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 
 class BuiltComponent(Component):

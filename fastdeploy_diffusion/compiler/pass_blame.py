@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
@@ -11,9 +13,7 @@ from fastdeploy_diffusion.errors import DiffusionError, PassError
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.predictors.rewriting import rewrite_network
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
 
 
 def find_guilty_pass(build: ComponentBuild) -> PassError | None:

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache import ArtifactCache
 from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, require_engine
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.program import Signature
+from fastdeploy_diffusion.runtime.session import Session
 
 
 def tune_component(

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from fastdeploy_diffusion.compiler import pass_blame
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.predictors import pass_blame
 
 
 @pytest.mark.parametrize(("cause", "is_guilty"), [(MemoryError(), False), (ValueError(), True)])

@@ -9,18 +9,18 @@ from typing import Any
 
 from typing_extensions import Self
 
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.graph_results import refuse_graph_pass, sum_results
+from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.compiler.turns import TurnTimings, time_in_turns
 from fastdeploy_diffusion.errors import AccuracyError, PassError
 from fastdeploy_diffusion.export.graph_file import prepare_graph, try_graph_pass
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.contract import Pass, PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
-from fastdeploy_diffusion.predictors.build import ComponentBuild
-from fastdeploy_diffusion.predictors.graph_results import refuse_graph_pass, sum_results
-from fastdeploy_diffusion.predictors.pass_blame import find_guilty_pass
-from fastdeploy_diffusion.predictors.turns import TurnTimings, time_in_turns
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline
+from fastdeploy_diffusion.compiler.tuning import tune_component
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
@@ -21,7 +21,7 @@ from fastdeploy_diffusion.engines.plan import (
 from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.predictors.build_cache import open_cache
-from fastdeploy_diffusion.predictors.tuning import tune_component
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 
 PLAN = ComponentPlan(
     "denoiser",
@@ -120,8 +120,8 @@ class ScriptedClock:
 def test_the_median_of_the_runs_after_the_first_counts(open_pipeline, monkeypatch, tmp_path):
     build = open_pipeline(engine="paddle-eager").plan_builds(32, 32)[0]
     cache = ArtifactCache(tmp_path, limit=2**30)
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.tuning.AUTO_ORDER", {"cpu": ("paddle",)})
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.tuning.time", ScriptedClock())
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.tuning.AUTO_ORDER", {"cpu": ("paddle",)})
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.tuning.time", ScriptedClock())
     options = {"passes": (), "cache": cache, "runs": 3, "show": [].append}
     plan = tune_component(build, Device("cpu"), **options)
     measured = [each for each in plan.candidates if each.seconds is not None]
@@ -197,7 +197,7 @@ def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
     remember_unsafe(cache, key, "denoiser", unsafe)
     monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.placer.tune_component", lambda *_, **__: HALVES
+        "fastdeploy_diffusion.compiler.placer.tune_component", lambda *_, **__: HALVES
     )
     (_, plan, _) = open_pipeline().tune(runs=1)
     assert plan == replace(HALVES, unsafe=(unsafe,))
@@ -207,7 +207,7 @@ def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
 
 def test_a_plan_that_cannot_be_kept_is_gone_by_all_the_same(open_pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "fastdeploy_diffusion.predictors.placer.tune_component", lambda *_, **__: HALVES
+        "fastdeploy_diffusion.compiler.placer.tune_component", lambda *_, **__: HALVES
     )
     (tmp_path / "file").touch()
     pipeline = open_pipeline(precision="auto", cache_dir=tmp_path / "file" / "cache")
@@ -230,7 +230,7 @@ def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
     def refuse(*_):
         raise CacheError("nvidia-smi does not tell what gpu:0 is")
 
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.placer.make_plan_key", refuse)
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.placer.make_plan_key", refuse)
     with pytest.warns(CacheWarning, match="cannot read the tuning plan: nvidia-smi"):
         report = open_pipeline().report
     assert [each.measured_seconds for each in report.components] == [None] * 3

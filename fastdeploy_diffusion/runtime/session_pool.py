@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import DiskFullError, ResourceError
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.program import Signature
+from fastdeploy_diffusion.runtime.session import Session
 
 # Of one component, those in use counted. Small networks are loaded in a moment, but Paddle keeps
 # about 0.1 MiB of each load for good; and of large ones, one is all that memory has room for.

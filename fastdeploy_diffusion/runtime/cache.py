@@ -30,7 +30,8 @@ from platformdirs import user_cache_dir
 
 from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.disk_room import describe_shortage
-from fastdeploy_diffusion.engines.cache_entry import (
+from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime.cache_entry import (
     ARTIFACT_FOLDER,
     ENTRY_FILE,
     CacheEntry,
@@ -39,8 +40,7 @@ from fastdeploy_diffusion.engines.cache_entry import (
     read_entry,
     write_entry,
 )
-from fastdeploy_diffusion.engines.file_lock import hold_file
-from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime.file_lock import hold_file
 from fastdeploy_diffusion.runtime.weight_store import (
     WeightStore,
     find_damages,

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.cache_key import make_plan_key
+from fastdeploy_diffusion.compiler.precision_guard import PrecisionGuard
+from fastdeploy_diffusion.compiler.tuning import tune_component
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.device import parse_device
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
-from fastdeploy_diffusion.engines.cache_entry import CacheKey
-from fastdeploy_diffusion.engines.cache_key import make_plan_key
 from fastdeploy_diffusion.engines.placement import (
     AUTO,
     AUTO_ORDER,
@@ -28,12 +29,11 @@ from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.precision_guard import PrecisionGuard
-from fastdeploy_diffusion.predictors.tuning import tune_component
-from fastdeploy_diffusion.program import Signature
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.runtime.cache_entry import CacheKey
+from fastdeploy_diffusion.runtime.program import Signature
 
 
 @dataclass(eq=False)
@@ -207,7 +207,7 @@ class Placer:
         """Make the key of the plan; raises `CacheError`."""
         names = set(AUTO_ORDER[self._device.kind]) & set(engine_names())
         engines = [create_engine(name) for name in sorted(names)]
-        code = ("fastdeploy_diffusion.predictors.tuning", *self.network.modules)
+        code = ("fastdeploy_diffusion.compiler.tuning", *self.network.modules)
         identity = self.network.identify(cache.root)
         return make_plan_key(engines, self._device, self.name, identity, code)
 

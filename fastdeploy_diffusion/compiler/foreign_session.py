@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.program import Program
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.session import Session
 
 
 class ForeignSession(Session):

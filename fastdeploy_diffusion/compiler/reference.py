@@ -14,7 +14,7 @@ from fastdeploy_diffusion.predictors.memory_need import (
     require_room,
 )
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.program import Program, Signature
+from fastdeploy_diffusion.runtime.program import Program, Signature
 
 
 class Reference:

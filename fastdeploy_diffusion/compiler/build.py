@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdeploy_diffusion.compiler.artifact import build_artifact, find_artifact
+from fastdeploy_diffusion.compiler.cache_key import make_graph_key, make_proof_key
+from fastdeploy_diffusion.compiler.foreign_session import ForeignSession
+from fastdeploy_diffusion.compiler.precision_guard import PRECISION_ERRORS
+from fastdeploy_diffusion.compiler.proof import (
+    compare,
+    draw_inputs,
+    require_room,
+    run_reference,
+)
+from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.accuracy import AccuracyReport, Generator
-from fastdeploy_diffusion.engines.cache import (
-    MAKE_ROOM,
-    ArtifactCache,
-    CacheSlot,
-    CacheWarning,
-)
-from fastdeploy_diffusion.engines.cache_entry import CacheEntry, CacheKey, Proof
-from fastdeploy_diffusion.engines.cache_key import make_graph_key, make_proof_key
-from fastdeploy_diffusion.engines.foreign_session import ForeignSession
 from fastdeploy_diffusion.engines.placement import Placement
-from fastdeploy_diffusion.engines.session import Session
 from fastdeploy_diffusion.errors import (
     CacheError,
     DiskFullError,
@@ -32,25 +33,24 @@ from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import Pass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
-from fastdeploy_diffusion.predictors.artifact import build_artifact, find_artifact
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.precision_guard import PRECISION_ERRORS
-from fastdeploy_diffusion.predictors.proof import (
-    compare,
-    draw_inputs,
-    require_room,
-    run_reference,
-)
-from fastdeploy_diffusion.predictors.reference import Reference
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.predictors.stage_session import start_programs
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.cache import (
+    MAKE_ROOM,
+    ArtifactCache,
+    CacheSlot,
+    CacheWarning,
+)
+from fastdeploy_diffusion.runtime.cache_entry import CacheEntry, CacheKey, Proof
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
 # What fills an artifact, what joins the sessions of one that has parts, and what proves them.
-_BUILDS = "fastdeploy_diffusion.predictors.artifact"
+_BUILDS = "fastdeploy_diffusion.compiler.artifact"
 _JOINS = "fastdeploy_diffusion.predictors.stage_session"
-_PROVES = "fastdeploy_diffusion.predictors.proof"
+_PROVES = "fastdeploy_diffusion.compiler.proof"
 
 
 class UncheckedWarning(UserWarning):

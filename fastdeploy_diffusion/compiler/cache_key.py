@@ -6,13 +6,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastdeploy_diffusion.compiler.code_digest import digest_code
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec, Engine
-from fastdeploy_diffusion.engines.cache_entry import CacheKey
-from fastdeploy_diffusion.engines.code_digest import digest_code
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.machine import find_version, read_cpu_flags
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.cache_entry import CacheKey
+from fastdeploy_diffusion.runtime.program import TensorSpec
 
 # The modules that check the numbers of a loaded build, and hold the tolerances.
 _PROVES = ("fastdeploy_diffusion.engines.accuracy", "fastdeploy_diffusion.precision")

@@ -3,9 +3,9 @@ import time
 import numpy as np
 import pytest
 
-from fastdeploy_diffusion.engines.session import Session
-from fastdeploy_diffusion.predictors.turns import TurnTimings, time_in_turns
-from fastdeploy_diffusion.program import Program, TensorSpec
+from fastdeploy_diffusion.compiler.turns import TurnTimings, time_in_turns
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.session import Session
 
 SPEC = (TensorSpec("x", (2,), "float32"),)
 FEEDS = {"x": np.zeros(2, np.float32)}
@@ -47,7 +47,7 @@ def test_each_warms_up_and_they_take_turns_in_beginning():
 
 
 def test_a_slow_pair_gets_few_turns(monkeypatch):
-    monkeypatch.setattr("fastdeploy_diffusion.predictors.turns._SECONDS", 0.0)
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.turns._SECONDS", 0.0)
     calls = []
     timings = time_in_turns(Sleeper("a", 0, calls), Sleeper("b", 0, calls), FEEDS)
     assert len(timings.ratios) == 5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.program import TensorSpec, check_feeds
+from fastdeploy_diffusion.runtime.program import TensorSpec, check_feeds
 
 SPECS = (TensorSpec("sample", (None, 4), "float32"), TensorSpec("timestep", (), "int64"))
 SAMPLE, TIMESTEP = np.zeros((3, 4), np.float32), np.array(7)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.session import Session
+from fastdeploy_diffusion.runtime.session import Session
 
 _FEWEST_TURNS = 5
 _MOST_TURNS = 41

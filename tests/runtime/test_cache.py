@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fastdeploy_diffusion.engines.cache import ArtifactCache
-from fastdeploy_diffusion.engines.cache_entry import ENTRY_FILE, CacheKey, Proof
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
 RECORD = {"passes": {"merge-qkv": 4}}

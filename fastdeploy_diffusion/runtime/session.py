@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from typing_extensions import Self
 
-from fastdeploy_diffusion.engines.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteError
-from fastdeploy_diffusion.program import Program, TensorSpec, check_array, check_feeds
+from fastdeploy_diffusion.runtime.freed_memory import give_back_freed_memory
+from fastdeploy_diffusion.runtime.program import Program, TensorSpec, check_array, check_feeds
 from fastdeploy_diffusion.size_range import is_batch
 
 Shapes = tuple[tuple[int, ...], ...]

@@ -1,7 +1,7 @@
 import pytest
 from engine_programs import CASES, draw_feeds
 
-from fastdeploy_diffusion.engines.foreign_session import ForeignSession
+from fastdeploy_diffusion.compiler.foreign_session import ForeignSession
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 
 

@@ -14,12 +14,12 @@ from fastdeploy_diffusion.engines.accuracy import (
     verify,
 )
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.program import TensorSpec, fill_shapes
+from fastdeploy_diffusion.runtime.program import TensorSpec, fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.engines.session import Session
-    from fastdeploy_diffusion.predictors.build import ComponentBuild
+    from fastdeploy_diffusion.compiler.build import ComponentBuild
+    from fastdeploy_diffusion.runtime.session import Session
 
 _SEED = 20261120
 

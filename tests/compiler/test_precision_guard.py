@@ -9,16 +9,16 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.compiler.precision_guard import PrecisionGuard
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.cache import ArtifactCache, CacheWarning
-from fastdeploy_diffusion.engines.cache_entry import CacheKey
 from fastdeploy_diffusion.engines.placement import FallbackWarning, select_engine
 from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, find_plan
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.precision_guard import PrecisionGuard
 from fastdeploy_diffusion.requests.keyword_request import make_request
+from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
+from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 
 REQUEST = {"seed": 5, "num_inference_steps": 2, "output_type": "np"}
 # What only the decoder is to show.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastdeploy_diffusion
-from fastdeploy_diffusion.engines.code_digest import digest_code, list_code
+from fastdeploy_diffusion.compiler.code_digest import digest_code, list_code
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 
 PACKAGE = Path(fastdeploy_diffusion.__file__).parent
@@ -158,11 +158,11 @@ def find_files(parts: list[str]) -> Iterator[Path]:
 # What decides nothing of what is built, be it by a byte.
 ASIDE = (
     *("schedulers/ddim.py", "tokenizers/clip.py", "cli/app.py", "pipelines/sd.py", "noise.py"),
-    *("config/sections.py", "predictors/diffusion.py", "predictors/built_component.py"),
+    *("config/sections.py", "predictors/diffusion.py", "compiler/built_component.py"),
 )
 PASSES = {"winograd": "passes/winograd.py", "fuse-silu": "passes/graph/fuse_silu.py"}
-DECIDES = ("predictors/artifact.py", "predictors/rewriting.py", "passes/base.py", "models/unet.py")
-DECIDES = (*DECIDES, "program.py", "checkpoints/layer_weights.py", "export/manifest.py")
+DECIDES = ("compiler/artifact.py", "compiler/rewriting.py", "passes/base.py", "models/unet.py")
+DECIDES = (*DECIDES, "runtime/program.py", "checkpoints/layer_weights.py", "export/manifest.py")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_another_byte_of_what_decides_alone_changes_the_code_of_a_build(engine, 
     made = create_engine(engine)
     modules = [
         made.builder or type(made).__module__,
-        "fastdeploy_diffusion.predictors.artifact",
+        "fastdeploy_diffusion.compiler.artifact",
         "fastdeploy_diffusion.models.unet",
         "fastdeploy_diffusion.passes.winograd",
     ]
@@ -201,6 +201,6 @@ def test_another_byte_of_what_decides_alone_changes_the_code_of_a_build(engine, 
     for file in (*DECIDES, *exports, PASSES["winograd"]):
         assert digest(file) != before, file
     # Graphs depend on nothing that runs them.
-    runs = ["engines/session.py", f"engines/{engine}.py"] if made.runtimes else []
+    runs = ["runtime/session.py", f"engines/{engine}.py"] if made.runtimes else []
     for file in (*ASIDE, *runs, PASSES["fuse-silu"]):
         assert digest(file) == before, file

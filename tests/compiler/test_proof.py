@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from toy_session import ToySession
 
+from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
-from fastdeploy_diffusion.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
 BATCH = SizeRange("batch", 1, 2, 6)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines import cache_key
-from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.cache_key import (
+from fastdeploy_diffusion.compiler import cache_key
+from fastdeploy_diffusion.compiler.cache_key import (
     make_graph_key,
     make_plan_key,
     make_proof_key,
 )
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.engines.tensorrt import TensorRTEngine
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.program import TensorSpec
+from fastdeploy_diffusion.runtime.program import TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
 SPEC = BuildSpec(Device("cpu"))

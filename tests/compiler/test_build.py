@@ -19,17 +19,17 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
+from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.rewriting import RewrittenNetwork
 from fastdeploy_diffusion.engines.base import Engine
-from fastdeploy_diffusion.engines.cache import CacheWarning
 from fastdeploy_diffusion.engines.openvino import read_capabilities
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.passes.registry import choose_passes, make_all_passes, pass_names
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build import ComponentBuild
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.predictors.rewriting import RewrittenNetwork
+from fastdeploy_diffusion.runtime.cache import CacheWarning
 
 ENGINES = ("paddle", "openvino", "onnxruntime")
 NOTES = {"locks", "digests"}  # beside the builds
@@ -241,7 +241,7 @@ def test_a_precision_that_fails_on_a_proven_graph_leaves_it_in_its_place(
     plain, _ = draw(model, cache, "openvino", passes=[])
     before = {path: path.stat().st_mtime_ns for path in cache.glob("*/artifact/*")}
     nothing_is_near = replace(PRECISIONS["bf16"], tolerance=0.0)
-    precisions = "fastdeploy_diffusion.predictors.proof.PRECISIONS"
+    precisions = "fastdeploy_diffusion.compiler.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {**PRECISIONS, "bf16": nothing_is_near})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -265,7 +265,7 @@ def test_the_code_of_a_build_is_that_of_its_network_and_its_passes():
     build = ComponentBuild("unet", None, network, None, chosen, {}, (), ())
     room = "fastdeploy_diffusion"
     assert set(build.code) == {
-        f"{room}.predictors.artifact",
+        f"{room}.compiler.artifact",
         f"{room}.models.unet",
         f"{room}.models.components",
         f"{room}.passes.merge_projections",
