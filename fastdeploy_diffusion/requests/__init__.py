@@ -1,1 +1,1 @@
-"""What callers ask for: requests, the checked plans made of them, callbacks between steps."""
+"""Requests of callers, the checked plans made of them, and callbacks between steps."""

@@ -1,4 +1,4 @@
-"""What a caller asks of Flux beyond what all families know, and the checked plan made of it."""
+"""Flux's request, with its fields beyond those of all families, and the checked plan made of it."""
 
 import warnings
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class FluxRequest(GenerationRequest):
 
 @dataclass(frozen=True)
 class FluxLimits(ModelLimits):
-    """What a Flux model's configs say about requests.
+    """The limits on requests that follow from a Flux model's configs.
 
     Args:
         model: Its path, for messages.
@@ -47,12 +47,12 @@ class FluxLimits(ModelLimits):
 
     @property
     def max_sequence_length(self) -> int:
-        """Tokens that T5 reads where nobody says otherwise."""
+        """Number of tokens that T5 reads by default."""
         return 512 if self.is_distilled else 256
 
     @property
     def allowed_sizes(self) -> str:
-        """Which sizes in pixels can be drawn, in words."""
+        """Describe the sizes in pixels that can be drawn."""
         return (
             f"multiples of {self.multiple}: each token of {self.model} stands for "
             f"{self.multiple} x {self.multiple} pixels"
@@ -85,7 +85,7 @@ class FluxPlan(GenerationPlan):
 
     @property
     def guidance(self) -> tuple[str, float]:
-        """The setting that weighs predictions, and its value."""
+        """Name the guidance setting in use, with its value."""
         return ("true_cfg_scale", self.true_cfg_scale) if self.is_guided else super().guidance
 
     def settings(self, index: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Values that no picture has: refused on every engine alike, with what is likely to blame."""
+"""Refusal of latents that no picture has, alike on every engine, with the likely cause."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,6 @@ def check_latents(
     latents: npt.NDArray[np.float32], plan: GenerationPlan, done: int, total: int
 ) -> None:
     """Refuse latents that no picture has.
-
-    Args:
-        latents: Of any shape.
-        plan: What they are drawn for.
-        done: Steps that made them.
-        total: Steps of the whole.
 
     Raises:
         NonFiniteError: The message names the settings that are likely to blame.

@@ -1,4 +1,4 @@
-"""Syntax of other tools in prompts: it is read as plain text, and that is said."""
+"""Warns of other tools' syntax in prompts, which is read as plain text."""
 
 import re
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fastdeploy_diffusion.shown import show
 
-# What it looks like, and what it does elsewhere. Bounded, for prompts may be very long.
+# Pattern, and its meaning elsewhere. Bounded, for prompts may be very long.
 _SYNTAX = (
     (r"\([^():]{0,200}[^():\d]:\d{1,2}(?:\.\d{1,3})?\)", "weights of words"),
     (r"\{[^{}|]{1,200}\|[^{}]{0,200}\}", "alternatives"),
@@ -18,11 +18,11 @@ _PATTERNS = tuple((re.compile(pattern), meaning) for pattern, meaning in _SYNTAX
 
 
 class PromptSyntaxWarning(UserWarning):
-    """A prompt has what other tools read as more than words; here it is text like all other."""
+    """A prompt has syntax of other tools, which is read as plain text here."""
 
 
 def warn_of_syntax(prompts: Iterable[str]) -> None:
-    """Say of the first use of each kind of foreign syntax that it is read as plain text.
+    """Warn of the first use of each kind of foreign syntax.
 
     Warns:
         PromptSyntaxWarning: Names what it found.

@@ -1,4 +1,4 @@
-"""What a caller asks for, and the checked plan made of it."""
+"""The request of a caller, and the checked plan made of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -37,7 +37,7 @@ _LARGEST = 2**63 - 1
 
 
 def explains_fields(request_class: type[RequestT]) -> type[RequestT]:
-    """Add to the docstring of a request what its fields are."""
+    """Add the fields of a request to its docstring."""
     texts = {each.name: f"{FIELDS[each.name].text}." for each in fields(request_class)}
     request_class.__doc__ = list_arguments(request_class.__doc__ or "", texts)
     return request_class
@@ -67,10 +67,10 @@ class GenerationRequest:
 
     @classmethod
     def widen(cls, request: "GenerationRequest") -> Self:
-        """Give a request as one of this class, whose further fields are left out.
+        """Convert a request to this class, whose further fields are left out.
 
         Raises:
-            RequestError: It is one of another family, with fields that nobody would read.
+            RequestError: It is one of another family, with fields that this one does not have.
         """
         asked = {each.name for each in fields(request)}
         if not asked <= {each.name for each in fields(cls)}:
@@ -86,18 +86,16 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What a model's configs say about requests.
+    """The defaults and limits of requests that follow from a model's configs.
 
     Args:
-        height: Where nobody asks for another: the size it was trained at, in pixels, or the one
-            that the ranges are tuned for.
-        width: The same.
+        height: Default, in pixels: the size of training, or the one that the ranges are tuned for.
+        width: Likewise.
         multiple: Both sizes must be multiples of it.
-        latent_channels: Channels of the latents.
-        ranges: What one build serves; ``None`` if every size has a build of its own.
+        ranges: Sizes that one build serves; ``None`` if every size has a build of its own.
         sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
-        steps: Where nobody asks for another number.
-        guidance_scale: Where nobody asks for another.
+        steps: Default number.
+        guidance_scale: Default.
     """
 
     height: int
@@ -111,7 +109,7 @@ class ModelLimits:
 
     @property
     def allowed_sizes(self) -> str:
-        """Which sizes in pixels can be drawn, in words."""
+        """Describe the sizes in pixels that can be drawn."""
         return f"multiples of {self.multiple}"
 
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
@@ -143,7 +141,7 @@ class GenerationPlan:
 
     @property
     def guidance(self) -> tuple[str, float]:
-        """The setting that weighs predictions, and its value."""
+        """Name the guidance setting in use, with its value."""
         return "guidance_scale", self.guidance_scale
 
     def settings(self, index: int) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def plan_generation(
         RequestError: A value is not allowed; the message says which are.
 
     Warns:
-        PromptSyntaxWarning: A prompt has what other tools read as more than words.
+        PromptSyntaxWarning: A prompt has syntax of other tools.
     """
     request = check_choices(request)
     prompts = spread_texts("prompt", request.prompt)
@@ -229,7 +227,7 @@ def _first(*values: Any) -> Any:
 
 
 def check_choices(request: RequestT) -> RequestT:
-    """Check what needs no model; give numbers back as Python's own, which metadata can hold.
+    """Check the fields that need no model; numbers become Python's own, which metadata can hold.
 
     Raises:
         RequestError: A value is not allowed.
@@ -253,7 +251,7 @@ def check_choices(request: RequestT) -> RequestT:
 
 
 def _find_scheduler(given: Any) -> str:
-    """Give our name of a scheduler or sampler, however other tools write it."""
+    """Look up a scheduler or sampler by the names of this and other tools."""
     found = find_sampler(given) if isinstance(given, str) else None
     if found is None:
         nearest = find_nearest_sampler(given) if isinstance(given, str) else None
@@ -299,7 +297,7 @@ def _check_pictures(pictures: int) -> None:
 
 
 def spread_texts(name: str, given: Any) -> tuple[str, ...]:
-    """Give one text, or several, as a tuple.
+    """Turn one text, or several, into a tuple.
 
     Raises:
         RequestError: It is something else.
@@ -343,10 +341,10 @@ def _check_size(name: str, value: Any, limits: ModelLimits) -> int:
 
 
 def check_number(name: str, value: Any) -> Any:
-    """Give a number that a field allows as Python's own, which metadata can hold.
+    """Convert an allowed number to Python's own type, which metadata can hold.
 
     Raises:
-        RequestError: It is none, or not in the field's range.
+        RequestError: It is not a number, or not in the field's range.
     """
     field = FIELDS[name]
     kinds = (int, np.integer) if field.kind is not float else (int, float, np.integer, np.floating)

@@ -1,4 +1,4 @@
-"""What a caller asks of SDXL beyond what all families know, and the checked plan made of it."""
+"""SDXL's request, with its fields beyond those of all families, and the checked plan made of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -40,8 +40,8 @@ class SDXLRequest(GenerationRequest):
 class SDXLPlan(GenerationPlan):
     """A request with every default filled in and every value checked.
 
-    ``prompts_2`` and ``negative_prompts_2`` have one entry for each picture. Where
-    ``has_zero_negative``, zeros take the place of what encoders say of negative prompts.
+    ``prompts_2`` and ``negative_prompts_2`` have one entry for each picture. With
+    ``has_zero_negative``, zeros replace the embeddings of negative prompts.
     """
 
     prompts_2: tuple[str, ...]
@@ -71,10 +71,7 @@ def plan_sdxl(
     """Fill in defaults (request > config > model) and check every value.
 
     Args:
-        request: What is asked for.
-        defaults: Of the configuration.
-        limits: Of the model.
-        has_zeros: Whether zeros take the place of a negative prompt that nobody gives.
+        has_zeros: Whether zeros replace the embeddings of a negative prompt that is left out.
 
     Raises:
         RequestError: A value is not allowed; the message says which are.

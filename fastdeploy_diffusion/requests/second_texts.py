@@ -13,9 +13,9 @@ def spread_seconds(
 
     Args:
         name: Of the setting.
-        given: Its value; ``None`` for what the first encoder reads.
-        firsts: What that is, for each picture.
-        request: Says how many pictures a prompt has.
+        given: Its value; ``None`` for the first encoder's text.
+        firsts: The first encoder's texts, one for each picture.
+        request: Has the number of pictures per prompt.
 
     Raises:
         RequestError: It is not one text, or one for each prompt.
@@ -34,5 +34,5 @@ def spread_seconds(
 
 
 def name_second(first: str, second: str) -> str | None:
-    """Give a second text as a setting: nothing where it is the first one, too."""
+    """Make the setting of a second text, which is left out if it equals the first."""
     return second if second != first else None

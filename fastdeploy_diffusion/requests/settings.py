@@ -34,7 +34,7 @@ class Settings(TypedDict, total=False):
 
 
 class SDXLSettings(Settings, total=False):
-    """The same of `SDXLRequest`."""
+    """Fields of `SDXLRequest`, likewise."""
 
     prompt_2: str | Sequence[str] | None
     negative_prompt_2: str | Sequence[str] | None
@@ -47,7 +47,7 @@ class SDXLSettings(Settings, total=False):
 
 
 class FluxSettings(Settings, total=False):
-    """The same of `FluxRequest`."""
+    """Fields of `FluxRequest`, likewise."""
 
     prompt_2: str | Sequence[str] | None
     negative_prompt_2: str | Sequence[str] | None
@@ -60,7 +60,7 @@ def takes_fields_of(request_class: type[GenerationRequest]) -> Callable[[Functio
     """Show every field of a request in the signature and the docstring of a method.
 
     Args:
-        request_class: Whose fields the method takes: the prompt by place, the others by name.
+        request_class: Its fields become arguments: the prompt by position, the others by name.
     """
 
     def decorate(method: Function) -> Function:

@@ -1,4 +1,4 @@
-"""The sizes that one build serves, where a configuration asks for more than one."""
+"""The ranges of sizes that one build serves."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from fastdeploy_diffusion.size_range import SizeRange, fits, multiply
 
 @dataclass(frozen=True)
 class ShapeRanges:
-    """What one build serves.
+    """The ranges that one build serves.
 
     Args:
         batch: Rows of the denoiser; guidance counts every picture twice.
@@ -26,11 +26,11 @@ class ShapeRanges:
 
     @property
     def texts(self) -> SizeRange:
-        """How many texts are encoded at once."""
+        """Number of texts that are encoded at once."""
         return SizeRange("batch", 1, 1, self.batch.max)
 
     def check(self, *, rows: int, height: int, width: int) -> None:
-        """Refuse what no build serves.
+        """Refuse sizes outside the ranges.
 
         Args:
             rows: Of the denoiser.
@@ -38,7 +38,7 @@ class ShapeRanges:
             width: Of the latents.
 
         Raises:
-            RequestError: Says what is allowed.
+            RequestError: Names the allowed range.
         """
         for sizes, size in ((self.height, height), (self.width, width)):
             if not fits(size, sizes):
@@ -60,10 +60,10 @@ class ShapeRanges:
 def resolve_ranges(
     config: DiffusionConfig, height: int, width: int, scale: int
 ) -> ShapeRanges | None:
-    """Fill in what a configuration leaves to the model.
+    """Fill in the ranges that a configuration leaves to the model.
 
     Args:
-        config: What was asked for.
+        config: The configuration.
         height: The model's own, in pixels.
         width: The model's own, in pixels.
         scale: Pixels of the picture per pixel of the latents.

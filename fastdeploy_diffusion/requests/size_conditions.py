@@ -1,4 +1,4 @@
-"""The sizes that SDXL is told beside the texts (Podell et al., 2023, section 2.2)."""
+"""The sizes that SDXL is conditioned on beside the texts (Podell et al., 2023, section 2.2)."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,22 @@ SIZE_CONDITIONS = (*_PARTS, *_NEGATIVE_PARTS)
 def read_size_numbers(
     given: Mapping[str, Any], size: tuple[int, int], *, is_guided: bool
 ) -> tuple[SizeNumbers, SizeNumbers]:
-    """Check what a request says of sizes, and fill in what it leaves out.
+    """Check a request's size conditioning, and fill in defaults.
 
     Args:
         given: By the names of ``SIZE_CONDITIONS``; ``None`` where left out.
         size: Height and width of the picture.
-        is_guided: Whether there is a negative prompt that can be told anything.
+        is_guided: Whether there is a negative prompt to condition.
 
     Returns:
-        What the prompt is told, and what the negative prompt is told.
+        The sizes that prompt and negative prompt are conditioned on.
 
     Raises:
         RequestError: A value is no pair of whole numbers, or one for the negative prompt has no
             effect without another.
 
     Warns:
-        UserWarning: There is no negative prompt that is told.
+        UserWarning: There is no negative prompt to condition.
     """
     pairs = {name: _read_pair(name, pair) for name, pair in given.items() if pair is not None}
     original, target = (pairs.get(name, size) for name in ("original_size", "target_size"))

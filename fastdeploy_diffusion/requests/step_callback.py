@@ -1,4 +1,4 @@
-"""What a callback gives back after a step."""
+"""Reads the tensors that a callback returns after a step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +15,14 @@ from fastdeploy_diffusion.suggest import did_you_mean
 def read_replacements(
     returned: Any, tensors: Mapping[str, npt.NDArray[np.float32] | None]
 ) -> dict[str, npt.NDArray[np.float32] | None]:
-    """Give the tensors that a callback replaces, as float32.
+    """Read the tensors that a callback replaces, as float32.
 
     Args:
-        returned: What it returned.
-        tensors: What there is to replace, by name; ``None`` for what the request does not have.
+        returned: The callback's result.
+        tensors: Those that can be replaced, by name; ``None`` for one that the request lacks.
 
     Raises:
-        RequestError: It is no mapping, or a name or an array is not one that can take a tensor's
-            place.
+        RequestError: It is no mapping, or has an unknown name or an unsuitable array.
         NonFiniteError: An array has values that no picture has.
     """
     if returned is None:
@@ -64,7 +63,7 @@ def _read_tensor(
             f"callback_on_step_end returned {kind} for {name}",
             allowed=f"a numpy array of float32 {old.shape}",
         )
-    with np.errstate(over="ignore"):  # what float32 does not hold is refused as what it becomes
+    with np.errstate(over="ignore"):  # they become infinite, and are refused
         tensor = np.asarray(value, np.float32)
     check_returned(name, tensor)
     return tensor
