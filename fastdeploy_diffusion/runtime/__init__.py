@@ -1,1 +1,1 @@
-"""What running a build needs: data, and what reads it; neither Paddle nor the tools of ONNX."""
+"""Data of builds, and their readers, for running without Paddle and the tools of ONNX."""

@@ -1,4 +1,4 @@
-"""Tensors that a bundle keeps, each once and by its digest."""
+"""The tensors of a bundle, each stored once, under its digest."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ class BlobWriter:
     """Writes a ``.safetensors`` file whose tensors are named by the sha256 of what they hold.
 
     Args:
-        file: Made; its folder is there.
-        most: How many tensors there will be at most, for which the header has room.
+        file: Made; its folder must exist.
+        most: Largest number of tensors, for which the header has room.
 
     Raises:
         OSError: It cannot be written.
@@ -33,7 +33,7 @@ class BlobWriter:
         self._stream.seek(8 + self._room)  # the header comes last
 
     def add(self, array: npt.NDArray[Any]) -> str:
-        """Write an array, unless it is there, and give its name."""
+        """Write an array, unless it is there, and return its name."""
         stored = np.require(array, requirements="C")
         content = stored.reshape(-1).view(np.uint8).data
         digest = hashlib.sha256(f"{stored.dtype.name} {stored.shape}\n".encode())
@@ -53,9 +53,9 @@ class BlobWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
-        """Write the header, without which the file is none; after an error, leave it so."""
+        """Write the header, which makes the file valid; not after an error."""
         if kind is not None:
-            with suppress(OSError):  # what could not be written before cannot be now
+            with suppress(OSError):  # the error before is raised; this one follows from it
                 self._stream.close()
             return
         with self._stream:

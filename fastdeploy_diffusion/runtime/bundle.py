@@ -1,4 +1,4 @@
-"""A bundle: a folder that draws without what built it.
+"""A bundle: a folder that draws without Paddle and the checkpoint that it was built from.
 
 ``bundle.yaml`` says what lies in it: the model's configs and tokenizers under ``model/``, a folder
 under ``graphs/`` for each program of each component, and a file a component under ``weights/`` with
@@ -36,7 +36,7 @@ class BundledBuild(_Record):
         folder: Where its graphs lie, as a kept build's.
         passes: How often each pass rewrote the network.
         relative_error: Largest difference from the Paddle float32 layer where it was built.
-        tolerance: What was allowed.
+        tolerance: The largest error allowed.
     """
 
     inputs: list[Any]
@@ -48,19 +48,16 @@ class BundledBuild(_Record):
 
     @property
     def signature(self) -> Signature:
-        """What it takes and gives."""
+        """Inputs and outputs."""
         specs = (map(TensorSpec.parse, each) for each in (self.inputs, self.outputs))
         return Signature(*map(tuple, specs))
 
 
 class BundledComponent(_Record):
-    """A component: what runs it, and its builds.
+    """A component: its engine, device, precision and builds.
 
     Args:
-        network: What the checkpoint calls it.
-        engine: Name of the engine.
-        device: The device.
-        precision: The precision.
+        network: Its name in the checkpoint.
         weights: The file of its weights; ``None`` where they lie in the engine's own files.
         builds: One for each size.
     """
@@ -74,12 +71,12 @@ class BundledComponent(_Record):
 
 
 class Bundle(_Record):
-    """What ``bundle.yaml`` says.
+    """The content of ``bundle.yaml``.
 
     Args:
         schema_version: Of this format.
         made_by: The version of the library that wrote it.
-        model: What metadata call the model.
+        model: The model's name in metadata.
         model_digest: Of the checkpoint's weights.
         family: Name of its family.
         sizes: Of the pictures that it was built for, (width, height) in pixels.
@@ -107,7 +104,7 @@ def is_bundle(folder: Path) -> bool:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read what a folder holds, and make sure that every file is there in its size.
+    """Read a bundle, and check that every file is there in its size.
 
     Raises:
         CheckpointError: It is damaged, or of another version of the format.
@@ -145,8 +142,8 @@ def check_files(folder: Path, bundle: Bundle, names: list[str]) -> None:
 
     Args:
         folder: Of the bundle.
-        bundle: What it says.
-        names: Files, and folders with all that lies in them.
+        bundle: Its content.
+        names: Files, and folders, whose files all count.
 
     Raises:
         CheckpointError: A file is damaged.

@@ -1,8 +1,8 @@
-"""How the weights of a build are made of stored tensors: data, which JSON holds.
+"""Recipes of weights: how a build's weights are derived from stored tensors, as JSON.
 
-A weight is made of one stored tensor, which is named, or by a `Derivation`: a named operation with
-what it takes. A build keeps that beside its graph, so that weights are bound without the passes
-that it comes from, and without Paddle.
+A weight is a stored tensor, by name, or a `Derivation`: a named operation with its sources. A build
+keeps its recipe beside its graph, so that weights are bound without the passes that made it, and
+without Paddle.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Tensors(Protocol):
     """Stored tensors by name, in PyTorch's layout: the weight of a linear layer is [out, in]."""
 
     def read_stored(self, name: str) -> Array:
-        """Give one in the type that it is stored in, bfloat16 as its uint16 bits."""
+        """Read one in its stored type, bfloat16 as its uint16 bits."""
 
     def read(self, name: str) -> FloatArray:
-        """Give one as float32."""
+        """Read one as float32."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Derivation:
     """A weight that an operation makes of others.
 
     Args:
-        sources: What the operation takes, in its order.
-        op: A registered operation.
-        params: What else it takes, JSON values by name.
+        sources: The operation's inputs, in order.
+        op: Name of a registered operation.
+        params: The operation's parameters, JSON values by name.
     """
 
     sources: tuple[MadeOf, ...]
@@ -52,7 +52,7 @@ class Derivation:
 
 
 MadeOf: TypeAlias = "str | Derivation"
-"""What a weight is made of: the name of a stored tensor, or a derivation."""
+"""The origin of a weight: the name of a stored tensor, or a derivation."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class Weight:
     """A weight that is bound when a build is loaded.
 
     Args:
-        made_of: Where it comes from.
-        dtype: What it is wanted in: ``"float32"``, ``"float16"``, or ml_dtypes' ``"bfloat16"``.
+        dtype: Of the bound array: ``"float32"``, ``"float16"``, or ml_dtypes' ``"bfloat16"``.
     """
 
     made_of: MadeOf
@@ -73,8 +72,8 @@ class _Operation:
     """A registered operation.
 
     Args:
-        run: Takes arrays, and parameters by name, and gives an array.
-        moves: Whether it computes nothing, so that it takes and gives any type of number.
+        run: Maps arrays, and parameters by name, to an array.
+        moves: Whether it computes nothing, so that any type of number goes through.
     """
 
     run: Callable[..., Array]
@@ -87,12 +86,12 @@ _OPERATIONS: dict[str, _Operation] = {}
 def register_op(
     name: str, *, moves: bool = False
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Decorate a function of NumPy arrays that derivations name.
+    """Register a function of NumPy arrays as an operation of derivations; a decorator.
 
     Args:
-        name: Its name; one that others will not give to theirs, as ``"acme.fold"``.
-        moves: Whether it only moves numbers, computing nothing. It gets them in the type that they
-            are stored in then, bfloat16 as uint16; otherwise in float32.
+        name: Unique among all distributions, as ``"acme.fold"``.
+        moves: Whether it only moves numbers, computing nothing. It gets them in their stored type
+            then, bfloat16 as uint16; otherwise in float32.
 
     Raises:
         ValueError: Another function has the name.
@@ -100,7 +99,7 @@ def register_op(
 
     def register(run: Callable[..., Array]) -> Callable[..., Array]:
         earlier = _OPERATIONS.get(name)
-        # The same one again is a module that was imported again.
+        # The same function again: its module was imported again.
         if earlier and _locate(earlier.run) != _locate(run):
             raise ValueError(f"the operation {name!r} is {_locate(earlier.run)} already")
         _OPERATIONS[name] = _Operation(run, moves)
@@ -117,7 +116,7 @@ def list_names(made_of: MadeOf) -> tuple[str, ...]:
 
 
 def replace_names(made_of: MadeOf, find: Callable[[str], MadeOf]) -> MadeOf:
-    """Put others in the place of the stored tensors that a weight is made of."""
+    """Replace the stored tensors that a weight is made of."""
     if isinstance(made_of, str):
         return find(made_of)
     sources = tuple(replace_names(each, find) for each in made_of.sources)
@@ -132,7 +131,7 @@ def is_moved(made_of: MadeOf) -> bool:
 
 
 def digest_code(made_of: MadeOf) -> dict[str, str]:
-    """Give the sha256 of the files that a weight's operations are written in, by operation."""
+    """Hash the source files of a weight's operations; sha256 by operation."""
     if isinstance(made_of, str):
         return {}
     code = {op: each for part in made_of.sources for op, each in digest_code(part).items()}
@@ -141,7 +140,7 @@ def digest_code(made_of: MadeOf) -> dict[str, str]:
 
 
 def find_fault(made_of: MadeOf) -> str:
-    """Say why a weight cannot be made so, or not be kept as JSON; nothing if it can."""
+    """Return why a derivation cannot be run, or kept as JSON; empty if it can."""
     if isinstance(made_of, str):
         return ""
     if made_of.op not in _OPERATIONS:
@@ -157,14 +156,14 @@ def find_fault(made_of: MadeOf) -> str:
 
 
 def derive(weight: Weight, tensors: Tensors) -> Array:
-    """Make a weight, copied only where its layout or type is not the stored one.
+    """Make a weight, copied only if its layout or type differs from the stored one.
 
-    What is only moved stays in its stored type until the end: nothing is float32 on its way from
-    one half precision to the same.
+    Numbers that are only moved stay in their stored type until the end: a half-precision tensor is
+    not widened to float32 on its way to the same type.
 
     Returns:
-        A contiguous array, to be read only: it may lie on a mapped file. What is beyond float16 is
-        infinite in it.
+        A contiguous array, to be read only: it may lie on a mapped file. Values beyond float16's
+        range are infinite in it.
 
     Raises:
         CheckpointError: A tensor cannot be read.
@@ -184,7 +183,7 @@ def derive(weight: Weight, tensors: Tensors) -> Array:
 
 
 def describe(made_of: MadeOf) -> Any:
-    """Give what a weight is made of as JSON values."""
+    """Describe the origin of a weight as JSON values."""
     if isinstance(made_of, str):
         return made_of
     described = {"op": made_of.op, "sources": [describe(each) for each in made_of.sources]}
@@ -192,10 +191,10 @@ def describe(made_of: MadeOf) -> Any:
 
 
 def parse(described: Any) -> MadeOf:
-    """Give what `describe` has described.
+    """Parse the JSON values of `describe`.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: They are not of that form.
     """
     if isinstance(described, str):
         return described
@@ -228,7 +227,7 @@ def _find(name: str) -> _Operation:
 
 
 def _widen(array: Array) -> FloatArray:
-    """Give numbers of any type as float32, the bits of bfloat16 as what they stand for."""
+    """Widen numbers of any type, and the bits of bfloat16, to float32."""
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)  # float32's upper half
     return np.require(array, np.float32, "A")
@@ -240,7 +239,7 @@ def _locate(run: Callable[..., Any]) -> str:
 
 @register_op("concatenate", moves=True)
 def _concatenate(*parts: Array) -> Array:
-    """Join along the first axis, the outputs of weights."""
+    """Concatenate along the first axis, the outputs of weights."""
     return np.concatenate(parts)
 
 
@@ -251,7 +250,7 @@ def _tile(array: Array, times: int) -> Array:
 
 @register_op("part-pairs", moves=True)
 def _part_pairs(array: Array, heads: int) -> Array:
-    """Bring the first of all pairs of a head's outputs before the second of all."""
+    """Move the first numbers of all pairs of a head's outputs before the second ones."""
     pairs = array.reshape(heads, -1, 2, *array.shape[1:])
     parted: Array = pairs.swapaxes(1, 2).reshape(array.shape)
     return parted
@@ -259,7 +258,7 @@ def _part_pairs(array: Array, heads: int) -> Array:
 
 @register_op("add-one")
 def _add_one(vector: FloatArray, parts: int, chosen: list[int]) -> FloatArray:
-    """Add one to some of the equal parts of a vector."""
+    """Add one to some parts of a vector, which are of equal size."""
     raised: FloatArray = vector.reshape(parts, -1).copy()
     raised[chosen] += 1
     return raised.reshape(-1)
@@ -274,7 +273,7 @@ def _split_into_phases(kernel: FloatArray) -> FloatArray:
 
     def add(kernel: FloatArray, axis: int, is_odd: int) -> FloatArray:
         first, middle, last = np.moveaxis(kernel, axis, 0)
-        # An even row sees the row before once and its own twice; an odd one the other way round.
+        # An even row reads the row before once and its own twice; an odd one the reverse.
         pair = (first + middle, last) if is_odd else (first, middle + last)
         return np.stack(pair, axis)
 
@@ -288,8 +287,7 @@ def _transform_kernel(kernel: FloatArray, matrix: list[list[float]]) -> FloatArr
     """Turn a (O, I, 3, 3) kernel into (points, O, I), a matrix for each point of a tile.
 
     Args:
-        kernel: The kernel.
-        matrix: What transforms one axis, the paper's G.
+        matrix: The transform of one axis, the paper's G.
     """
     outputs, inputs = kernel.shape[:2]
     both = np.kron(matrix, matrix).T.astype(np.float32)

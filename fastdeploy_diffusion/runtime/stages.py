@@ -1,8 +1,8 @@
 """The stages of a network, in the order in which they run: data that a build and its run share.
 
-A network declares them: a prologue, which runs once a request, and what runs at every step, where a
-list of blocks that differ in nothing but their weights is one stage. How many of them are built as
-one program is a schedule of the list: resident (`join_stages`), or streamed, block after block.
+A network declares them: a prologue, which runs once a request, and the stages of every step, where
+a list of blocks that differ in nothing but their weights is one stage. How many of them are built
+as one program is a schedule of the list: resident (`join_stages`), or streamed, block after block.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Stage:
     Args:
         name: ``"prologue"``, ``"single_block"`` …
         inputs: Inputs of the network, and outputs of earlier stages, by their names.
-        outputs: What later stages take. One named ``next_x`` takes the place of ``x``.
+        outputs: The inputs of later stages. One named ``next_x`` replaces ``x``.
         per_request: Whether it runs once a request, and not at every step. Its first output then
             has a row for each row of the inputs whose batch it fixes: so many timesteps go through
             it at once.
-        repeats: How often it runs in a row, each time with the weights of another block.
+        repeats: Number of runs in a row, each with the weights of another block.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Stage:
     repeats: int = 1
 
     def describe(self) -> dict[str, Any]:
-        """Give it as JSON values."""
+        """Describe the stage as JSON values."""
         return {
             "name": self.name,
             "inputs": [spec.describe() for spec in self.inputs],
@@ -52,7 +52,7 @@ class Stage:
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> Stage:
-        """Give what `describe` has described."""
+        """Parse the JSON values of `describe`."""
         inputs, outputs = (
             tuple(TensorSpec.parse(each) for each in described[kind])
             for kind in ("inputs", "outputs")
@@ -62,15 +62,14 @@ class Stage:
 
 
 def name_value(output: str) -> str:
-    """Give the name under which later stages find an output."""
+    """Name an output as later stages know it."""
     return output.removeprefix(_NEXT)
 
 
 def check_chain(component: str, stages: Sequence[Stage], whole: Signature) -> None:
-    """Refuse stages of which one takes what nothing before it gives.
+    """Refuse stages with an input that no earlier stage returns.
 
     Args:
-        component: The network's name, for the message.
         stages: In order.
         whole: Inputs, of which the first is the sample, and outputs of the network.
 
@@ -110,11 +109,11 @@ def _require(what: str, spec: TensorSpec, values: Mapping[str, TensorSpec]) -> N
 
 
 def join_signatures(stages: Sequence[Stage], wanted: Sequence[TensorSpec]) -> Signature:
-    """Give the inputs and outputs of neighbouring stages that are built as one program.
+    """Join neighbouring stages to the inputs and outputs of one program.
 
     Args:
         stages: In order.
-        wanted: What is taken of them afterwards.
+        wanted: The outputs that are used afterwards.
     """
     inputs: dict[str, TensorSpec] = {}
     given: dict[str, TensorSpec] = {}
@@ -126,13 +125,13 @@ def join_signatures(stages: Sequence[Stage], wanted: Sequence[TensorSpec]) -> Si
 
 
 def write_stages(stages: Sequence[Stage], folder: Path) -> None:
-    """Say in a build's folder which stages it consists of."""
+    """Write a build's stages into its folder."""
     text = json.dumps([stage.describe() for stage in stages], indent=2)
     (folder / STAGES_FILE).write_text(text, encoding="utf-8")
 
 
 def read_stages(folder: Path) -> list[Stage]:
-    """Give the stages of a build; none if it is one program.
+    """Read the stages of a build; none if it is one program.
 
     Raises:
         EngineError: The file is damaged.

@@ -1,13 +1,13 @@
-"""Weights that checkpoints do not hold as engines want them, on disk: each once, for all builds.
+"""The store of converted and derived weights on disk: each once, for all builds.
 
-A weight lies in a file that is named by the digest of what it is made of: the tensors' own digests,
+A weight lies in a file that is named by the digest of its origin: the tensors' own digests,
 the operations, and the type. So builds of other sizes and precisions, and other engines, find it.
-Beside the weights, each build has a list of those that it was bound with; what is in no list of a
-build that is still kept is removed.
+Beside the weights, each build has a list of those that it was bound with; weights that no list of a
+kept build names are removed.
 
-Files appear by one rename, and are mapped: one that is removed stays with whoever has it, and one
-that is not there is made again. Whoever binds weights holds the store's lock with others, and
-whoever removes some holds it alone, so that none goes before it is in a list.
+Files appear by one rename, and are mapped: a removed one stays readable where it is mapped, and a
+missing one is made again. Binding weights shares the store's lock, and removing some takes it
+exclusively, so that no weight is removed before a list names it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _LISTS = "builds"
 _SUFFIX = ".npy"
-# What is smaller than a page of memory is made at each start.
+# Weights smaller than a page of memory are made at each start.
 _SMALLEST = 1 << 12
 _BLOCK = 1 << 22
 
@@ -51,7 +51,7 @@ class BoundWeights:
 
     Args:
         arrays: By name, to be read only.
-        unkept: Bytes that were made, and are not kept for the next start.
+        unkept: Bytes that were made, and not kept for the next start.
         shortage: Why not.
     """
 
@@ -61,10 +61,10 @@ class BoundWeights:
 
 
 class DigestedTensors(Tensors, Protocol):
-    """Stored tensors that are known by their values."""
+    """Stored tensors with digests of their values."""
 
     def digest_tensor(self, name: str) -> str:
-        """Give the sha256 of type, shape and values, as hexadecimal digits."""
+        """Hash type, shape and values; the sha256 as hexadecimal digits."""
 
 
 class WeightStore:
@@ -72,8 +72,8 @@ class WeightStore:
 
     Args:
         root: The folder; made when the first weight is kept.
-        build: The build that they are bound for, by its digest.
-        share: Holds the folder's lock together with others.
+        build: Digest of the build that they are bound for.
+        share: Locks the folder, shared.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class WeightStore:
     def bind(
         self, weights: Mapping[str, Weight], tensors: DigestedTensors, *, is_mapped: bool = False
     ) -> BoundWeights:
-        """Give weights: from the checkpoint, if it has them as they are wanted, or from here.
+        """Bind weights: from the checkpoint, if it has them in layout and type, or from the store.
 
-        What is not here yet is made, and kept if there is room.
+        Missing ones are made, and kept if there is room.
 
         Args:
-            weights: Which, by name.
+            weights: By name.
             tensors: The checkpoint's.
             is_mapped: Whether all large ones are to lie in files; otherwise those that are only
                 moved are made of the checkpoint at each start.
@@ -126,7 +126,7 @@ class WeightStore:
         return BoundWeights(arrays, additions.size, additions.shortage)
 
     def _list_whole(self, keys: Iterable[str]) -> dict[str, Path]:
-        """Give the files of those weights that are here; damaged ones go."""
+        """List the files of weights that are in the store; damaged ones are removed."""
         wanted = set(keys)
         found = [path for path in _list_files(self._root) if _read_key(path) in wanted]
         with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
@@ -150,11 +150,11 @@ class WeightStore:
 
 
 class _Additions:
-    """What is added to a store, until there is no room for it.
+    """Additions to a store, until there is no room.
 
     Attributes:
         size: Bytes that there was no room for, or that were withdrawn.
-        shortage: Why nothing more is added; nothing while there is room.
+        shortage: Why nothing more is added; empty while there is room.
     """
 
     def __init__(self, root: Path) -> None:
@@ -164,7 +164,7 @@ class _Additions:
         self.shortage = ""
 
     def add(self, key: str, array: Array) -> Path | None:
-        """Write a weight; gives its file, or nothing."""
+        """Write a weight; returns its file, if there was room."""
         try:
             if not self.shortage:
                 self._written.append(self._write(key, array))
@@ -175,7 +175,7 @@ class _Additions:
         return None
 
     def withdraw(self) -> None:
-        """Remove what was written: the rest has no room beside it. What is mapped stays so."""
+        """Remove what was written, for the rest has no room beside it; mappings stay valid."""
         for path in self._written:
             with suppress(OSError):
                 self.size += path.stat().st_size
@@ -196,7 +196,7 @@ class _Additions:
 
 
 def measure_weights(root: Path, build: str = "") -> dict[str, int]:
-    """Give the size in bytes of each weight of a store, or of those that a build was bound with."""
+    """Measure each weight of a store, in bytes, or those that a build was bound with."""
     sizes = {}
     for path in _list_files(root):
         with suppress(OSError):
@@ -208,12 +208,12 @@ def measure_weights(root: Path, build: str = "") -> dict[str, int]:
 
 
 def find_damages(root: Path) -> dict[str, str]:
-    """Say which weights of a store are not as they were written."""
+    """Map each damaged weight of a store to what is wrong with it."""
     return {path.name: damage for path in _list_files(root) if (damage := find_damage(path))}
 
 
 def find_damage(path: Path) -> str:
-    """Describe what is wrong with the file of a weight; nothing if it is as it was written."""
+    """Describe the damage to the file of a weight; empty if there is none."""
     try:
         return "" if f".{_sum_up(path):08x}{_SUFFIX}" == path.name[-13:] else "it has changed"
     except OSError as error:
@@ -224,7 +224,7 @@ def sweep(root: Path, is_kept: Callable[[str], bool]) -> None:
     """Remove the lists of builds that are gone, and the weights that are in no other.
 
     Args:
-        root: The store, which the caller holds alone.
+        root: The store, which the caller has locked exclusively.
         is_kept: Tells whether a build is there, by its digest.
 
     Raises:
@@ -246,7 +246,7 @@ def sweep(root: Path, is_kept: Callable[[str], bool]) -> None:
 
 
 def digest_weight(weight: Weight, tensors: DigestedTensors) -> str:
-    """Give the sha256 of all that a weight's numbers depend on, as hexadecimal digits."""
+    """Hash all that a weight's numbers depend on; the sha256 as hexadecimal digits."""
     made_of = replace_names(weight.made_of, tensors.digest_tensor)
     content = [describe(made_of), weight.dtype, digest_code(weight.made_of)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
