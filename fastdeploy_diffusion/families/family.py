@@ -1,4 +1,4 @@
-"""A family of models, as data: all that the rest of the library asks of one."""
+"""The record of a family of models."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Tokenizer(NamedTuple):
     Args:
         name: Its class in ``model_index.json``.
         trait: What sets it apart, for people: ``"of CLIP"``.
-        pad_token: What it pads with, where that is not its class's own.
+        pad_token: Its padding token, where that is not its class's own.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class SingleFileLayout:
-    """How a family is stored in a single file.
+    """The layout of a family's single files.
 
     Args:
         prefixes: Component → prefix of its tensors; all must be there, and together they tell the
@@ -49,7 +49,7 @@ class SingleFileLayout:
         widths: Tensors whose second axis tells whether the model has the published shape: name,
             size and meaning.
         configs: Component → config of the published model.
-        needs: A prefix that sets it apart from another layout with the same components.
+        needs: A prefix that distinguishes it from another layout with the same components.
         lacks: A prefix that the other one has.
     """
 
@@ -61,7 +61,7 @@ class SingleFileLayout:
     lacks: str = ""
 
     def fits(self, names: Collection[str]) -> bool:
-        """Tell whether a file with these tensors is stored in this way."""
+        """Tell whether a file with these tensors has this layout."""
         wanted = [*self.prefixes.values(), self.needs]
         return all(any(name.startswith(each) for name in names) for each in wanted) and not (
             self.lacks and any(name.startswith(self.lacks) for name in names)
@@ -74,16 +74,16 @@ class Family:
 
     Args:
         name: In reports and metadata.
-        title: What people call it.
-        pipeline: What draws with it, as module in ``pipelines/`` and class.
-        request: What it is asked for, as module in ``requests/`` and class.
+        title: For people.
+        pipeline: Its pipeline, as module in ``pipelines/`` and class.
+        request: Its request, as module in ``requests/`` and class.
         index_class: ``_class_name`` in its ``model_index.json``.
         networks: Its components with weights.
         tokenizers: By the names of their folders.
-        layouts: How single files store it.
-        published: Published models, by the names that the benchmark has for them.
-        told_by: Component, key of its config, and whether the key is true: what sets families of
-            one ``index_class`` apart.
+        layouts: Of its single files.
+        published: Published models, by their names in the benchmark.
+        told_by: Component, key of its config, and whether the key is true: distinguishes families
+            of one ``index_class``.
         options: Behaviour of the whole pipeline, as the published ``model_index.json`` has it.
         absent: Optional components that it does without.
         inert: Outside the components: tensors of single files that the model does not use.
@@ -105,20 +105,20 @@ class Family:
 
     @property
     def pipeline_name(self) -> str:
-        """The class that draws with it."""
+        """Name of its pipeline's class."""
         return self.pipeline.partition(":")[2]
 
     @property
     def pipeline_class(self) -> Any:
-        """What draws with it; imports Paddle."""
+        """Its pipeline; imports Paddle."""
         return load(f"fastdeploy_diffusion.pipelines.{self.pipeline}")
 
     @property
     def request_class(self) -> Any:
-        """What it is asked for."""
+        """Its request's class."""
         return load(f"fastdeploy_diffusion.requests.{self.request}")
 
     @property
     def components(self) -> tuple[str, ...]:
-        """All of a folder of diffusers."""
+        """Names of all components of a diffusers folder."""
         return (*self.networks, "scheduler", *self.tokenizers)

@@ -19,7 +19,7 @@ SHARED_RULES: Mapping[str, Sequence[KeyRule]] = {"unet": LDM_UNET_RULES, "vae": 
 
 
 def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str]]:
-    """List what tells the shape of a UNet: how wide it reads texts, and what it denoises."""
+    """List the tensors that tell a UNet's widths: of the text conditioning, and of its input."""
     keys = f"{DENOISER}{attention}.transformer_blocks.0.attn2.to_k.weight"
     return (
         (keys, width, "cross-attention width"),
@@ -28,7 +28,7 @@ def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str
     )
 
 
-# What sets SD 2.x apart at every width, small test models included: the transformers' input
+# SD 2.x differs at every width, also of small test models: the transformers' input
 # and output projections are linear layers, in SD 1.x they are 1×1 convolutions.
 _LINEAR = ("unet", "use_linear_projection")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KeyRule:
-    r"""What becomes of the stored tensors whose whole name matches a pattern.
+    r"""A renaming of the stored tensors whose whole name matches a pattern.
 
     Attributes:
         pattern: Regular expression over the stored name (after the component's prefix).

@@ -1,1 +1,1 @@
-"""What the ``config.json`` of each network may say."""
+"""The configs of networks: the keys of each ``config.json``."""

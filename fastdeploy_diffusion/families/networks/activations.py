@@ -1,4 +1,4 @@
-"""What networks hold besides their weights while they run, which their configs count.
+"""Activations: the numbers that networks hold besides their weights, which their configs count.
 
 Each count is that of the moment at which most numbers are alive, as the layer is written: an engine
 that fuses operators holds fewer, one that copies holds more. `memory_need` knows by how much.
@@ -27,5 +27,5 @@ CountActivations = Callable[[Shapes], Activations]
 
 
 def count_nothing(shapes: Shapes) -> Activations:
-    """Of networks whose activations are small beside their weights: text encoders."""
+    """Count nothing, for text encoders: their activations are far smaller than their weights."""
     return Activations()

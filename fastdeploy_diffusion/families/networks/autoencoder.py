@@ -1,4 +1,4 @@
-"""What an autoencoder's ``config.json`` may say."""
+"""The config of autoencoders."""
 
 from collections import Counter
 from collections.abc import Iterator

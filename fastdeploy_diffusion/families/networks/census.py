@@ -40,4 +40,4 @@ class Convolution(NamedTuple):
 
 
 Census: TypeAlias = Mapping[Site | Convolution, int]
-"""How many places of each kind a network has; none of those that are left out."""
+"""Number of places of each kind in a network; 0 for kinds that are left out."""

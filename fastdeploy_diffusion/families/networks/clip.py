@@ -1,4 +1,4 @@
-"""What the ``config.json`` of CLIP's text encoder may say."""
+"""The config of CLIP's text encoders."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any

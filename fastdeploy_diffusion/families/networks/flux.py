@@ -1,4 +1,4 @@
-"""What a Flux transformer's ``config.json`` may say."""
+"""The config of Flux's transformers."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any

@@ -56,8 +56,7 @@ class Stack(NamedTuple):
 
     Args:
         key: The key of the config that gives their number.
-        name: What their weights' names begin with, before a layer's index: ``"encoder.layers"``.
-        layers: How many there are.
+        name: Prefix of their weights' names, before a layer's index: ``"encoder.layers"``.
     """
 
     key: str
@@ -89,7 +88,7 @@ class NetworkConfig(ABC):
     def count_activations(self, shapes: Shapes) -> Activations:
         """Count what is alive at once in a run, for the shapes of its inputs.
 
-        Nothing where it is little beside the weights, as in text encoders.
+        Nothing for networks with few beside their weights, as text encoders.
         """
         return Activations()
 
@@ -150,7 +149,7 @@ def _read_value(cls: type[Any], key: str, value: Any, adapter: TypeAdapter[Any])
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        # Of a value that may be of several types, each type says why it is not of that type.
+        # For a union of types, pydantic gives a reason for each of them.
         reasons = dict.fromkeys(each["msg"].removeprefix(_INPUT) for each in error.errors())
         raise CheckpointError(
             f"{cls.__name__}: {key} = {show(value)} makes no sense",

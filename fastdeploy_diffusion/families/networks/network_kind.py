@@ -16,13 +16,13 @@ class NetworkKind:
     """A class of networks, under the name that ``model_index.json`` has for it.
 
     Args:
-        name: The class; the Paddle layer, which takes the config, is called so as well.
-        library: Whose class it is: ``transformers`` or ``diffusers``.
-        role: Which options of a configuration it goes by: ``text_encoder``, ``denoiser``, ``vae``.
+        name: The class; the Paddle layer, which takes the config, has the same name.
+        library: Of the class: ``transformers`` or ``diffusers``.
+        role: The options of a configuration that apply: ``text_encoder``, ``denoiser``, ``vae``.
         config: Reads its ``config.json``.
         module: Of the layer, in ``models/``.
         rules: Names of tensors in folders of diffusers, where they are not the canonical ones.
-        tower: What such folders put before all names but the projection's.
+        tower: Prefix of all names but the projection's in such folders.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the ``config.json`` of a T5 encoder may say."""
+"""The config of T5's encoders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a UNet's ``config.json`` may say."""
+"""The config of UNets."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -205,8 +205,8 @@ class UNet2DConditionConfig(NetworkConfig):
         for level, own in enumerate(channels):
             pixels = height * width
             attends = level == len(channels) - 1 or up_blocks[level].startswith("CrossAttn")
-            # What the way up still wants of this level and those above it: the first convolution,
-            # or the downsampler before, and each residual block.
+            # Skips that the way up still needs of this level and those above it: the first
+            # convolution, or the downsampler before, and each residual block.
             skips += pixels * ((channels[level - 1] if level else own) + self.layers[level] * own)
             joined = channels[min(level + 1, len(channels) - 1)] + own
             moments = [2 * joined + own]  # joined, normalised, convolved
@@ -237,7 +237,7 @@ class UNet2DConditionConfig(NetworkConfig):
         }
 
     def _count_by_level(self, each: Sequence[int]) -> int:
-        """Count what each transformer of a level has so many of."""
+        """Sum a count per transformer over all transformers, given by level."""
         down = sum(
             self.layers[level] * each[level]
             for level, kind in enumerate(self.down_block_types)
