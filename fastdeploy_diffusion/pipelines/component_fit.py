@@ -1,4 +1,4 @@
-"""Whether the components of a checkpoint are of one model: what one gives, the next must take."""
+"""Checks that the components of a checkpoint fit: the width of an output is that of its input."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 
 
 class Joint(NamedTuple):
-    """Where the output of one component goes into another.
+    """An output of one component that is the input of another.
 
     Args:
-        giver: Who gives it, with the verb: ``"text_encoder gives"``.
-        given: How many numbers.
-        unit: What they are: ``"numbers a token"``.
-        taker: Who takes it.
-        wanted: How many numbers the taker wants; None for none.
-        key: The option of its config that says so.
+        giver: The first component, with the verb: ``"text_encoder gives"``.
+        given: Its width.
+        unit: Of the widths: ``"numbers a token"``.
+        taker: The second component.
+        wanted: The width that it takes; ``None`` if it takes no such input.
+        key: The option of its config with that width.
     """
 
     giver: str
@@ -28,10 +28,6 @@ class Joint(NamedTuple):
 
 def check_fit(path: Path, *joints: Joint) -> None:
     """Refuse components that were not trained together, by the first numbers that do not match.
-
-    Args:
-        path: The checkpoint.
-        joints: All that must match.
 
     Raises:
         UnsupportedModelError: Names both components and both numbers.

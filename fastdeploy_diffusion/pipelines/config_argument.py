@@ -1,4 +1,4 @@
-"""The configuration that a pipeline is made from, in any of the forms that people give it."""
+"""Reads the configuration that a pipeline is made from, in any of its forms."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The one way from a configuration to the pipeline of the checkpoint's family."""
+"""Opens the pipeline of a checkpoint's family from a configuration."""
 
 from typing import Any
 
@@ -15,7 +15,6 @@ def open_pipeline(
     """Open the checkpoint that a configuration names with the pipeline of its family.
 
     Args:
-        config: Which checkpoint, and what to run it on.
         checkpoint: That checkpoint, if it is open already.
 
     Raises:
@@ -35,11 +34,9 @@ def open_for(
 ) -> tuple[DiffusionConfig, Checkpoint]:
     """Open the checkpoint of a pipeline, if it is not open already.
 
-    A bundle fills in what was decided when it was made.
+    A bundle fills in the options that it was made with.
 
     Args:
-        pipeline: The pipeline's class.
-        config: Names the checkpoint.
         checkpoint: The checkpoint, if it is open.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where the tokenizers of a checkpoint are."""
+"""Finds the folders of a checkpoint's tokenizers."""
 
 from pathlib import Path
 
@@ -29,7 +29,6 @@ def find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Pa
     """Find the folders of both tokenizers that a family has.
 
     Args:
-        checkpoint: The checkpoint.
         config: May name a folder that holds both.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the pipelines of families with a UNet have in common."""
+"""The base of pipelines with a UNet."""
 
 import warnings
 from abc import abstractmethod
@@ -21,14 +21,13 @@ from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 _FOR_KNOWN_SIZES = {
-    "phase-upsample": "leaves the denoiser's upsamplers the plain way, for its latents may be "
-    "of an odd size; it works on the VAE decoder",
-    "winograd-4x4": "changes nothing: its tiles are laid out for sizes that are known",
-    "winograd-2x2": "changes nothing: its tiles are laid out for sizes that are known",
-    "channels-last": "changes nothing: the tiles that it is for are laid out for sizes that are "
-    "known",
+    "phase-upsample": "skips the denoiser's upsamplers, for its latents may have an odd size; it "
+    "rewrites the VAE decoder",
+    "winograd-4x4": "has no effect: its tiles need fixed sizes",
+    "winograd-2x2": "has no effect: its tiles need fixed sizes",
+    "channels-last": "has no effect: Winograd's tiles need fixed sizes",
 }
-"""What passes do less of where sizes are open."""
+"""Passes that have less or no effect where sizes are free."""
 
 
 class UNetPipeline(DiffusionPredictor[PlanT]):
@@ -46,7 +45,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     """
 
     model_name: ClassVar[str]
-    # Where neither request nor configuration nor checkpoint says it.
+    # The default without one in request, configuration and checkpoint.
     own_guidance_scale: ClassVar[float] = 7.5
     own_sample_size: ClassVar[int] = 64
 
@@ -87,7 +86,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     @abstractmethod
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
-        """Open what reads texts, in the order in which it runs; all read as many tokens."""
+        """Open the text encoders, in the order in which they run, with one number of tokens."""
 
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
         name = plan.request.scheduler or self.config.scheduler

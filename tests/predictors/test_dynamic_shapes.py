@@ -108,7 +108,7 @@ def test_what_is_out_of_range_is_refused(settings, problem, allowed, model):
 
 
 def test_a_pass_that_stays_without_effect_is_said(model):
-    with pytest.warns(UserWarning, match="leaves the denoiser's upsamplers the plain way"):
+    with pytest.warns(UserWarning, match="skips the denoiser's upsamplers"):
         open_pipeline(model, passes=["phase-upsample"])
 
 
