@@ -1,4 +1,4 @@
-"""What an engine builds of a component: its programs, as passes leave them."""
+"""Artifacts of components: their programs, rewritten by passes, built by an engine."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def build_artifact(
     """Build the parts of a component.
 
     Args:
-        build: What.
-        artifact: The folder that is filled.
+        artifact: The folder to fill.
         notes: As in `BuildSpec`.
 
     Returns:
-        The component's program and its parts, without layers where the engine loads what it built
-        from files; and how many places each pass rewrote.
+        The component's program and its parts, without layers if the engine loads its builds from
+        files; and how many places each pass rewrote.
     """
     engine = build.placement.engine
     program, results = _rewrite(build)
@@ -52,7 +51,7 @@ def build_artifact(
 
 
 def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, list[StageProgram]]:
-    """Give the program of a finished build and its parts; no layer is made.
+    """Read the program of a finished build and its parts; no layer is made.
 
     Raises:
         EngineError: It cannot be read.
@@ -64,7 +63,7 @@ def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, list[
 
 
 def _rewrite(build: ComponentBuild) -> tuple[Program, list[PassResult]]:
-    """Give the program to build, with the layer as layer passes leave it, and their results."""
+    """Apply the layer passes; returns the program to build, and their results."""
     signature = build.inputs, build.outputs
     program = Program(build.name, None, *signature, graph_passes=build.graph_passes)
     binds_weights = build.placement.engine.binds_weights

@@ -1,4 +1,4 @@
-"""How a component gets its session: from a kept build, or made, proven and kept."""
+"""Builds of components: loaded from the cache, or built, proven and kept."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
-# What fills an artifact, what joins the sessions of one that has parts, and what proves them.
+# The modules that fill an artifact, join the sessions of its parts, and prove them.
 _BUILDS = "fastdeploy_diffusion.compiler.artifact"
 _JOINS = "fastdeploy_diffusion.predictors.stage_session"
 _PROVES = "fastdeploy_diffusion.compiler.proof"
@@ -64,7 +64,7 @@ class BuiltSession:
     Args:
         session: Ready to run; a `ForeignSession` if it cannot run here.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` if nobody has measured it.
+            largest output; ``None`` if it was not measured.
         passes: How often each pass rewrote the network, by name.
         cached: Whether it comes from a kept build.
         unchecked: Why its error was not measured; ``None`` if it was.
@@ -78,7 +78,7 @@ class BuiltSession:
 
 
 class KeptBuild(NamedTuple):
-    """The folder of a build, its programs, and what `BuiltSession` says of it."""
+    """The folder of a build, its programs, and the fields of its `BuiltSession`."""
 
     folder: Path
     parts: list[StageProgram]
@@ -91,14 +91,8 @@ class ComponentBuild:
     """A component for given sizes on a given engine.
 
     Args:
-        name: The component.
-        placement: Engine and what to build for.
-        network: The network and its weights.
-        reference: What the build is compared with; variants of this build have it in common.
-        generators: How to draw the inputs of the check that are not standard normal.
-        passes: What rewrites the network, and its graph, for the engine.
-        inputs: Specs of the inputs.
-        outputs: Specs of the outputs.
+        reference: The layer that it is compared with; variants of this build share it.
+        generators: For inputs of the check that are not standard normal.
         sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
             those without a name.
     """
@@ -115,20 +109,20 @@ class ComponentBuild:
 
     @classmethod
     def runs_on(cls, engine: str) -> bool:
-        """Tell whether it can be built for an engine at all."""
+        """Tell whether it can be built for an engine, on any machine."""
         return True
 
     @classmethod
     def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
-        """Name the passes where nobody chooses: those that pay on the engine in the precision."""
+        """Name the default passes: those that pay on the engine in the precision."""
         return name_default_passes(engine, precision)
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.
 
-        A cache that cannot be written, or has no room, is a warning, not an error; except for a
-        build that is meant for another machine, which is nowhere then. What cannot run here is not
-        proven: that is a warning, and its machine proves it when it first loads it.
+        A cache that cannot be written, or has no room, is a warning; an error for a build for
+        another machine, which would be lost. A build that cannot run here is not proven: that is a
+        warning, and its machine proves it when it first loads it.
 
         Raises:
             CacheError: A build for another machine cannot be kept.
@@ -151,7 +145,7 @@ class ComponentBuild:
                 return kept or self._make_and_keep(cache, slot, proof)
         except CacheError as error:
             if self._find_obstacle():
-                raise  # Made for now it would be made for nothing.
+                raise  # It cannot run here: without a cache it is of no use.
             _warn(f"{self.name}: this build is not kept: {error.in_one_line}")
             return self._make_for_now()
 
@@ -167,15 +161,15 @@ class ComponentBuild:
 
     @property
     def code(self) -> list[str]:
-        """The modules that decide, beside the engine's, what it is built as."""
+        """The modules, beside the engine's, that decide the content of the artifact."""
         passes = (type(each).__module__ for each in self.passes)
         return [_BUILDS, *self.network.modules, *passes]
 
     def identify(self, root: Path) -> str:
-        """Give the digest of all that its numbers depend on: its keys, and the number of threads.
+        """Hash all that its numbers depend on: its keys, and the number of threads.
 
         Args:
-            root: Where builds are kept, and the digests of weights.
+            root: Folder of the cache, for digests of weights.
 
         Raises:
             CacheError: The device cannot be identified.
@@ -185,10 +179,10 @@ class ComponentBuild:
         return CacheKey({"graph": graph, "proof": proof, "threads": threads}).digest
 
     def find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
-        """Give the key of the artifact, and that of its proof.
+        """Make the keys of the artifact and of its proof.
 
         Args:
-            root: Where builds are kept, and the digests of weights.
+            root: Folder of the cache, for digests of weights.
 
         Raises:
             CacheError: The device cannot be identified.
@@ -207,7 +201,7 @@ class ComponentBuild:
 
     @contextmanager
     def lend_artifact(self, cache: ArtifactCache) -> Iterator[KeptBuild]:
-        """Give what is kept of the build, which nobody changes until the block ends.
+        """Lend the kept build, which no process changes until the block ends.
 
         Raises:
             CacheError: It is not kept.
@@ -231,7 +225,7 @@ class ComponentBuild:
         return compare(self, session)
 
     def _prove_or_close(self, session: Session) -> AccuracyReport:
-        """Prove a session; one that is not right goes, before another is built in its place."""
+        """Prove a session; a wrong one is closed, before another is built in its place."""
         try:
             return self.prove(session)
         except BaseException:
@@ -251,7 +245,7 @@ class ComponentBuild:
             return self._load_entry(cache, entry, proof)
         except EngineError as error:
             if isinstance(error, PRECISION_ERRORS) and entry.list_proofs():
-                raise  # It is right otherwise: another build would be the same.
+                raise  # The build is right: another one would be the same.
             _warn(
                 f"{self.name}: the kept build is made again, because it does not load: "
                 f"{error.in_one_line}"
@@ -317,7 +311,7 @@ class ComponentBuild:
         return BuiltSession(session, proof.relative_error, counts, cached=False)
 
     def _find_obstacle(self) -> str | None:
-        """Say why a build for a named architecture does not run here; nothing if it does."""
+        """Return why a build for a named architecture does not run here; empty if it does."""
         if self.placement.spec.target is None:
             return None
         try:

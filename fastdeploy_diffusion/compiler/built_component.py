@@ -1,4 +1,4 @@
-"""A component that builds itself for the sizes that it is asked to run."""
+"""Components that are built for the sizes that they run at."""
 
 from __future__ import annotations
 
@@ -33,27 +33,20 @@ from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 
 class BuiltComponent(Component):
-    """A network that builds itself for the sizes that it is asked to run, and proves each build.
+    """A network that is built for each signature that it runs at, and proven.
 
     Another signature is another build. The batch is always free; height and width are if the
     signature gives ranges.
 
     Args:
-        name: Name for errors and reports.
-        choice: Engine, device and precision asked for.
-        cpu_fallback: Whether the CPU may take the place of what cannot run here.
-        network: The network and its weights.
+        cpu_fallback: Whether to fall back to the CPU.
         passes: Names of the passes; ``None`` for those that pay on the engine.
-        cache: Where builds are kept; ``None`` for nowhere.
-        generators: How to draw the inputs of the check that are not standard normal.
-        rows: How many rows of a batch one picture takes.
-        build_class: How it is built.
-
-    Attributes:
-        placer: What it runs on.
+        cache: ``None`` to keep no builds.
+        generators: For inputs of the check that are not standard normal.
+        rows: Rows of a batch for one picture.
 
     Raises:
-        EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
+        EngineUnavailableError: The engine asked for cannot run here, and there is no fallback.
     """
 
     def __init__(
@@ -84,23 +77,23 @@ class BuiltComponent(Component):
 
     @property
     def placement(self) -> Placement:
-        """What it runs on now."""
+        """The present engine and build spec."""
         return self.placer.placement
 
     @property
     def network(self) -> Network:
-        """What runs."""
+        """The network."""
         return self.placer.network
 
     def plan(
         self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
     ) -> ComponentBuild:
-        """Say what is built for a signature, without building it.
+        """Plan the build for a signature, without building it.
 
         Args:
             signature: Inputs and outputs.
-            sizes: Of a picture, for the ranges of the signature, by their names; those that an
-                engine tunes for where left out.
+            sizes: Of a picture, for the ranges of the signature, by their names; the ranges' opt
+                where left out.
         """
         return self._build_class(
             self.name,
@@ -114,7 +107,7 @@ class BuiltComponent(Component):
         )
 
     def check_weights(self) -> None:
-        """Refuse weights that are not the network's, before anything is built of them.
+        """Refuse weights that are not the network's, before anything is built.
 
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
@@ -122,13 +115,13 @@ class BuiltComponent(Component):
         self.placer.network.check()
 
     def describe_placement(self) -> str:
-        """Say what it runs on now, in all that its numbers may depend on."""
+        """Describe the present placement, in all that its numbers may depend on."""
         placement = self.placer.placement
         passes = ", ".join(each.name for each in self.placer.passes)
         return f"{placement.engine.name} {placement.spec!r} {passes}"
 
     def identify(self, signature: Signature) -> str:
-        """Give the digest of all that the numbers of its build depend on.
+        """Compute the digest of all that the numbers of its build depend on.
 
         Raises:
             CacheError: There is no cache, or the device cannot be identified.
@@ -138,7 +131,7 @@ class BuiltComponent(Component):
         return self.plan(signature).identify(self.placer.cache.root)
 
     def find_plan(self) -> ComponentPlan | None:
-        """Give what `tune` has found; ``None`` if it was not tuned here."""
+        """Look up the plan of `tune`; ``None`` if it was not tuned here."""
         return self.placer.find_plan()
 
     def tune(
@@ -152,10 +145,9 @@ class BuiltComponent(Component):
         """Measure every way to run this component, keep what was found, and go by it.
 
         Args:
-            signature: What it is measured for.
-            runs: How many runs are timed.
+            runs: Number of timed runs.
             sizes: As for `plan`.
-            show: Told of each way before it is tried.
+            show: Called with each way before it is tried.
 
         A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
 
@@ -192,7 +184,7 @@ class BuiltComponent(Component):
         return Running(built.session, self.placer.placement, self.report)
 
     def _open(self, signature: Signature) -> BuiltSession:
-        """Build in the precision that was chosen, or in the first safer one that is right."""
+        """Build in the chosen precision, or in the first safer one that is right."""
         build = self.plan(signature)
         try:
             return build.open(self.placer.cache)
@@ -209,7 +201,7 @@ class BuiltComponent(Component):
         return self._open(signature)
 
     def _recover(self, signature: Signature, error: EngineError, failed: Running) -> Running | None:
-        """Build what takes the place of an engine that failed, and say so."""
+        """Build the fallback for an engine that failed, with a warning."""
         with self.pool.making:
             if tells_of_memory(error) and self.pool.make_room():
                 return failed  # with more memory
@@ -218,11 +210,11 @@ class BuiltComponent(Component):
                 if not (self.placer.retreat(error) or self.placer.fall_back(error)):
                     return None
                 self._change_place()
-            # Its memory first: it may be the lack of it that failed.
+            # Free its memory first: the failure may be for lack of it.
             failed.session.close()
             return self._build(signature)
 
     def _change_place(self) -> None:
-        """Close what was built for the place before; what is in use goes when it is given back."""
+        """Close sessions of the former placement; those in use close when they are given back."""
         self.pool.drop_idle()
         self.report = self.placer.report

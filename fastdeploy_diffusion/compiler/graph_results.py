@@ -1,4 +1,4 @@
-"""What graph passes did to all programs of a component together."""
+"""Results of graph passes, summed over all programs of a component."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +19,8 @@ def collect_graph_results(
     """Add up the results of a component's exports.
 
     Args:
-        passes: The passes.
         network: The component's layer, as it was exported.
-        engine: What has built it.
-        parts: Its programs.
+        engine: The one that built it.
 
     Returns:
         A result for each pass, with what the network's config promises.
@@ -34,14 +32,14 @@ def collect_graph_results(
 
 
 def refuse_graph_pass(each: GraphPass, engine: Engine) -> PassResult:
-    """Give the result of a pass on an engine that has no graph for it."""
+    """Make the result of a pass on an engine without ONNX graphs."""
     return PassResult(each.name, 0, 0, {"": f"{engine.name} reads no ONNX graph"})
 
 
 def sum_results(
     each: GraphPass, network: Any, engine: Engine, done: Sequence[PassResult]
 ) -> PassResult:
-    """Add up the results of one pass among those of all; see `collect_graph_results`."""
+    """Sum the results of one pass; see `collect_graph_results`."""
     own = [result for result in done if result.name == each.name]
     # Programs have names of places in common: the last one's reason stands for both.
     skipped = {place: reason for result in own for place, reason in result.skipped.items()}

@@ -1,4 +1,4 @@
-"""Which pass is to blame for a build that failed."""
+"""Finds the pass that is to blame for a failed build."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,13 @@ from fastdeploy_diffusion.runtime.program import Program
 
 
 def find_guilty_pass(build: ComponentBuild) -> PassError | None:
-    """Apply each pass alone, and compare what results with the original.
+    """Apply each pass alone, and compare the result with the original.
 
-    Of a layer pass, the Paddle layer is run. No engine takes part, so what differs or fails here is
-    the pass's doing. A graph pass is judged on the engine, if that is right without it.
-
-    Args:
-        build: A build that failed.
+    For a layer pass, the Paddle layer is run without an engine, so any difference or failure is the
+    pass's. A graph pass is judged on the engine, if that is right without it.
 
     Returns:
-        What the first pass with a fault did, to be raised; ``None`` where none has one.
+        The error of the first faulty pass, to be raised; ``None`` if there is none.
     """
     if not build.passes:
         return None
@@ -44,7 +41,7 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
             return error
         except MemoryError:
             return None
-        except Exception as error:  # whatever it is, the pass has made the difference
+        except Exception as error:  # of any type: the pass has made the difference
             if isinstance(error.__cause__, MemoryError):
                 return None  # an engine ran out of memory: that says nothing of the pass
             name = type(error).__name__

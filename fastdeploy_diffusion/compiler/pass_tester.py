@@ -1,4 +1,4 @@
-"""What each pass alone does to a component: how often it fires, its error, and its speed."""
+"""Trials of single passes on a component: number of matches, error, and speed."""
 
 import functools
 import tempfile
@@ -25,17 +25,15 @@ from fastdeploy_diffusion.runtime.session import Session
 
 @dataclass(frozen=True)
 class PassTrial:
-    """What one pass did to one component.
+    """The result of one pass on one component.
 
     Args:
-        component: The component.
-        name: The pass.
-        matched: How many places it rewrote; ``None`` where it failed while it did.
+        matched: How many places it rewrote; ``None`` if it failed.
         expected: How many the model's config promises; ``None`` where nothing is promised.
-        skipped: Why it left places alone that looked right, by their names.
+        skipped: Why it refused places that match, by their names.
         error: Largest difference of the rewritten network on the engine from the Paddle float32
             layer as it was, relative to that layer's largest output; ``None`` if nothing was built.
-        problem: Why the pass cannot be used here; nothing if it can.
+        problem: Why the pass cannot be used here; empty if it can.
         timings: Seconds with and without it; ``None`` if they were not measured.
     """
 
@@ -50,12 +48,12 @@ class PassTrial:
 
 
 class PassTester:
-    """Tries passes on one component; close it to free what it has built.
+    """Tries passes on one component; close it to free its builds.
 
-    Nothing is kept on disk: what is only tried must not push out builds that are used.
+    Nothing is kept on disk: trials must not push out builds that are used.
 
     Args:
-        build: The component, for given sizes on a given engine; its own passes do not matter.
+        build: For given sizes on a given engine; its own passes do not matter.
         measure: Whether to time each pass.
     """
 

@@ -1,4 +1,4 @@
-"""What a component runs on: its engine, precision and passes, and what takes their place."""
+"""The placement of a component: engine, precision, passes, and their fallbacks."""
 
 from __future__ import annotations
 
@@ -38,24 +38,20 @@ from fastdeploy_diffusion.runtime.program import Signature
 
 @dataclass(eq=False)
 class Placer:
-    """Chooses what a component runs on, and goes on to the next best where that fails.
+    """Chooses the placement of a component, and falls back where that fails.
 
     Args:
-        name: The component, for errors and reports.
-        choice: Engine, device and precision asked for.
-        cpu_fallback: Whether the CPU may take the place of what cannot run here.
-        network: The network and its weights.
+        cpu_fallback: Whether to fall back to the CPU.
         pass_names: The passes asked for; ``None`` for those that pay on the engine.
-        cache: Where plans are kept; ``None`` for nowhere.
-        build_class: How it is built.
+        cache: ``None`` to keep no plans.
 
     Attributes:
-        placement: What is chosen now; another object after each change.
+        placement: The present choice; another object after each change.
         passes: Those that are chosen, for any size.
-        report: Of the choice; what only a build tells is left out.
+        report: Of the choice, without the results of a build.
 
     Raises:
-        EngineUnavailableError: What was asked for cannot run here, and there is no fallback.
+        EngineUnavailableError: The engine asked for cannot run here, and there is no fallback.
     """
 
     name: str
@@ -77,10 +73,9 @@ class Placer:
         self.place()
 
     def place(self, measured: ComponentPlan | None = None) -> None:
-        """Choose engine, precision and passes: under ``auto``, what a plan found fastest.
+        """Choose engine, precision and passes: under ``auto``, the fastest of the plan.
 
-        Args:
-            measured: The plan; ``None`` for the one that is kept.
+        ``measured`` is the plan; by default the one that is kept.
         """
         choice = self.choice
         select = partial(
@@ -135,12 +130,12 @@ class Placer:
         )
 
     def choose_passes(self, signature: Signature) -> tuple[Pass, ...]:
-        """Give those of the passes that are for a signature."""
+        """Select the passes that apply to a signature."""
         passes = keep_paying(self.passes, signature) if self._is_default else self.passes
         return keep_usable(passes, signature)
 
     def retreat(self, error: Exception) -> bool:
-        """Take a safer precision, if that of the placement is to blame for an error, and say so.
+        """Fall back to a safer precision, with a warning, if that is to blame for an error.
 
         Returns:
             Whether there is one.
@@ -152,14 +147,14 @@ class Placer:
         return self._move(self._guard.retreat(self.placement, error), self.passes)
 
     def fall_back(self, error: EngineError) -> bool:
-        """Take the CPU's engine for one that failed, where that is allowed, and say so."""
+        """Fall back to the CPU's engine from one that failed, with a warning, where allowed."""
         # A build for another machine cannot fall back to an engine here.
         if not self.cpu_fallback or self.placement.spec.target is not None:
             return False
         return self._move(replace_engine(self.placement, error.problem), ())
 
     def find_plan(self) -> ComponentPlan | None:
-        """Give what `tune` has found; ``None`` if it was not tuned here."""
+        """Look up the plan of `tune`; ``None`` if it was not tuned here."""
         if self.cache is None:
             return None
         try:
@@ -182,10 +177,9 @@ class Placer:
         A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
 
         Args:
-            build: The component for a size.
-            cache: Where the plan and what is built for it are kept.
-            runs: How many runs are timed.
-            show: Told of each way before it is tried.
+            cache: For the plan and its builds.
+            runs: Number of timed runs.
+            show: Called with each way before it is tried.
         """
         plan = tune_component(
             build,
@@ -227,7 +221,7 @@ class Placer:
         return True
 
     def _warn_of_idle_passes(self) -> None:
-        """Say so where passes that somebody asked for have nothing to work on."""
+        """Warn of requested passes that have no effect here."""
         engine = self.placement.engine
         idle = [each.name for each in self.passes if isinstance(each, GraphPass)]
         if idle and engine.dialect is None:

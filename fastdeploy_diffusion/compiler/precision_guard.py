@@ -1,4 +1,4 @@
-"""Half precision that failed: what takes its place, and that it is remembered."""
+"""Fallbacks from half precisions that failed, which are remembered."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 
-# What half precision does to a network, beside what fails in any precision.
+# Errors that half precision may cause.
 PRECISION_ERRORS = (AccuracyError, NonFiniteError)
 
 
@@ -20,11 +20,9 @@ class PrecisionGuard:
     """Keeps a component out of precisions in which it gave NaN, infinity or wrong numbers.
 
     Args:
-        component: Its name.
-        model: What people call the model.
-        pinned_by: The option that makes its precision the user's own decision, whose place no other
-            takes; ``None`` if it is not.
-        cache: Where decisions are kept; ``None`` for nowhere.
+        pinned_by: The option by which the user has set the precision, so that there is no
+            fallback; ``None`` if none has.
+        cache: ``None`` to keep no decisions.
         make_key: Makes the key of the component's plan.
     """
 
@@ -39,7 +37,7 @@ class PrecisionGuard:
         return bool(PRECISIONS[placement.spec.precision].safer)
 
     def avoid(self, placement: Placement, plan: ComponentPlan | None) -> Placement:
-        """Take the first precision that has not failed before, as far as a plan knows.
+        """Choose the first precision that has not failed before, according to the plan.
 
         A `FallbackWarning` is issued if that is another.
         """
@@ -53,16 +51,12 @@ class PrecisionGuard:
         return placement
 
     def retreat(self, placement: Placement, error: Exception) -> Placement | None:
-        """Give the same engine in the next safer precision, and remember why.
+        """Fall back to the same engine in the next safer precision, and record why.
 
         A `FallbackWarning` is issued.
 
-        Args:
-            placement: What failed.
-            error: How.
-
         Returns:
-            What takes its place; ``None`` if precision is not to blame, or none is safer.
+            The fallback; ``None`` if precision is not to blame, or none is safer.
 
         Raises:
             AccuracyError: The precision is pinned, and its numbers are too far off.

@@ -27,10 +27,9 @@ _SEED = 20261120
 def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
     """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
 
-    The session runs what it will run, so that what it compiles for the check it has compiled for
-    the pictures; the layer, which is slow, runs one row. With free sizes it does so twice, first
-    with one of them at its smallest: a size that a trace has taken for a constant cannot be right
-    in both.
+    The session runs the shapes of pictures, so that it compiles for them once; the layer, which is
+    slow, runs one row. With free sizes this is done twice, first with one of them at its smallest:
+    a size that a trace has taken for a constant cannot be right in both.
 
     Returns:
         The larger error.
@@ -52,9 +51,9 @@ def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
 
 
 def run_reference(build: ComponentBuild) -> None:
-    """Let the layer say what the proof will compare with, and free it: that is kept.
+    """Compute the layer's outputs for the proof, and free the layer: they are kept.
 
-    The layer with its weights and a session that has read its own need not be in memory together.
+    So the layer's weights and a session's are not in memory together.
     """
     inputs = build.reference.program.inputs
     try:
@@ -65,7 +64,7 @@ def run_reference(build: ComponentBuild) -> None:
 
 
 def require_room(build: ComponentBuild) -> None:
-    """Refuse to go on where the layer does not fit into memory; raises as `Reference.expect`."""
+    """Refuse a proof if the layer does not fit into memory; raises as `Reference.expect`."""
     for sizes in _list_sizes(build):
         build.reference.require_room(fill_shapes(build.inputs, {**sizes, "batch": 1}))
 
@@ -75,7 +74,7 @@ def draw_inputs(
     sizes: Mapping[str, int],
     inputs: Sequence[TensorSpec] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draw inputs of some sizes, the same ones each time; of the build, or those that are given."""
+    """Draw inputs, always the same ones, for the build's sizes or given ones."""
     shapes = fill_shapes(build.inputs, sizes)
     return draw_feeds(build.name, inputs or build.inputs, _SEED, build.generators, shapes)
 

@@ -1,4 +1,4 @@
-"""What every build of a component is compared with: the Paddle layer in float32."""
+"""The reference of a component's builds: the Paddle layer in float32."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,10 +23,6 @@ class Reference:
     It is slow and large, and for the same inputs its outputs stay the same: so they are kept, and
     many builds that are tried one after the other are compared with one run of the layer.
 
-    Args:
-        name: The component.
-        network: The network and its weights.
-        signature: Inputs and outputs.
     """
 
     def __init__(self, name: str, network: Network, signature: Signature) -> None:
@@ -36,7 +32,7 @@ class Reference:
         self._outputs: dict[str, dict[str, np.ndarray]] = {}
 
     def load(self) -> Program:
-        """Give the layer with its weights, which stay in memory until `release`.
+        """Load the layer with its weights, which stay in memory until `release`.
 
         Raises:
             CheckpointError: The weights do not fit the layer, or cannot be read.
@@ -46,11 +42,11 @@ class Reference:
         return replace(self.program, layer=self._layer)
 
     def release(self) -> None:
-        """Free the layer's memory; the outputs that are known are kept."""
+        """Free the layer's memory; its outputs are kept."""
         self._layer = None
 
     def expect(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Give the layer's outputs, by name, for every input in the signature's order.
+        """Compute the layer's outputs, by name, for every input in the signature's order.
 
         Raises:
             CheckpointError: As `load`.
@@ -65,7 +61,7 @@ class Reference:
 
     @property
     def has_run(self) -> bool:
-        """Whether any outputs are known."""
+        """Whether outputs are kept."""
         return bool(self._outputs)
 
     def require_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

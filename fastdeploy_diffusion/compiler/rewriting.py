@@ -1,4 +1,4 @@
-"""A network as passes leave it: its layer, and its weights under their new names."""
+"""A network rewritten by passes: its layer, and the recipe of its weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RewrittenNetwork:
-    """What passes made of a network.
+    """A network rewritten by passes.
 
     Args:
-        network: The network as it was.
+        network: The original.
         layer: Rewritten, without values.
-        recipe: What each weight of the layer is made of: tensors of the checkpoint.
-        results: What each pass did.
+        recipe: The derivation of each weight of the layer from tensors of the checkpoint.
+        results: Of each pass.
     """
 
     network: Network
@@ -32,7 +32,7 @@ class RewrittenNetwork:
     results: list[PassResult]
 
     def load(self) -> Any:
-        """Give the rewritten layer its values."""
+        """Load the values of the rewritten layer."""
         source = self.network.source
         set_parameters(self.layer, lambda name: derive(Weight(self.recipe[name]), source))
         return self.layer

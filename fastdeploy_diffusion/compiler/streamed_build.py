@@ -1,4 +1,4 @@
-"""How a network gets its session where the weights of its blocks are streamed."""
+"""Builds of networks whose blocks' weights are streamed."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class StageBuild(ComponentBuild):
 class StreamedBuild(ComponentBuild):
     """A `ComponentBuild` that makes every stage a program of its own.
 
-    What is built does not depend on the number of blocks, nor does the memory that it takes. Of
-    each kind, the first block is compared with the Paddle layer; the whole is never in memory.
+    Neither the build nor its memory depends on the number of blocks. Of each kind, the first block
+    is compared with the Paddle layer; the whole is never in memory.
     """
 
     @classmethod
@@ -66,9 +66,9 @@ class StreamedBuild(ComponentBuild):
 
     @classmethod
     def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
-        """Name those that pay, without those of layers.
+        """Name the passes that pay, without layer passes.
 
-        The weights that these make would have to be made of the checkpoint's again at each step.
+        The weights that these derive would have to be derived again at each step.
         """
         passes = choose_passes(None, engine, precision)
         return tuple(each.name for each in passes if isinstance(each, GraphPass))
@@ -77,7 +77,7 @@ class StreamedBuild(ComponentBuild):
         """Load or build every stage, and join them.
 
         Returns:
-            The session, the largest error of a stage, and what passes did to all blocks together.
+            The session, the largest error of a stage, and the passes' results for all blocks.
 
         Raises:
             CheckpointError: The weights do not fit the network.
@@ -116,14 +116,14 @@ class StreamedBuild(ComponentBuild):
         )
 
     def _plan_stage(self, stage: LayerStage) -> StageBuild:
-        """Give the build of a stage, or of the first of its blocks."""
+        """Plan the build of a stage, or of the first of its blocks."""
         whole, cut = self.network, defer(_TAKE_STAGE, stage.name, self.inputs, self.outputs)
         network = Network(whole.layer, whole.config, whole.source, cut)
         names = {name: name for name in list_shapes(network.sketch())}
         network = replace(network, source=whole.source.rename(names))
         weights = None
         if stage.blocks:
-            # With the names that passes leave; they are applied once more when the block is built.
+            # With the names after the passes, which are applied once more when the block is built.
             rewritten = rewrite_network(network, self.layer_passes)
             weights = BlockWeights(
                 whole.source,
@@ -151,10 +151,10 @@ class StreamedBuild(ComponentBuild):
 
 
 def require_streaming(component: str, engine: str, device: str) -> None:
-    """Refuse an engine that weights are not streamed to.
+    """Refuse an engine that weights cannot be streamed to.
 
     Raises:
-        EngineUnavailableError: Names those that they are.
+        EngineUnavailableError: Names the engines that can.
     """
     able = [name for name in engine_names() if StreamedBuild.runs_on(name)]
     if engine not in able or parse_device(device).kind != "cpu":

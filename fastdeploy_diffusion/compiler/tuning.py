@@ -35,13 +35,10 @@ def tune_component(
     One after the other, so that no more than one build takes memory.
 
     Args:
-        build: The component; its own engine and passes do not matter.
-        device: Where it runs.
-        passes: Names of the passes; ``None`` to try none, and those that an engine has by
-            default.
-        cache: Where builds are kept.
-        runs: How many runs are timed, after one that is not.
-        show: Told of each way before it is tried.
+        build: Its own engine and passes do not matter.
+        passes: Names; ``None`` to try none, and each engine's default.
+        runs: Number of timed runs, after one that is not.
+        show: Called with each way before it is tried.
     """
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []

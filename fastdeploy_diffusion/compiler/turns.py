@@ -19,7 +19,7 @@ class TurnTimings:
     """Seconds of one run of each, turn by turn.
 
     Args:
-        before: Of the network without what is being judged.
+        before: Of the network without the change.
         after: Of the network with it.
     """
 
@@ -60,8 +60,6 @@ def time_in_turns(before: Session, after: Session, feeds: Mapping[str, np.ndarra
     the other one's; in a loop of steps they would not be. Who begins a turn alternates.
 
     Args:
-        before: What is compared with.
-        after: What is judged.
         feeds: Every input.
 
     Raises:
