@@ -26,7 +26,6 @@ class _Loan(Generic[S]):
     """A session in the table: still being made, in use, or idle.
 
     Args:
-        signature: What it is for.
         size: Bytes that it takes.
         session: ``None`` until it is made.
         borrowers: How many use it; idle with none.
@@ -39,22 +38,22 @@ class _Loan(Generic[S]):
 
 
 class SessionPool(Generic[S]):
-    """Gives the session of a signature to whoever asks, and makes it where there is none.
+    """Lends the session of a signature, which is made if there is none.
 
-    Idle ones go, the least recently lent first, as soon as there are more than `KEPT_SESSIONS`, or
-    all take more than `KEPT_BYTES`; the one lent last stays. So a network that takes as much by
-    itself has one session, which is closed before that of another size is made.
+    Idle ones are closed, the least recently lent first, as soon as there are more than
+    `KEPT_SESSIONS`, or all take more than `KEPT_BYTES`; the one lent last stays. So a network that
+    takes as much by itself has one session, which is closed before that of another size is made.
 
     Args:
         make: Makes the session of a signature.
-        measure: Estimates the bytes that it takes; infinite where nobody knows.
-        is_current: Whether a session is what would be made now; others are not lent again.
-        announce: Told of a session that is about to be lent, under ``making``.
+        measure: Estimates the bytes that it takes; infinite if unknown.
+        is_current: Whether a session is of the present placement; others are not lent again.
+        announce: Called with a session before it is lent, under ``making``.
 
     Attributes:
-        making: Held while a session is made, and by whoever changes how sessions are made. It may
-            be waited for under the lock of a session in use, and so no such session is closed
-            under it. The pool's own lock is held for moments, and nothing is waited for under it.
+        making: Held while a session is made, and while the way they are made is changed. It may be
+            waited for under the lock of a session in use, and so no such session is closed under
+            it. The pool's own lock is held for moments, and nothing is waited for under it.
     """
 
     def __init__(
@@ -73,16 +72,15 @@ class SessionPool(Generic[S]):
 
     @property
     def sessions(self) -> list[S]:
-        """Those that are open, the one lent last at the end."""
+        """The open sessions, the one lent last at the end."""
         with self._table:
             return [loan.session for loan in self._loans if loan.session is not None]
 
     @contextmanager
     def lend(self, signature: Signature, *, keep: bool) -> Generator[S, None, None]:
-        """Give a session until the block ends; raises as ``make``.
+        """Lend a session until the block ends; raises as ``make``.
 
         Args:
-            signature: What it is for.
             keep: Whether it may stay after the last of the blocks that share it.
         """
         with self.making:
@@ -95,7 +93,7 @@ class SessionPool(Generic[S]):
             self._give_back(loan, keep)
 
     def drop_idle(self, but: Signature | None = None) -> bool:
-        """Close what nobody uses, but for one signature; tells whether there was any."""
+        """Close idle sessions, but for one signature; returns whether there were any."""
         with self._table:
             idle = [each for each in self._loans if not each.borrowers and each.signature != but]
             self._loans = [each for each in self._loans if each not in idle]
@@ -103,12 +101,12 @@ class SessionPool(Generic[S]):
         return bool(idle)
 
     def make_room(self) -> bool:
-        """Close what nobody uses in all pools of the model; tells whether there was any."""
+        """Close idle sessions in all pools of the model; returns whether there were any."""
         dropped = [pool.drop_idle() for pool in self._sharing]
         return any(dropped)
 
     def close(self) -> None:
-        """Close every session, also those in use, which fail."""
+        """Close every session; those in use fail."""
         with self.making, self._table:
             loans, self._loans = self._loans, []
         _close(loans)  # not under the locks
@@ -137,7 +135,7 @@ class SessionPool(Generic[S]):
         self._close_surplus()  # its memory first
         try:
             loan.session = self._make_with_all_memory(signature)
-            loan.size = self._measure(signature)  # it may have become another precision
+            loan.size = self._measure(signature)  # its precision may have changed
         except BaseException:
             with self._table:
                 self._loans.remove(loan)
@@ -177,7 +175,7 @@ class SessionPool(Generic[S]):
 
 
 def share_memory(pools: Iterable[SessionPool[S]]) -> None:
-    """Let pools of one model give up what is idle in all of them where one runs out of memory."""
+    """Let pools of one model close idle sessions in all of them when one runs out of memory."""
     sharing = tuple(pools)
     for pool in sharing:
         pool._sharing = sharing
