@@ -1,4 +1,4 @@
-"""Where a configuration keeps builds."""
+"""The cache of builds that a configuration asks for."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _GIB = 2**30
 
 
 def open_cache(config: DiffusionConfig) -> ArtifactCache | None:
-    """Give the cache that a configuration asks for; ``None`` where it keeps no builds."""
+    """Open the cache that a configuration asks for; ``None`` if it keeps no builds."""
     if not config.cache:
         return None
     root = Path(config.cache_dir) if config.cache_dir else default_cache_folder()

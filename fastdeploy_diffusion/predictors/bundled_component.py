@@ -1,4 +1,4 @@
-"""A component that was built elsewhere, and lies in a bundle."""
+"""Components of a bundle, which were built elsewhere."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 
 class BundledComponent(Component):
-    """Loads its builds; nothing is built, derived or compared here, and nothing takes its place.
+    """Loads its builds; nothing is built, derived or compared here, and there is no fallback.
 
     Args:
-        name: The component.
-        network: What runs, for estimates of memory.
+        network: For estimates of memory.
         weights: Its weights, and the bundle.
         threads: CPU threads; ``None`` for all.
 
@@ -58,23 +57,23 @@ class BundledComponent(Component):
 
     @property
     def placement(self) -> Placement:
-        """What it was built for."""
+        """The engine and spec that it was built for."""
         return self._placement
 
     @property
     def network(self) -> Network:
-        """What runs."""
+        """The network."""
         return self._network
 
     def check_weights(self) -> None:
         """Do nothing: they were compared with the network where the bundle was made."""
 
     def describe_placement(self) -> str:
-        """Say what it runs on."""
+        """Describe the placement."""
         return f"{self._placement.engine.name} {self._placement.spec!r}"
 
     def identify(self, signature: Signature) -> str:
-        """Refuse: embeddings are kept on disk beside builds, and a bundle has none of its own."""
+        """Refuse: a bundle keeps no embeddings on disk, which this would identify."""
         raise CacheError(f"{self.name} is of a bundle, which keeps no embeddings")
 
     def plan(
@@ -98,7 +97,7 @@ class BundledComponent(Component):
         try:
             engine.require_run(spec)
         except EngineUnavailableError as error:
-            # What runs a build needs nothing of what makes one.
+            # Imported late: running a build needs no module that makes one.
             fix = error.fix.replace("fastdeploy-diffusion[", "fastdeploy-diffusion[run-")
             raise EngineUnavailableError(
                 f"{self._weights.folder} was made for {engine.name}: {error.problem}",

@@ -28,19 +28,15 @@ class ComponentReport:
     """What a component really runs on, and the proof that it is right.
 
     Args:
-        name: The component.
-        engine: The engine that runs it.
-        device: The device it runs on.
-        precision: The precision it runs in.
         fallback: Why this is not what was asked for; ``None`` if it is.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output; ``None`` until the component is built, and where it is `unchecked`.
-        tolerance: What was allowed.
+        tolerance: The largest error allowed.
         build_seconds: Until the component was ready, in seconds.
         measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
         passed_over: With ``engine="auto"``, why other engines were not taken, by name.
-        installable: Engines that ``auto`` tries before this one and that are not installed: the
-            command that installs each, by name.
+        installable: The pip command of each engine that ``auto`` tries before this one and that is
+            not installed, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
         cached: Whether a kept build was loaded; its error was measured when it was built.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
@@ -65,11 +61,11 @@ class ComponentReport:
 
 
 class Component(ABC):
-    """A network that runs for the sizes that it is asked to.
+    """A network that runs at any size that requests ask for.
 
     Attributes:
         name: For errors and reports.
-        report: Of the session lent last; of what is chosen, before there is one.
+        report: Of the session lent last; before the first, of the placement.
         pool: Its sessions.
     """
 
@@ -81,18 +77,17 @@ class Component(ABC):
     @property
     @abstractmethod
     def placement(self) -> Placement:
-        """What it runs on now."""
+        """The present engine and build spec."""
 
     @property
     @abstractmethod
     def network(self) -> Network:
-        """What runs."""
+        """The network."""
 
     def lend(self, signature: Signature, *, keep: bool = False) -> AbstractContextManager[Session]:
-        """Give the session for a signature until the block ends, built now if it is not there yet.
+        """Lend the session for a signature until the block ends, built now if missing.
 
         Args:
-            signature: Inputs and outputs.
             keep: Whether it may stay after the last block for the next one with this signature.
 
         Raises:
@@ -103,7 +98,7 @@ class Component(ABC):
         return self.pool.lend(signature, keep=keep)
 
     def close(self) -> None:
-        """Free the engine's memory, also where requests still run, which fail; the next builds."""
+        """Free the engine's memory; running requests fail, and the next one builds again."""
         self.pool.close()
 
     @property
@@ -114,25 +109,25 @@ class Component(ABC):
 
     @abstractmethod
     def check_weights(self) -> None:
-        """Refuse weights that are not the network's, before anything is built of them."""
+        """Refuse weights that are not the network's, before anything is built."""
 
     @abstractmethod
     def describe_placement(self) -> str:
-        """Say what it runs on now, in all that its numbers may depend on."""
+        """Describe the present placement, in all that its numbers may depend on."""
 
     @abstractmethod
     def identify(self, signature: Signature) -> str:
-        """Give the digest of all that the numbers of its build depend on."""
+        """Compute the digest of all that the numbers of its build depend on."""
 
     @abstractmethod
     def plan(
         self, signature: Signature, sizes: Mapping[str, int] = MappingProxyType({})
     ) -> ComponentBuild:
-        """Say what is built for a signature, without building it."""
+        """Plan the build for a signature, without building it."""
 
     @abstractmethod
     def find_plan(self) -> ComponentPlan | None:
-        """Give what `tune` has found; ``None`` if it was not tuned here."""
+        """Look up the plan of `tune`; ``None`` if it was not tuned here."""
 
     @abstractmethod
     def tune(
@@ -146,7 +141,7 @@ class Component(ABC):
         """Measure every way to run this component, keep what was found, and go by it."""
 
     def _measure(self, signature: Signature) -> float:
-        """Estimate the bytes that a session takes for one picture, where that can be told."""
+        """Estimate the bytes that a session takes for one picture; infinite on other devices."""
         if self.placement.spec.device.kind != "cpu":
             return math.inf
         need = estimate_stage(self, signature, {"batch": self._rows})

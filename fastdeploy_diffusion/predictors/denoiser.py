@@ -8,15 +8,11 @@ from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
-_LARGEST_SIZE = 2048  # of the pictures that the check is told of, in pixels
+_LARGEST_SIZE = 2048  # largest picture edge that the check draws size conditions for, in pixels
 
 
 class Denoiser:
     """The UNet of Stable Diffusion 1.x, 2.x and XL.
-
-    Args:
-        checkpoint: Where config and weights come from.
-        config: Engine, device and precision.
 
     Raises:
         UnsupportedModelError: The UNet's config is not implemented.
@@ -38,7 +34,7 @@ class Denoiser:
         )
 
     def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:
-        """For latents of this size, texts of this length, and this many rows."""
+        """Make the signature for latents of a size, texts of a length, and a number of rows."""
         config = self.config
         context = (batch, tokens, config.context_dims[0])
         inputs = [

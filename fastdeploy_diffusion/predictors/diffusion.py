@@ -1,4 +1,4 @@
-"""What the pipelines of all families have in common: requests in, pictures out."""
+"""The base of all families' pipelines: requests in, pictures out."""
 
 import os
 import threading
@@ -46,12 +46,7 @@ _BATCH_PIXELS = 8 * 128 * 128
 
 
 class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
-    """Text to image with a checkpoint; a family says which components it is made of.
-
-    Args:
-        config: Which checkpoint, and what to run it on.
-        checkpoint: Opened.
-    """
+    """Text to image with a checkpoint; each family opens its own components."""
 
     request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
     # Set by the family.
@@ -68,37 +63,37 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._components: tuple[Component, ...] = ()
 
     def _join(self, *components: Component) -> None:
-        """Take a family's components: text encoders, denoiser, VAE."""
+        """Set a family's components: text encoders, denoiser, VAE."""
         self._components = components
         share_memory(each.pool for each in components)
 
     @classmethod
     def from_pretrained(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
-        """Open a checkpoint as in diffusers: the same as the class with a path and options."""
+        """Open a checkpoint as in diffusers, like the constructor with a path and options."""
         return cls(model_path, **options)  # type: ignore[arg-type]
 
     @classmethod
     def from_single_file(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
-        """The same for a ``.safetensors`` file, which mostly needs ``tokenizer_path``, too."""
+        """Open a ``.safetensors`` file as in diffusers; it mostly needs ``tokenizer_path``, too."""
         return cls(model_path, **options)  # type: ignore[arg-type]
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What it draws with."""
+        """The open checkpoint."""
         return self._checkpoint
 
     @property
     def config(self) -> DiffusionConfig:
-        """What the pipeline was made from."""
+        """The configuration that the pipeline was made from."""
         return self._config
 
     def component(self, name: str) -> Component:
-        """Give what runs a network, by its name in the report: ``denoiser``."""
+        """Look up a component by its name in the report: ``denoiser``."""
         return {each.name: each for each in self._components}[name]
 
     @property
     def report(self) -> PipelineReport:
-        """What really runs: engine, device, fallback and proof of each component."""
+        """Engine, device, fallback and proof of each component, as it really runs."""
         return PipelineReport(
             model=str(self._checkpoint.path),
             family=self._checkpoint.family.name,
@@ -123,7 +118,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._embeddings.clear()
 
     def __enter__(self) -> Self:
-        """Give the pipeline, which is closed when the block ends."""
+        """Return the pipeline, which is closed when the block ends."""
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -131,11 +126,11 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self.close()
 
     def __call__(self, prompt: str | Sequence[str], **settings: Any) -> GenerationResult:
-        """As ``generate``, whose result has ``images``, as in diffusers."""
+        """Serve a request as ``generate``; the result has ``images``, as in diffusers."""
         return self.generate(prompt, **settings)
 
     def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
-        """Draw a prompt; a family's pipeline says which settings it takes, and what it gives."""
+        """Draw a prompt; settings and result are documented by each family's pipeline."""
         if unnamed:
             raise RequestError(
                 f"{len(unnamed)} settings are given without their names",
@@ -149,7 +144,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def generate(
         self, request: GenerationRequest | str | Sequence[str], **settings: Any
     ) -> GenerationResult:
-        """Serve a request, and give its pictures with timings and report.
+        """Serve a request; returns its pictures with timings and report.
 
         Args:
             request: A request, or the prompt of one.
@@ -168,8 +163,8 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         """Serve a request step by step: iterate for the events; the last one carries the result.
 
         The request is checked here; work begins with the first event that is asked for. Stop early
-        by closing what is returned, or from another thread with its ``cancel``. Takes and raises
-        the same as ``generate``.
+        by closing the returned iterator, or from another thread with its ``cancel``. Arguments and
+        errors are those of ``generate``.
         """
         return self._begin(request, settings)
 
@@ -180,8 +175,8 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         the batch, requests take turns instead, which is a warning.
 
         Args:
-            pictures: How many are drawn at once, at most, all requests together; as many as pay and
-                fit into memory if left out.
+            pictures: Largest number drawn at once, all requests together; by default as many as
+                pay and fit into memory.
 
         Raises:
             RequestError: It is no whole number of 1 or more.
@@ -210,10 +205,10 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return RequestBatch(begin)
 
     def describe_request(self, request: GenerationRequest) -> dict[str, Any]:
-        """Check a request, and fill in what it leaves open; nothing is drawn.
+        """Check a request, and fill in defaults; nothing is drawn.
 
         Returns:
-            The settings of its first picture; None for what the model does not have.
+            The settings of its first picture; ``None`` for those that the model does not have.
 
         Raises:
             RequestError: A setting is not allowed.
@@ -221,7 +216,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._plan(request).settings(0)
 
     def choose_batch(self, request: GenerationRequest) -> int:
-        """Say how many pictures of a request are best drawn at once, whatever it asks for.
+        """Choose how many pictures of a request to draw at once, whatever number it asks for.
 
         As many as pay: a device that is busy with one gains nothing by a second one. No more than
         fit into memory. And one, unless the engine is known to draw each as it draws it alone.
@@ -243,14 +238,10 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._budget.limit(batch._replace(pictures=most), estimate)
 
     def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
-        """Make everything ready for pictures of a size, without drawing one.
-
-        Args:
-            height: In pixels; the model's own if left out.
-            width: In pixels; the model's own if left out.
+        """Build everything for pictures of a size, in pixels; the model's own by default.
 
         Returns:
-            What will run.
+            The report.
 
         Raises:
             RequestError: The model does not draw this size.
@@ -267,7 +258,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self.report
 
     def choose_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Give the size of pictures, (width, height), with what is left out filled in.
+        """Fill in the size of pictures: (width, height), by default the model's own.
 
         Raises:
             RequestError: The model does not draw this size.
@@ -278,11 +269,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def plan_builds(
         self, height: int | None = None, width: int | None = None
     ) -> "list[ComponentBuild]":
-        """Say what is built for pictures of a size; nothing is, but passes can be tried on it.
-
-        Args:
-            height: In pixels; the model's own if left out.
-            width: In pixels; the model's own if left out.
+        """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
 
         Raises:
             RequestError: The model does not draw this size.
@@ -291,7 +278,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return [part.component.plan(part.signature) for part in parts]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
-        """Give what ``tune`` has found of each component; ``None`` where it was not tuned here."""
+        """Look up each component's plan of ``tune``; ``None`` where it was not tuned here."""
         return tuple(each.find_plan() for each in self._components)
 
     def tune(
@@ -309,10 +296,10 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
 
         Args:
             height: In pixels; the model's own if left out.
-            width: In pixels; the model's own if left out.
-            runs: How many runs are timed, after one that is not.
-            show: Called before each way that is tried, with what it is, the number of components
-                that are done, and the number of all.
+            width: Likewise.
+            runs: Number of timed runs, after one that is not.
+            show: Called before each way that is tried, with its description, the number of
+                finished components, and the number of all.
 
         Returns:
             A plan for each component.
@@ -337,7 +324,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return plans
 
     def cancel(self) -> None:
-        """Stop what is running, before its next step; it raises `CancelledError`."""
+        """Stop running requests before their next step; they raise `CancelledError`."""
         self._cancellations += 1
 
     @abstractmethod
@@ -348,7 +335,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._plan(GenerationRequest(prompt="", height=height, width=width))
 
     def _require_memory(self, plan: PlanT) -> None:
-        """Refuse what does not fit into memory, before anything is allocated."""
+        """Refuse requests that do not fit into memory, before anything is allocated."""
 
         def make_room() -> None:
             for part in self._list_parts(plan):
@@ -361,7 +348,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._budget.explain_exhaustion(*need, self._limits.multiple)
 
     def _describe_need(self, plan: PlanT) -> tuple[PictureBatch, Estimate]:
-        """Give the batch of a plan, and what estimates others that are like it."""
+        """Make the batch of a plan, and the function that estimates batches like it."""
 
         def estimate(batch: PictureBatch, memory: str) -> MemoryNeed:
             _, height, width = batch
@@ -373,7 +360,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
 
     @abstractmethod
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
-        """A scheduler of this request's own, with its timesteps set."""
+        """Make a scheduler for this request alone, with its timesteps set."""
 
     def _begin(
         self,
@@ -382,7 +369,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         batch: RequestBatch | None = None,
         most: int | None = None,
     ) -> Generation:
-        """Check a request, and give what serves it, with ``batch`` or on its own."""
+        """Check a request, and begin to serve it, with ``batch`` or on its own."""
         if not isinstance(request, GenerationRequest):
             request = make_request(request, settings, self.request_class)
         elif settings:
@@ -411,7 +398,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return denoiser.keeps_rows_apart and self.config.memory != "streamed"
 
     def _check_weights(self) -> None:
-        """Refuse weights that are not their networks': now, not at the first picture."""
+        """Refuse weights that are not their networks', before the first picture."""
         for each in self._components:
             each.check_weights()
 

@@ -15,13 +15,13 @@ _SETTLED_NANOSECONDS = 2 * 10**9
 
 
 def recall_digest(source: TensorSource, root: Path) -> str:
-    """Give ``source.digest()``, from an earlier time if its files are still the same.
+    """Recall ``source.digest()`` from an earlier time, if its files are still the same.
 
     The source knows its tensors' digests afterwards.
 
     Args:
         source: The weights.
-        root: Where builds are kept. If it cannot be written, the digest is computed each time.
+        root: The cache's folder; if it cannot be written, the digest is computed each time.
 
     Raises:
         CheckpointError: A file changed after it was opened.

@@ -1,4 +1,4 @@
-"""What runs loops: one request on its own, or many whose rows run together."""
+"""Drivers of loops: for one request on its own, or for many whose rows run together."""
 
 import threading
 from collections import deque
@@ -17,14 +17,13 @@ from fastdeploy_diffusion.requests.request import GenerationRequest
 class Generation(Iterator[StepEvent]):
     """One request while it is served: iterate for its events; the last one carries the result.
 
-    It goes on when somebody asks for an event or for the result; in a batch, with every step of it.
+    It advances when an event or the result is asked for; in a batch, with every step of that.
 
     Args:
-        loop: The request's.
-        cancelled: What the loop looks at before each step.
-        batch: What it is served with; ``None`` if on its own.
-        pictures: How many the request has.
-        most: How many may be drawn at once, all requests of the batch together.
+        cancelled: Checked by the loop before each step.
+        batch: ``None`` for a request on its own.
+        pictures: Their number in the request.
+        most: Largest number drawn at once, all requests of the batch together.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Generation(Iterator[StepEvent]):
     ) -> None:
         self.pictures, self.most = pictures, most
         self._loop, self._cancelled, self._batch = loop, cancelled, batch
-        self._work: Predict | None = None  # what it waits for
+        self._work: Predict | None = None  # the prediction that it waits for
         self._events: deque[StepEvent] = deque()
         self._result: GenerationResult | None = None
         self._error: Exception | None = None
@@ -45,7 +44,7 @@ class Generation(Iterator[StepEvent]):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has come to its end, with a result or without one."""
+        """Whether it has ended, with or without a result."""
         return self._is_over
 
     @property
@@ -58,17 +57,17 @@ class Generation(Iterator[StepEvent]):
         self._cancelled.set()
 
     def close(self) -> None:
-        """Give the request up, and give back what it holds; in a batch, with its next step."""
+        """Abandon the request, and free its sessions; in a batch, with its next step."""
         if self._batch is None:
             self.abandon()
         else:
             self.cancel()
 
     def result(self) -> GenerationResult:
-        """Go on to the end, and give the pictures with timings and report.
+        """Run to the end; returns the pictures with timings and report.
 
         Raises:
-            DiffusionError: Whatever ended the request instead, as for ``generate``.
+            DiffusionError: The error that ended the request, as for ``generate``.
         """
         for _ in self:
             pass
@@ -89,17 +88,17 @@ class Generation(Iterator[StepEvent]):
         raise StopIteration
 
     def find_work(self) -> Predict | None:
-        """Go on to the next prediction, or to nothing at the end. Drivers call it, and the rest."""
+        """Advance to the next wanted prediction, if any. Called by drivers, like the rest."""
         while self._work is None and not self._is_over:
             self._resume(lambda: next(self._loop))
         return self._work
 
     def answer(self, predictions: FloatArray) -> None:
-        """Give the predictions that were asked for: it goes on to the event of the step."""
+        """Send the wanted predictions to the loop, which goes on to the step's event."""
         self._resume(lambda: self._loop.send(predictions))
 
     def fail(self, error: Exception) -> None:
-        """Give the error that there is instead of predictions."""
+        """Raise an error in the loop in place of predictions."""
         self._resume(lambda: self._loop.throw(error))
 
     def abandon(self, error: Exception | None = None) -> None:
@@ -112,7 +111,7 @@ class Generation(Iterator[StepEvent]):
         self._work = None
         try:
             given = resume()
-        except Exception as error:  # of this request alone: whoever asks for its result gets it
+        except Exception as error:  # of this request alone: `result` raises it
             self._error, self._is_over = error, True
             return
         if isinstance(given, Predict):
@@ -134,12 +133,12 @@ class Generation(Iterator[StepEvent]):
 class RequestBatch:
     """Serves requests at once: their rows run together, each at its own step; give it a ``with``.
 
-    Any thread may submit, wait for results and cancel at any time; steps are taken by whoever
-    waits, or calls `step`, one after the other. The block's end waits for all requests; after an
-    error in the block, it gives them up.
+    Any thread may submit, wait for results and cancel at any time; threads that wait, or call
+    `step`, take the steps in turns. The block's end waits for all requests; after an error in the
+    block, it abandons them.
 
     Args:
-        begin: Checks a request with its settings, and gives what serves it with this batch.
+        begin: Checks a request with its settings, and makes its `Generation` for this batch.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class RequestBatch:
         return generation
 
     def step(self) -> bool:
-        """Take every request that has joined one step further; tell whether any is left."""
+        """Advance every request that has joined by one step; returns whether any is left."""
         with self._lock:
             if self._is_stepping:
                 raise RequestError(
@@ -190,7 +189,7 @@ class RequestBatch:
             return bool(self._active or self._waiting)
 
     def close(self) -> None:
-        """Give up what is not done: its `Generation.result` raises `CancelledError`."""
+        """Abandon unfinished requests: their `Generation.result` raises `CancelledError`."""
         with self._lock:
             self._is_closed = True
             for each in (*self._active, *self._waiting):
@@ -209,10 +208,10 @@ class RequestBatch:
             self.close()
 
     def _admit(self) -> None:
-        """Let requests in, in order, as long as their pictures may be drawn at once."""
+        """Admit requests, in order, up to the number of pictures that may be drawn at once."""
         for each in [each for each in self._waiting if each.is_cancelled]:
             self._waiting.remove(each)
-            each.find_work()  # comes to nothing
+            each.find_work()  # ends at once
         while self._waiting:
             together = [*self._active, self._waiting[0]]
             pictures = sum(each.pictures for each in together)
@@ -223,7 +222,7 @@ class RequestBatch:
 
 
 def advance(generations: Sequence[Generation]) -> None:
-    """Take each one step further; rows of equal kinds run at once."""
+    """Advance each by one step; rows of equal kinds run at once."""
     groups: dict[Any, list[tuple[Generation, Predict]]] = {}
     for each in generations:
         work = each.find_work()
@@ -240,7 +239,7 @@ def _serve(group: Sequence[tuple[Generation, Predict]]) -> None:
         if len(group) == 1:
             group[0][0].fail(error)
             return
-        for each in group:  # one may be to blame, and the others are not to suffer
+        for each in group:  # one may be to blame; the others run on
             _serve([each])
         return
     for (generation, _), predicted in zip(group, predictions, strict=True):

@@ -19,12 +19,12 @@ _MIB = 2**20
 class EmbeddingCache:
     """The embeddings of one pipeline that were used last, in memory and, if asked for, on disk.
 
-    In memory they belong to the pipeline, whose weights do not change, and to what its encoder runs
-    on at the time. On disk they are found by the digest of all that the encoder's build depends on.
+    In memory they are keyed by the encoder's placement, for the pipeline's weights do not change.
+    On disk they are found by the digest of all that the encoder's build depends on.
 
     Args:
         limit: Bytes that they may take in memory.
-        files: Where they are kept on disk; ``None`` for nowhere.
+        files: ``None`` to keep none on disk.
     """
 
     def __init__(self, limit: int, files: EmbeddingFiles | None = None) -> None:
@@ -35,12 +35,7 @@ class EmbeddingCache:
         self._lock = threading.Lock()
 
     def find(self, text: Text, signature: Signature) -> Embedding | None:
-        """Give a text's embedding, if it is kept.
-
-        Args:
-            text: The text.
-            signature: What its encoder would be asked for.
-        """
+        """Look up a text's embedding; ``signature`` is that of its encoder's run."""
         key = text, text.component.describe_placement()
         with self._lock:
             if key in self._kept:
@@ -53,14 +48,14 @@ class EmbeddingCache:
         return found
 
     def keep(self, text: Text, signature: Signature, embedding: Embedding) -> None:
-        """Keep what the encoder said of a text just now."""
+        """Keep the embedding of a text that was encoded just now."""
         self._remember((text, text.component.describe_placement()), embedding)
         digest = self._digest(text, signature)
         if self._files and digest:
             self._files.keep(digest, embedding)
 
     def clear(self) -> None:
-        """Free the memory; what is on disk stays."""
+        """Free the memory; files stay."""
         with self._lock:
             self._kept.clear()
             self._bytes = 0
@@ -76,7 +71,7 @@ class EmbeddingCache:
                 self._bytes -= oldest.values.nbytes
 
     def _digest(self, text: Text, signature: Signature) -> str | None:
-        """The name of a text on disk; nothing if there is none."""
+        """Make the name of a text's file; ``None`` if none can be kept."""
         if self._files is None:
             return None
         try:
@@ -91,7 +86,7 @@ class EmbeddingCache:
 
 
 def open_embedding_cache(config: DiffusionConfig) -> EmbeddingCache:
-    """Give the cache of embeddings that a configuration asks for."""
+    """Open the cache of embeddings that a configuration asks for."""
     limits, builds = config.embedding_cache, open_cache(config)
     files = None
     if limits.disk_mib and builds is not None:

@@ -18,13 +18,13 @@ from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _SUFFIX = ".safetensors"
 _TENSOR = "embedding"
-# No file takes as long to write; one that is as old was left by a killed process.
+# No file takes this long to write; an older one was left by a killed process.
 _ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a text encoder said of one text.
+    """The output of a text encoder for one text.
 
     Args:
         values: (T, D) or (P,) float32, read-only.
@@ -39,8 +39,8 @@ class Embedding:
 class EmbeddingFiles:
     """A folder of embeddings, shared by any number of processes.
 
-    A file is named after a digest of the encoder's build and the token ids; of the text itself
-    nothing is written. What cannot be read or written is a `CacheWarning`, never an error.
+    A file is named after a digest of the encoder's build and the token ids; the text itself is not
+    written. A file that cannot be read or written is a `CacheWarning`, never an error.
 
     Args:
         folder: Made when the first embedding is kept.
@@ -52,7 +52,7 @@ class EmbeddingFiles:
         self._limit = limit
 
     def find(self, digest: str) -> Embedding | None:
-        """Give what is kept under a digest, whole and unchanged; finding counts as use.
+        """Look up the embedding of a digest, whole and unchanged; counts as use.
 
         A damaged file is a `CacheWarning`. It stays where it is: the text is encoded again, and
         replaces it, or another process has replaced it by now.
@@ -70,7 +70,7 @@ class EmbeddingFiles:
         return embedding
 
     def keep(self, digest: str, embedding: Embedding) -> None:
-        """Keep an embedding under a digest, and remove what was used longest ago to make room."""
+        """Keep an embedding under a digest, in place of the least recently used ones if full."""
         path = self._folder / f"{digest}{_SUFFIX}"
         error = repr(embedding.relative_error)
         values = embedding.values
@@ -92,7 +92,7 @@ class EmbeddingFiles:
         return len(sizes), sum(sizes)
 
     def find_damage(self) -> dict[str, str]:
-        """Say of each file that is not as it was written what is wrong with it, by its name."""
+        """Map each damaged file to what is wrong with it."""
         found = {}
         for path, _ in self._list():
             try:
@@ -102,9 +102,9 @@ class EmbeddingFiles:
         return found
 
     def collect(self, keep: Path | None = None) -> None:
-        """Remove what was used longest ago, until the rest is within the limit.
+        """Remove the least recently used files, until the rest is within the limit.
 
-        What a killed process has left half written goes, too.
+        Unfinished files of killed processes are removed, too.
 
         Args:
             keep: A file that stays, however large it is.
@@ -141,7 +141,7 @@ def _read(path: Path) -> Embedding:
 
 
 def _seal(digest: str, values: npt.NDArray[np.float32], error: str) -> str:
-    """Digest of a file's name and content."""
+    """Hash a file's name and content."""
     sealed = hashlib.sha256(f"{digest} {values.dtype} {values.shape} {error}\n".encode())
     sealed.update(np.ascontiguousarray(values).data)
     return sealed.hexdigest()

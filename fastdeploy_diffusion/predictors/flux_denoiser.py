@@ -13,10 +13,6 @@ from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 class FluxDenoiser:
     """Flux's transformer.
 
-    Args:
-        checkpoint: Where config and weights come from.
-        config: Engine, device and precision.
-
     Raises:
         UnsupportedModelError: The transformer's config is not implemented.
         EngineUnavailableError: The engine asked for cannot run here.
@@ -41,7 +37,7 @@ class FluxDenoiser:
         )
 
     def signature(self, image_tokens: int, text_tokens: int) -> Signature:
-        """For pictures and texts of this many tokens, and any number of rows."""
+        """Make the signature for numbers of picture and text tokens, and any number of rows."""
         config = self.config
         texts = (None, text_tokens, config.joint_attention_dim)
         inputs = [

@@ -1,6 +1,6 @@
 """The loop of one request: prompts → conditioning → steps → pictures.
 
-It is a generator that yields what it needs predicted, and receives the predictions; a driver
+It is a generator that yields the predictions that it needs, and receives them; a driver
 (`drivers`) runs the denoiser for one such loop, or for many at once.
 """
 
@@ -39,13 +39,13 @@ from fastdeploy_diffusion.schedulers.base import Scheduler
 FloatArray = npt.NDArray[np.float32]
 PlanT = TypeVar("PlanT", bound=GenerationPlan)
 
-# What callbacks call the features of the texts, and what networks call them.
+# The name of text features in callbacks, and in networks.
 _PROMPT, _NEGATIVE = "prompt_embeds", "negative_prompt_embeds"
 _FEATURES = "encoder_hidden_states"
 
 
 class Predict(NamedTuple):
-    """What a loop asks its driver for: a prediction for each of some rows.
+    """A loop's request to its driver: a prediction for each of some rows.
 
     Args:
         session: The denoiser's.
@@ -65,7 +65,7 @@ Loop: TypeAlias = Generator[Predict | StepEvent, FloatArray | None, None]
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the denoiser gets for one picture besides latents and timestep.
+    """The denoiser's inputs for one picture besides latents and timestep.
 
     Args:
         tensors: The other inputs of the network by name, each for a batch of 1; float32.
@@ -74,7 +74,7 @@ class Conditioning:
     tensors: Mapping[str, FloatArray]
 
     def change(self, features: FloatArray) -> "Conditioning":
-        """Give it with other features of the text, (T, D); itself if they are equal."""
+        """Replace the features of the text, (T, D); returns itself if they are equal."""
         if np.array_equal(features, self.tensors[_FEATURES][0]):
             return self
         return Conditioning({**self.tensors, _FEATURES: features[None]})
@@ -95,7 +95,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     @property
     @abstractmethod
     def report(self) -> PipelineReport:
-        """What really runs."""
+        """The components, as they really run."""
 
     @property
     @abstractmethod
@@ -104,15 +104,15 @@ class DenoisingLoop(ABC, Generic[PlanT]):
 
     @abstractmethod
     def _list_parts(self, plan: PlanT) -> list[Part]:
-        """What a plan needs, in the order in which it runs: text encoders, denoiser, VAE."""
+        """List the parts of a plan in the order in which they run: text encoders, denoiser, VAE."""
 
     @abstractmethod
     def _count_rows(self, plan: PlanT) -> int:
-        """How many rows of the denoiser's batch one picture takes."""
+        """Count the rows of the denoiser's batch for one picture."""
 
     @abstractmethod
     def _list_texts(self, plan: PlanT, *, negative: bool) -> Mapping[str, Texts]:
-        """What text encoders read for the prompts, or for the negative ones, by name."""
+        """List the texts for the encoders, of the prompts or of the negative ones, by name."""
 
     def _condition(
         self, plan: PlanT, embeddings: Mapping[str, FloatArray], *, negative: bool
@@ -120,7 +120,6 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """Make the tensors of a `Conditioning` of the embeddings of one picture's texts.
 
         Args:
-            plan: Of the request.
             embeddings: By the names of ``_list_texts``, each for a batch of 1.
             negative: Whether they are those of the negative prompt.
         """
@@ -131,16 +130,16 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         return _draw(generators, plan.latent_shape)
 
     def _unpack(self, plan: PlanT, latents: FloatArray) -> FloatArray:
-        """Give latents as the VAE takes them, (B, C, H, W)."""
+        """Convert latents to the VAE's layout, (B, C, H, W)."""
         return latents
 
     @abstractmethod
     def _name_scheduler(self, plan: PlanT) -> str:
-        """Name what a request is scheduled by."""
+        """Name the scheduler of a request."""
 
     @abstractmethod
     def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
-        """What goes into a picture's metadata besides its settings and its scheduler."""
+        """Describe the run for a picture's metadata, besides settings and scheduler."""
 
     def _draw(
         self,
@@ -262,7 +261,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             tensors[side] = np.concatenate([each.tensors[_FEATURES] for each in conditionings])
         chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
         tensors |= read_replacements(callback(self, index, timestep, chosen), tensors)
-        # What it has changed in place counts as well.
+        # Changes in place count as well.
         return tensors["latents"], {
             side: [
                 each.change(features)
@@ -287,9 +286,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
 
 
 def guide(negative: FloatArray, positive: FloatArray, scale: float, rescale: float) -> FloatArray:
-    """Move from the prediction for the negative prompt past the one for the prompt.
-
-    Classifier-free guidance (Ho & Salimans, 2022) and its rescaling (Lin et al., 2023).
+    """Apply classifier-free guidance (Ho & Salimans, 2022), rescaled (Lin et al., 2023).
 
     Args:
         negative: Prediction for the negative prompts, (B, …) float32.
@@ -315,7 +312,7 @@ def _deviation(predictions: FloatArray) -> FloatArray:
 def _condition(
     session: Session, told: Sides, timesteps: FloatArray, known: Mapping[Conditioning, Handle]
 ) -> dict[Conditioning, Handle]:
-    """Give the session's handles of conditionings, of which some are known already."""
+    """Condition the session, but for conditionings that have handles already."""
     return {
         each: known.get(each) or session.condition(each.tensors, timesteps.tolist())
         for each in dict.fromkeys(chain(*told.values()))
@@ -323,5 +320,5 @@ def _condition(
 
 
 def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
-    """Noise of which every picture draws its share from its own stream."""
+    """Draw noise, each picture's share from its own stream."""
     return np.stack([generator.randn(shape) for generator in generators])

@@ -1,4 +1,4 @@
-"""The memory that the requests of one pipeline may take: asked for before anything is allocated."""
+"""The memory that the requests of one pipeline may take, checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ _LONGEST_REASON = 200
 
 
 class MemoryBudget:
-    """Compares what batches take with what there is.
+    """Compares the need of batches with the free memory.
 
-    What the process has taken since the pipeline was opened counts as room: a request takes over
-    what earlier ones hold.
-
-    Args:
-        memory: What is in memory at once, as `DiffusionConfig.memory`.
+    Memory that the process has taken since the pipeline was opened counts as room: a request reuses
+    it.
     """
 
     def __init__(self, memory: str) -> None:
@@ -38,13 +35,12 @@ class MemoryBudget:
         """Refuse a batch that cannot be drawn.
 
         Args:
-            batch: What is asked for.
-            estimate: What a batch takes.
+            estimate: The need of a batch.
             multiple: Sizes are multiples of it.
-            make_room: Gives up what the batch does not need, if it may take its memory.
+            make_room: Frees memory that the batch does not need.
 
         Raises:
-            ResourceError: Says what it takes, what there is, and what would fit.
+            ResourceError: Names its need, the free memory, and what would fit.
         """
         room, need = find_memory_room(), estimate(batch, self._memory)
         if room is None or need.total <= room.size:
@@ -62,7 +58,7 @@ class MemoryBudget:
         )
 
     def limit(self, batch: PictureBatch, estimate: Estimate) -> int:
-        """Give the number of pictures of a batch, halved until they fit; at least 1."""
+        """Halve the number of pictures of a batch until they fit; at least 1."""
         room, pictures = self._find_room(), batch.pictures
         while pictures > 1 and room is not None:
             tried = batch._replace(pictures=pictures)
@@ -87,7 +83,7 @@ class MemoryBudget:
         except Exception as error:
             if not tells_of_memory(error):
                 raise
-            # The estimate was too low: of what it says that fits, half may.
+            # The estimate was too low: suggest half of it.
             sizes = [estimate(batch, self._memory).total]
             sizes += [room.size for room in [self._find_room()] if room is not None]
             ways = find_ways_out(batch, min(sizes) // 2, estimate, self._memory, multiple)

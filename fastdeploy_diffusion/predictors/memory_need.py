@@ -1,14 +1,14 @@
-"""How much memory a request takes at least, and whether there is as much: the one rule for that.
+"""The estimate of a request's memory, a lower bound, and its comparison with what is free.
 
     need = weights + max(activations of the largest stage, pictures)
 
 * weights: the checkpoint's numbers in the precision that a component runs in; of all components
   that are in memory at once, which ``memory`` decides. Streamed blocks count as nothing.
-* activations: `activations` counts the numbers that are alive at once in a network as it is
-  written; engines hold a share of them, which was measured (`HELD_BY_ENGINE`).
-* pictures: all of a batch, as numbers, several times over on the way to bytes.
+* activations: `activations` counts the numbers that are alive at once in a network; engines hold a
+  share of them, which was measured (`HELD_BY_ENGINE`).
+* pictures: all of a batch, in several copies on the way to bytes.
 
-It is meant to be a little less than what is really taken: what it refuses cannot work.
+It is meant to be a little less than the real need: a request that it refuses cannot work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class HeldShare(NamedTuple):
-    """How many of the counted numbers an engine holds at its peak.
+    """The share of the counted numbers that an engine holds at its peak.
 
     Args:
         features: Of those in feature maps.
@@ -69,10 +69,10 @@ _PICTURE_BYTES = 3 * 4 * 3
 
 @dataclass(frozen=True)
 class StageNeed:
-    """What one component takes, in bytes.
+    """The need of one component, in bytes.
 
     Args:
-        weights: In the precision that it runs in.
+        weights: In its precision.
         activations: While it runs.
     """
 
@@ -94,10 +94,10 @@ class PictureBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What a batch takes at least, in bytes.
+    """The need of a batch at least, in bytes.
 
     Args:
-        weights: Of what is in memory at once.
+        weights: Of the components that are in memory at once.
         activations: Of the largest stage.
         pictures: Of all of them, as numbers.
     """
@@ -108,7 +108,7 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """Everything; pictures are there when the last stage has ended."""
+        """The sum; pictures exist when the last stage has ended."""
         return self.weights + max(self.activations, self.pictures)
 
     def __str__(self) -> str:
@@ -120,11 +120,11 @@ class MemoryNeed:
 
 
 Estimate = Callable[[PictureBatch, str], MemoryNeed]
-"""The need of a batch, by what ``memory`` is."""
+"""The need of a batch, by the option ``memory``."""
 
 
 def hold_activations(engine: str, precision: str, counted: Activations) -> int:
-    """Give the bytes that an engine holds at least while a network runs."""
+    """Estimate the bytes of activations that an engine holds at least."""
     held = HELD_BY_ENGINE.get(engine, _UNMEASURED)
     # Not their sum: maps are largest where the resolution is, and attention is mostly elsewhere.
     numbers = max(held.features * counted.features, held.scores * counted.scores)
@@ -134,11 +134,9 @@ def hold_activations(engine: str, precision: str, counted: Activations) -> int:
 def estimate_stage(
     component: Component, signature: Signature, sizes: Mapping[str, int]
 ) -> StageNeed:
-    """Estimate what a component takes of the memory of the CPU: nothing on other devices.
+    """Estimate a component's need of CPU memory: nothing on other devices.
 
     Args:
-        component: Its network, and what that runs on.
-        signature: Its inputs and outputs.
         sizes: Of a run, by the names of free dimensions.
     """
     placement, network = component.placement, component.network
@@ -153,13 +151,12 @@ def estimate_stage(
 
 
 def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:
-    """Estimate what a batch takes.
+    """Estimate the need of a batch.
 
     Args:
         parts: Text encoders, denoiser, VAE.
         rows: Of the denoiser, for one picture.
-        batch: The batch.
-        memory: What is in memory at once, as `DiffusionConfig.memory`.
+        memory: As `DiffusionConfig.memory`.
     """
     # Texts are encoded one by one, and pictures decoded one by one.
     denoiser = len(parts) - 2
@@ -179,12 +176,7 @@ def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory:
 
 
 class WaysOut(NamedTuple):
-    """What to ask for in place of what does not fit.
-
-    Args:
-        allowed: What would fit.
-        fix: What to do.
-    """
+    """Alternatives to a batch that does not fit, for an error."""
 
     allowed: str
     fix: str
@@ -196,10 +188,9 @@ def find_ways_out(
     """Find what would fit: fewer pictures, ``memory="staged"``, a smaller size.
 
     Args:
-        batch: What does not fit.
-        room: Bytes that there are.
-        estimate: The need of a batch, by what ``memory`` is.
-        memory: What it is now.
+        room: Free memory in bytes.
+        estimate: The need of a batch, by the option ``memory``.
+        memory: The option's present value.
         multiple: Sizes are multiples of it.
     """
 
@@ -225,11 +216,11 @@ def find_ways_out(
 
 
 def require_room(what: str, size: int) -> None:
-    """Refuse what does not fit into the memory that there is now.
+    """Refuse an allocation that exceeds the free memory.
 
     Args:
-        what: What needs the memory.
-        size: How much at least, in bytes.
+        what: Its purpose, for the message.
+        size: Lower bound in bytes.
 
     Raises:
         ResourceError: There is less.

@@ -25,15 +25,15 @@ class Network:
     """How to make a network, and where its weights are.
 
     Args:
-        layer: The path of what makes the layer that the checkpoint's names belong to, given
-            ``config``. It is imported, and Paddle with it, when the layer is wanted.
-        config: What the layer is made of, a dataclass.
+        layer: Path of the class whose parameters have the checkpoint's names, made of ``config``.
+            It is imported, and Paddle with it, when the layer is needed.
+        config: A dataclass.
         source: Its weights.
-        cut: Takes the stage that is meant of the layer; ``source`` has its weights alone.
-        wrap: Turns it into the layer that engines run.
-        prefix: What ``wrap`` puts before the names of the parameters: ``"vae."``.
+        cut: Takes one stage of the layer; ``source`` has its weights alone.
+        wrap: Makes the layer that engines run of it.
+        prefix: Prefix of the parameters' names in the wrapped layer: ``"vae."``.
         count_activations: Counts what a run holds besides weights, for shapes of inputs.
-        unread: What the names of weights begin with that no engine needs.
+        unread: Prefixes of weights that no engine needs.
     """
 
     layer: str
@@ -55,7 +55,7 @@ class Network:
 
     @property
     def model(self) -> str:
-        """What people call the checkpoint: the name of its folder or file, or the hub's."""
+        """The checkpoint's name for people: that of its folder or file, or the hub's."""
         path = Path(self.source.origin).absolute()
         for part in path.parts:
             if part.startswith(_HUB_PREFIX):
@@ -80,10 +80,10 @@ class Network:
         return sum(prod(self.source.shape(name)) for name in names)
 
     def identify(self, root: Path) -> dict[str, Any]:
-        """Say what the network is, for the key of its builds.
+        """Identify the network for the keys of its builds.
 
         Args:
-            root: Where builds are kept, and the digests of weights, so that each is read once.
+            root: The cache's folder, for digests of weights, so that each is computed once.
         """
         return {
             "layer": self.layer,
@@ -100,7 +100,7 @@ class Network:
         return [path.partition(":")[0] for path in paths]
 
     def find_tensor(self, name: str) -> str:
-        """Give the name in the checkpoint of a weight of the loaded layer."""
+        """Translate a weight's name in the wrapped layer to the checkpoint's."""
         return name.removeprefix(self.prefix)
 
     def _make(self) -> Any:

@@ -1,6 +1,6 @@
-"""The components of a pipeline, opened as the records of families describe them.
+"""Opens the components of a pipeline, as the families' records describe them.
 
-Here is the one door from what runs a pipeline to what builds it, which Paddle is imported with.
+This is the one door from running a pipeline to building it, which imports Paddle.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from fastdeploy_diffusion.predictors.bundled_component import BundledComponent
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 
-# By role; text encoders are called as in the checkpoint.
+# By role; text encoders have the checkpoint's names.
 _NAMES = {"denoiser": "denoiser", "vae": "vae_decoder"}
 
 
@@ -35,12 +35,10 @@ def open_component(
     """Open a component of a checkpoint.
 
     Args:
-        checkpoint: Where the weights come from.
-        config: Engine, device and precision.
         part: The component's name in the checkpoint.
         network_config: Read from the checkpoint.
         generators: As for `BuiltComponent`.
-        rows: As there.
+        rows: Likewise.
         is_streamed: Whether it runs block by block, with the weights of one in memory.
         **form: Further arguments of its `Network`.
 
@@ -53,7 +51,7 @@ def open_component(
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):
         return BundledComponent(name, network, source, config.threads)
-    # Paddle is imported with these, and by nothing else that runs a pipeline.
+    # These import Paddle; nothing else that runs a pipeline does.
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
     from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild, require_streaming

@@ -18,7 +18,6 @@ def unpack(tokens: FloatArray, height: int, width: int) -> FloatArray:
     """Turn tokens (B, H · W, 4C) into latents (B, C, 2H, 2W).
 
     Args:
-        tokens: Of pictures.
         height: H, in tokens.
         width: W, in tokens.
     """
@@ -29,6 +28,6 @@ def unpack(tokens: FloatArray, height: int, width: int) -> FloatArray:
 
 
 def list_positions(height: int, width: int) -> FloatArray:
-    """Give the position of each token: 0, row, column; (H · W, 3) float32."""
+    """List the position of each token: 0, row, column; (H · W, 3) float32."""
     rows, columns = np.indices((height, width), np.float32)
     return np.stack([np.zeros_like(rows), rows, columns], axis=-1).reshape(-1, 3)

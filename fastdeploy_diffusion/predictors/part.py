@@ -1,4 +1,4 @@
-"""What one component of a pipeline is asked for by one request."""
+"""The demand of one request on one component of a pipeline."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from fastdeploy_diffusion.runtime.program import Signature
 
 
 class Part(NamedTuple):
-    """A component, the signature that a plan asks for, and the sizes of that plan.
+    """A component, and the signature and sizes that a plan needs of it.
 
     The sizes are those of free dimensions, by name.
     """

@@ -1,4 +1,4 @@
-"""A session whose engine may fail in the middle of a generation, and another takes its place."""
+"""A session that falls back to another engine if its own fails in the middle of a generation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Running(NamedTuple):
-    """An engine's session, what it was built for, and what is known of it."""
+    """An engine's session, its placement, and its report."""
 
     session: Session
     placement: Placement
@@ -30,20 +30,19 @@ class Running(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _RepeatableHandle(Handle):
-    """With what it takes to condition another session."""
+    """A handle with the arrays to condition another session."""
 
     arrays: Arrays
 
 
 class RecoveringSession(Session):
-    """Repeats a run that failed on what ``recover`` gives, from the same inputs, until one runs.
+    """Repeats a failed run, from the same inputs, on the sessions of ``recover``, until one runs.
 
     Args:
-        program: The signature.
-        running: What runs as long as it can.
-        recover: Closes what failed with an error, and gives what runs in a safer precision or on
-            the fallback; gives what failed where it may work now; leaves it as it is and gives
-            ``None`` where nothing helps.
+        running: The first session.
+        recover: Closes the failed session, and returns one in a safer precision or on the
+            fallback; or returns the failed one, if it may work now; or leaves it open and returns
+            ``None``, if nothing helps.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class RecoveringSession(Session):
         return self._repeat(run, [*(row.sample for row in rows), *chain(*given)])
 
     def _translate(self, handle: Handle, session: Session) -> Handle:
-        """Give the handle of the session that runs now, which may have taken another's place."""
+        """Look up or make the handle of the present session, which may be a fallback."""
         if handle not in self._handles:
             inner = session.condition(_get_arrays(handle), sorted(handle.timesteps))
             self._handles[handle] = inner
@@ -89,7 +88,7 @@ class RecoveringSession(Session):
             try:
                 return task(self.running.session)
             except EngineError as error:
-                # No engine makes numbers of what is none, or of what is far too large.
+                # NaN, infinite or far too large inputs are at fault, not the engine.
                 if not all(map(is_in_range, feeds)):
                     raise
                 self._replace(error)

@@ -1,4 +1,4 @@
-"""Which components of a request are in memory, and for how long."""
+"""The residency of a request's components in memory: all at once, or one by one."""
 
 import time
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from fastdeploy_diffusion.runtime.session import Session
 
 
 class Residency(ABC):
-    """Gives a request its sessions until its block ends; every request has one of its own.
+    """Lends a request its sessions until its block ends; every request has its own.
 
     Attributes:
-        seconds: What preparing components has taken so far.
+        seconds: Time spent on preparing components so far.
     """
 
     def __init__(self) -> None:
@@ -37,18 +37,18 @@ class Residency(ABC):
         self._borrowed.close()
 
     def lap(self) -> float:
-        """Seconds since the last lap, without the preparing of components."""
+        """Measure the seconds since the last lap, without the preparing of components."""
         now = time.perf_counter() - self.seconds
         seconds, self._last_lap = now - self._last_lap, now
         return seconds
 
     @abstractmethod
     def begin(self, parts: Iterable[Part]) -> None:
-        """Prepare, before the first stage, what will be needed and may stay; raises as ``lend``."""
+        """Prepare, before the first stage, the components that may stay; raises as ``lend``."""
 
     @abstractmethod
     def lend(self, part: Part) -> AbstractContextManager[Session]:
-        """Give a component's session for a stage.
+        """Lend a component's session for a stage.
 
         Raises:
             PassError: A pass fails, or changes the numbers.
@@ -69,7 +69,7 @@ class Resident(Residency):
         self._sessions: dict[Component, Session] = {}
 
     def begin(self, parts: Iterable[Part]) -> None:
-        """Prepare everything, so that what cannot be built is known before work begins."""
+        """Prepare everything, so that failing builds are known before work begins."""
         started = time.perf_counter()
         for component, signature, _ in parts:
             lent = component.lend(signature, keep=True)
@@ -78,7 +78,7 @@ class Resident(Residency):
 
     @contextmanager
     def lend(self, part: Part) -> Generator[Session, None, None]:
-        """Give what is there already."""
+        """Lend the prepared session."""
         if part.component not in self._sessions:
             self.begin([part])
         yield self._sessions[part.component]
@@ -87,12 +87,12 @@ class Resident(Residency):
 class Staged(Residency):
     """A component is in memory for its stage alone: the next one comes when it has gone.
 
-    A stage that fails or is given up closes its session as one that ends. Requests that run at the
-    same time hold one component each, and share it where they are in the same stage.
+    A stage that fails or is abandoned closes its session, too. Requests that run at the same time
+    hold one component each, and share it where they are in the same stage.
     """
 
     def begin(self, parts: Iterable[Part]) -> None:
-        """Leave everything to the stages."""
+        """Prepare nothing: stages do."""
 
     @contextmanager
     def lend(self, part: Part) -> Generator[Session, None, None]:

@@ -1,4 +1,4 @@
-"""What a generation gives: events while it runs, pictures and timings at its end."""
+"""Results of a generation: events while it runs, pictures and timings at its end."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,12 +11,12 @@ from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 
 Pictures: TypeAlias = Image.Image | list[Image.Image] | npt.NDArray[np.float32]
-"""What ``text_to_image`` gives."""
+"""The result of ``text_to_image``."""
 
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """What really runs: engines, devices, fallbacks and the proof of each component.
+    """Engine, device, fallback and proof of each component, as it really runs.
 
     Args:
         model: Path of the checkpoint.
@@ -40,7 +40,7 @@ class PipelineReport:
 
     @property
     def advice(self) -> str | None:
-        """What is faster as a rule and not installed, with the command; ``None`` if nothing is."""
+        """A usually faster engine that is not installed, with the command; ``None`` without one."""
         for each in self.components:
             for engine, command in each.installable.items():
                 return f"{engine} is faster as a rule, and is not installed: {command}"
@@ -52,10 +52,10 @@ class StageTimings:
     """Seconds of each stage of one request.
 
     Args:
-        prepare: Building, loading and checking what was not ready; 0 or little after the first,
-            except where memory is staged or streamed.
-        text_encoder: Tokenizer and text encoder, or finding the embeddings that are kept.
-        prologue: What stays the same over the steps, where a pass has taken it out of them.
+        prepare: Building, loading and checking components; 0 or little after the first request,
+            unless memory is staged or streamed.
+        text_encoder: Tokenizer and text encoder, or the look-up of kept embeddings.
+        prologue: Computations that a pass has hoisted out of the steps.
         steps: Each step: denoiser, guidance, scheduler and callback.
         vae_decoder: All pictures.
         post_processing: Arrays to images with metadata.
@@ -83,8 +83,6 @@ class GenerationResult:
         images: By ``output_type``: Pillow images whose ``info`` carries seed and settings,
             (B, H, W, 3) float32 in [0, 1], or scaled latents (B, 4, H/8, W/8) float32.
         seeds: The seed of each picture.
-        timings: Seconds of each stage.
-        report: What really ran.
         embeddings: Of each text encoder, how many texts it read, and how many were kept.
     """
 
@@ -104,7 +102,7 @@ class StepEvent:
         total: Number of steps (of denoiser calls: two-call schedulers have more).
         timestep: The scheduler's timestep.
         latents: After the step, (B, 4, H/8, W/8) float32.
-        seconds: How long it took.
+        seconds: Its duration.
         result: The pictures; only in the last event.
     """
 

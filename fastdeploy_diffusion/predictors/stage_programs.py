@@ -1,4 +1,4 @@
-"""The programs that a network is built as where all its weights are in memory."""
+"""The programs of a network with all its weights in memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from fastdeploy_diffusion.runtime.stages import Stage, check_chain, join_signatu
 
 
 class StageProgram(NamedTuple):
-    """One of the programs of a network.
-
-    Args:
-        stage: What it is of the network.
-        program: As engines see it.
-        folder: Where its build lies.
-    """
+    """One of the programs of a network."""
 
     stage: Stage
     program: Program
@@ -25,16 +19,16 @@ class StageProgram(NamedTuple):
 
 
 def cut_program(program: Program, artifact: Path = Path()) -> list[StageProgram]:
-    """Give the programs of prologue and step, if passes moved work from the step to the prologue.
+    """Cut a program into prologue and step, if passes hoisted work into the prologue.
 
     Args:
-        program: The whole, with its layer as passes leave it.
-        artifact: Where it is built.
+        program: The whole, with its rewritten layer.
+        artifact: The folder of the build.
 
     Raises:
         EngineError: The layer's stages do not follow from one another.
     """
-    # Here, so that finding a finished build's programs needs no Paddle.
+    # Imported late, so that finding a finished build's programs needs no Paddle.
     from fastdeploy_diffusion.models.stages import StageLayer
 
     layer: Any = program.layer
@@ -54,7 +48,7 @@ def cut_program(program: Program, artifact: Path = Path()) -> list[StageProgram]
 
 
 def find_programs(program: Program, artifact: Path) -> list[StageProgram]:
-    """Give those of a finished build, by what it says itself: no layer is needed.
+    """Read the programs of a finished build from its folder: no layer is needed.
 
     Raises:
         EngineError: It cannot be read.

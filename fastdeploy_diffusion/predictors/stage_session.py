@@ -1,4 +1,4 @@
-"""The session of a network that was built as several programs, of a stage or of neighbours."""
+"""The session of a network that was built as several programs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from fastdeploy_diffusion.size_range import is_batch
 
 @dataclass(frozen=True, eq=False)
 class _ComputedHandle(Handle):
-    """What the prologue gave for one row.
+    """The prologue's results for one row.
 
     Args:
-        features: What its steps take, by timestep.
-        shared: What they take at all timesteps.
+        features: Inputs of its steps, by timestep.
+        shared: Inputs of its steps at all timesteps.
     """
 
     features: Mapping[float, np.ndarray]
@@ -44,7 +44,7 @@ class StageSession(Session):
 
     Args:
         program: The whole.
-        stages: In order, each with its session: the prologue, and what runs at every step.
+        stages: In order, each with its session: the prologue, and the stages of every step.
         stream: The weights of the blocks that a session takes as inputs, in the order in which they
             run; ``None`` where sessions have their own.
     """
@@ -60,9 +60,9 @@ class StageSession(Session):
         self._prologue, self._steps, self._stream = session, steps, stream
         self._features, *shared = (spec.name for spec in prologue.outputs)
         rows = prologue.outputs[0].shape[0]
-        assert isinstance(rows, int)  # as `Stage` asks for
+        assert isinstance(rows, int)  # checked by `Stage`
         self._rows = rows
-        # Of these each timestep has a row; the others are a row of the batch.
+        # These have a row for each timestep; the others, for each row of the batch.
         self._combined = {
             spec.name
             for spec in prologue.inputs
@@ -75,7 +75,7 @@ class StageSession(Session):
         self._varying: Arrays = {}
 
     def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
-        """Run the prologue, as often as it takes."""
+        """Run the prologue, batch by batch of timesteps."""
         if not all(handle() for handle in self._bound_for):
             self._bind([])
         given = {
@@ -105,7 +105,7 @@ class StageSession(Session):
         return values
 
     def _start(self, rows: Sequence[Row]) -> Arrays:
-        """Bind what the rows have at all timesteps, and give the rest of what stages take."""
+        """Bind the inputs that the rows share over timesteps, and return the others."""
         handles = [row.handle for row in rows if isinstance(row.handle, _ComputedHandle)]
         if [handle() for handle in self._bound_for] != handles:
             self._bind(handles)
@@ -129,7 +129,7 @@ class StageSession(Session):
         return self._run_rows(self._make_rows(feeds))
 
     def _profile(self, feeds: Arrays) -> Sequence[OperatorTime]:
-        """Of a step that is one program: the prologue runs once a request."""
+        """Profile a step that is one program: the prologue runs once a request."""
         if len(self._steps) > 1:
             return super()._profile(feeds)
         ((_, session),) = self._steps
@@ -150,10 +150,7 @@ def start_programs(
     """Load the programs of a build as one session.
 
     Args:
-        engine: What they are built for.
-        spec: The same.
         program: The whole.
-        programs: In the order in which they run.
 
     Raises:
         EngineError: One does not load.

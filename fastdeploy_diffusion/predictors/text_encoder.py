@@ -22,11 +22,11 @@ _LAYERS = "fastdeploy_diffusion.models.components"
 
 
 class CLIPForm(NamedTuple):
-    """What a family takes of CLIP's text encoder.
+    """The outputs of CLIP's text encoder that a family uses.
 
     Args:
-        wrap: Makes the layer that gives it of the encoder.
-        unread: How many of the last layers nobody reads; ``None`` if no hidden states are taken.
+        wrap: Makes the layer with these outputs of the encoder.
+        unread: Number of unused last layers; ``None`` if no hidden states are used.
     """
 
     wrap: Deferred
@@ -43,10 +43,8 @@ class CLIPTextEncoder:
     """CLIP's tokenizer and text encoder.
 
     Args:
-        checkpoint: Where config and weights come from.
-        config: Engine, device and precision.
         tokenizer: Its vocabulary must be the encoder's.
-        form: What the family takes of it.
+        form: The outputs that the family uses.
         name: The component; the second one of SDXL projects its pooled output.
 
     Raises:
@@ -86,7 +84,7 @@ class CLIPTextEncoder:
         )
 
     def signature(self, batch: Size = None) -> Signature:
-        """For this many texts of the tokenizer's length."""
+        """Make the signature for a number of texts of the tokenizer's length."""
         tokens, config = self.tokenizer.max_length, self.config
         layers = (config.num_hidden_layers + 1, batch, tokens, config.hidden_size)
         hidden = TensorSpec("hidden_states", layers, "float32")
@@ -106,13 +104,13 @@ class CLIPTextEncoder:
             )
 
     def read(self, texts: Sequence[str], clip_skip: int) -> Texts:
-        """Ask for the hidden states (T, D) of N texts, but for this many of the last layers."""
+        """Request the hidden states (T, D) of N texts, with some of the last layers skipped."""
         layer = -(clip_skip + (self._form.unread or 0) + 1)
         wanted = Wanted("hidden_states", layer)
         return Texts.tokenize(self.component, texts, self.tokenizer.encode, wanted)
 
     def read_pooled(self, texts: Sequence[str]) -> Texts:
-        """Ask for the sums (P,) of N texts; reading them for `read` as well costs nothing more."""
+        """Request the pooled outputs (P,) of N texts; free if `read` reads the same texts."""
         return Texts.tokenize(self.component, texts, self.tokenizer.encode, Wanted("pooled"))
 
 
@@ -129,14 +127,14 @@ class T5TextEncoder:
         self.component = _open(checkpoint, config, name, self.config)
 
     def signature(self, tokens: int) -> Signature:
-        """For any number of texts of this length."""
+        """Make the signature for any number of texts of a length."""
         return Signature(
             (TensorSpec("input_ids", (None, tokens), "int64"),),
             (TensorSpec("features", (None, tokens, self.config.d_model), "float32"),),
         )
 
     def read(self, texts: Sequence[str], tokens: int) -> Texts:
-        """Ask for the features (T, D) of N texts of this length."""
+        """Request the features (T, D) of N texts of a length."""
         encode = partial(self.tokenizer.encode, max_length=tokens)
         return Texts.tokenize(self.component, texts, encode, Wanted("features"))
 

@@ -1,4 +1,4 @@
-"""The first stage of a request: what its text encoders say of its texts."""
+"""The first stage of a request: the embeddings of its texts."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -19,14 +19,13 @@ NameT = TypeVar("NameT", bound=Hashable)
 class TextStage(Generic[NameT]):
     """The texts of one request: those that are kept are looked up at once, the others encoded.
 
-    Every distinct text is encoded once, whatever is taken of it, and by itself, so that its
-    embedding does not depend on what else is asked for at the same time: what is kept is what would
-    be computed.
+    Every distinct text is encoded once, for all its outputs, and by itself, so that its embedding
+    does not depend on other texts of the batch: a kept one equals a computed one.
 
     Args:
-        texts: By the names of what they become.
-        encoders: The text encoders, in the order in which they run.
-        cache: What is kept.
+        texts: By the names of their embeddings.
+        encoders: In the order in which they run.
+        cache: Kept embeddings.
     """
 
     def __init__(
@@ -47,12 +46,12 @@ class TextStage(Generic[NameT]):
 
     @property
     def encoders(self) -> list[Part]:
-        """Those that have something left to read."""
+        """The encoders with texts left to encode."""
         needed = {text.component for text in self._missing}
         return [part for part in self._encoders if part.component in needed]
 
     def encode(self, residency: Residency) -> dict[NameT, list[npt.NDArray[np.float32]]]:
-        """Give the embeddings of all texts by name; raises as ``lend``.
+        """Encode the texts; returns the embeddings of all by name, and raises as ``lend``.
 
         Equal texts have one and the same array, which is read-only.
         """
@@ -65,7 +64,7 @@ class TextStage(Generic[NameT]):
         }
 
     def report(self) -> tuple[EmbeddingReport, ...]:
-        """Say, after ``encode``, where the embeddings come from; a row for each encoder."""
+        """Report, after ``encode``, the origin of the embeddings; a row for each encoder."""
         return tuple(self._report(part) for part in self._encoders)
 
     def _read(self, part: Part, session: Session) -> None:

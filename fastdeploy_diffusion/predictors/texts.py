@@ -1,4 +1,4 @@
-"""Texts that a request gives to text encoders, and what they say of them."""
+"""Texts of a request for text encoders, and the outputs that it uses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts
 
 
 class Wanted(NamedTuple):
-    """What a request takes of what a text encoder says.
+    """The part of a text encoder's outputs that a request uses.
 
     Args:
         output: Name of the output.
@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
     layer: int | None = None
 
     def take(self, outputs: Mapping[str, np.ndarray]) -> npt.NDArray[np.float32]:
-        """Take it from the outputs of a run on one text, as a read-only array of its own."""
+        """Copy it from the outputs of a run on one text, as a read-only array."""
         array = outputs[self.output]
         rows = array if self.layer is None else array[self.layer]
         taken: npt.NDArray[np.float32] = rows[0].copy()
@@ -37,7 +37,7 @@ class Text(NamedTuple):
     Args:
         component: The text encoder.
         input_ids: Bytes of its ids, (T,) int64.
-        wanted: What is taken of what the encoder says.
+        wanted: The outputs that are used.
     """
 
     component: Component
@@ -52,7 +52,7 @@ class Texts:
     Args:
         component: The text encoder.
         input_ids: (N, T) int64, a row for each picture.
-        wanted: What is taken of what the encoder says.
+        wanted: The outputs that are used.
     """
 
     component: Component
@@ -67,24 +67,24 @@ class Texts:
         encode: Callable[[Sequence[str]], TokenizedPrompts],
         wanted: Wanted,
     ) -> "Texts":
-        """Tokenize texts, each distinct one once, so that a warning of one comes once."""
+        """Tokenize texts, each distinct one once, so that each warning comes once."""
         distinct = list(dict.fromkeys(texts))
         input_ids = encode(distinct).input_ids
         return cls(component, input_ids[[distinct.index(text) for text in texts]], wanted)
 
     def split(self) -> list[Text]:
-        """Give them one by one."""
+        """Split into single texts."""
         return [Text(self.component, row.tobytes(), self.wanted) for row in self.input_ids]
 
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """Where the embeddings of a request's texts come from.
+    """The origin of the embeddings of a request's texts.
 
     Args:
         component: The text encoder.
-        texts: How many different ones it was asked for.
-        kept: How many of them were kept from earlier; if all were, it was not even loaded.
+        texts: Number of different texts.
+        kept: How many of them were kept from earlier; if all, the encoder was not even loaded.
         relative_error: Proof of the builds that computed them; ``None`` where one has none.
     """
 

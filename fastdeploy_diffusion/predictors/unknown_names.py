@@ -1,4 +1,4 @@
-"""What a pipeline answers to a name that it does not have, above all to those of diffusers."""
+"""Errors for attributes that a pipeline does not have, above all those of diffusers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from fastdeploy_diffusion.suggest import did_you_mean
 
 
 class AnswersUnknownNames:
-    """Refuses to get or set a public attribute that is not there, and says what to write."""
+    """Refuses to get or set a missing public attribute, with a hint what to write."""
 
     # Not for type checkers, which would then believe that every attribute is there.
     if not TYPE_CHECKING:

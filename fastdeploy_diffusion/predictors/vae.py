@@ -16,10 +16,6 @@ from fastdeploy_diffusion.size_range import Size, multiply
 class VAEDecoder:
     """The autoencoder's decoder.
 
-    Args:
-        checkpoint: Where config and weights come from.
-        config: Engine, device and precision.
-
     Raises:
         UnsupportedModelError: The autoencoder's config is not implemented.
         EngineUnavailableError: The engine asked for cannot run here.
@@ -37,7 +33,7 @@ class VAEDecoder:
         )
 
     def signature(self, height: Size, width: Size, batch: Size = None) -> Signature:
-        """For latents of this size, and this many pictures."""
+        """Make the signature for latents of a size, and a number of pictures."""
         latents = (batch, self.config.latent_channels, height, width)
         pixels = (multiply(size, self.config.downscale) for size in (height, width))
         images = (batch, self.config.out_channels, *pixels)

@@ -34,16 +34,15 @@ class BlockWeights:
     Args:
         source: The weights of the network.
         path: Its list of blocks: ``"transformer_blocks"``.
-        count: How many there are.
+        count: Number of blocks.
         shapes: Names of the first block's weights, in the order of the program's inputs, with
             shapes in PyTorch's layout.
-        recipe: What those are made of.
+        recipe: The derivations of those.
 
     Attributes:
-        count: As given.
         specs: The weights as inputs of the program: of the type that all blocks store them in;
             float32 where they differ, or where a weight is computed.
-        nbytes: What the weights of one block take.
+        nbytes: Bytes of the weights of one block.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class BlockWeights:
         self.count = count
         self._stored = {name: self._find_type(name) for name in shapes}
         if "bfloat16" in self._stored.values():
-            # It comes with the export to ONNX, without which nothing is streamed.
+            # A dependency of the export to ONNX, without which nothing is streamed.
             import ml_dtypes  # noqa: F401  # numpy knows the type by its name from here on
         self.specs = tuple(
             TensorSpec(name, shape, self._stored[name] or "float32")
@@ -75,7 +74,7 @@ class BlockWeights:
             self.nbytes += -(-size // _ALIGNMENT) * _ALIGNMENT
 
     def arrange(self, memory: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """Divide at least ``nbytes`` of memory among the weights of one block, by name."""
+        """Lay out the weights of one block, by name, in at least ``nbytes`` of memory."""
         return {
             name: np.ndarray(shape, dtype, memory, offset)
             for name, (shape, dtype, offset) in self._places.items()
@@ -87,7 +86,7 @@ class BlockWeights:
         Args:
             index: The block.
             name: The weight, by its name in the first block.
-            out: Where it goes; of its spec's shape and type.
+            out: Of its spec's shape and type.
 
         Raises:
             CheckpointError: It cannot be read; the message names tensor and file.
@@ -117,7 +116,7 @@ class BlockWeights:
         return name.replace(f"{self._path}.0.", f"{self._path}.{index}.", 1)
 
     def _find_type(self, name: str) -> str | None:
-        """Give the type that all blocks store a weight in, if engines take it as it is."""
+        """Find the type that all blocks store a weight in, if engines take it."""
         if not is_moved(self._recipe[name]):
             return None
         stored = {
@@ -129,10 +128,10 @@ class BlockWeights:
 
 
 class WeightStream:
-    """Gives the weights of all blocks in turn, round after round.
+    """Streams the weights of all blocks in turn, round after round.
 
-    Two blocks are in memory: the one that runs, and the next one, which is being read. For one
-    thread; the reading one is its own.
+    Two blocks are in memory: the one that runs, and the next one, which a thread of its own reads.
+    For use by one thread.
 
     Args:
         kinds: The blocks, in the order in which they run.
@@ -156,7 +155,7 @@ class WeightStream:
         self._read_ahead(0)
 
     def take(self) -> Arrays:
-        """Wait for the weights of the next block, and have those of the one after it read.
+        """Wait for the weights of the next block, and start reading those of the one after it.
 
         Returns:
             Arrays by name. Those that were taken before are overwritten from now on.
@@ -189,6 +188,6 @@ class WeightStream:
         arrays = kind.arrange(memory)
         for name, array in arrays.items():
             if self._is_closing.is_set():
-                break  # nobody is going to take them
+                break  # the consumer stopped
             kind.read(index, name, array)
         return arrays
