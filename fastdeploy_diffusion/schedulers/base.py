@@ -21,7 +21,7 @@ class Scheduler(ABC, Generic[ConfigT]):
     same noise. A scheduler holds the state of one request; ``set_timesteps`` starts the next.
 
     Args:
-        config: What the checkpoint's scheduler_config.json says.
+        config: Of the checkpoint's scheduler_config.json.
 
     Attributes:
         ignored_options: Options of the file that belong to other algorithms: no effect here.
@@ -66,7 +66,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         """
         self.check_steps(num_inference_steps)
         limit = self.config.num_train_timesteps
-        # A refused plan must not leave parts of itself beside the last one.
+        # A refused plan must not overwrite parts of the last one.
         self._timesteps = None
         planned = self._plan(num_inference_steps)
         if planned[0] >= limit:
@@ -89,7 +89,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         """Take one step towards the clean latents.
 
         Args:
-            model_output: What the denoiser returned, ``(B, C, H, W)``.
+            model_output: The denoiser's output, ``(B, C, H, W)``.
             timestep: The entry of ``timesteps`` that the denoiser was called with.
             latents: The latents before ``scale_model_input``, ``(B, C, H, W)``.
             noise: Draws standard-normal float32 of the latents' shape; called whenever diffusers
@@ -115,7 +115,7 @@ class Scheduler(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Scale ``(B, C, H, W)`` latents to what the denoiser was trained on at this timestep."""
+        """Scale ``(B, C, H, W)`` latents to the variance of training at this timestep."""
 
     @abstractmethod
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
@@ -141,15 +141,15 @@ class Scheduler(ABC, Generic[ConfigT]):
         return int(positions[1])
 
     def due_index(self, timestep: float) -> int:
-        """Position of the timestep of a step; a scheduler that must be walked in order checks that.
+        """Find the position of a step's timestep; schedulers with state check the order.
 
         Raises:
-            RequestError: The timestep is not one that can come now.
+            RequestError: The timestep is out of order.
         """
         return self.index_of(timestep)
 
     def require_due(self, position: int, timestep: float) -> int:
-        """Give the position that is due, where the timestep is that of it.
+        """Return the due position, if the timestep is that of it.
 
         Raises:
             RequestError: It is another one.
@@ -164,7 +164,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         return position
 
     def check_steps(self, steps: object) -> None:
-        """Refuse a number of steps before anything is made for them.
+        """Refuse a number of steps before anything is computed for them.
 
         Raises:
             RequestError: It is not a whole number from 1 to the training length.
@@ -175,7 +175,7 @@ class Scheduler(ABC, Generic[ConfigT]):
             raise self.refuse_steps(steps, f"a whole number from 1 to {limit}")
 
     def refuse_steps(self, steps: object, allowed: str) -> RequestError:
-        """The error for a number of steps that cannot be served."""
+        """Make the error for a number of steps that cannot be served."""
         return RequestError(
             f"num_inference_steps={steps!r} is not possible with {type(self).__name__}",
             allowed=allowed,
@@ -183,7 +183,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         )
 
     def output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of what the denoiser must return for latents of a shape."""
+        """Shape of the denoiser's output for latents of a shape."""
         return latents_shape
 
     @abstractmethod
@@ -194,4 +194,4 @@ class Scheduler(ABC, Generic[ConfigT]):
     def _step(
         self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        """The algorithm, on checked float32 arrays."""
+        """Run the algorithm on checked float32 arrays."""

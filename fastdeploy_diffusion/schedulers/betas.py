@@ -16,7 +16,7 @@ def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False)
     """Cumulative product of ``1 - beta``: the share of signal power left at each training timestep.
 
     Args:
-        config: Where the curve and its length come from.
+        config: Gives the curve and its length.
         zero_terminal_snr: Rescale so that the last timestep is pure noise.
 
     Returns:

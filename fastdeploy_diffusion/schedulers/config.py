@@ -1,4 +1,4 @@
-"""What every ``scheduler_config.json`` of the diffusers family says, read strictly."""
+"""Options of every ``scheduler_config.json`` of the diffusers family, read strictly."""
 
 import difflib
 import math
@@ -36,7 +36,7 @@ class SchedulerConfig:
         beta_end: Last beta.
         beta_schedule: Curve from ``beta_start`` to ``beta_end``.
         trained_betas: Betas given one by one, in place of the curve.
-        prediction_type: What the denoiser returns: the noise, the velocity or the clean latents.
+        prediction_type: The denoiser's output: the noise, the velocity or the clean latents.
         timestep_spacing: Table 2 of https://arxiv.org/abs/2305.08891.
         steps_offset: Added to every timestep when the spacing is "leading".
     """
@@ -58,7 +58,6 @@ def read_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Confi
     """Validate a file's options for one scheduler.
 
     Args:
-        config_class: The scheduler's config.
         values: Options from the file; every key must be a field of ``config_class``.
 
     Raises:
@@ -87,7 +86,7 @@ def read_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Confi
 
 
 def _check_schedule(config: SchedulerConfig) -> None:
-    """Refuse options that make no sense together, each of which may be right by itself."""
+    """Refuse contradictory options, each of which may be right by itself."""
     betas, length = config.trained_betas, config.num_train_timesteps
     if betas is not None and len(betas) != length:
         raise ConfigError(
@@ -113,7 +112,7 @@ def _check_schedule(config: SchedulerConfig) -> None:
 
 
 def unknown_option(key: str, value: object, known: list[str]) -> ConfigError:
-    """The error for a key that no scheduler of the family has, with the nearest known key."""
+    """Make the error for a key that no scheduler of the family has, with the nearest known key."""
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ConfigError(

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Options of diffusers' other classes: it writes those of former schedulers into a file as well.
 FOREIGN_OPTIONS = frozenset({"disable_corrector", "predict_x0", "shift_terminal", "solver_p"})
-# Values that diffusers' DPM-Solver takes for its own when it meets them in a file of DEIS or UniPC.
+# Values in files of DEIS or UniPC that diffusers' DPM-Solver replaces by its own.
 DPM_SOLVER_SYNONYMS = MappingProxyType(
     {
         ("algorithm_type", "deis"): "dpmsolver++",

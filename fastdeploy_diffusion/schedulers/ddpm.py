@@ -42,7 +42,7 @@ class DDPMScheduler(VariancePreservingScheduler[DDPMConfig]):
         return space_timesteps(self.config, steps)
 
     def output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of what the denoiser must return: twice the channels with a learned variance."""
+        """Shape of the denoiser's output: twice the channels with a learned variance."""
         if not self.config.variance_type.startswith("learned"):
             return latents_shape
         return (latents_shape[0], 2 * latents_shape[1], *latents_shape[2:])

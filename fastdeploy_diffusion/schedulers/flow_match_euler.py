@@ -24,7 +24,7 @@ class FlowMatchEulerConfig(SchedulerConfig):
     """How the share of noise falls from 1 to 0; of the inherited options only the length counts.
 
     Attributes:
-        shift: Moves steps towards noise (above 1), whatever the size of the picture.
+        shift: Moves steps towards noise (above 1), for any size of the picture.
         use_dynamic_shifting: Let the number of picture tokens decide that instead.
         base_shift: Shift at ``base_image_seq_len`` tokens …
         max_shift: … and at ``max_image_seq_len``; linear between and beyond.
@@ -153,7 +153,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         return np.asarray(rounded * np.float32(config.num_train_timesteps))
 
     def _space(self, steps: int) -> FloatArray:
-        """Spread steps over the noise of the training, which a static shift has moved already."""
+        """Spread steps over the noise levels of training, which are statically shifted."""
         length = self.config.num_train_timesteps
         ends = np.array([1.0, 1.0 / length], np.float32)
         if not self.config.use_dynamic_shifting:

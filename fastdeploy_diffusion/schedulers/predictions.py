@@ -1,4 +1,4 @@
-"""From what a denoiser predicts to the clean latents and the noise.
+"""Conversions of a denoiser's prediction to the clean latents and the noise.
 
 Two conventions: *variance preserving*, ``latents = alpha * clean + sigma * noise`` with
 ``alpha**2 + sigma**2 == 1``, and *variance exploding*, ``latents = clean + sigma * noise``.

@@ -1,4 +1,4 @@
-"""Which schedulers there are, and which one a checkpoint or a caller names."""
+"""The schedulers by name, and the choice among them."""
 
 import difflib
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ COMPATIBLE_CLASSES = frozenset(
 
 
 def find_scheduler_class(class_name: object, name: str | None = None) -> type[Scheduler[Any]]:
-    """The scheduler that the caller names, or else the one that the file names.
+    """Find the scheduler that the caller names, or else the one that the file names.
 
     Args:
         class_name: ``_class_name`` of ``scheduler_config.json``, None if it has none.

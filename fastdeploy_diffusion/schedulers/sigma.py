@@ -1,4 +1,4 @@
-"""What Euler, Euler ancestral, Heun and DPM-Solver share: noise levels and a position."""
+"""The base of Euler, Euler ancestral, Heun and DPM-Solver: noise levels and a position."""
 
 import math
 from abc import abstractmethod
@@ -18,7 +18,7 @@ class SigmaScheduler(Scheduler[ConfigT]):
     """A scheduler that walks down noise levels; its latents are ``clean + sigma * noise``.
 
     Args:
-        config: What the checkpoint's scheduler_config.json says.
+        config: Of the checkpoint's scheduler_config.json.
         zero_terminal_snr: Rescale the schedule so that the last timestep is (almost) pure noise.
 
     Attributes:
@@ -82,4 +82,4 @@ class SigmaScheduler(Scheduler[ConfigT]):
     def _step_from(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        """The algorithm: from ``sigmas[position]`` to ``sigmas[position + 1]``."""
+        """Run the algorithm from ``sigmas[position]`` to ``sigmas[position + 1]``."""

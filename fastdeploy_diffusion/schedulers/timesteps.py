@@ -1,4 +1,4 @@
-"""Which training timesteps the denoiser is called with."""
+"""Spacing of inference steps over the training timesteps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ def space_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
 
     Args:
         config: Gives the spacing, the training length and the offset.
-        steps: Number of inference steps.
 
     Returns:
         ``(steps,)`` int64.
@@ -23,12 +22,12 @@ def space_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
     if config.timestep_spacing == "leading":
         return np.arange(steps - 1, -1, -1, dtype=np.int64) * (total // steps) + config.steps_offset
     # For some counts (61 of 1000) floating point makes arange one entry too long, at timestep -1,
-    # which no denoiser knows; diffusers keeps that entry.
+    # which no denoiser was trained on; diffusers keeps that entry.
     return _round(np.arange(total, 0, -total / steps)[:steps]) - 1
 
 
 def space_fractional_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
-    """The same as ``(steps,)`` float32; "linspace" keeps its fractions."""
+    """Space timesteps likewise, as ``(steps,)`` float32; "linspace" keeps its fractions."""
     if config.timestep_spacing == "linspace":
         ascending = np.linspace(0, config.num_train_timesteps - 1, steps)
         return ascending[::-1].astype(np.float32)

@@ -2,7 +2,7 @@
 
 It is a trie as a double array of 32-bit units, as darts-clone writes it
 (https://github.com/s-yata/darts-clone), and the texts that stand for the characters found in it.
-The `tokenizers` library follows it without looking, and would end in the middle of a prompt.
+The `tokenizers` library does not check bounds, and would crash in the middle of a prompt.
 """
 
 import base64
@@ -20,10 +20,10 @@ _HAS_LEAF, _IS_FAR = np.uint32(1 << 8), np.uint32(1 << 9)
 
 
 def check_character_map(file: Path, data: bytes) -> None:
-    """Refuse a map of which a part points outside of it.
+    """Refuse a map with a pointer out of its bounds.
 
     Args:
-        file: Where it is from, for the message.
+        file: For the message.
         data: The size of the trie in bytes, uint32, the trie, and the texts in UTF-8.
 
     Raises:
@@ -56,7 +56,7 @@ def check_normalizer(file: Path, normalizer: Any) -> None:
     """Check each compiled map in the section ``normalizer`` of a ``tokenizer.json``.
 
     Raises:
-        CheckpointError: A map is damaged, or is none.
+        CheckpointError: A map is damaged, or something else.
     """
     if isinstance(normalizer, list):
         for each in normalizer:

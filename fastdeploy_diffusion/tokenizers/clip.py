@@ -18,7 +18,7 @@ class CLIPTokenizer:
     """Tokenizer of CLIP text encoders (SD 1.x, SD 2.x, both of SDXL, the first of Flux).
 
     Args:
-        files: What a tokenizer folder says; ``from_folder`` reads it.
+        files: Read by ``from_folder``.
 
     Attributes:
         max_length: Tokens per prompt, begin and end included (77).
@@ -60,7 +60,7 @@ class CLIPTokenizer:
             texts: Prompts; "" is the empty prompt of classifier-free guidance.
 
         Returns:
-            The ids, and what had to be cut off.
+            The ids, and the truncated ends.
 
         Raises:
             RequestError: no prompts, one bare string, or a prompt that is not Unicode text.

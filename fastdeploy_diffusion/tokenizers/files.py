@@ -24,7 +24,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What a tokenizer folder says.
+    """The content of a tokenizer folder.
 
     Attributes:
         tokenizer: Normalises, splits and merges; adds no begin, end or padding by itself.
@@ -156,7 +156,7 @@ def _read_merges(file: Path) -> list[tuple[str, str]]:
 def _register_added(
     folder: Path, tokenizer: Tokenizer, added: dict[int, AddedToken], special: set[str]
 ) -> None:
-    """Have the tokens that a model got after its training matched whole."""
+    """Register the tokens that were added after training, to be matched whole."""
     for index, token in sorted(added.items()):
         token.special = token.special or token.content in special
         tokenizer.add_tokens([token])
@@ -169,7 +169,7 @@ def _register_added(
 
 
 def _register_special(folder: Path, tokenizer: Tokenizer, special: list[AddedToken]) -> None:
-    """Have the special tokens matched whole.
+    """Register the special tokens, to be matched whole.
 
     A token's flags are those of its registration as an added token, or else of its last mention:
     whether "<|ENDOFTEXT|>" ends a prompt depends on it.

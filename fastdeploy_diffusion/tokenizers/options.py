@@ -51,7 +51,7 @@ _INERT_OPTIONS = {
 
 @dataclass
 class TokenizerOptions:
-    """What a config file sets.
+    """The options of a config file.
 
     Attributes:
         named: Special tokens by key, such as "pad_token".
@@ -130,7 +130,7 @@ def _parse_length(file: Path, value: Any) -> int:
 
 
 def read_added_tokens(file: Path, special: set[str]) -> dict[int, AddedToken]:
-    """Read added_tokens.json, {text: id}: the older way to say ``added_tokens_decoder``.
+    """Read added_tokens.json, {text: id}: the older form of ``added_tokens_decoder``.
 
     Raises:
         CheckpointError: the file is damaged.

@@ -22,7 +22,7 @@ Field = tuple[int, int | bytes]
 
 @dataclass(frozen=True)
 class SentencePieces:
-    """What a unigram model says.
+    """The content of a unigram model.
 
     Attributes:
         vocabulary: Pieces and their log probabilities, in the order of their ids.
@@ -69,7 +69,7 @@ def read_sentencepiece(file: Path) -> SentencePieces:
 
 
 def _read_fields(data: bytes) -> Iterator[Field]:
-    """Give the number and the value of each field of a message."""
+    """Iterate over the fields of a message: number and value."""
     place = 0
     while place < len(data):
         key, place = _read_varint(data, place)
@@ -91,7 +91,7 @@ def _read_fields(data: bytes) -> Iterator[Field]:
 
 
 def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """Read seven bits a byte, the lowest first, and give the place behind them."""
+    """Read seven bits a byte, the lowest first; returns the value and the end."""
     value = 0
     for index, byte in enumerate(data[place : place + _VARINT_BYTES]):
         value |= (byte & 127) << 7 * index

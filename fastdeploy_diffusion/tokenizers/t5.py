@@ -58,12 +58,11 @@ class T5Tokenizer:
         """Turn prompts into ids, each padded or cut to a length.
 
         Args:
-            texts: Prompts.
             max_length: Tokens per prompt, the end token included: diffusers'
                 ``max_sequence_length``.
 
         Returns:
-            The ids, and what had to be cut off.
+            The ids, and the truncated ends.
 
         Raises:
             RequestError: No prompts, one bare string, or a prompt that is not Unicode text.

@@ -1,4 +1,4 @@
-"""What every tokenizer takes and gives."""
+"""Inputs and results of all tokenizers."""
 
 import re
 import warnings
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.shown import shorten, show
 
-# Of a text that is longer than anything that is read, so much is tokenized for each token wanted.
+# The characters of a very long text that are tokenized for each wanted token.
 _LETTERS_A_TOKEN = 256
 _SPACE = re.compile(r"\s")
 
@@ -23,12 +23,12 @@ class TruncationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class TokenizedPrompts:
-    """Prompts as a text encoder takes them.
+    """Tokenized prompts for a text encoder.
 
     Attributes:
         input_ids: (B, max_length) int64: prompt, end token, padding; CLIP has a begin token, too.
-        truncated: What was cut off each prompt, as the tokens read; "" if nothing was. Of a very
-            long one, the beginning of that.
+        truncated: The truncated end of each prompt, as its tokens decode; "" if there is none. Of
+            a very long one, the beginning of that.
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
     """The ids of a text.
 
     Args:
-        ids: As many as there are, or at least twice as many as were wanted.
+        ids: All, or at least twice as many as wanted.
         is_all: Whether they are all.
     """
 
@@ -47,11 +47,11 @@ class Tokens(NamedTuple):
     is_all: bool
 
     def warn_of_cut(self, reads: str, kept: int, cut: str) -> None:
-        """Say that the text is too long.
+        """Warn that the text is too long.
 
         Args:
-            reads: What reads how much of it.
-            kept: How many of the ids that is.
+            reads: The encoder and its number of tokens, for the message.
+            kept: Number of ids that are kept.
             cut: The text of the others.
 
         Warns:
@@ -67,14 +67,13 @@ class Tokens(NamedTuple):
 
 
 def tokenize(encode: Callable[[str], list[int]], text: str, wanted: int) -> Tokens:
-    """Tokenize a text, or of a very long one as much as tells its first tokens.
+    """Tokenize a text, or as much of a very long one as decides its first tokens.
 
-    Tokenizers look at one word after the other, so that the text can end behind any word. It ends
-    behind twice as many tokens as are wanted: a token that spans words can change only the last.
+    Tokenizers process one word after the other, so that the text can end after any word. It ends
+    after twice as many tokens as wanted: a token that spans words can change only the last.
 
     Args:
-        encode: Gives the ids of a text.
-        text: The text.
+        encode: Returns the ids of a text.
         wanted: How many of its first ids matter.
     """
     length = _LETTERS_A_TOKEN * wanted

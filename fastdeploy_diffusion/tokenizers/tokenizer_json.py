@@ -11,17 +11,16 @@ from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.model_files import damage, read_text
 from fastdeploy_diffusion.tokenizers.character_map import check_normalizer
 
-# Nothing that a vocabulary knows: what a damaged one fails at, it fails at when it is read.
+# In no vocabulary, so that a damaged tokenizer fails here, when it is read.
 _UNCOMMON_TEXT = "\U000f0000 \x07"
 
 
 def load_tokenizer_json(
     file: Path, check_model: Callable[[Any], None], frame: list[str], *, may_be_bare: bool = False
 ) -> Tokenizer:
-    """Load the file without its truncation and padding, which are ours.
+    """Load the file without its truncation and padding, which are done here.
 
     Args:
-        file: The file.
         check_model: Refuses another kind of model.
         frame: The tokens of an empty prompt, which a post-processor makes.
         may_be_bare: Whether there may be no post-processor.
