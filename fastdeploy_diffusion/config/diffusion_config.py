@@ -67,11 +67,11 @@ COMPONENTS = ("text_encoder", "denoiser", "vae")
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What one sub-predictor runs on: the pipeline's choice with its own section applied.
+    """The choice of an engine for one sub-predictor: the pipeline's, with its own section applied.
 
     A target is for sub-predictors on a GPU; the others have none. The options of each engine that
     has any are those that were given, by its name. ``pinned_by`` names the option of the
-    sub-predictor's own section that gives the precision: then no safer one takes its place.
+    sub-predictor's own section that gives the precision: then there is no fallback to a safer one.
     """
 
     engine: str
@@ -116,12 +116,12 @@ class DiffusionConfig(ConfigSection):
     prediction_type: PredictionType | None = Field(default=None, description=PREDICTION_TYPE_HELP)
     engine: EngineName = Field(
         default="auto",
-        title="what runs the networks; auto takes what tune has found fastest",
+        title="engine that runs the networks; auto takes the fastest that tune has found",
         description=ENGINE_HELP,
     )
     device: DeviceName = Field(default="cpu", title="where they run", description=DEVICE_HELP)
     precision: PrecisionName = Field(
-        default="fp32", title="what they compute in", description=PRECISION_HELP
+        default="fp32", title="precision of the networks", description=PRECISION_HELP
     )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="number of CPU threads: a whole number, 1 to 1024"
@@ -138,7 +138,7 @@ class DiffusionConfig(ConfigSection):
     )
     passes: PassNames | None = Field(
         default=None,
-        title="what rewrites the networks before they are built; those that pay if left out",
+        title="passes that rewrite the networks before builds; those that pay if left out",
         description=PASSES_HELP,
     )
     memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
@@ -157,22 +157,22 @@ class DiffusionConfig(ConfigSection):
     )
     embedding_cache: EmbeddingCache = Field(
         default=EmbeddingCacheConfig(),
-        title="how much is kept of texts that were encoded",
+        title="limits of the cache of encoded texts",
         description="a section with memory_mib, disk_mib",
     )
     defaults: Defaults = Field(
         default=RequestDefaults(),
-        title="what requests get that do not say otherwise",
+        title="defaults of requests",
         description="a section of request defaults",
     )
     shapes: Shapes = Field(
         default=ShapesConfig(),
-        title="which sizes one build serves, with enable_dynamic_shape",
+        title="sizes that one build serves, with enable_dynamic_shape",
         description="a section with batch, height, width: ranges of sizes",
     )
     paddle: Paddle = Field(
         default=PaddleConfig(),
-        title="what Paddle Inference may do on a GPU",
+        title="options of Paddle Inference on a GPU",
         description="a section with gpu_passes",
     )
     tensorrt: TensorRT = Field(
@@ -182,22 +182,22 @@ class DiffusionConfig(ConfigSection):
     )
     text_encoder: Component = Field(
         default=ComponentConfig(),
-        title="where the text encoders differ from the rest of the pipeline",
+        title="options of the text encoders, where they differ from the pipeline's",
         description="a section with engine, device, precision",
     )
     denoiser: Component = Field(
         default=ComponentConfig(),
-        title="where the denoiser differs from the rest of the pipeline",
+        title="options of the denoiser, where they differ from the pipeline's",
         description="a section with engine, device, precision",
     )
     vae: Component = Field(
         default=ComponentConfig(),
-        title="where the VAE differs from the rest of the pipeline",
+        title="options of the VAE, where they differ from the pipeline's",
         description="a section with engine, device, precision",
     )
 
     if TYPE_CHECKING:
-        # Type checkers take the arguments from the fields, where other spellings are not.
+        # Type checkers take the arguments from the fields, which lack other spellings.
         def __init__(self, **options: Any) -> None: ...
 
     @classmethod
@@ -253,7 +253,7 @@ class DiffusionConfig(ConfigSection):
         return cls.from_layers(layers)
 
     def component(self, name: str) -> EngineChoice:
-        """Resolve what a sub-predictor runs on.
+        """Resolve engine, device and precision of a sub-predictor.
 
         Args:
             name: ``"text_encoder"`` (all text encoders of the model), ``"denoiser"`` or ``"vae"``.
@@ -386,7 +386,7 @@ class DiffusionConfig(ConfigSection):
 
 
 def _names_gpu(options: Mapping[str, Any]) -> bool:
-    """Whether a device of a GPU is among options that nobody has checked yet."""
+    """Tell whether unchecked options name a GPU."""
     sections = (options, *(options.get(name) for name in COMPONENTS))
     devices = (
         section.get("device") if isinstance(section, Mapping) else getattr(section, "device", None)

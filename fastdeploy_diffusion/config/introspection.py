@@ -1,4 +1,4 @@
-"""What ``help`` and editors show of a section: every option with type, default and meaning."""
+"""Signatures and docstrings of sections, for ``help`` and editors."""
 
 import re
 import textwrap
@@ -16,7 +16,7 @@ _WIDTH = 100
 
 
 def make_signature(section: "type[ConfigSection]") -> Signature:
-    """Give the options as keywords: types without validators, None for sections left out."""
+    """Make a signature of the options: types without validators, None for sections left out."""
     types = get_type_hints(section)  # those of the fields, without what validates them
     return Signature(
         [
@@ -32,13 +32,13 @@ def make_signature(section: "type[ConfigSection]") -> Signature:
 
 
 def write_docstring(section: "type[ConfigSection]") -> str:
-    """Give the docstring with a list of the options in front of what it raises."""
+    """Insert a list of the options into the docstring, before ``Raises``."""
     explained = {name: f"{_explain(field)}." for name, field in section.model_fields.items()}
     return list_arguments(section.__doc__ or "", explained)
 
 
 def list_arguments(docstring: str, explained: Mapping[str, str]) -> str:
-    """Give a docstring with a list of arguments in front of what it returns or raises."""
+    """Insert a list of arguments into a docstring, before ``Returns`` and ``Raises``."""
     before, *after = re.split(r"\n(?=(?:Returns|Raises):\n)", cleandoc(docstring), maxsplit=1)
     listed = [
         textwrap.fill(

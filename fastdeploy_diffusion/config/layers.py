@@ -22,7 +22,7 @@ class Layer:
 
     Attributes:
         values: Option name → value; sections are nested mappings.
-        name: What the source is called (``"command line"``); empty for keywords and users' files.
+        name: Of the source (``"command line"``); empty for keywords and users' files.
         document: The YAML file that the values come from, if they do.
     """
 
@@ -31,7 +31,7 @@ class Layer:
     document: YamlDocument | None = None
 
     def locate(self, path: Sequence[str], *, key: bool) -> str:
-        """Say where an option (its key or its value) was given, ready to stand before a text."""
+        """Describe where an option (its key or value) was given, as the start of a message."""
         place = self.document.locate(path, key=key) if self.document else self.name
         return f"{place}: " if place else ""
 
@@ -73,7 +73,7 @@ def preset_layer(name: str, place: str = "") -> Layer:
 
     Args:
         name: The preset's file name in ``fastdeploy_diffusion/configs`` without ``.yaml``.
-        place: Where the name was given, ready to stand before a message.
+        place: Where the name was given, as the start of a message.
 
     Raises:
         ConfigError: There is no such preset.
@@ -107,7 +107,7 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        # A layer's choice of engine replaces that of the layers below in either spelling.
+        # A layer's choice of engine overrides that of the layers below in either spelling.
         if "engine" in layer.values:
             merged.pop("use_tensorrt", None)
         if layer.values.get("use_tensorrt") is True:
@@ -117,7 +117,7 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def find_presets() -> dict[str, Path]:
-    """Give the file of each preset, by name."""
+    """Find the file of each preset, by name."""
     folder = Path(str(resources.files("fastdeploy_diffusion.configs")))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 

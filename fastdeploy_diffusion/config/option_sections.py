@@ -10,7 +10,7 @@ from fastdeploy_diffusion.suggest import did_you_mean
 
 _LARGEST = 2**31 - 1
 _RANGE_HELP = "a list of the smallest, the one to tune for, and the largest; or one number"
-# What Paddle Inference runs on a GPU unless it is told otherwise, in its order: ``kPirGpuPasses``
+# The passes that Paddle Inference runs on a GPU by default, in its order: ``kPirGpuPasses``
 # of its ``paddle_pass_builder.cc``, and the choice of layouts, which comes after them.
 PADDLE_GPU_PASSES = (
     "add_shadow_output_after_dead_parameter_pass",
@@ -55,7 +55,7 @@ Range = Annotated[Any, BeforeValidator(read_list), AfterValidator(_check_range)]
 
 
 class ShapesConfig(ConfigSection):
-    """What one build serves, where ``enable_dynamic_shape`` is on; None goes by the model."""
+    """The ranges of sizes of one build with ``enable_dynamic_shape``; None takes the model's."""
 
     batch: Range = Field(
         default=(1, 2, 8),
@@ -66,7 +66,7 @@ class ShapesConfig(ConfigSection):
 
 
 class EmbeddingCacheConfig(ConfigSection):
-    """How much room embeddings of texts may take; 0 keeps none there."""
+    """Limits of the cache of embeddings of texts; 0 keeps none there."""
 
     memory_mib: float = Field(
         default=256.0,
@@ -100,7 +100,7 @@ GPUPasses = Annotated[
 
 
 class PaddleConfig(ConfigSection):
-    """What Paddle Inference may do to a program on a GPU; None leaves it to Paddle."""
+    """Options of Paddle Inference on a GPU; None takes Paddle's default."""
 
     gpu_passes: GPUPasses = Field(
         default=None,
@@ -109,7 +109,7 @@ class PaddleConfig(ConfigSection):
 
 
 class TensorRTConfig(ConfigSection):
-    """How TensorRT builds; None takes its own default."""
+    """Options of TensorRT's builds; None takes its own default."""
 
     optimization_level: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Turns what pydantic refuses into one `ConfigError`: given, allowed, fix, and its place."""
+"""Turns pydantic's errors into one `ConfigError`: given, allowed, fix, and its place."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from fastdeploy_diffusion.suggest import did_you_mean
 if TYPE_CHECKING:
     from fastdeploy_diffusion.config.sections import ConfigSection
 
-# What other tools call our options.
+# Names of our options in other tools.
 _SYNONYMS = {
     "backend": "engine",
     "dtype": "precision",
@@ -36,9 +36,9 @@ def refuse(
     """Make the error that a validator raises.
 
     Args:
-        problem: What is wrong; left out, the message names the option and shows its value.
-        allowed: What would be accepted; left out, the option's description.
-        fix: What to do about it; left empty, a general hint.
+        problem: By default, the message names the option and shows its value.
+        allowed: By default, the option's description.
+        fix: A general hint, if empty.
         option: The option to blame, where the validator sees a whole section.
 
     Returns:
@@ -54,7 +54,7 @@ def explain_refusals(model: "type[ConfigSection]", layers: Sequence[Layer]) -> I
 
     Args:
         model: The section being validated.
-        layers: What was merged, lowest precedence first; they know where each value was given.
+        layers: Lowest precedence first; they know where each value was given.
     """
     try:
         yield

@@ -123,7 +123,7 @@ MayBeEmpty = BeforeValidator(_read_empty_section)
 
 
 class ConfigSection(BaseModel):
-    """Frozen options, validated without conversions; whatever is refused raises `ConfigError`."""
+    """Frozen options, validated without conversions; anything refused raises `ConfigError`."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, validate_default=True, protected_namespaces=()
@@ -174,7 +174,7 @@ class ConfigSection(BaseModel):
 
         Args:
             update: Options by name; a section given here replaces the whole section.
-            deep: Makes no difference: nothing in a section can change.
+            deep: Without effect: sections are frozen.
         """
         return type(self)(**{**self.model_dump(), **(update or {})})
 
@@ -211,7 +211,7 @@ def _default_of(name: str) -> Any:
 
 
 class RequestDefaults(ConfigSection):
-    """What a request gets where it does not say otherwise; None takes the model's own value."""
+    """Defaults of requests; None takes the model's own value."""
 
     height: int | None = _default_of("height")
     width: int | None = _default_of("width")
@@ -223,7 +223,7 @@ class RequestDefaults(ConfigSection):
 
 
 class ComponentConfig(ConfigSection):
-    """Where one sub-predictor differs from the rest of the pipeline; None takes the pipeline's."""
+    """Options of one sub-predictor that differ from the pipeline's; None takes the pipeline's."""
 
     engine: EngineName | None = Field(default=None, description=ENGINE_HELP)
     device: DeviceName | None = Field(default=None, description=DEVICE_HELP)

@@ -34,7 +34,7 @@ class YamlDocument:
     root: yaml.MappingNode
 
     def locate(self, path: Sequence[str], *, key: bool) -> str:
-        """Say where an entry stands, as ``file:line:column``.
+        """Locate an entry, as ``file:line:column``.
 
         Args:
             path: Keys from the root to the entry; its last found part is where the search ends.

@@ -7,7 +7,7 @@ import yaml
 from fastdeploy_diffusion.config.yaml_scalars import CORE_TAGS, STR_TAG, parse_scalar
 from fastdeploy_diffusion.errors import ConfigError
 
-# Counted with every alias written out: what stops a "billion laughs" file.
+# Counted with every alias expanded, against "billion laughs" files.
 MAX_VALUES = 10_000
 
 
@@ -28,7 +28,7 @@ def build_value(root: yaml.Node, file: str) -> Any:
 
     Args:
         root: The tree; its scalars' tags are those of the core schema.
-        file: What error messages call the file.
+        file: Its name in error messages.
 
     Raises:
         ConfigError: A key repeats or is not text, a tag is not of the core schema or does not fit
