@@ -13,7 +13,7 @@ from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
-from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizer
+from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import NORMALIZED, CLIPTextEncoder
@@ -143,7 +143,7 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         return super().text_to_image(prompt, *unnamed, **settings)
 
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
-        folder = find_tokenizer(self._checkpoint, self.config)
+        (folder,) = find_tokenizers(self._checkpoint, self.config)
         tokenizer = CLIPTokenizer.from_folder(folder)
         self._text_encoder = CLIPTextEncoder(self._checkpoint, self.config, tokenizer, NORMALIZED)
         return (self._text_encoder,)

@@ -8,50 +8,38 @@ from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.model_files import find_folder
 
 
-def find_tokenizer(checkpoint: Checkpoint, config: DiffusionConfig) -> Path:
-    """Find the folder of the one tokenizer that a family has.
-
-    Raises:
-        CheckpointError: A single file carries none, and the configuration names none.
-    """
-    folder = config.tokenizer_path or checkpoint.folder("tokenizer")
-    if folder is None:
-        raise CheckpointError(
-            f"{checkpoint.path} is a single file, which carries no tokenizer",
-            allowed="tokenizer_path, a folder with tokenizer.json or vocab.json and merges.txt",
-            fix='DiffusionConfig(…, tokenizer_path="…/tokenizer"): the tokenizer folder of any '
-            "diffusers folder of the same family",
-        )
-    return Path(folder)
-
-
-def find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Path, Path]:
-    """Find the folders of both tokenizers that a family has.
+def find_tokenizers(checkpoint: Checkpoint, config: DiffusionConfig) -> tuple[Path, ...]:
+    """Find the folder of each tokenizer that the checkpoint's family has.
 
     Args:
-        config: May name a folder that holds both.
+        config: May name the folder of a family's one tokenizer, or a folder that holds all.
 
     Raises:
         CheckpointError: One of them is not there.
     """
-    model, names = checkpoint.family.title, tuple(checkpoint.family.tokenizers)
-    if config.tokenizer_path is not None:
-        folders = Path(config.tokenizer_path) / names[0], Path(config.tokenizer_path) / names[1]
-        if not all(map(find_folder, folders)):
-            traits = [
-                f"{name} ({each.trait})" for name, each in checkpoint.family.tokenizers.items()
-            ]
+    family, given = checkpoint.family, config.tokenizer_path
+    names, model = list(family.tokenizers), f"any diffusers folder of {family.title}"
+    traits = [f"{name} ({each.trait})" for name, each in family.tokenizers.items()]
+    allowed, example = f"a folder with the folders {' and '.join(traits)}", "…"
+    if len(names) == 1:
+        allowed = "a folder with tokenizer.json or vocab.json and merges.txt"
+        example = f"…/{names[0]}"
+    if given is None:
+        own = tuple(folder for name in names if (folder := checkpoint.folder(name)))
+        if len(own) < len(names):
             raise CheckpointError(
-                f"tokenizer_path is {config.tokenizer_path}, which lacks {' or '.join(names)}",
-                allowed=f"a folder with the folders {' and '.join(traits)}",
-                fix=f"give any diffusers folder of {model}, not one of its components",
+                f"{checkpoint.path} is a single file, which carries no tokenizers",
+                allowed=f"tokenizer_path, {allowed}",
+                fix=f'DiffusionConfig(…, tokenizer_path="{example}"), of {model}',
             )
-        return folders
-    own = [checkpoint.folder(name) for name in names]
-    if own[0] is None or own[1] is None:
+        return own
+    if len(names) == 1:
+        return (Path(given),)
+    folders = tuple(Path(given) / name for name in names)
+    if not all(map(find_folder, folders)):
         raise CheckpointError(
-            f"{checkpoint.path} is a single file, which carries no tokenizers",
-            allowed="tokenizer_path, a folder with the folders tokenizer and tokenizer_2",
-            fix=f'DiffusionConfig(…, tokenizer_path="…"): any diffusers folder of {model}',
+            f"tokenizer_path is {given}, which lacks {' or '.join(names)}",
+            allowed=allowed,
+            fix=f"give {model}, not one of its components",
         )
-    return own[0], own[1]
+    return folders
