@@ -16,11 +16,11 @@ from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
-from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import POOLED, CLIPTextEncoder, T5TextEncoder
 from fastdeploy_diffusion.predictors.texts import Texts

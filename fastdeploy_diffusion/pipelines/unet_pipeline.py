@@ -8,10 +8,10 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
-from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.request import ModelLimits

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
@@ -149,3 +149,14 @@ class Component(ABC):
 
     def _announce(self, session: RecoveringSession) -> None:
         self.report = session.running.report
+
+
+class Part(NamedTuple):
+    """A component, and the signature and sizes that a plan needs of it.
+
+    The sizes are those of free dimensions, by name.
+    """
+
+    component: Component
+    signature: Signature
+    sizes: Mapping[str, int]

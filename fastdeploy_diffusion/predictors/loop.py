@@ -18,8 +18,8 @@ from PIL import Image
 from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
-from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,

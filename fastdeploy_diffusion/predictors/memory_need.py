@@ -24,8 +24,7 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.component import Component
-    from fastdeploy_diffusion.predictors.part import Part
+    from fastdeploy_diffusion.predictors.component import Component, Part
 
 
 class HeldShare(NamedTuple):

@@ -8,8 +8,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from fastdeploy_diffusion.predictors.component import Component
-from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.component import Component, Part
 from fastdeploy_diffusion.runtime.session import Session
 
 

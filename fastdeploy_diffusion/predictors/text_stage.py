@@ -6,9 +6,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import Embedding
-from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Text, Texts
 from fastdeploy_diffusion.runtime.session import Session

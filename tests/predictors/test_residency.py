@@ -8,7 +8,7 @@ from toy_component import LARGE, Workshop
 from toy_session import SIGNATURE
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.predictors.part import Part
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES, Resident, Staged
 
 

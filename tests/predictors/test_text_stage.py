@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.embedding_files import Embedding
-from fastdeploy_diffusion.predictors.part import Part
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts, Wanted
 from fastdeploy_diffusion.runtime.program import Signature
