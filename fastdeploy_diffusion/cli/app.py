@@ -30,7 +30,7 @@ app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-# What several commands have in common. `generate` says more of some.
+# Options that several commands share. `generate` has longer help for some.
 Model = Annotated[
     str | None, typer.Option(help="A preset, a diffusers folder, a bundle or a .safetensors file.")
 ]
@@ -134,7 +134,7 @@ def generate(
 ) -> None:
     """Draw pictures of a prompt.
 
-    They are PNG files, whose metadata tell what made them.
+    They are PNG files, with the settings that made them as metadata.
     """
     with explain_errors(debug) as notices:
         from fastdeploy_diffusion.cli.draw import draw
@@ -194,9 +194,7 @@ def build(
 
 @app.command()
 def bundle(
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", help="Made; not there yet.")
-    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder.")],
     model: Model = None,
     config: ConfigFile = None,
     size: Sizes = None,

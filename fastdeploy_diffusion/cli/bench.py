@@ -26,7 +26,7 @@ def bench(
     context: typer.Context,
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE.yaml|PRESET", help="What to measure; options given here win."),
+        typer.Option(metavar="FILE.yaml|PRESET", help="Preset or YAML; options given here win."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A preset, a diffusers folder or a .safetensors file.")

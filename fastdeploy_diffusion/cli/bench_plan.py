@@ -1,4 +1,4 @@
-"""What the options of ``bench`` mean."""
+"""The benchmark plan that the options of ``bench`` describe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def split_names(text: str | None) -> list[str]:
 
 
 def make_plan(options: BenchOptions) -> BenchmarkPlan:
-    """Check the options and say what is measured.
+    """Check the options, and plan what is measured.
 
     Raises:
         ConfigError: An option is refused.

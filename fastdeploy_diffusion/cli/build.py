@@ -1,4 +1,4 @@
-"""``build``: make and prove what later starts will find ready."""
+"""``build``: make and prove builds for later starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_sizes(text: str | None) -> list[Size]:
 
 
 def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str, PipelineReport]]:
-    """Build a pipeline's components for each size; give each size's name and report.
+    """Build a pipeline's components for each size; returns each size's name and report.
 
     Raises:
         DiffusionError: As `open_pipeline` and the pipeline's ``build``.
@@ -56,7 +56,7 @@ def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str,
 
 
 def format_builds(reports: Sequence[tuple[str, PipelineReport]], as_json: bool) -> str:
-    """Lay out what was built, for people or for programs."""
+    """Format the builds, for people or for programs."""
     if as_json:
         return to_json([{"size": name, **asdict(report)} for name, report in reports])
     lines = []

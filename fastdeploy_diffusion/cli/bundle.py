@@ -28,7 +28,7 @@ def make_bundle(config: DiffusionConfig, sizes: Sequence[Size], folder: Path) ->
 
 
 def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:
-    """Lay out what was written, for people or for programs."""
+    """Format the bundle's files and sizes, for people or for programs."""
     if as_json:
         return to_json({"folder": str(folder), **bundle.model_dump(mode="json")})
     components = bundle.components.items()

@@ -1,4 +1,4 @@
-"""``cache``: what builds are kept, whether they are whole, and room for others."""
+"""``cache``: lists, checks and removes kept builds."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def rm(
 ) -> None:
     """Remove builds; the next start makes them again.
 
-    With --all also what is noted beside them: digests, kernels and their times, embeddings.
+    With --all also the notes beside them: digests, kernels and their times, embeddings.
     """
     from fastdeploy_diffusion.errors import CacheError
 
@@ -119,11 +119,11 @@ def rm(
 
 @cache_app.command()
 def gc(
-    limit_gib: Annotated[float, typer.Option(min=0, max=1e6, help="GiB that may stay.")] = 20.0,
+    limit_gib: Annotated[float, typer.Option(min=0, max=1e6, help="GiB that may remain.")] = 20.0,
     folder: Folder = None,
     debug: Debug = False,
 ) -> None:
-    """Remove what was used longest ago, until the rest is within the limit."""
+    """Remove the least recently used builds, until the rest is within the limit."""
     with explain_errors(debug):
         print(f"removed {_count(len(_open(folder, limit_gib).collect()))}")
 
@@ -206,13 +206,13 @@ def _list_damages(entries: list[CacheEntry], damages: list[str]) -> list[str]:
 
 
 def _name(entry: CacheEntry) -> list[str]:
-    """Say in five cells which build it is."""
+    """Describe a build in five cells."""
     told = (str(entry.ingredients[name]) for name in ("component", "engine"))
     return [entry.digest[:_SHOWN_DIGITS], entry.model, *told, _name_precision(entry)]
 
 
 def _name_precision(entry: CacheEntry) -> str:
-    """Name what it is built in, or has proofs in: one graph may serve more than one."""
+    """Name the precisions that it is built or proven in: one graph may serve several."""
     if "precision" in entry.ingredients:
         return str(entry.ingredients["precision"])
     return ", ".join(sorted({each.key.ingredients["precision"] for each in entry.list_proofs()}))
@@ -229,14 +229,14 @@ def _count(number: int) -> str:
 
 
 def describe_size(signature: Mapping[str, Any]) -> str:
-    """Say what a build's signature takes: pixels, latents or tokens.
+    """Describe the size of a build's signature: pixels, latents or tokens.
 
     Args:
         signature: Descriptions of ``inputs`` and ``outputs``, as they are in the key of a build.
 
     Returns:
         ``512x512 px`` (width and height) where pictures come out, else what goes in:
-        ``64x64 latents``, ``77 tokens``; nothing where there is no signature.
+            ``64x64 latents``, ``77 tokens``; nothing where there is no signature.
     """
     for name, sizes, _ in signature["outputs"]:
         if name == "images":
@@ -255,7 +255,7 @@ def _describe_area(sizes: list[Any]) -> str:
 
 
 def _describe_one(size: Any) -> str:
-    """A number; or a range, which is given by its name, smallest, usual and largest."""
+    """Describe a size: a number, or a range by its name, min, opt and max."""
     if isinstance(size, list):
         _, smallest, _, largest = size
         return f"{smallest}-{largest}"

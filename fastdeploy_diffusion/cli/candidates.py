@@ -17,11 +17,11 @@ _HEADER = ["", "engine", "precision", "passes", "ms", "times", "error", ""]
 
 
 def format_plan(plan: ComponentPlan, report: ComponentReport) -> list[str]:
-    """Lay out what was measured, the fastest first, with what runs; below it, what was not.
+    """Format the measured candidates, the fastest first; below them, the others.
 
     Args:
-        plan: What was tried.
-        report: What runs: the measure of the column "times".
+        plan: The candidates.
+        report: Of the one that runs: the unit of the column "times".
 
     Returns:
         Lines of at most ``WIDTH`` letters.
@@ -93,7 +93,7 @@ def _list_passes(measured: Sequence[Candidate]) -> list[str]:
 
 
 def _list_refusals(plan: ComponentPlan) -> list[str]:
-    """Say once of each reason which ways it has kept from being used."""
+    """List the candidates that were refused, by reason."""
     reasons: dict[str, list[str]] = {}
     for each in plan.candidates:
         unsafe = plan.find_unsafe(each.engine, each.precision)

@@ -1,4 +1,4 @@
-"""Pictures drawn batch by batch: each is saved as soon as it is done, and stderr says how far."""
+"""Draws pictures batch by batch: each is saved as soon as it is done, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Picture(NamedTuple):
     """A picture that was saved, without its pixels: there may be very many.
 
     Args:
-        file: Where it lies.
-        settings: What makes it again.
+        settings: The arguments that draw it again.
     """
 
     file: Path
@@ -42,11 +41,10 @@ class Picture(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """What a command, or one batch of it, drew.
+    """The pictures of a command, or of one batch of it.
 
     Args:
         pictures: In order.
-        report: What really ran.
         timings: Of all batches together; ``steps`` are those of one batch after the other.
         embeddings: Of the first batch: the others find its texts encoded.
     """
@@ -62,13 +60,11 @@ def draw(
 ) -> Drawing:
     """Draw pictures of a prompt, at once as many as pay and fit into memory.
 
-    What does not need Paddle, which takes seconds to import, is checked first.
+    Checks that do not need Paddle, which takes seconds to import, come first.
 
     Args:
-        config: What draws.
-        prompt: What to draw.
         settings: As for `make_cli_request`.
-        files: Where the pictures go, and how many there will be.
+        files: The files of the pictures, and their number.
 
     Raises:
         DiffusionError: As `open_pipeline`, `make_cli_request` and the pipeline's ``stream``; or a
@@ -82,7 +78,7 @@ def draw(
     check_early(whole, config.defaults, checkpoint)
     pipeline = open_pipeline(config, checkpoint)
     sizes = split_evenly(files.count, pipeline.choose_batch(whole))
-    for size in dict.fromkeys(sizes):  # what is refused, is before the first picture
+    for size in dict.fromkeys(sizes):  # requests are refused before the first picture
         pipeline.describe_request(replace(whole, num_images_per_prompt=size))
     batches = []
     with _tell_what_is_saved(files), show_progress("building and checking") as show:
@@ -145,7 +141,7 @@ def _join(batches: list[Drawing]) -> Drawing:
 
 @contextmanager
 def _tell_what_is_saved(files: PictureFiles) -> Iterator[None]:
-    """Say, where drawing ends early, which pictures there are."""
+    """Report which pictures are saved, where drawing ends early."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""How a command ends: with its result, or with one readable block and the right exit code."""
+"""The end of a command: its result, or one readable error with the right exit code."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ _LONGEST_MESSAGE = 400
 
 @contextmanager
 def explain_errors(debug: bool) -> Iterator[list[str]]:
-    """Run a command's body; explain on stderr what goes wrong in it.
+    """Run a command's body; its errors are explained on stderr.
 
     Args:
         debug: Whether to show tracebacks.
@@ -27,7 +27,7 @@ def explain_errors(debug: bool) -> Iterator[list[str]]:
         The warnings shown so far; the list grows while the body runs.
 
     Raises:
-        typer.Exit: With the exit code of what went wrong.
+        typer.Exit: With the exit code of the error.
     """
     try:
         with show_warnings() as notices:
@@ -44,7 +44,7 @@ def explain_errors(debug: bool) -> Iterator[list[str]]:
 
 
 def _judge(error: Exception | KeyboardInterrupt, debug: bool) -> tuple[int, str]:
-    """Give the exit code of an error, and what to say of it."""
+    """Choose the exit code and the message of an error."""
     if isinstance(error, KeyboardInterrupt) or was_interrupted():
         return INTERRUPTED, "interrupted"
     if isinstance(error, DiffusionError):
@@ -62,5 +62,5 @@ def _explain(text: str, debug: bool) -> None:
 
 
 def _discard_stdout() -> None:
-    # Nobody reads on; without this, Python would complain when it flushes stdout at its end.
+    # The reader has gone; without this, Python would complain when it flushes stdout at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Groups of commands: whole summaries in ``--help``, and an answer to words of other tools."""
+"""Groups of commands: whole summaries in ``--help``, and hints for names of other tools."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from typer.core import TyperGroup
 from fastdeploy_diffusion.cli.interruption import end_interrupted
 from fastdeploy_diffusion.hints import find_hint
 
-# Of the click that typer is made with, which in newer versions is a copy of its own.
+# From typer's click, which in newer versions is a copy of its own.
 _UsageError: Any = typer.BadParameter.mro()[1]
 
 
 class CommandGroup(TyperGroup):
-    """Says of an option or command that is known elsewhere that it is not there yet."""
+    """Explains options and commands of other tools that are not there yet."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands with the first sentence of each, however long it is."""
@@ -23,7 +23,7 @@ class CommandGroup(TyperGroup):
         super().format_commands(ctx, formatter)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Read the options, for which typer imports pydantic; interrupted, it would say nothing."""
+        """Read the options; typer imports pydantic for that, and would hide an interruption."""
         try:
             return super().make_context(*arguments, **options)
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What ``info`` shows: the machine, its software, and which engines can run here."""
+"""The output of ``info``: the machine, its software, and which engines can run here."""
 
 import platform
 from pathlib import Path
@@ -16,14 +16,14 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.registry import ENGINES
 
 DEVICES = (Device("cpu"), Device("gpu"), Device("xpu"))
-# Besides those that engines name.
+# Packages besides those of the engines.
 PACKAGES = (
     *("numpy", "pydantic", "pyyaml", "safetensors", "tokenizers", "pillow", "onnx", "cuda-python"),
 )
 
 
 def collect_info() -> dict[str, Any]:
-    """Look at this machine; what cannot be found out is None. JSON values only."""
+    """Describe this machine as JSON values; None for unknown ones."""
     return {
         "version": __version__,
         "machine": describe_machine(),
@@ -35,7 +35,7 @@ def collect_info() -> dict[str, Any]:
 
 
 def format_info(info: dict[str, Any]) -> str:
-    """Lay out what ``collect_info`` found for people."""
+    """Format the result of ``collect_info`` for people."""
     machine, memory = info["machine"], info["machine"]["memory"]
     rows = [
         ["system", machine["system"]],
@@ -69,7 +69,7 @@ def format_info(info: dict[str, Any]) -> str:
 
 
 def _probe_engine(name: str) -> dict[str, Any]:
-    """By device: whether the engine runs there, in which precisions, and whether it can build."""
+    """Probe an engine on each device: whether it runs and builds, and in which precisions."""
     engine = create_engine(name)
     found: dict[str, Any] = {}
     for device in DEVICES:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which end a command with one exit code wherever they come."""
+"""Ctrl-C and SIGTERM, which end a command with one exit code at any point."""
 
 import signal
 import sys
@@ -7,29 +7,29 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 _came = False
 
 
 def watch_interrupts() -> None:
-    """Remember from now on that Ctrl-C came, besides raising KeyboardInterrupt as ever.
+    """Record Ctrl-C from now on, besides raising KeyboardInterrupt as ever.
 
     C extensions turn what is raised while they are imported into errors of their own, and so does
     Paddle: an import that was interrupted says that a file is missing.
     """
-    # Who starts a command in the background has it ignored.
+    # Shells have commands in the background ignore it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def was_interrupted() -> bool:
-    """Tell whether Ctrl-C came: then that is why something failed."""
+    """Tell whether Ctrl-C came, which explains any failure."""
     return _came
 
 
 def end_interrupted() -> NoReturn:
-    """End the process as one that was interrupted."""
+    """End the process with the exit code of an interruption."""
     print("interrupted", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
@@ -42,7 +42,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupt_on_termination() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, within the block: children end, what is known is kept.
+    """Let SIGTERM act as Ctrl-C within the block: children end, partial results are kept.
 
     Raises:
         KeyboardInterrupt: SIGTERM has come.

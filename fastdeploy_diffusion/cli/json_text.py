@@ -6,10 +6,10 @@ from typing import Any
 
 
 def to_json(content: Any) -> str:
-    """Write JSON values; texts as they are read, where stdout can show them.
+    """Write JSON values, in Unicode if stdout can show it.
 
-    Elsewhere every other character than those of ASCII is an escape: JSON's own, which all readers
-    know, not one that stdout would make of it.
+    Otherwise other characters than ASCII become JSON's escapes, which all readers know, and not
+    escapes of stdout.
     """
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     return json.dumps(content, indent=2, ensure_ascii=not is_unicode, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Which model ``--model`` and ``--config`` mean."""
+"""The configuration that ``--model`` and ``--config`` name."""
 
 import os
 import warnings
@@ -14,7 +14,7 @@ DEFAULT_PRESET = "shapes"
 
 
 def preset_model(name: str) -> str | None:
-    """The path of the model that comes with a preset, ``None`` if it brings none."""
+    """Find the path of the model that comes with a preset; ``None`` if it has none."""
     path: str | None = preset_layer(name).values.get("model_path")
     return path
 
@@ -60,9 +60,9 @@ def load_config(model: str | None, file: str | None, **options: Any) -> Diffusio
 
 
 def _check_is_path(model: str, presets: tuple[str, ...]) -> None:
-    """Refuse a bare word that is nothing; what looks like a path is the checkpoint's business."""
+    """Refuse a bare word that names nothing; paths are checked when the checkpoint is opened."""
     path = Path(model)
-    # Of a link that leads nowhere, too, the checkpoint says more; a name may be too long to ask.
+    # Opening the checkpoint explains a broken link better, too; a name may be too long to ask.
     if model and path.name == model and not path.suffix and not os.path.lexists(model):
         raise ConfigError(
             f"--model {model[:200]}: there is no such preset, and no such folder in {Path.cwd()}",

@@ -1,4 +1,4 @@
-"""Where pictures go, under names that replace nothing silently."""
+"""The files of pictures, under names that replace nothing silently."""
 
 import os
 import re
@@ -22,7 +22,7 @@ class OutputTarget:
 
     Args:
         folder: The folder that gets the files.
-        stem: What the names begin with.
+        stem: Prefix of the names.
         is_chosen: Whether the caller chose the name; if so, the file must not exist.
         overwrite: Whether existing files may be replaced.
     """
@@ -34,7 +34,7 @@ class OutputTarget:
 
     @classmethod
     def parse(cls, text: str, *, overwrite: bool) -> "OutputTarget":
-        """Read ``--output``: what ends in ``.png`` and is no folder is a file, the rest a folder.
+        """Parse ``--output``: a file if it ends in ``.png`` and is no folder, else a folder.
 
         Raises:
             RequestError: It is empty, ``-``, or a file of another type.
@@ -53,16 +53,13 @@ class OutputTarget:
         return cls(path, STEM, False, overwrite)
 
     def check(self, count: int) -> None:
-        """Find out before the work whether its results can be written.
-
-        Args:
-            count: Number of pictures.
+        """Check before drawing that ``count`` pictures can be written.
 
         Raises:
             RequestError: A file exists already, or the folder is missing or cannot be written.
         """
         folder = self.folder
-        if not self.is_chosen:  # is made when there is something to put into it
+        if not self.is_chosen:  # is made with the first picture
             parents = (folder, *folder.absolute().parents)
             folder = next(each for each in parents if os.path.lexists(each))
         check_folder(folder)
@@ -81,7 +78,7 @@ class OutputTarget:
             ) from None
 
     def name_file(self, index: int, count: int, first: int = 1) -> Path:
-        """Give the name of one of ``count`` pictures, which are counted from ``first``."""
+        """Name one of ``count`` pictures, which are counted from ``first``."""
         number = "" if count == 1 else f"-{first + index}"
         return self.folder / f"{self.stem}{number}.png"
 
@@ -90,12 +87,10 @@ class PictureFiles:
     """The files of one command, which are written one by one.
 
     Args:
-        target: Where they go.
-        count: How many there will be.
+        count: Their number.
 
     Attributes:
-        count: As given.
-        saved: What has been written, in order.
+        saved: The written ones, in order.
     """
 
     def __init__(self, target: OutputTarget, count: int) -> None:

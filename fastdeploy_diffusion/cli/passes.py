@@ -1,4 +1,4 @@
-"""``passes``: what each pass does to a model here, counted, proven and, if wanted, timed."""
+"""``passes``: tries each pass on a model: matches, error and, on request, speed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def parse_passes(text: str | None) -> list[str] | None:
 
 
 def try_passes(config: DiffusionConfig, measure: bool) -> tuple[PipelineReport, list[PassTrial]]:
-    """Try each pass alone on each component: those that the configuration names, or all there are.
+    """Try each pass alone on each component: those that the configuration names, or all.
 
     Returns:
-        What the components run on, and the trials, component by component.
+        The components' reports, and the trials, component by component.
 
     Raises:
         DiffusionError: As `open_pipeline`; or a build fails, and no pass is to blame.
     """
     pipeline = open_pipeline(config)
-    # Needs Paddle, which `open_pipeline` has asked for.
+    # Imports Paddle, which `open_pipeline` has checked for.
     from fastdeploy_diffusion.compiler.pass_tester import PassTester
 
     passes = _choose(config)
@@ -54,8 +54,8 @@ def try_passes(config: DiffusionConfig, measure: bool) -> tuple[PipelineReport, 
 def format_json(trials: Sequence[PassTrial], measure: bool) -> str:
     """Write the trials as JSON: a list with an object for each component and pass.
 
-    With ``measure``, the keys of the timing are there; null where there was nothing to time. What
-    makes a pass unusable has no key, and is a warning.
+    With ``measure``, there are keys for timings; null where nothing was timed. The problem of an
+    unusable pass has no key, and is a warning.
     """
     for trial in trials:
         if trial.problem:
@@ -64,7 +64,7 @@ def format_json(trials: Sequence[PassTrial], measure: bool) -> str:
 
 
 def format_table(report: PipelineReport, trials: Sequence[PassTrial]) -> str:
-    """Lay out the trials for people, component by component."""
+    """Format the trials for people, component by component."""
     rows = align([["", trial.name, *_explain(trial)] for trial in trials])
     lines = [report.model]
     for component in report.components:

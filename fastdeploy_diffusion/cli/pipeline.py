@@ -19,16 +19,12 @@ def open_pipeline(
 ) -> DiffusionPredictor[Any]:
     """Open the checkpoint that a configuration names with the pipeline of its family.
 
-    Args:
-        config: Which checkpoint, and what to run it on.
-        checkpoint: That checkpoint, if it is open already.
-
     Raises:
         EngineUnavailableError: Paddle, in which every network is defined, is not installed; or
-            what was asked for cannot run here.
+            the engine asked for cannot run here.
         DiffusionError: As the pipeline.
     """
-    # What is wrong with the checkpoint is said before Paddle is imported, which takes seconds.
+    # Errors of the checkpoint come before Paddle is imported, which takes seconds.
     if checkpoint is None:
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
     if not checkpoint.is_built:

@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of long commands on stderr: a bar on a terminal, elsewhere a line now and then."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ class ShowProgress(Protocol):
     def __call__(
         self, description: str, done: int, total: int, remark: str = "", unit: str = ""
     ) -> None:
-        """Show that ``done`` of ``total`` parts are done, which are called ``unit``."""
+        """Show that ``done`` of ``total`` are done, in ``unit``."""
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def show_progress(description: str) -> Iterator[ShowProgress]:
     """Show progress until the block ends; in a short command without a terminal, nothing.
 
     Args:
-        description: What is done first, as long as nobody knows how much it will be.
+        description: Of the first task, while its length is unknown.
     """
     if not sys.stderr.isatty():
         with _write_lines(description) as show:
@@ -56,9 +56,9 @@ def show_progress(description: str) -> Iterator[ShowProgress]:
 
 @contextmanager
 def _write_lines(description: str) -> Iterator[ShowProgress]:
-    """Write every few seconds what was last shown, for logs, and for who waits at a pipe.
+    """Write the progress every few seconds, for logs and pipes.
 
-    A thread does so: what takes long, such as a build, may show nothing meanwhile.
+    On a thread, for long tasks, such as builds, may show nothing meanwhile.
     """
     started = time.monotonic()
     ended = threading.Event()
@@ -74,7 +74,7 @@ def _write_lines(description: str) -> Iterator[ShowProgress]:
             seconds = time.monotonic() - started
             try:
                 print(f"{text} ({seconds:.0f} s)", file=stream, flush=True)
-            except (OSError, ValueError):  # it is closed: nobody reads
+            except (OSError, ValueError):  # it is closed
                 return
 
     stream = sys.stderr

@@ -22,8 +22,6 @@ def make_cli_request(
     """Make a request of the class that the checkpoint's family has.
 
     Args:
-        checkpoint: What will serve it.
-        prompt: What to draw.
         settings: Fields of the requests of all families; None means "not given".
 
     Raises:
@@ -56,7 +54,7 @@ def check_early(
         RequestError: A value is not allowed.
     """
     blocks = checkpoint.config("vae").get("block_out_channels")
-    # Anything but a list is refused by the pipeline, with the name of the file.
+    # The pipeline refuses anything but a list, with the name of the file.
     multiple = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
     size = 64 * multiple
     limits = (

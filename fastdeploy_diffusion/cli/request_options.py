@@ -30,12 +30,12 @@ def request_option(name: str) -> Any:
 
 
 def takes_request_options(command: Function) -> Function:
-    """Give a command the options of all fields, before those that are keyword-only in its code."""
+    """Add the options of all fields to a command, before its own keyword-only ones."""
     *others, _ = signature(command).parameters.values()
     parameters = {each.name: each for each in others if each.kind is not Parameter.KEYWORD_ONLY}
     for name, field in FIELDS.items():
         if field.flag and field.kind:
-            # Made while it runs, which type checkers do not take for a type.
+            # Made at run time, which type checkers do not accept as a type.
             kind = Annotated[field.kind | None, request_option(name)]  # type: ignore[name-defined]
             option = Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
             parameters[name] = option

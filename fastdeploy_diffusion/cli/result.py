@@ -1,4 +1,4 @@
-"""What ``generate`` prints: a summary for people, or JSON for programs."""
+"""The output of ``generate``: a summary for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def format_text(drawing: Drawing) -> str:
         [str(each.file), f"seed {each.settings['seed']}", _describe_size(each.settings)]
         for each in drawing.pictures
     ]
-    calls = len(timings.steps)  # more than the steps with schedulers that correct a step
+    calls = len(timings.steps)  # more than the steps for schedulers that correct a step
     calls_per_second = calls / sum(timings.steps)
     denoiser = timings.prologue + sum(timings.steps)
     return "\n".join(
@@ -51,7 +51,7 @@ def format_json(drawing: Drawing, warnings: Sequence[str]) -> str:
 
     Args:
         drawing: Its files are made absolute.
-        warnings: What was shown on stderr.
+        warnings: Those shown on stderr.
     """
     timings = drawing.timings
     return to_json(
@@ -79,7 +79,7 @@ def _describe_guidance(settings: Mapping[str, Any]) -> str:
 
 
 def describe_component(report: ComponentReport) -> list[str]:
-    """Say on what a component runs, and how well that is proven, in cells."""
+    """Describe a component's placement and proof, in cells."""
     if report.relative_error is not None:
         proof = f"proven to {report.relative_error:.0e} of the Paddle layer"
     elif report.unchecked:

@@ -8,10 +8,10 @@ _RANGE = re.compile(r"\s*(\d{1,20})\s*(?:-|\.\.|:|to)\s*(\d{1,20})\s*")
 
 
 def parse_seed(text: str) -> int:
-    """Read a whole number; of what looks like several seeds, say how to draw several pictures.
+    """Parse a whole number; several seeds get an explanation how to draw several pictures.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: It is not a whole number.
     """
     try:
         return int(text)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 LINE = 100
-"""How long the lines of tables may be."""
+"""Largest length of a table's lines."""
 _SHORTEST = 8  # characters that a cell which is cut keeps at least
 
 
@@ -21,12 +21,12 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def align_within(width: int, rows: Sequence[Sequence[str]], shortened: int) -> list[str]:
-    """Do as `align`, and cut the cells of one column where lines would be too long.
+    """Align as `align`, and cut the cells of one column where lines would be too long.
 
     Args:
-        width: How long lines may be.
+        width: Largest length of a line.
         rows: Of equally many cells.
-        shortened: Which column may be cut, the end of its cells marked with "…".
+        shortened: Index of the column that may be cut, its cells' ends marked with "…".
     """
     excess = max(map(len, align(rows))) - width
     longest = max(max(len(row[shortened]) for row in rows) - excess, _SHORTEST)

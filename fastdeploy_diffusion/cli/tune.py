@@ -1,4 +1,4 @@
-"""``tune`` and ``explain``: what was measured here, and why each component runs as it does."""
+"""``tune`` and ``explain``: measurements, and the reasons of each component's placement."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Plans = Sequence[ComponentPlan | None]
 def tune_all(
     config: DiffusionConfig, width: int | None, height: int | None, runs: int
 ) -> tuple[str, PipelineReport, list[ComponentPlan]]:
-    """Measure a pipeline's components, and say on stderr how far it is.
+    """Measure a pipeline's components, with progress on stderr.
 
     Returns:
-        Model and size, in words; what runs from now on; what was measured of each component.
+        Model and size, in words; the new report; the plan of each component.
 
     Raises:
         DiffusionError: As `open_pipeline` and the pipeline's ``tune``.
@@ -59,7 +59,7 @@ def tune_all(
 def format_plans(
     what: str, report: PipelineReport, plans: Sequence[ComponentPlan], as_json: bool
 ) -> str:
-    """Lay out what was measured, for people or for programs."""
+    """Format the measurements, for people or for programs."""
     if as_json:
         return to_json([asdict(plan) for plan in plans])
     lines = [what]
@@ -71,9 +71,9 @@ def format_plans(
 def explain_all(
     config: DiffusionConfig, width: int | None, height: int | None
 ) -> tuple[PipelineReport, Plans]:
-    """Build a pipeline; give what runs, and what `tune` has found for each component.
+    """Build a pipeline; returns the report, and the plan of `tune` for each component.
 
-    That is nothing at all where neither engine nor precision is left to it.
+    There are no plans if neither engine nor precision is ``auto``.
 
     Raises:
         DiffusionError: As `open_pipeline` and the pipeline's ``build``.
@@ -85,7 +85,7 @@ def explain_all(
 
 
 def format_explanation(report: PipelineReport, plans: Plans, as_json: bool) -> str:
-    """Say of every component what runs it, how well that is proven, and why nothing else does."""
+    """Format the placement, the proof and the refused candidates of every component."""
     if as_json:
         return to_json(asdict(report))
     lines = [f"{report.model} ({report.family}), {report.scheduler}"]
@@ -111,7 +111,7 @@ def _pass_over(report: ComponentReport) -> list[str]:
 
 
 def _judge_tuning(report: PipelineReport, plans: Plans) -> list[str]:
-    """Say whether anything was measured, and what not."""
+    """Describe whether the tuning is complete, and what is missing."""
     names = [each.name for each in report.components]
     missing = [
         name for name, plan in zip(names, plans, strict=True) if plan is None or not plan.candidates

@@ -1,4 +1,4 @@
-"""Warnings as people read them: one line each on stderr, and each once."""
+"""Warnings for people: one line each on stderr, and each once."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ def show_warnings() -> Iterator[list[str]]:
     shown = _Lines()
     logger = logging.getLogger(_PACKAGE)
     with warnings.catch_warnings():
-        # A fallback must be seen, whatever PYTHONWARNINGS says.
+        # A fallback must be seen, at any value of PYTHONWARNINGS.
         warnings.filterwarnings("always", category=UserWarning, module=rf"{_PACKAGE}\b")
         warnings.showwarning = shown.show
         logger.addHandler(shown)
@@ -50,7 +50,7 @@ class _Lines(logging.Handler):
         file: TextIO | None = None,
         line: str | None = None,
     ) -> Any:
-        """Take the place of ``warnings.showwarning``."""
+        """Replace ``warnings.showwarning``."""
         self._say(str(message))
 
     def _say(self, message: str) -> None:
