@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _BLOCK = 1 << 22
-_PIECE = 64 * _BLOCK  # what one thread reads of a file
+_PIECE = 64 * _BLOCK  # the piece of a file that one thread reads
 
 
 def measure_files(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Size in bytes of files, and CRC-32 of their pieces' CRC-32: gigabytes are read at each start.
 
-    It is damage that must be noticed, and every burst of up to 32 wrong bits is.
+    CRC-32 detects every burst of up to 32 wrong bits, which is enough against damage.
     """
     sizes = [path.stat().st_size for path in paths]
     with ThreadPoolExecutor() as pool:  # zlib releases Python's lock

@@ -42,7 +42,7 @@ def parse_device(text: str) -> Device:
         text: ``"cpu"``, ``"gpu"``, ``"gpu:1"``, ``"xpu"`` or ``"xpu:1"``.
 
     Returns:
-        The device; whether the machine has it is the engines' question.
+        The device; engines check whether the machine has it.
 
     Raises:
         ConfigError: The text is none of these.

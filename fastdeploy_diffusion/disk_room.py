@@ -1,4 +1,4 @@
-"""What fails where a disk is full, told apart from what fails otherwise."""
+"""Failures for want of disk space, distinguished from others."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _SHORTAGES: Mapping[int, str] = {
     errno.EDQUOT: "no disk quota left",
     errno.EFBIG: "no file may be as large as it has to be",
 }
-# Less room than this is none: a runtime that finds too little may have removed what it wrote.
+# Less room than this counts as none: a runtime that failed may have removed its files.
 _PROBE_BYTES = 1 << 20
 _FIX_TEMPORARY = (
     "make room there, set TMPDIR to another folder, or choose an engine that keeps no weights in "
@@ -24,15 +24,14 @@ _FIX_TEMPORARY = (
 
 @contextmanager
 def explain_full_disk(what: str, folder: Path, fix: str = "make room there") -> Iterator[None]:
-    """Blame the disk for what fails while it is full, and not the network or the engine.
+    """Turn failures of the body into a `DiskFullError` if the folder's disk is full.
 
     Some runtimes raise nothing when a disk is full, and leave half a file that fails later and for
-    another reason: so whatever fails, the folder is asked for room, too.
+    another reason: so the disk is checked at any failure.
 
     Args:
-        what: What needs the room, for the message.
+        what: The use of the room, for the message.
         folder: Where files are written.
-        fix: What to do about it.
 
     Raises:
         DiskFullError: Something failed, and there is no room.
@@ -53,7 +52,7 @@ def make_temporary_folder(what: str) -> Iterator[Path]:
     """Lend an empty folder for temporary files until the block ends.
 
     Args:
-        what: What needs it, for messages.
+        what: Its use, for messages.
 
     Raises:
         DiskFullError: Something failed, and there is no room.
@@ -63,8 +62,8 @@ def make_temporary_folder(what: str) -> Iterator[Path]:
         place = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
         raise ResourceError(f"{what}: {error.strerror}", fix=_FIX_TEMPORARY) from error
-    # Inside, it is asked for room before what was written is removed. That an error tells of no
-    # room says nothing of this folder: who has it may write elsewhere, too.
+    # Inside, the room is checked before the files are removed. An error about a full disk may
+    # be about another folder, which the body writes to, too.
     with (
         _explain(what, place, _FIX_TEMPORARY),
         tempfile.TemporaryDirectory(prefix="fastdeploy-diffusion-") as folder,
@@ -75,7 +74,7 @@ def make_temporary_folder(what: str) -> Iterator[Path]:
 
 @contextmanager
 def _explain(what: str, folder: Path, fix: str) -> Iterator[None]:
-    """Ask a folder for room when something fails."""
+    """Check the room of a folder at a failure."""
     try:
         yield
     except DiskFullError as error:
@@ -89,7 +88,7 @@ def _explain(what: str, folder: Path, fix: str) -> Iterator[None]:
 
 
 def describe_shortage(error: BaseException | None) -> str:
-    """Say what an error, or what has caused it, tells of room on a disk; nothing if it does not."""
+    """Return what an error, or its cause, tells about disk space; empty if nothing."""
     while error is not None:
         if isinstance(error, OSError) and (shortage := _SHORTAGES.get(error.errno or 0)):
             return shortage
@@ -98,7 +97,7 @@ def describe_shortage(error: BaseException | None) -> str:
 
 
 def find_shortage(folder: Path) -> str:
-    """Say why a folder takes no more; nothing if it does, or if it cannot be written at all."""
+    """Return why a folder is full; empty if it is not, or if it cannot be written at all."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))

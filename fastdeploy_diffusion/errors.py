@@ -1,4 +1,4 @@
-"""Every error that the library raises on purpose: what is wrong, what is allowed, what to do."""
+"""The errors of the library: what is wrong, what is allowed, what to do."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -8,8 +8,8 @@ class DiffusionError(Exception):
     """Base of all errors of this library.
 
     Args:
-        problem: What was given and why it cannot be used, naming the value, file or component.
-        allowed: What would have been accepted.
+        problem: The value that was given, and why it cannot be used.
+        allowed: The values that are accepted.
         fix: What to do about it, ideally a command or an edit.
     """
 
@@ -23,7 +23,7 @@ class DiffusionError(Exception):
 
     @property
     def in_one_line(self) -> str:
-        """The same for a warning, which goes on after it."""
+        """Problem and fix on one line, for warnings."""
         allowed = self.allowed and f"allowed: {self.allowed}"
         return "; ".join(each for each in (self.problem, allowed, self.fix) if each)
 
@@ -37,7 +37,7 @@ class DiffusionError(Exception):
 
 
 class BadInputError(DiffusionError):
-    """What the caller gave cannot be used; the CLI ends with exit code 2."""
+    """The caller's input cannot be used; the CLI ends with exit code 2."""
 
     exit_code: ClassVar[int] = 2
 
@@ -104,12 +104,11 @@ class ResourceError(DiffusionError):
 
 
 class DiskFullError(ResourceError):
-    """A folder takes no more.
+    """The disk of a folder is full.
 
     Args:
-        what: What needs the room.
-        folder: The folder.
-        shortage: What there is too little of, in words that "in a folder" may follow.
+        what: The use of the room.
+        shortage: The lacking resource, in words that "in a folder" may follow.
         fix: As for `DiffusionError`.
     """
 

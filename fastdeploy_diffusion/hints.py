@@ -1,4 +1,4 @@
-"""What people look for by the names of other tools: what to write here, or that it is not there."""
+"""Hints for names of other tools: what to write here, or that a feature is not there yet."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Hint:
     """The answer to a name that this library does not have.
 
     Args:
-        missing: That a feature is not there yet, as a clause; empty for what has another name here.
+        missing: That a feature is not there yet, as a clause; empty if it has another name here.
         fix: What to write or do instead.
     """
 
@@ -19,7 +19,7 @@ class Hint:
 
 
 _LEAVE = "leave it out"
-# Feature, its names in diffusers and on command lines, what helps until then.
+# Feature, its names in diffusers and on command lines, and a workaround.
 _NOT_YET = (
     (
         "image to image",
@@ -145,5 +145,5 @@ HINTS: Mapping[str, Hint] = MappingProxyType(
 
 
 def find_hint(name: str) -> Hint | None:
-    """Give the answer to a name of another tool: of an attribute, argument, option or command."""
+    """Find the hint for an attribute, argument, option or command of another tool."""
     return HINTS.get(name.strip().lstrip("-").lower().replace("-", "_"))

@@ -1,4 +1,4 @@
-"""Pictures: arrays to Pillow images, and PNG files that remember how they were made."""
+"""Pictures: arrays to Pillow images, and PNG files with the settings that made them."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ METADATA_VERSION = 1
 
 _PARAMETERS_KEY = "parameters"  # where image viewers for Stable Diffusion look
 
-# What a picture needs to be made again: keyword arguments of text_to_image, and their types.
+# The keyword arguments of text_to_image that make a picture again, and their types.
 SETTINGS = {name: each.kind for name, each in FIELDS.items() if each.kind is not None}
 
 
@@ -79,7 +79,7 @@ def to_pil(array: npt.NDArray[np.float32]) -> list[Image.Image]:
 def write_metadata(
     image: Image.Image, settings: Mapping[str, Any], run: Mapping[str, Any] | None = None
 ) -> None:
-    """Note in an image how it was made; ``image.save("x.png")`` then writes it into the file.
+    """Write settings and run into an image's metadata, which ``image.save("x.png")`` keeps.
 
     ``image.info`` gets the two texts that a PNG file shows when it is opened: a JSON object under
     ``METADATA_KEY`` and a readable summary under "parameters". Images derived from this one
@@ -185,7 +185,7 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
             # The copy has no encoderinfo, which would win over the argument.
             image.copy().save(file, format="PNG", pnginfo=_collect_text(image))
         if overwrite or not _link(partial, path):
-            _check_free(path, overwrite)  # encoding takes long enough for somebody to write it
+            _check_free(path, overwrite)  # another process may write it during encoding
             os.replace(partial, path)
     except OSError as error:
         raise explain_unwritten(path, error) from None
@@ -194,7 +194,7 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is not there, or is something else.
+    """Refuse a folder that is missing, or is something else.
 
     Raises:
         RequestError: The message says which, and how to make it.
@@ -211,7 +211,7 @@ def check_folder(folder: Path) -> None:
 
 
 def explain_unwritten(path: Path, error: OSError) -> DiffusionError:
-    """Give the error for a file or folder that the system did not let us write."""
+    """Make the error for a file or folder that cannot be written."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(
@@ -222,7 +222,7 @@ def explain_unwritten(path: Path, error: OSError) -> DiffusionError:
 
 
 def _link(partial: Path, path: Path) -> bool:
-    """Give a file its name unless it is taken, as one step; False where there are no hard links."""
+    """Link a file to a name unless it is taken, atomically; False without hard links."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -280,7 +280,7 @@ def _load_info(source: str | Path | Image.Image) -> dict[Any, Any]:
 
 
 def _summarise(settings: Mapping[str, Any]) -> str:
-    """The text that AUTOMATIC1111's web UI began and other tools parse."""
+    """Write the text in the form of AUTOMATIC1111's web UI, which other tools parse."""
     numbers = {
         "Steps": settings.get("num_inference_steps"),
         "CFG scale": settings.get("guidance_scale"),

@@ -8,8 +8,8 @@ from typing import Any
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.model_files import damage, read_text
 
-# Those of the published models have 7 levels at most. What is read here is copied, compared and
-# shown by functions that call themselves: they must not run out of stack.
+# Published models have at most 7 levels. The content is copied, compared and shown by recursive
+# functions, which must not run out of stack.
 MAX_DEPTH = 32
 
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")

@@ -1,4 +1,4 @@
-"""Objects that are named now and imported when they are first used."""
+"""Objects that are named by a path, and imported when they are first used."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,7 +13,7 @@ def load(path: str) -> Any:
 
 @dataclass(frozen=True)
 class Deferred:
-    """A call of what a path names, with some last arguments."""
+    """A call of the object that a path names, with its last arguments fixed."""
 
     path: str
     arguments: tuple[Any, ...] = ()
@@ -24,5 +24,5 @@ class Deferred:
 
 
 def defer(path: str, *arguments: Any) -> Deferred:
-    """Name what is called later, with its last arguments."""
+    """Defer a call of the object that a path names, with its last arguments fixed."""
     return Deferred(path, arguments)

@@ -1,4 +1,4 @@
-"""What this machine is: its processor, its memory, the packages on it."""
+"""Facts of this machine: its processor, its memory, its packages."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# The instruction sets that convolutions and matrix products gain from; x86, then Arm.
+# The instruction sets that speed up convolutions and matrix products; x86, then Arm.
 CPU_FLAGS = (
     *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_bf16", "amx_int8"),
@@ -38,7 +38,7 @@ def read_cpu_flags() -> list[str]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Look at this machine; what cannot be found out is None. JSON values only."""
+    """Describe this machine as JSON values; None for unknown ones."""
     cpu = _read_fields("/proc/cpuinfo")
     memory = _read_fields("/proc/meminfo")
     flags = read_cpu_flags()
@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _read_fields(file: str) -> dict[str, str]:
-    """The first value of each field of a file of Linux's /proc; nothing on other systems."""
+    """Read the first value of each field of a file of Linux's /proc; none on other systems."""
     fields: dict[str, str] = {}
     try:
         lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -44,8 +44,6 @@ def map_array(
     """Map a part of a file.
 
     Args:
-        path: The file.
-        dtype: Of the elements.
         offset: First byte, from the beginning of the file.
         shape: Of the array, in C order; not empty.
 
@@ -82,7 +80,7 @@ def map_array(
 
 
 def find_pages(array: npt.NDArray[Any]) -> MappedPages | None:
-    """Give the pages that an array lies in; ``None`` if they cannot be given back."""
+    """Find the pages that an array lies in; ``None`` if they cannot be given back."""
     base = _find_base(array)
     return base if isinstance(base, MappedPages) else None
 
@@ -100,7 +98,7 @@ def _find_base(array: npt.NDArray[Any]) -> Any:
 
 
 def _open_libc() -> Any:
-    """Give the functions of the C library; ``None`` on Windows, which has no such limit."""
+    """Load the functions of the C library; ``None`` on Windows, which has no such limit."""
     if os.name != "posix":
         return None
     libc = ctypes.CDLL(None, use_errno=True)

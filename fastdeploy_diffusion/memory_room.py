@@ -1,4 +1,4 @@
-"""How much more memory this process may take: of the machine, its control groups, its own limit."""
+"""The memory that this process may still take, by the machine, control groups and own limit."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
 
 @dataclass(frozen=True)
 class MemoryRoom:
-    """What may still be taken, and what sets the limit.
+    """The free memory, and the limit that it is counted against.
 
     Args:
         size: In bytes; 0 or more.
@@ -26,7 +26,7 @@ class MemoryRoom:
 
 
 def find_memory_room(root: Path = Path("/")) -> MemoryRoom | None:
-    """Find the tightest of the limits that Linux sets; ``None`` where it cannot be told.
+    """Find the tightest of the limits that Linux sets; ``None`` if it is unknown.
 
     Pages of files that can be dropped count as room, and so does free swap.
 
@@ -38,12 +38,12 @@ def find_memory_room(root: Path = Path("/")) -> MemoryRoom | None:
 
 
 def measure_own_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process holds, files that are mapped not counted; 0 where nobody tells."""
+    """Measure the bytes that this process holds, without mapped files; 0 if unknown."""
     return _read_fields(root / "proc/self/status").get("RssAnon", 0)
 
 
 def format_size(size: int) -> str:
-    """Write bytes in the unit that suits them, with powers of 1024."""
+    """Write bytes in a fitting unit, with powers of 1024."""
     if size >= 2**60:
         return "more than 1,000,000 TiB"
     unit, power = next(
@@ -61,7 +61,7 @@ def _ask_machine(root: Path) -> Iterator[MemoryRoom]:
 
 
 def _ask_cgroups(root: Path) -> Iterator[MemoryRoom]:
-    """Ask the groups of this process, and those that they are in: all of their limits hold."""
+    """Read the limits of this process's control groups and their parents, which all hold."""
     swap = _read_fields(root / "proc/meminfo").get("SwapFree", 0)
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -99,7 +99,7 @@ def _ask_address_space(root: Path) -> Iterator[MemoryRoom]:
 
 
 def _read_fields(file: Path, separator: str = ":") -> dict[str, int]:
-    """Read lines of a name and a number; those in kB are given in bytes."""
+    """Read lines of a name and a number; kB become bytes."""
     fields = {}
     for line in _read_text(file).splitlines():
         name, _, rest = line.partition(separator)

@@ -1,4 +1,4 @@
-"""Files that come with a model: none of them is trusted to be there, whole, or a file at all."""
+"""Files of a model, which may be missing, damaged, or no files at all."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def find_folder(path: Path) -> bool:
 
 
 def _look_at(path: Path) -> int | None:
-    """Give the mode of what a path leads to; None where nothing is."""
+    """Stat a path for its mode; None if nothing is there."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -62,10 +62,10 @@ def _look_at(path: Path) -> int | None:
 
 
 def check_links(path: Path) -> None:
-    """Refuse a path of which a part is a link that leads nowhere.
+    """Refuse a path with a broken link in it.
 
-    This is what remains of a folder whose links were copied and not what they lead to, as of the
-    cache of a hub without its ``blobs``.
+    Copies of a folder may have links without their targets, such as a hub's cache without its
+    ``blobs``.
 
     Raises:
         CheckpointError: Names the link, where it leads, and how to copy the files.
@@ -90,7 +90,7 @@ def check_links(path: Path) -> None:
 
 
 def refuse_path(path: Path, error: Exception) -> CheckpointError:
-    """Make the error for a path that the system will not look at; a long one is cut."""
+    """Make the error for a path that cannot be inspected; a long one is cut."""
     shown = str(path)
     shown = shown if len(shown) <= 200 else f"{shown[:100]}…{shown[-20:]}"
     reason = getattr(error, "strerror", None) or str(error)
@@ -132,5 +132,5 @@ def read_text(path: Path) -> str:
 
 
 def damage(path: Path, problem: str) -> CheckpointError:
-    """Make the error for a file that cannot be what was published."""
+    """Make the error for a file that is not as published."""
     return CheckpointError(f"{path} is damaged: {problem}", fix="download the file again")

@@ -1,6 +1,6 @@
-"""The noise that a seed stands for: torch's CPU stream of normal numbers, reproduced in numpy.
+"""The noise of a seed: torch's CPU stream of normal numbers, reproduced in numpy.
 
-A picture belongs to its seed only if the first latents are the ones that everybody else draws.
+A seed gives the picture of other tools only if the first latents are the same.
 Reference: ``ATen/native/cpu/DistributionTemplates.h`` and ``ATen/core/DistributionsHelper.h`` of
 PyTorch.
 """
@@ -40,7 +40,7 @@ class TorchGenerator:
         self._cached_normal: float | None = None
 
     def randn(self, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Draw what ``torch.randn(shape, generator=generator)`` draws next.
+        """Draw the same as ``torch.randn(shape, generator=generator)`` would next.
 
         Args:
             shape: Sizes of the array; ``()`` is one number.
@@ -61,7 +61,7 @@ class TorchGenerator:
         return self._draw_many(count).reshape(shape)
 
     def _draw_one(self) -> float:
-        """One number in double precision; Box–Muller makes two, the second is kept for later."""
+        """Draw a number in double precision; Box–Muller makes two, the second is kept for later."""
         if self._cached_normal is not None:
             normal, self._cached_normal = self._cached_normal, None
             return normal
@@ -72,7 +72,7 @@ class TorchGenerator:
         return radius * math.cos(angle)
 
     def _draw_many(self, count: int) -> npt.NDArray[np.float32]:
-        """16 or more numbers in single precision; a number cached by ``_draw_one`` stays cached."""
+        """Draw 16 or more numbers in single precision; one kept by ``_draw_one`` stays kept."""
         uniforms = self._draw_uniforms(count)
         whole = count - count % _BLOCK
         normals = np.empty(count, np.float32)
@@ -89,12 +89,12 @@ class TorchGenerator:
 
 
 def new_seed() -> int:
-    """A random seed, 0 … 2**32-1, for a request that brings none."""
+    """Draw a random seed, 0 … 2**32-1, for a request without one."""
     return secrets.randbits(32)
 
 
 def count_seeds(seed: int, first: int, pictures: int) -> tuple[int, ...]:
-    """Give the seeds of pictures that are numbered from ``first``, where that of number 0 is given.
+    """Count seeds for pictures numbered from ``first``, given that of number 0.
 
     The largest seed is followed by the smallest, as in 64-bit arithmetic.
     """
@@ -104,7 +104,7 @@ def count_seeds(seed: int, first: int, pictures: int) -> tuple[int, ...]:
 
 
 def check_seed(seed: Any) -> int:
-    """Give a seed as Python's own integer.
+    """Convert a seed to Python's own integer.
 
     Raises:
         RequestError: It is not an integer from -2**63 to 2**64-1.
@@ -122,12 +122,12 @@ def check_seed(seed: Any) -> int:
 
 
 def _uniform_53(high: int, low: int) -> float:
-    """[0, 1) from the low 53 of 64 bits."""
+    """Map the low 53 of 64 bits to [0, 1)."""
     return ((high << 32 | low) & (2**53 - 1)) * 2.0**-53
 
 
 def _transform_blocks(uniforms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Box–Muller on blocks of 16: the first eight give radii, the last eight angles."""
+    """Apply Box–Muller to blocks of 16: the first eight give radii, the last eight angles."""
     blocks = uniforms.reshape(-1, 2, _BLOCK // 2)
     radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - blocks[:, 0]))
     angle = np.float32(2.0 * math.pi) * blocks[:, 1]

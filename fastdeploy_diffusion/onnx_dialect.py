@@ -1,4 +1,4 @@
-"""Which operators an engine that reads ONNX has beyond those that every one of them has."""
+"""The sets of operators of engines that read ONNX."""
 
 from enum import Enum
 
@@ -7,7 +7,7 @@ class Dialect(Enum):
     """A set of operators."""
 
     STANDARD = "ONNX"
-    """Those of the standard, up to opset 24."""
+    """The standard's, up to opset 24."""
 
     MICROSOFT = "ONNX Runtime"
-    """Those of the standard, and those of the domain ``com.microsoft`` with kernels for CPUs."""
+    """The standard's, and those of the domain ``com.microsoft`` with kernels for CPUs."""

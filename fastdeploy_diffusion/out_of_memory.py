@@ -1,4 +1,4 @@
-"""Errors that mean that memory ran out, whatever the runtime calls them."""
+"""Out-of-memory errors of all runtimes."""
 
 # Of Paddle; of C++, which OpenVINO passes on; of ONNX Runtime; of the system.
 _WORDS = (
@@ -11,7 +11,7 @@ _WORDS = (
 
 
 def tells_of_memory(error: BaseException) -> bool:
-    """Tell whether an error, or what it was raised for, is one of too little memory."""
+    """Tell whether an error, or its cause, is an out-of-memory error."""
     cause: BaseException | None = error
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:

@@ -1,10 +1,10 @@
 """The one quiet way to Paddle: import this module before, or in place of, ``import paddle``.
 
-Importing ``paddle`` warns that no ccache was found, which matters to nobody who does not compile
-custom operators, and its C++ side logs every graph pass to the terminal. Both are settled here,
-once, before the library loads; a log level that the user has set in the environment stays. It also
-catches signals to write a C++ traceback, in which a process that was told to end can hang for ever:
-signals are given back. And it takes Ctrl-C for a broken installation, and says so: Ctrl-C waits.
+Importing ``paddle`` warns that no ccache was found, which matters only for custom operators, and
+its C++ side logs every graph pass to the terminal. Both are silenced here, once, before the library
+loads; a log level that the user has set in the environment stays. It also catches signals to write
+a C++ traceback, in which a terminated process can hang for ever: the handlers are restored. And it
+reports Ctrl-C as a broken installation: Ctrl-C is held until the import is done.
 """
 
 import os
@@ -21,7 +21,7 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 
 @contextmanager
 def _hold_interrupts() -> Iterator[None]:
-    """Let Ctrl-C come after the block; without effect in threads, where it never comes."""
+    """Hold Ctrl-C until the block ends; without effect in threads, where it never comes."""
     handler, held = signal.getsignal(signal.SIGINT), []
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
@@ -53,8 +53,8 @@ def eager_mode() -> Iterator[None]:
     """Run or make layers while no other thread of this library does, or traces one.
 
     Eager or static is a mode of the whole process: a trace in one thread breaks a run in another.
-    It is also a mode of each thread, which a thread takes over from the process when it first meets
-    Paddle; one that does so while another traces would never come out of static mode.
+    It is also a mode of each thread, copied from the process when the thread first uses Paddle; one
+    that does so while another traces would stay in static mode for ever.
     """
     with _mode_lock:
         if _modes._dygraph_tracer_ is None and _eager_tracer is not None:

@@ -10,8 +10,8 @@ def find_pass_entry_points() -> Mapping[str, tuple[EntryPoint, ...]]:
     """Read the entry points of installed distributions.
 
     Returns:
-        By the name of the pass, in alphabetical order; more than one where distributions are at
-        odds over a name.
+        By the name of the pass, in alphabetical order; several if distributions register the same
+        name.
     """
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for each in sorted(

@@ -1,4 +1,4 @@
-"""The precisions that networks are built in; each engine says which of them it has, and where."""
+"""The precisions that networks are built in; each engine declares which it supports, and where."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in.
+    """The types that a network computes in.
 
     Args:
         name: In configurations and reports.
         weights: The type in which an engine holds weights.
-        activations: The type of what goes from one operator to the next.
+        activations: The type of values between operators.
         tolerance: Largest relative error that the proof of a build allows.
-        safer: What takes its place where a component fails in it, the next safer one first.
+        safer: Its fallbacks where a component fails in it, the next safer one first.
     """
 
     name: str
@@ -47,7 +47,7 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         )
     }
 )
-# What else people call them.
+# Other names for them.
 PRECISION_SYNONYMS: Mapping[str, str] = MappingProxyType(
     {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 )

@@ -1,4 +1,4 @@
-"""Engines and passes by name: the one list of each, and where it is to be imported.
+"""Engines and passes by name: the one list of each, with import paths.
 
 Nothing of them is imported here, so that a configuration or ``--help`` may ask at no cost.
 """
@@ -17,7 +17,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# What else people call them.
+# Other names for them.
 ENGINE_SYNONYMS: Mapping[str, str] = MappingProxyType(
     {
         "eager": "paddle-eager",

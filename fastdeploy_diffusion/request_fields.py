@@ -1,4 +1,4 @@
-"""The fields of requests: what each is, its range, its flag.
+"""The fields of requests: meaning, range and flag of each.
 
 Flags, range checks, PNG metadata, defaults of a configuration, docstrings and the tables in docs
 are made of it. Types and defaults stand in the requests' classes, where type checkers read them.
@@ -17,10 +17,10 @@ class RequestField:
     """One field, for all families that have it; names of others stand in backticks.
 
     Args:
-        about: What it is, in a few words.
-        more: What else there is to know.
-        form: The same, in Python only.
-        left_out: What is taken where neither request nor configuration nor preset says it.
+        about: Its meaning, in a few words.
+        more: Details.
+        form: Details, in Python only.
+        left_out: The default without one in request, configuration and preset.
         kind: Of a value in a PNG file and of the flag's; ``None`` if neither has it.
         least: The smallest number that is allowed.
         most: The largest.
@@ -40,7 +40,7 @@ class RequestField:
 
     @property
     def allowed(self) -> str:
-        """Which values are allowed, in words."""
+        """The allowed values, in words."""
         if self.least is None:
             return "text"
         if self.most == _LARGEST_SEED:
@@ -53,20 +53,20 @@ class RequestField:
         )
 
     def fits(self, value: Any) -> bool:
-        """Tell whether a number is in the range; NaN is in none."""
+        """Tell whether a number is in the range; NaN never is."""
         is_above = self.least is not None and value >= self.least
         return bool(is_above and (self.most is None or value <= self.most))
 
     @property
     def text(self) -> str:
-        """All that callers in Python have to know."""
+        """The description for callers in Python."""
         has_range = self.least is not None and self.kind is not list
         about = f"{self.about}, {self.allowed}" if has_range else self.about
         return "; ".join(filter(None, (about, self.more, self.form)))
 
 
-# Predictions have values of about 1 to 10. Beyond this, what guidance makes of them does not fit
-# into float16 (65504) any more; pictures have long been burnt out, at 50 or so.
+# Predictions have values of about 1 to 10. Beyond this, guided predictions overflow
+# float16 (65504); pictures are burnt out from about 50 on.
 _LARGEST_GUIDANCE = 1000
 
 
@@ -75,7 +75,7 @@ def _text(about: str, more: str = "", **others: Any) -> RequestField:
 
 
 def _pixels(name: str) -> RequestField:
-    more = "a multiple of 8, or whatever the model's autoencoder shrinks by; of 16 on Flux"
+    more = "a multiple of 8, or of the model's autoencoder's factor; of 16 on Flux"
     trained = "the size that the model was trained at"
     about = f"{name} of the picture in pixels"
     return RequestField(about, more, "", trained, int, least=1, flag=f"--{name}")
@@ -156,7 +156,7 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "drawn from the seed",
         ),
         "output_type": _unkept(
-            "what is given back",
+            "type of the pictures that are returned",
             '`"pil"`, `"np"`: (B, H, W, 3) float32 in [0, 1], or `"latent"`',
             '`"pil"`',
         ),
@@ -170,7 +170,7 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             '`("latents",)`',
         ),
         "prompt_2": _text(
-            "what the second text encoder reads, on Flux T5",
+            "text for the second text encoder, on Flux T5",
             left_out="`prompt`",
             flag="--prompt-2",
             families=("SDXL", "Flux"),
@@ -212,19 +212,19 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
         "crops_coords_top_left": _pair(
             "(top, left) of the crop that it is to look like", "(0, 0), which is centred", least=0
         ),
-        "target_size": _pair("(height, width) that it is to look right in", "the picture's own"),
+        "target_size": _pair("(height, width) that it is to look right at", "the picture's own"),
         "negative_original_size": _pair(
             "`original_size` for the negative prompt, with `negative_target_size`",
-            "what the prompt is told",
+            "that of the prompt",
         ),
         "negative_crops_coords_top_left": _pair(
             "`crops_coords_top_left` for the negative prompt, with both of its sizes",
-            "(0, 0) with these, else what the prompt is told",
+            "(0, 0) with these, else that of the prompt",
             least=0,
         ),
         "negative_target_size": _pair(
             "`target_size` for the negative prompt, with `negative_original_size`",
-            "what the prompt is told",
+            "that of the prompt",
         ),
     }
 )

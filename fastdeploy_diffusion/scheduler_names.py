@@ -1,4 +1,4 @@
-"""Our schedulers by name, and what other tools call samplers: which one it is, or the nearest."""
+"""Schedulers by name, and samplers of other tools: the equal one, or the nearest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ SCHEDULERS: Mapping[str, str] = MappingProxyType(
         "lcm": "fastdeploy_diffusion.schedulers.lcm:LCMScheduler",
     }
 )
-"""Where each is to be imported."""
+"""Import paths by name."""
 
 
 @dataclass(frozen=True)
 class SchedulerChoice:
-    """A scheduler, and what a sampler's name says of its options.
+    """A scheduler, and the options that a sampler's name stands for.
 
     Args:
         name: One of ``SCHEDULERS``.
-        options: Take the place of those in the checkpoint's ``scheduler_config.json``.
+        options: Override those in the checkpoint's ``scheduler_config.json``.
     """
 
     name: str
@@ -64,7 +64,7 @@ _CLASSES = {
     "PNDMScheduler": "pndm",
 }
 _ALIASES = {"Euler a": "euler-ancestral", "DPM-Solver multistep": "dpm-solver"}
-# Not implemented; the nearest of what is: of the same order and kind where there is one.
+# Not implemented, with the nearest that is: of the same order and kind where there is one.
 _NEAREST = {
     "UniPC": "dpm-solver",
     "UniPCMultistepScheduler": "dpm-solver",
@@ -89,7 +89,7 @@ _NEAREST = {
 
 
 def _fold(name: str) -> str:
-    """Make spellings equal: of tools that write ``dpmpp_2m``, ``k_dpmpp_2m``, ``DPM++ 2M``."""
+    """Normalise spellings: of tools that write ``dpmpp_2m``, ``k_dpmpp_2m``, ``DPM++ 2M``."""
     folded = name.lower().replace("dpm++", "dpmpp")
     folded = "".join(letter for letter in folded if letter not in " -_")
     return folded.removeprefix("k") if folded.startswith(("kdpmpp", "keuler", "kheun")) else folded
@@ -105,7 +105,7 @@ _MISSING = {_fold(name): nearest for name, nearest in _NEAREST.items()}
 
 
 def find_sampler(name: str) -> str | None:
-    """Give our name of a sampler: of ``SCHEDULERS`` or ``SAMPLERS``; ``None`` if we have none.
+    """Find a sampler's name in ``SCHEDULERS`` or ``SAMPLERS``; ``None`` if it has none.
 
     Args:
         name: As this library, diffusers (its class), the WebUI or ComfyUI writes it.
@@ -114,11 +114,11 @@ def find_sampler(name: str) -> str | None:
 
 
 def find_nearest_sampler(name: str) -> str | None:
-    """Give the nearest there is to a sampler that is not implemented; ``None`` for no sampler."""
+    """Find the nearest to a sampler that is not implemented; ``None`` for unknown names."""
     folded = _fold(name)
     return _MISSING.get(folded) or _MISSING.get(folded.removesuffix("karras"))
 
 
 def choose_scheduler(name: str) -> SchedulerChoice:
-    """Give the scheduler and options that one of our names stands for."""
+    """Look up the scheduler and options of a name."""
     return SAMPLERS.get(name) or SchedulerChoice(name)

@@ -1,4 +1,4 @@
-"""Values as messages show them: on one line, and not by the megabyte."""
+"""Values in messages: on one line, and cut where they are long."""
 
 import math
 import reprlib

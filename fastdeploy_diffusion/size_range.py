@@ -11,7 +11,7 @@ class SizeRange:
     """The sizes that a dimension may have.
 
     Args:
-        name: What it counts; dimensions of one name are equal in all tensors of a program.
+        name: Dimensions of one name are equal in all tensors of a program.
         min: The smallest.
         opt: The one that an engine tunes for.
         max: The largest.
@@ -36,18 +36,18 @@ def is_batch(size: Size) -> bool:
 
 
 def fits(given: int, size: Size) -> bool:
-    """Tell whether a number is one of those that a size stands for."""
+    """Tell whether a number is allowed by a size."""
     if isinstance(size, SizeRange):
         return size.min <= given <= size.max
     return given >= 1 if size is None else given == size
 
 
 def choose_size(size: Size, wanted: Mapping[str, int]) -> int:
-    """Give one of the numbers that a size stands for.
+    """Choose a number that a size allows.
 
     Args:
-        size: The size; a free one without bounds counts the batch.
-        wanted: Numbers by name; a range gives what is nearest, or the one to tune for.
+        size: A free one without bounds counts the batch.
+        wanted: Numbers by name; a range is clipped to the nearest, by default its ``opt``.
     """
     if isinstance(size, SizeRange):
         return min(max(wanted.get(size.name, size.opt), size.min), size.max)

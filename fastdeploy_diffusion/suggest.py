@@ -1,4 +1,4 @@
-"""What messages and help texts say of the names that are allowed."""
+"""Allowed names in messages and help texts."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -10,13 +10,13 @@ def did_you_mean(
     """Name the allowed word that ``given`` was probably meant to be.
 
     Args:
-        given: The word that was refused; nothing is like what is no text.
-        allowed: Words that would have been accepted.
-        synonyms: What else people call things, in lower case with ``-`` for ``_``
-            (``{"half": "fp16"}``); meanings that are not allowed words are passed over.
+        given: The word that was refused; a value that is no text has no match.
+        allowed: Words that are accepted.
+        synonyms: Other names, in lower case with ``-`` for ``_`` (``{"half": "fp16"}``); those
+            of words that are not allowed are ignored.
 
     Returns:
-        ``"did you mean 'fp16'?"``, or an empty string where nothing comes close.
+        ``"did you mean 'fp16'?"``, or an empty string without a close match.
     """
     if not isinstance(given, str):
         return ""

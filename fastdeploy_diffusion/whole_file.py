@@ -9,14 +9,10 @@ UNFINISHED = ".unfinished"
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file, or replace it: readers see what was there before, or all of this.
-
-    Args:
-        path: The file; its folder is there.
-        content: All of it.
+    """Write or replace a file atomically; its folder must exist.
 
     Raises:
-        OSError: It cannot be written; what was there before is unchanged.
+        OSError: It cannot be written; an earlier file is unchanged.
     """
     # Beside it: a rename is atomic only within a file system.
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
