@@ -8,12 +8,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
-from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest
-from fastdeploy_diffusion.requests.request import (
-    GenerationRequest,
-    ModelLimits,
-    plan_generation,
-)
+from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, plan_generation
 
 
 def make_cli_request(
@@ -40,8 +35,14 @@ def make_cli_request(
                 fix=f"leave {flag} out",
             )
     request: GenerationRequest = request_class(prompt=prompt, **given)
-    if isinstance(request, FluxRequest) and request.negative_prompt is not None:
-        _check_true_guidance(request, str(checkpoint.path))
+    scale = getattr(request, "true_cfg_scale", None)
+    if request.negative_prompt is not None and scale is not None and scale <= 1:
+        raise RequestError(
+            f"--negative-prompt {request.negative_prompt!r} has no effect on {checkpoint.path}: "
+            f"{checkpoint.family.title} runs without a negative prompt",
+            allowed="--negative-prompt with a --true-cfg-scale above 1, at twice the cost",
+            fix="--true-cfg-scale 4, or leave --negative-prompt out",
+        )
     return request
 
 
@@ -53,23 +54,12 @@ def check_early(
     Raises:
         RequestError: A value is not allowed.
     """
-    blocks = checkpoint.config("vae").get("block_out_channels")
+    family, blocks = checkpoint.family, checkpoint.config("vae").get("block_out_channels")
     # The pipeline refuses anything but a list, with the name of the file.
-    multiple = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
-    size = 64 * multiple
-    limits = (
-        FluxLimits(size, size, 2 * multiple, 1, model=str(checkpoint.path))
-        if isinstance(request, FluxRequest)
-        else ModelLimits(size, size, multiple, 1)
+    halvings = len(blocks) - 1 if isinstance(blocks, list) and blocks else 0
+    multiple = 2 ** (halvings + 1 if family.is_packed else halvings)
+    size, model = family.defaults.sample_size * multiple, str(checkpoint.path)
+    limits = ModelLimits(
+        size, size, multiple, 1, family.defaults, model=model, is_packed=family.is_packed
     )
     plan_generation(request, defaults, limits)
-
-
-def _check_true_guidance(request: FluxRequest, model: str) -> None:
-    if request.true_cfg_scale <= 1:
-        raise RequestError(
-            f"--negative-prompt {request.negative_prompt!r} has no effect on {model}: Flux runs "
-            "without a negative prompt",
-            allowed="--negative-prompt with a --true-cfg-scale above 1, at twice the cost",
-            fix="--true-cfg-scale 4, or leave --negative-prompt out",
-        )

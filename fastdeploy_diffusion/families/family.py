@@ -68,6 +68,22 @@ class SingleFileLayout:
         )
 
 
+class Defaults(NamedTuple):
+    """What a family's models take where request, configuration and their configs say nothing.
+
+    Args:
+        sample_size: Height and width of the latents.
+        guidance_scale: 0 for models that take none.
+        steps: Their number.
+        max_sequence_length: Number of tokens of a text; ``None`` where the tokenizer says it.
+    """
+
+    sample_size: int
+    guidance_scale: float
+    steps: int = 50
+    max_sequence_length: int | None = None
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models.
@@ -82,11 +98,13 @@ class Family:
         tokenizers: By the names of their folders.
         layouts: Of its single files.
         published: Published models, by their names in the benchmark.
+        defaults: Of requests; also of ``unguided`` models, whose denoiser takes no guidance scale.
         told_by: Component, key of its config, and whether the key is true: distinguishes families
             of one ``index_class``.
         options: Behaviour of the whole pipeline, as the published ``model_index.json`` has it.
         absent: Optional components that it does without.
         inert: Outside the components: tensors of single files that the model does not use.
+        is_packed: Whether the denoiser takes latents as tokens, of two by two each.
     """
 
     name: str
@@ -98,10 +116,13 @@ class Family:
     tokenizers: Mapping[str, Tokenizer]
     layouts: Sequence[SingleFileLayout]
     published: Mapping[str, Published]
+    defaults: Defaults
+    unguided: Defaults | None = None
     told_by: tuple[str, str, bool] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ("feature_extractor", "image_encoder")
     inert: Sequence[KeyRule] = ()
+    is_packed: bool = False
 
     @property
     def pipeline_name(self) -> str:

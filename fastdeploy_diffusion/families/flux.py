@@ -5,6 +5,7 @@ from functools import partial
 
 from fastdeploy_diffusion.families.family import (
     CLIP_TOKENIZER,
+    Defaults,
     Family,
     Published,
     SingleFileLayout,
@@ -62,5 +63,8 @@ FLUX = Family(
         "flux-dev": Published(FLUX_DEV, "BF16"),
         "flux-schnell": Published(FLUX_SCHNELL, "BF16"),
     },
+    defaults=Defaults(128, 3.5, steps=28, max_sequence_length=512),
+    unguided=Defaults(128, 0.0, steps=4, max_sequence_length=256),
     inert=FLUX_INERT_RULES,
+    is_packed=True,
 )

@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fastdeploy_diffusion.families.family import CLIP_TOKENIZER, Family, Published, SingleFileLayout
+from fastdeploy_diffusion.families.family import (
+    CLIP_TOKENIZER,
+    Defaults,
+    Family,
+    Published,
+    SingleFileLayout,
+)
 from fastdeploy_diffusion.families.keys.diffusers import CLIP_RULES
 from fastdeploy_diffusion.families.keys.ldm import LDM_INERT_RULES, LDM_UNET_RULES, LDM_VAE_RULES
 from fastdeploy_diffusion.families.keys.open_clip import OPEN_CLIP_PENULTIMATE_RULES
@@ -49,6 +55,7 @@ SD1 = Family(
         ),
     ),
     published={"sd15": Published(SD_1_5, "F16")},
+    defaults=Defaults(64, 7.5),
     told_by=(*_LINEAR, False),
     absent=("feature_extractor", "safety_checker"),
     inert=LDM_INERT_RULES,

@@ -2,6 +2,7 @@
 
 from fastdeploy_diffusion.families.family import (
     CLIP_TOKENIZER,
+    Defaults,
     Family,
     Published,
     SingleFileLayout,
@@ -45,6 +46,7 @@ SDXL = Family(
         ),
     ),
     published={"sdxl": Published(SDXL_BASE, "F16")},
+    defaults=Defaults(128, 5.0),
     options={"force_zeros_for_empty_prompt": True},
     inert=LDM_INERT_RULES,
 )

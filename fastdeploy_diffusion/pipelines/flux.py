@@ -25,19 +25,12 @@ from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import POOLED, CLIPTextEncoder, T5TextEncoder
 from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
-from fastdeploy_diffusion.requests.flux_request import (
-    FluxLimits,
-    FluxPlan,
-    FluxRequest,
-    plan_flux,
-)
-from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
+from fastdeploy_diffusion.requests.flux_request import FluxPlan, FluxRequest, plan_flux
+from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
-
-_OWN_SIZE = 128  # of the latents; no config says it
 
 
 class FluxPipeline(DiffusionPredictor[FluxPlan]):
@@ -58,7 +51,6 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
 
     request_class = FluxRequest
     timestep_unit = 1000.0  # the share of noise, from 1 to 0, in thousandths
-    _limits: FluxLimits
 
     def __init__(
         self,
@@ -81,7 +73,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         self._denoiser = FluxDenoiser(checkpoint, config)
         self._vae = VAEDecoder(checkpoint, config)
         check_fit(checkpoint.path, *self._list_joints())
-        self._limits = _read_limits(checkpoint, self._denoiser, self._vae)
+        self._limits = self._read_limits()
         self._scheduler_config = checkpoint.config("scheduler")
         # Refuses a scheduler that is not implemented now, not at the first picture.
         scheduler = checkpoint.read_config("scheduler", create_flow_scheduler)
@@ -161,6 +153,23 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
             CancelledError: ``cancel`` was called.
         """
         return super().text_to_image(prompt, *unnamed, **settings)
+
+    def _read_limits(self) -> ModelLimits:
+        checkpoint, scale = self._checkpoint, self._vae.config.downscale
+        defaults = checkpoint.family.defaults
+        if not self._denoiser.config.guidance_embeds:
+            defaults = checkpoint.family.unguided or defaults
+        size = defaults.sample_size * scale
+        return ModelLimits(
+            size,
+            size,
+            2 * scale,
+            self._vae.config.latent_channels,
+            defaults,
+            sizes=checkpoint.sizes,
+            model=str(checkpoint.path),
+            is_packed=checkpoint.family.is_packed,
+        )
 
     def _list_joints(self) -> tuple[Joint, ...]:
         transformer, vae = self._denoiser.config, self._vae.config
@@ -267,18 +276,3 @@ def _check_config(config: DiffusionConfig) -> None:
                 allowed="the checkpoint's own scheduler, and a build for each size",
                 fix=f"leave {name} out",
             )
-
-
-def _read_limits(checkpoint: Checkpoint, denoiser: FluxDenoiser, vae: VAEDecoder) -> FluxLimits:
-    scale, is_distilled = vae.config.downscale, denoiser.config.guidance_embeds
-    return FluxLimits(
-        height=_OWN_SIZE * scale,
-        width=_OWN_SIZE * scale,
-        multiple=2 * scale,
-        latent_channels=vae.config.latent_channels,
-        steps=28 if is_distilled else 4,
-        guidance_scale=3.5 if is_distilled else 0.0,
-        model=str(checkpoint.path),
-        is_distilled=is_distilled,
-        sizes=checkpoint.sizes,
-    )

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., 2022)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,6 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         >>> image = pipeline.text_to_image("a large red circle on a blue background", seed=1)
         >>> image.save("circle.png")
     """
-
-    model_name: ClassVar[str] = "Stable Diffusion"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Stable Diffusion XL (Podell et al., 2023), the base model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,6 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
     """
 
     request_class = SDXLRequest
-    model_name: ClassVar[str] = "SDXL"
-    own_guidance_scale: ClassVar[float] = 5.0
-    own_sample_size: ClassVar[int] = 128
 
     def __init__(
         self,

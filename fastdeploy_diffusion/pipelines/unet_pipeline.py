@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -44,13 +44,8 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
     """
 
-    model_name: ClassVar[str]
-    # The default without one in request, configuration and checkpoint.
-    own_guidance_scale: ClassVar[float] = 7.5
-    own_sample_size: ClassVar[int] = 64
-
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
-        _check_config(config, self.model_name)
+        _check_config(config, checkpoint.family.title)
         super().__init__(config, checkpoint)
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
@@ -131,7 +126,8 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
                 allowed="text-to-image models",
                 fix="use the components of one text-to-image checkpoint",
             )
-        size = unet.sample_size if unet.sample_size is not None else self.own_sample_size
+        defaults = self._checkpoint.family.defaults
+        size = unet.sample_size if unet.sample_size is not None else defaults.sample_size
         sizes = size if isinstance(size, tuple) else (size, size)
         height, width = (scale * each for each in sizes)
         ranges = resolve_ranges(config, height, width, scale)
@@ -146,9 +142,9 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             width,
             scale,
             vae.latent_channels,
+            defaults,
             ranges,
             self._checkpoint.sizes,
-            guidance_scale=self.own_guidance_scale,
         )
 
 

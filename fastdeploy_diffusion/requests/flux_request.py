@@ -34,37 +34,6 @@ class FluxRequest(GenerationRequest):
 
 
 @dataclass(frozen=True)
-class FluxLimits(ModelLimits):
-    """The limits on requests that follow from a Flux model's configs.
-
-    Args:
-        model: Its path, for messages.
-        is_distilled: Whether it takes a guidance scale.
-    """
-
-    model: str = ""
-    is_distilled: bool = False
-
-    @property
-    def max_sequence_length(self) -> int:
-        """Number of tokens that T5 reads by default."""
-        return 512 if self.is_distilled else 256
-
-    @property
-    def allowed_sizes(self) -> str:
-        """Describe the sizes in pixels that can be drawn."""
-        return (
-            f"multiples of {self.multiple}: each token of {self.model} stands for "
-            f"{self.multiple} x {self.multiple} pixels"
-        )
-
-    def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of one picture's packed latents: tokens, channels."""
-        tokens = (height // self.multiple) * (width // self.multiple)
-        return tokens, 4 * self.latent_channels
-
-
-@dataclass(frozen=True)
 class FluxPlan(GenerationPlan):
     """A request with every default filled in and every value checked.
 
@@ -103,7 +72,7 @@ class FluxPlan(GenerationPlan):
 
 
 def plan_flux(
-    request: GenerationRequest, defaults: RequestDefaults, limits: FluxLimits
+    request: GenerationRequest, defaults: RequestDefaults, limits: ModelLimits
 ) -> FluxPlan:
     """Fill in defaults (request > config > model) and check every value.
 
@@ -121,7 +90,7 @@ def plan_flux(
     plan = plan_generation(asked, defaults, limits)
     length = asked.max_sequence_length
     if length is None:
-        length = defaults.max_sequence_length or limits.max_sequence_length
+        length = defaults.max_sequence_length or limits.defaults.max_sequence_length
     is_guided = _is_guided(asked, defaults)
     return FluxPlan(
         **{each.name: getattr(plan, each.name) for each in fields(plan)},
@@ -132,11 +101,11 @@ def plan_flux(
         true_cfg_scale=float(asked.true_cfg_scale) if is_guided else 1.0,
         max_sequence_length=check_number("max_sequence_length", length),
         sigmas=sigmas,
-        is_distilled=limits.is_distilled,
+        is_distilled=limits.defaults.guidance_scale > 0,
     )
 
 
-def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: FluxLimits) -> None:
+def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: ModelLimits) -> None:
     without = (("guidance_rescale", 0.0), ("scheduler", None), ("eta", 0.0), ("clip_skip", None))
     for name, nothing in without:
         if getattr(request, name) != nothing:
@@ -148,7 +117,7 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Flux
         ("guidance_scale", request.guidance_scale),
         ("defaults.guidance_scale", defaults.guidance_scale),
     ):
-        if given is not None and not limits.is_distilled:
+        if given is not None and not limits.defaults.guidance_scale:
             raise RequestError(
                 f"{name} is {show(given)}, and {limits.model} was not distilled for guidance",
                 allowed="a guidance scale for models with guidance_embeds, as FLUX.1-dev",

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.config.introspection import list_arguments
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.families.family import Defaults
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
@@ -94,27 +95,34 @@ class ModelLimits:
         multiple: Both sizes must be multiples of it.
         ranges: Sizes that one build serves; ``None`` if every size has a build of its own.
         sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
-        steps: Default number.
-        guidance_scale: Default.
+        model: Its path, for messages.
+        is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
+            ``multiple`` is twice what the autoencoder shrinks by.
     """
 
     height: int
     width: int
     multiple: int
     latent_channels: int
+    defaults: Defaults
     ranges: ShapeRanges | None = None
     sizes: tuple[tuple[int, int], ...] = ()
-    steps: int = 50
-    guidance_scale: float = 7.5
+    model: str = ""
+    is_packed: bool = False
 
     @property
     def allowed_sizes(self) -> str:
         """Describe the sizes in pixels that can be drawn."""
-        return f"multiples of {self.multiple}"
+        allowed, token = f"multiples of {self.multiple}", f"{self.multiple} x {self.multiple}"
+        why = f": each token of {self.model} stands for {token} pixels"
+        return allowed + why if self.is_packed else allowed
 
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of one picture's latents; its sizes are in pixels."""
-        return self.latent_channels, height // self.multiple, width // self.multiple
+        """Shape of one picture's latents, packed as (tokens, channels); its sizes are in pixels."""
+        rows, columns = height // self.multiple, width // self.multiple
+        if self.is_packed:
+            return rows * columns, 4 * self.latent_channels
+        return self.latent_channels, rows, columns
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ def plan_generation(
     Warns:
         PromptSyntaxWarning: A prompt has syntax of other tools.
     """
-    request = check_choices(request)
+    request, own = check_choices(request), limits.defaults
     prompts = spread_texts("prompt", request.prompt)
     negatives = spread_texts(
         "negative_prompt", _first(request.negative_prompt, defaults.negative_prompt, "")
@@ -208,11 +216,11 @@ def plan_generation(
         latent_shape=latent_shape,
         num_inference_steps=check_number(
             "num_inference_steps",
-            _first(request.num_inference_steps, defaults.num_inference_steps, limits.steps),
+            _first(request.num_inference_steps, defaults.num_inference_steps, own.steps),
         ),
         guidance_scale=check_number(
             "guidance_scale",
-            _first(request.guidance_scale, defaults.guidance_scale, limits.guidance_scale),
+            _first(request.guidance_scale, defaults.guidance_scale, own.guidance_scale),
         ),
     )
     if limits.ranges is not None:

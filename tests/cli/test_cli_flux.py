@@ -88,7 +88,7 @@ def test_fewer_tokens_can_be_configured(tiny_schnell, tiny_sd1):
     assert read_settings("output.png")["max_sequence_length"] == 12
     Path("output.png").unlink()
     Path("sd.yaml").write_text(f"model_path: {tiny_sd1}\n{text}")
-    assert "which Stable Diffusion does not have" in refuse("generate", "x", "--config", "sd.yaml")
+    assert "which SD 1.x does not have" in refuse("generate", "x", "--config", "sd.yaml")
 
 
 @pytest.mark.parametrize(

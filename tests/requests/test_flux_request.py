@@ -3,17 +3,20 @@
 import pytest
 
 from fastdeploy_diffusion.config import RequestDefaults
-from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest, plan_flux
+from fastdeploy_diffusion.families.flux import FLUX
+from fastdeploy_diffusion.requests.flux_request import FluxRequest, plan_flux
+from fastdeploy_diffusion.requests.request import ModelLimits
 
 
 def make_limits(is_distilled):
-    return FluxLimits(
+    return ModelLimits(
         height=64,
         width=64,
         multiple=16,
         latent_channels=4,
         model="a model",
-        is_distilled=is_distilled,
+        defaults=FLUX.defaults if is_distilled else FLUX.unguided,
+        is_packed=True,
     )
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import NonFiniteError
-from fastdeploy_diffusion.requests.flux_request import FluxLimits, FluxRequest, plan_flux
+from fastdeploy_diffusion.families.flux import FLUX
+from fastdeploy_diffusion.families.sd import SD1
+from fastdeploy_diffusion.requests.flux_request import FluxRequest, plan_flux
 from fastdeploy_diffusion.requests.latent_check import check_latents, check_returned
 from fastdeploy_diffusion.requests.request import (
     GenerationRequest,
@@ -22,7 +24,7 @@ LATENTS = np.zeros(SHAPE, np.float32)
 
 def plan(**settings):
     request = GenerationRequest(prompt="a cat", height=16, width=16, **settings)
-    return plan_generation(request, RequestDefaults(), ModelLimits(16, 16, 8, 4))
+    return plan_generation(request, RequestDefaults(), ModelLimits(16, 16, 8, 4, SD1.defaults))
 
 
 def spoil(value):
@@ -91,7 +93,7 @@ def test_the_settings_that_are_likely_to_blame_are_named(settings, fixes):
     ],
 )
 def test_of_flux_the_guidance_that_it_runs_with_is_named(settings, name):
-    limits = FluxLimits(16, 16, 8, 4, guidance_scale=3.5, model="flux", is_distilled=True)
+    limits = ModelLimits(16, 16, 8, 4, FLUX.defaults, model="flux", is_packed=True)
     asked = plan_flux(FluxRequest(prompt="a cat", **settings), RequestDefaults(), limits)
     assert replace(asked).guidance == (name, 30)
     with pytest.raises(NonFiniteError, match=f"lower {name}, which is 30"):
