@@ -42,7 +42,7 @@ def read_git_revision() -> str | None:
 
 
 def read_device_memory(pid: int) -> int | None:
-    """Bytes that a process has on NVIDIA GPUs; ``None`` where nobody can tell."""
+    """Bytes that a process has on NVIDIA GPUs; ``None`` if unknown."""
     answer = _ask("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader")
     used = []
     for line in (answer or "").splitlines():

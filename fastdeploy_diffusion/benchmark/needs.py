@@ -23,7 +23,7 @@ def check_model(checkpoint: Checkpoint) -> None:
 
 
 def fits_memory(parameters: int) -> bool:
-    """Tell whether networks of so many parameters fit, in float32; True where nobody can tell."""
+    """Tell whether networks of so many parameters fit, in float32; True if that is unknown."""
     memory = describe_machine()["memory"]
     return memory is None or _FLOAT32 * parameters <= memory["available"]
 

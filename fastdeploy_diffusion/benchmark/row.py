@@ -11,7 +11,7 @@ STAGES = ("text_encoder", "prologue", "step", "vae_decoder", "post_processing")
 
 
 class Samples(Frozen):
-    """Raw figures of one case, in seconds and bytes; ``None`` or empty where nobody could measure.
+    """Raw figures of one case, in seconds and bytes; ``None`` or empty if not measured.
 
     Args:
         import_seconds: Of the adapter and all that it imports.

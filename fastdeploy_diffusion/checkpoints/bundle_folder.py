@@ -15,7 +15,7 @@ from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.runtime.bundle import MODEL_FOLDER, Bundle, read_bundle
 
-# What of a configuration is decided when a bundle is made.
+# The options that are decided when a bundle is made.
 _PLACES = ("engine", "device", "precision")
 _BUILT = (
     *(*_PLACES, "passes", "target", "enable_dynamic_shape", "shapes", "paddle", "tensorrt"),
@@ -28,7 +28,7 @@ class BundledWeights(TensorSource):
 
     Attributes:
         folder: Of the bundle.
-        bundle: What it holds.
+        bundle: Its content.
         name: The component.
     """
 
@@ -80,7 +80,7 @@ class BundleFolder(Checkpoint):
 
     @property
     def name(self) -> str:
-        """What metadata call the model."""
+        """The model's name in metadata."""
         return self.bundle.model
 
     @property
@@ -97,11 +97,11 @@ class BundleFolder(Checkpoint):
         return self.read_config(component, read)
 
     def digest(self) -> str:
-        """That of the weights that the bundle was made of."""
+        """The digest of the weights that the bundle was made of."""
         return self.bundle.model_digest
 
     def complete(self, config: DiffusionConfig) -> DiffusionConfig:
-        """Fill in what was decided when the bundle was made.
+        """Fill in the options that were decided when the bundle was made.
 
         Raises:
             ConfigError: The configuration asks for something else.

@@ -40,7 +40,7 @@ class Checkpoint(ABC):
 
     @property
     def name(self) -> str:
-        """What metadata call the model."""
+        """The model's name in metadata."""
         return Path(self.path).name
 
     @property

@@ -100,7 +100,7 @@ class SafetensorsFile:
             return np.empty(tensor.shape, dtype)
         try:
             # Copied where written, not read-only: OpenVINO takes only memory that could be written.
-            # What callers get is read-only all the same.
+            # Callers get read-only arrays all the same.
             array = map_array(self.path, dtype, tensor.offset, tensor.shape)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: cannot read tensor {name!r}: {error}") from error

@@ -219,7 +219,7 @@ def _name_precision(entry: CacheEntry) -> str:
 
 
 def _sum_up(cache: ArtifactCache, entries: list[CacheEntry]) -> str:
-    """Count every weight once, whatever the number of builds that refer to it."""
+    """Sum up bytes, every weight once for all builds that refer to it."""
     size = sum(entry.size for entry in entries) + sum(cache.measure_weights().values())
     return f"{_count(len(entries))}, {format_bytes(size)}"
 

@@ -1,1 +1,1 @@
-"""What is built ahead: graphs, proofs, bundles. Paddle lives here; what runs does not import it."""
+"""Builds graphs, proofs and bundles ahead. Paddle lives here; running code does not import it."""

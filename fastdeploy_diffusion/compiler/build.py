@@ -300,7 +300,7 @@ class ComponentBuild:
     ) -> BuiltSession:
         obstacle = self._find_obstacle()
         if obstacle is None and not self.reference.has_run:
-            require_room(self)  # What cannot be proven is not built: an export takes minutes.
+            require_room(self)  # Without the proof, nothing is built: an export takes minutes.
         program, parts, counts = build_artifact(self, artifact, notes)
         if obstacle is None:
             run_reference(self)  # The build has given back its weights; the session has none yet.

@@ -1,4 +1,4 @@
-"""Writes a bundle: all that a pipeline needs to draw where nothing can be built."""
+"""Writes a bundle: all that a pipeline needs to draw on a machine that cannot build."""
 
 import json
 import os
@@ -38,7 +38,7 @@ from fastdeploy_diffusion.runtime.recipe import Weight, derive
 from fastdeploy_diffusion.runtime.stages import write_stages
 
 Size = tuple[int | None, int | None]
-# What of a configuration says where it was made, and nothing of how it draws.
+# Options of a configuration that are about this machine, and not about pictures.
 _OF_THE_MACHINE = {
     *("model_path", "variant", "tokenizer_path", "cache", "cache_dir", "cache_limit_gib"),
     *("embedding_cache", "cpu_fallback", "threads", "memory"),
@@ -46,10 +46,10 @@ _OF_THE_MACHINE = {
 
 
 def check_bundle_folder(folder: Path) -> None:
-    """Refuse a folder that is there, or whose own folder is not, before anything is built.
+    """Refuse a folder that exists, or whose parent does not, before anything is built.
 
     Raises:
-        ConfigError: Says which.
+        ConfigError: Names the folder.
     """
     if os.path.lexists(folder):
         raise ConfigError(f"{folder} exists already", fix="choose another name, or remove it")
@@ -62,15 +62,15 @@ def check_bundle_folder(folder: Path) -> None:
 def write_bundle(
     pipeline: DiffusionPredictor[Any], sizes: Sequence[Size], folder: str | os.PathLike[str]
 ) -> Bundle:
-    """Build and prove a pipeline for some sizes, and write what it needs into a folder.
+    """Build and prove a pipeline for some sizes, and write it into a folder.
 
     Args:
-        pipeline: What is bundled; its builds are kept, as those of every pipeline.
+        pipeline: Its builds are kept, as those of every pipeline.
         sizes: Of pictures, (width, height) in pixels; ``None`` for the model's own.
-        folder: Where; it appears whole or not at all.
+        folder: Appears whole or not at all.
 
     Returns:
-        What lies in it.
+        The content of the bundle.
 
     Raises:
         ConfigError: The folder exists, or the configuration builds nothing that can be bundled.
@@ -206,7 +206,7 @@ def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
 
 
 def _choose_options(config: DiffusionConfig, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Give what a bundle is drawn with unless somebody says otherwise."""
+    """Choose the options that a bundle draws with by default."""
     options = config.model_dump(exclude_unset=True, exclude=_OF_THE_MACHINE)
     if not config.enable_dynamic_shape:
         width, height = sizes[0]
@@ -223,12 +223,12 @@ def _measure(folder: Path) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _appear_whole(folder: Path) -> Iterator[Path]:
-    """Lend a folder beside another, which gets its name if all goes well, and else is removed."""
+    """Lend a folder beside another, which gets its name on success, and else is removed."""
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
     unfinished.mkdir()
     try:
         yield unfinished
-        check_bundle_folder(folder)  # somebody may have made it meanwhile
+        check_bundle_folder(folder)  # another process may have made it meanwhile
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -57,7 +57,7 @@ def time_in_turns(before: Session, after: Session, feeds: Mapping[str, np.ndarra
     """Time two sessions of the same signature.
 
     Each runs once untimed before it is timed, for its threads sleep and the processor's caches are
-    the other one's; in a loop of steps they would not be. Who begins a turn alternates.
+    the other one's; in a loop of steps they would not be. The first of a turn alternates.
 
     Args:
         feeds: Every input.

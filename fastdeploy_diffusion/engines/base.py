@@ -111,7 +111,7 @@ class Engine(ABC):
     dialect: ClassVar[Dialect | None] = None
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
-    # Whether a row of a batch is the same, bit for bit, whatever the others are and their number.
+    # Whether a row of a batch is the same, bit for bit, beside any number of any other rows.
     keeps_rows_apart: ClassVar[bool] = False
     # What an artifact depends on beside network and signature: the "weights" in it, "precision",
     # "options", and the "device", or only its "kind". All else is chosen when it is loaded.

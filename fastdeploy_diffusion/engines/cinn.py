@@ -50,7 +50,7 @@ def keep_kernels(notes: Path | None, gpu: str) -> None:
     folder = None
     if notes is not None and shutil.which("g++"):
         folder = _make_folder(notes / CINN_KERNELS / f"{paddle.__version__}-{gpu}")
-    # Flags of the whole process: whoever loads next sets them for itself.
+    # Flags of the whole process: each load sets them for itself.
     paddle.set_flags({"FLAGS_enable_cinn_kernel_cache": folder is not None})
     if folder is not None:
         paddle.set_flags({"FLAGS_cinn_kernel_cache_save_path": str(folder)})

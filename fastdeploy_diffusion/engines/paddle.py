@@ -115,7 +115,7 @@ class _PaddleSession(Session):
         super().__init__(engine, program)
         self._thread = take_thread()
         self._held: list[Any] = []  # the predictor; nothing else may hold it
-        # Also where nobody closes the session.
+        # Also for sessions that are never closed.
         self._free = weakref.finalize(self, _free_later, self._thread, self._held)
         self._free.atexit = False
         found = self._thread.call(partial(_open, self._held, make_predictor))

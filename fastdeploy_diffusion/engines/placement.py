@@ -15,8 +15,9 @@ from fastdeploy_diffusion.precision import PRECISIONS
 # The fallback for an engine that failed while it ran: the nearest to the reference.
 FALLBACK_ENGINE = "paddle"
 AUTO = "auto"
-# What ``engine="auto"`` tries, the fastest first, and what ``tune`` measures. ``cinn`` needs more
-# than ``paddle`` and has not been run yet: only a measurement can put it before the others.
+# The engines that ``engine="auto"`` tries, the fastest first, and that ``tune`` measures. ``cinn``
+# needs more than ``paddle`` and has not been run yet: only a measurement can put it before the
+# others.
 AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
     "cpu": ("openvino", "onnxruntime", "paddle"),
     "gpu": ("tensorrt", "paddle", "onnxruntime", "cinn"),
@@ -30,7 +31,7 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Placement:
-    """What a component runs on.
+    """The engine and build spec of a component.
 
     Args:
         fallback: Why it is not what was asked for; ``None`` if it is.

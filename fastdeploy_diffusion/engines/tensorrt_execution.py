@@ -53,7 +53,7 @@ class ShapedExecution:
         except BaseException:
             self.close()
             raise
-        # What was last copied to an input, if it never changes.
+        # The array last copied to an input, if it never changes.
         self._held: dict[str, np.ndarray] = {}
 
     def run(

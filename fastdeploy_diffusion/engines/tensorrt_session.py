@@ -61,7 +61,7 @@ class TensorRTSession(Session):
             self._executions[key] = ShapedExecution(
                 self._trt, self._plan, self._stream, feeds, types
             )
-        # Bound arrays are the session's own: nobody writes to them.
+        # Bound arrays are the session's own, and never change.
         return self._executions[key].run(feeds, frozenset(self._bound))
 
     def _close(self) -> None:
@@ -78,7 +78,7 @@ class TensorRTSession(Session):
         self._executions.clear()
 
     def _check_batch(self, feeds: Mapping[str, np.ndarray]) -> None:
-        # Not the engine's failure, for which another would take its place.
+        # Not the engine's failure, for which there would be a fallback.
         for name, array in feeds.items():
             if None in self.inputs[name].shape and len(array) > BATCH.max:
                 raise RequestError(

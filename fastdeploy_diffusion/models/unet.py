@@ -20,7 +20,7 @@ from fastdeploy_diffusion.runtime.program import TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
 # Timesteps that go through the prologue at once: always as many, so that engines which compile for
-# each shape compile for one, whatever the number of steps.
+# each shape compile for one, at any number of steps.
 TIMESTEPS = 64
 
 

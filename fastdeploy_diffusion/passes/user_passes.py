@@ -1,4 +1,4 @@
-"""Passes from other distributions: found by entry point, checked, and told apart by their code."""
+"""Passes from other distributions: found by entry point, checked, identified by their code."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
-        UnsupportedModelError: It is of another family, or its configs ask for what is not
+        UnsupportedModelError: It is of another family, or its configs have options that are not
             implemented.
         ConfigError: An option that Stable Diffusion does not have.
         EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.

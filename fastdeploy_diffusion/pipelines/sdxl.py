@@ -39,7 +39,7 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: It is of another family, its parts do not fit together, or its
-            configs ask for what is not implemented.
+            configs have options that are not implemented.
         ConfigError: An option that SDXL does not have.
         EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
     """

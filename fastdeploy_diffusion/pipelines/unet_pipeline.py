@@ -39,7 +39,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     Raises:
         CheckpointError: The checkpoint lacks a tokenizer.
-        UnsupportedModelError: Its configs ask for what is not implemented.
+        UnsupportedModelError: Its configs have options that are not implemented.
         ConfigError: An option that the family does not have.
         EngineUnavailableError: What was asked for cannot run here, and ``cpu_fallback`` is off.
     """

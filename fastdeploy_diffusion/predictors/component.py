@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ComponentReport:
-    """What a component really runs on, and the proof that it is right.
+    """The placement of a component as it really runs, and its proof.
 
     Args:
         fallback: Why this is not what was asked for; ``None`` if it is.

@@ -216,7 +216,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._plan(request).settings(0)
 
     def choose_batch(self, request: GenerationRequest) -> int:
-        """Choose how many pictures of a request to draw at once, whatever number it asks for.
+        """Choose how many pictures to draw at once for requests with these settings.
 
         As many as pay: a device that is busy with one gains nothing by a second one. No more than
         fit into memory. And one, unless the engine is known to draw each as it draws it alone.

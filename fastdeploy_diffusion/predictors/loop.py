@@ -159,7 +159,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, encoders, self._embeddings)
         residency.begin([*text_stage.encoders, denoiser, vae_decoder])
-        told = self._condition_all(plan, text_stage.encode(residency))
+        conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
         check_cancelled(0)
@@ -174,16 +174,16 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         steps: list[float] = []
         with residency.lend(denoiser) as session:
             residency.lap()
-            handles = _condition(session, told, timesteps, {})
+            handles = _condition(session, conditions, timesteps, {})
             prologue = residency.lap()
             for index, timestep in enumerate(scheduler.timesteps):
                 check_cancelled(index)
                 residency.lap()
-                handles = _condition(session, told, timesteps, handles)
+                handles = _condition(session, conditions, timesteps, handles)
                 scaled = scheduler.scale_model_input(latents, timestep)
                 rows = [
                     Row(handles[each], sample, float(timesteps[index]))
-                    for side in told.values()
+                    for side in conditions.values()
                     for each, sample in zip(side, scaled, strict=True)
                 ]
                 # Engines may change, and pictures of different sizes may have one session.
@@ -196,7 +196,9 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     latents,
                     noise=lambda: _draw(generators, plan.latent_shape),
                 )
-                latents, told = self._call_back(plan, index, float(timestep), latents, told)
+                latents, conditions = self._call_back(
+                    plan, index, float(timestep), latents, conditions
+                )
                 check_latents(latents, plan, index + 1, total)
                 steps.append(residency.lap())
                 event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
@@ -231,8 +233,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """Give each picture its conditioning: one for all pictures that have the same texts."""
         # As in diffusers, the rows of the negative prompts come first.
         sides = (_NEGATIVE, _PROMPT) if plan.is_guided else (_PROMPT,)
-        told: dict[str, list[Conditioning]] = {side: [] for side in sides}
-        for side, conditionings in told.items():
+        conditions: dict[str, list[Conditioning]] = {side: [] for side in sides}
+        for side, conditionings in conditions.items():
             known: dict[tuple[int, ...], Conditioning] = {}
             for picture in range(len(plan.seeds)):
                 own = {name: rows[picture] for (of, name), rows in said.items() if of == side}
@@ -242,7 +244,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     tensors = self._condition(plan, rows, negative=side == _NEGATIVE)
                     known[key] = Conditioning(tensors)
                 conditionings.append(known[key])
-        return told
+        return conditions
 
     def _guide(self, plan: PlanT, predicted: FloatArray) -> FloatArray:
         if not plan.is_guided:
@@ -251,13 +253,13 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         return guide(negative, positive, plan.guidance[1], plan.request.guidance_rescale)
 
     def _call_back(
-        self, plan: PlanT, index: int, timestep: float, latents: FloatArray, told: Sides
+        self, plan: PlanT, index: int, timestep: float, latents: FloatArray, conditions: Sides
     ) -> tuple[FloatArray, Sides]:
         callback = plan.request.callback_on_step_end
         if callback is None:
-            return latents, told
+            return latents, conditions
         tensors: dict[str, Any] = {"latents": latents, _PROMPT: None, _NEGATIVE: None}
-        for side, conditionings in told.items():
+        for side, conditionings in conditions.items():
             tensors[side] = np.concatenate([each.tensors[_FEATURES] for each in conditionings])
         chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}
         tensors |= read_replacements(callback(self, index, timestep, chosen), tensors)
@@ -267,7 +269,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 each.change(features)
                 for each, features in zip(conditionings, tensors[side], strict=True)
             ]
-            for side, conditionings in told.items()
+            for side, conditionings in conditions.items()
         }
 
     def _finish(
@@ -310,12 +312,12 @@ def _deviation(predictions: FloatArray) -> FloatArray:
 
 
 def _condition(
-    session: Session, told: Sides, timesteps: FloatArray, known: Mapping[Conditioning, Handle]
+    session: Session, conditions: Sides, timesteps: FloatArray, known: Mapping[Conditioning, Handle]
 ) -> dict[Conditioning, Handle]:
     """Condition the session, but for conditionings that have handles already."""
     return {
         each: known.get(each) or session.condition(each.tensors, timesteps.tolist())
-        for each in dict.fromkeys(chain(*told.values()))
+        for each in dict.fromkeys(chain(*conditions.values()))
     }
 
 

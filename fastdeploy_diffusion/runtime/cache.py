@@ -5,14 +5,14 @@ An entry is a folder named after the digest of its key, with the artifact in ``a
 artifact may serve many weights and precisions: each that was checked has a file in ``proofs/``.
 Processes share the folder by one protocol:
 
-* Each key has a lock file. Who reads an entry holds it shared for as long as files are opened or
-  loaded by their names; who builds, replaces or removes one holds it alone.
+* Each key has a lock file. Reading an entry holds it shared for as long as files are opened or
+  loaded by their names; building, replacing or removing one holds it exclusively.
 * An entry appears by one rename, of a folder in which it was built, and disappears by one: what it
   replaces is set aside first, and removed under another name. So a killed process leaves a whole
   entry or none, and what a process has mapped stays as it is.
 * ``entry.json`` and proofs are replaced as a whole, so that each is the old one or the new one.
 * Weights, which entries have in common, lie beside them (`WeightStore`), with one lock for all.
-* Who may not write reads all the same, without a lock where there is none to hold.
+* Without write access, entries are read all the same, without a lock if there is none.
 """
 
 import json
@@ -50,7 +50,7 @@ from fastdeploy_diffusion.runtime.weight_store import (
 
 _STAGED = ".staged"
 _REMOVED = ".removed"
-# What a killed process may have left, and nothing else that lies in a folder of the user's.
+# Remains of killed processes, and no other file in a folder of the user's.
 _HALF_BUILT = re.compile(rf"[0-9a-f]{{64}}\{_STAGED}")
 _ASIDE = re.compile(rf"([0-9a-f]{{64}}|[a-z-]+)\{_REMOVED}-[0-9a-f]{{16}}")
 _LOCKS = "locks"

@@ -27,11 +27,11 @@ class TensorSpec:
 
     @property
     def open_shape(self) -> tuple[int | None, ...]:
-        """The shape as traces want it: ``None`` for all that is free."""
+        """The shape for traces: ``None`` for all that is free."""
         return tuple(size if isinstance(size, int) else None for size in self.shape)
 
     def describe(self) -> list[Any]:
-        """Give name, shape and type as JSON values."""
+        """Describe name, shape and type as JSON values."""
         sizes = [
             list(astuple(size)) if isinstance(size, SizeRange) else size for size in self.shape
         ]
@@ -39,7 +39,7 @@ class TensorSpec:
 
     @classmethod
     def parse(cls, description: list[Any]) -> "TensorSpec":
-        """Give the spec that `describe` has described."""
+        """Parse the JSON values of `describe`."""
         name, sizes, dtype = description
         shape = [SizeRange(*size) if isinstance(size, list) else size for size in sizes]
         return cls(name, tuple(shape), dtype)
@@ -71,16 +71,14 @@ class Program:
         layer: The Paddle layer, in eval mode. ``forward`` takes the inputs in the order of
             ``inputs``, its parameters named like them, and returns one tensor or a sequence of
             tensors in the order of ``outputs``. ``None`` where only a finished build is loaded.
-        inputs: Specs of the inputs.
-        outputs: Specs of the outputs.
-        tensors: Where stored tensors are read from (``runtime.recipe.Tensors``); ``None`` where the
-            layer itself holds its weights. With it, the layer may be one without values.
-        recipe: What each parameter of the layer is made of, by name (``runtime.recipe.MadeOf``), in
-            PyTorch's layout; of the tensor of its own name where none is given. A finished build
-            has its own.
-        store: Where weights are kept that the tensors are not as they are wanted
-            (``runtime.weight_store.WeightStore``); ``None`` where none are.
-        graph_passes: What rewrites the graph that the layer is exported as, in order
+        tensors: Source of stored tensors (``runtime.recipe.Tensors``); ``None`` where the layer
+            itself holds its weights. With it, the layer may be one without values.
+        recipe: The derivation of each parameter of the layer, by name (``runtime.recipe.MadeOf``),
+            in PyTorch's layout; by default the tensor of the same name. A finished build has its
+            own.
+        store: Keeps converted weights (``runtime.weight_store.WeightStore``); ``None`` where none
+            are kept.
+        graph_passes: Applied to the exported graph, in order
             (``passes.graph_pass.GraphPass``); engines that read no ONNX leave them be.
     """
 
@@ -97,7 +95,7 @@ class Program:
 def fill_shapes(
     specs: Sequence[TensorSpec], sizes: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
-    """Give shapes by name, with numbers for what is free, as `choose_size`."""
+    """Fill in free sizes of shapes, by name, as `choose_size`."""
     return {spec.name: tuple(choose_size(size, sizes) for size in spec.shape) for spec in specs}
 
 
@@ -108,12 +106,9 @@ def check_feeds(
     *,
     complete: bool = True,
 ) -> None:
-    """Refuse feeds that are not what the specs ask for.
+    """Refuse feeds that do not match the specs.
 
     Args:
-        component: Name of the component, for the message.
-        specs: What is wanted.
-        feeds: What was given, by name.
         complete: Whether every input must be there.
 
     Raises:
@@ -140,12 +135,10 @@ def check_feeds(
 
 
 def check_array(what: str, spec: TensorSpec, array: object) -> None:
-    """Refuse something that is not an array of the spec's type and shape.
+    """Refuse anything but an array of the spec's type and shape.
 
     Args:
-        what: What is checked, for the message: ``"denoiser: input 'sample'"``.
-        spec: What is wanted.
-        array: What was given.
+        what: Its name for the message: ``"denoiser: input 'sample'"``.
 
     Raises:
         EngineError: It is no numpy array, or of another type or shape.

@@ -345,7 +345,7 @@ class Session(ABC):
             )
         merged = {**self._bound, **feeds}
         check_feeds(self._component, list(self._inputs.values()), merged)
-        # In the order of the specs, whatever the order of the keywords.
+        # In the order of the specs, not of the keywords.
         return {name: merged[name] for name in self._inputs}
 
     def _check_output(self, spec: TensorSpec, array: np.ndarray) -> np.ndarray:

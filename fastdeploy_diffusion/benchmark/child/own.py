@@ -38,7 +38,7 @@ class Painter:
         entries = self._cache.entries() if self._cache else []
         digests = {str(each.ingredients.get("component")): each.digest for each in entries}
         report = asdict(self.pipeline.report)
-        del report["model"]  # where it lies is nobody's business
+        del report["model"]  # a path of this machine
         components = [
             {**each, "artifact": digests.get(each["name"])} for each in report.pop("components")
         ]

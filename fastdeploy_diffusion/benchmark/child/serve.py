@@ -131,5 +131,5 @@ if __name__ == "__main__":
     # Runtimes print what they like on stdout; the answers get a channel of their own.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.path.pop(0)  # this folder's names are nobody's modules
+    sys.path.pop(0)  # this folder's files are no top-level modules
     serve(sys.argv[1], sys.stdin, channel)

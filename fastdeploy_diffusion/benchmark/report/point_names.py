@@ -31,7 +31,7 @@ def write_names(
 ) -> None:
     """Write each point's name (its x, its y, the name) where it has the room, near its point.
 
-    Without any room, it stands below its point, whatever it covers.
+    Without any room, it stands below its point, even over others.
     """
     taken = [_Box(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y, _ in points]
     for x, y, name in points:

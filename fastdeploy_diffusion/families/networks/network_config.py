@@ -73,7 +73,7 @@ class NetworkConfig(ABC):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        """Read a parsed ``config.json``; UnsupportedModelError for unimplemented options."""
         return read_config(cls, raw, only=cls.only, inert=cls.inert)
 
     @property

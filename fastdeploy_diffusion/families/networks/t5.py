@@ -68,7 +68,7 @@ class T5Config(NetworkConfig):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a parsed ``config.json``; UnsupportedModelError for what is not implemented."""
+        """Read a parsed ``config.json``; UnsupportedModelError for unimplemented options."""
         # Left out, it is that of T5 1.0, which no Flux model has.
         return super().from_dict({"feed_forward_proj": "relu", **raw})
 
