@@ -9,8 +9,8 @@ from toy_session import ToySession
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.built_component import BuiltComponent
 from fastdeploy_diffusion.config import EngineChoice
+from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.families.networks.activations import Activations
-from fastdeploy_diffusion.predictors.memory_need import HELD_BY_ENGINE
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.runtime.session_pool import KEPT_BYTES
 
@@ -99,7 +99,7 @@ class Workshop:
 
     def _count_activations(self, shapes):
         share = self.activations.get(shapes["sample"][0], 0)
-        return Activations(int(share * KEPT_BYTES / 4 / HELD_BY_ENGINE["openvino"].features))
+        return Activations(int(share * KEPT_BYTES / 4 / OpenVINOEngine.held_features))
 
     def _build(self, build):
         self._building += 1

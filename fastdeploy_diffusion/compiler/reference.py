@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_eager import PaddleEagerEngine, run_layer
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import (
     hold_activations,
@@ -75,7 +75,7 @@ class Reference:
         require_room(
             f"{self.program.name}: the Paddle layer, with which a new build is compared,",
             PRECISIONS["fp32"].weight_bytes * weights
-            + hold_activations("paddle-eager", "fp32", counted),
+            + hold_activations(PaddleEagerEngine(), "fp32", counted),
         )
 
 

@@ -113,6 +113,10 @@ class Engine(ABC):
     keeps_builds: ClassVar[bool] = True
     # Whether a row of a batch is the same, bit for bit, beside any number of any other rows.
     keeps_rows_apart: ClassVar[bool] = False
+    # The share of the counted numbers that it holds at its peak on a CPU, as measured: of feature
+    # maps, and of the largest attention matrix; 0 where that is never held as a whole.
+    held_features: ClassVar[float] = 0.0
+    held_scores: ClassVar[float] = 0.0
     # What an artifact depends on beside network and signature: the "weights" in it, "precision",
     # "options", and the "device", or only its "kind". All else is chosen when it is loaded.
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset(

@@ -58,6 +58,7 @@ class ONNXRuntimeEngine(Engine):
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"kind", "precision"})
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    held_features: ClassVar[float] = 1.3
 
     def _probe_run(self, device: Device) -> Availability:
         try:

@@ -36,6 +36,7 @@ class OpenVINOEngine(Engine):
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset()
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("openvino",)
+    held_features: ClassVar[float] = 1.2
 
     def _probe_run(self, device: Device) -> Availability:
         try:

@@ -42,6 +42,8 @@ class PaddleEngine(Engine):
     }
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"weights"})
     packages: ClassVar[tuple[str, ...]] = ("paddlepaddle", "paddlepaddle-gpu", "paddlepaddle-xpu")
+    held_features: ClassVar[float] = 2.5
+    held_scores: ClassVar[float] = 2.0
 
     def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device)

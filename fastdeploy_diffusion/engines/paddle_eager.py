@@ -19,6 +19,8 @@ class PaddleEagerEngine(Engine):
 
     name: ClassVar[str] = "paddle-eager"
     keeps_builds: ClassVar[bool] = False
+    held_features: ClassVar[float] = 2.5
+    held_scores: ClassVar[float] = 2.0
 
     def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device)

@@ -5,7 +5,7 @@
 * weights: the checkpoint's numbers in the precision that a component runs in; of all components
   that are in memory at once, which ``memory`` decides. Streamed blocks count as nothing.
 * activations: `activations` counts the numbers that are alive at once in a network; engines hold a
-  share of them, which was measured (`HELD_BY_ENGINE`).
+  share of them, which was measured (``held_features``).
 * pictures: all of a batch, in several copies on the way to bytes.
 
 It is meant to be a little less than the real need: a request that it refuses cannot work.
@@ -24,19 +24,8 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.program import Signature, fill_shapes
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.engines.base import Engine
     from fastdeploy_diffusion.predictors.component import Component, Part
-
-
-class HeldShare(NamedTuple):
-    """The share of the counted numbers that an engine holds at its peak.
-
-    Args:
-        features: Of those in feature maps.
-        scores: Of those in the largest attention matrix: 0 where it is never held as a whole.
-    """
-
-    features: float
-    scores: float
 
 
 # Peaks of one run of a loaded component above what it held before, in MiB, beside what was counted
@@ -55,13 +44,9 @@ class HeldShare(NamedTuple):
 #   openvino (40 for a small)   141      277       465
 #   onnxruntime                 132      377
 #   the layer, and its build    473      1002      2188
-HELD_BY_ENGINE = {
-    "paddle": HeldShare(2.5, 2.0),
-    "paddle-eager": HeldShare(2.5, 2.0),
-    "openvino": HeldShare(1.2, 0.0),
-    "onnxruntime": HeldShare(1.3, 0.0),
-}
-_UNMEASURED = HeldShare(0.0, 0.0)
+#
+# Hence the shares in the engines' classes.
+
 # Decoded, twice while they are joined; as colours; and on the way to bytes.
 _PICTURE_BYTES = 3 * 4 * 3
 
@@ -122,11 +107,10 @@ Estimate = Callable[[PictureBatch, str], MemoryNeed]
 """The need of a batch, by the option ``memory``."""
 
 
-def hold_activations(engine: str, precision: str, counted: Activations) -> int:
+def hold_activations(engine: Engine, precision: str, counted: Activations) -> int:
     """Estimate the bytes of activations that an engine holds at least."""
-    held = HELD_BY_ENGINE.get(engine, _UNMEASURED)
     # Not their sum: maps are largest where the resolution is, and attention is mostly elsewhere.
-    numbers = max(held.features * counted.features, held.scores * counted.scores)
+    numbers = max(engine.held_features * counted.features, engine.held_scores * counted.scores)
     return int(numbers * PRECISIONS[precision].activation_bytes)
 
 
@@ -145,7 +129,7 @@ def estimate_stage(
     counted = network.count_activations(fill_shapes(signature.inputs, sizes))
     return StageNeed(
         network.count_weights() * PRECISIONS[precision].weight_bytes,
-        hold_activations(placement.engine.name, precision, counted),
+        hold_activations(placement.engine, precision, counted),
     )
 
 

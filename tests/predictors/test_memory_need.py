@@ -10,13 +10,13 @@ import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.engines.base import Engine
+from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CancelledError, EngineError, RequestError, ResourceError
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import MemoryRoom
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.predictors import memory_budget, memory_need
 from fastdeploy_diffusion.predictors.memory_need import (
-    HELD_BY_ENGINE,
     MemoryNeed,
     PictureBatch,
     find_ways_out,
@@ -189,11 +189,13 @@ def test_a_build_that_cannot_be_proven_is_not_begun(tiny_sd1, monkeypatch, tmp_p
 
 def test_engines_hold_what_was_measured():
     counted = Activations(features=1000, scores=10_000)
-    assert hold_activations("paddle", "fp32", counted) == 4 * 2 * 10_000
-    assert hold_activations("openvino", "bf16", counted) == 2 * 1200
-    assert hold_activations("tensorrt", "fp32", counted) == 0  # its memory is the GPU's
-    for engine, held in HELD_BY_ENGINE.items():
-        assert held.features >= 1, engine
+    assert hold_activations(create_engine("paddle"), "fp32", counted) == 4 * 2 * 10_000
+    assert hold_activations(create_engine("openvino"), "bf16", counted) == 2 * 1200
+    assert (
+        hold_activations(create_engine("tensorrt"), "fp32", counted) == 0
+    )  # its memory is the GPU's
+    for engine in ("paddle", "paddle-eager", "openvino", "onnxruntime"):
+        assert create_engine(engine).held_features >= 1, engine
 
 
 @pytest.mark.parametrize(
