@@ -31,7 +31,6 @@ def explain_full_disk(what: str, folder: Path, fix: str = "make room there") -> 
 
     Args:
         what: The use of the room, for the message.
-        folder: Where files are written.
 
     Raises:
         DiskFullError: Something failed, and there is no room.

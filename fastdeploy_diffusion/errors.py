@@ -78,10 +78,7 @@ class AccuracyError(EngineError):
     """An engine's output differs from the Paddle layer by more than the tolerance.
 
     Args:
-        problem: As for `DiffusionError`.
         relative_error: How far it is, as a share of the layer's largest output.
-        allowed: As for `DiffusionError`.
-        fix: As for `DiffusionError`.
     """
 
     def __init__(
@@ -107,9 +104,7 @@ class DiskFullError(ResourceError):
     """The disk of a folder is full.
 
     Args:
-        what: The use of the room.
         shortage: The lacking resource, in words that "in a folder" may follow.
-        fix: As for `DiffusionError`.
     """
 
     def __init__(self, what: str, folder: Path, shortage: str, *, fix: str = "") -> None:

@@ -11,7 +11,6 @@ class Hint:
 
     Args:
         missing: That a feature is not there yet, as a clause; empty if it has another name here.
-        fix: What to write or do instead.
     """
 
     missing: str

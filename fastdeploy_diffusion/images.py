@@ -117,9 +117,6 @@ def write_metadata(
 def read_metadata(source: str | Path | Image.Image) -> dict[str, Any]:
     """Read what ``write_metadata`` noted: {"version", "settings", "run"}.
 
-    Args:
-        source: A PNG file, or an image in memory.
-
     Raises:
         RequestError: the file is no readable image, or has no metadata of this library, or
             damaged ones, or those of a newer version.
@@ -151,9 +148,6 @@ def read_metadata(source: str | Path | Image.Image) -> dict[str, Any]:
 def read_settings(source: str | Path | Image.Image) -> dict[str, Any]:
     """Read the keyword arguments that make an image again: ``text_to_image(**settings)``.
 
-    Args:
-        source: A PNG file, or an image in memory.
-
     Raises:
         RequestError: as ``read_metadata``.
     """
@@ -167,7 +161,6 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
     Args:
         image: Metadata in ``image.info`` are kept, also where ``image`` is a resized copy.
         path: Ends in ".png".
-        overwrite: Replace a file that exists.
 
     Raises:
         RequestError: the file exists, its folder does not, or it cannot be written.

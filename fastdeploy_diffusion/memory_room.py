@@ -29,9 +29,6 @@ def find_memory_room(root: Path = Path("/")) -> MemoryRoom | None:
     """Find the tightest of the limits that Linux sets; ``None`` if it is unknown.
 
     Pages of files that can be dropped count as room, and so does free swap.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are.
     """
     rooms = [*_ask_machine(root), *_ask_cgroups(root), *_ask_address_space(root)]
     return min(rooms, key=lambda room: room.size, default=None)

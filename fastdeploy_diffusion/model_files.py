@@ -16,9 +16,6 @@ _COPY_FIX = "copy the model with `cp -rL FROM TO`, or download it with --local-d
 def find_file(path: Path) -> bool:
     """Tell whether there is a file at a path.
 
-    Args:
-        path: Where it should be; a link is followed.
-
     Raises:
         CheckpointError: Something is there that cannot be read as a file: a link that leads
             nowhere, a folder, a device, a name too long.
@@ -34,9 +31,6 @@ def find_file(path: Path) -> bool:
 
 def find_folder(path: Path) -> bool:
     """Tell whether there is a folder at a path.
-
-    Args:
-        path: Where it should be; a link is followed.
 
     Raises:
         CheckpointError: Something is there that cannot be read as a folder.

@@ -40,7 +40,6 @@ def write_diffusers_folder(
 
     Args:
         configs: Of each component with weights, and of ``scheduler``.
-        weights: Each component's tensors.
         tokenizers: Writers of the tokenizers' folders, by name.
         dtype: How weights are stored: ``F32``, ``F16`` or ``BF16``.
     """

@@ -38,9 +38,6 @@ def build_layer(make: Callable[[], paddle.nn.Layer], source: TensorSource) -> pa
 def build_skeleton(make: Callable[[], paddle.nn.Layer]) -> paddle.nn.Layer:
     """Make a layer whose parameters have shapes but no values, and take no memory.
 
-    Args:
-        make: Constructs the layer.
-
     Returns:
         The layer in evaluation mode: good for tracing, not for running.
     """

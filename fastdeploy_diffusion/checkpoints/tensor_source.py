@@ -257,7 +257,6 @@ def collect_tensors(
 
     Args:
         origin: The component's folder or file, for messages.
-        files: The files that hold it.
         rules: The first rule that matches decides. A name that no rule matches stays as it is, so
             that loading either finds it in the model or reports it.
         prefix: Only tensors whose name begins with it belong to the component.

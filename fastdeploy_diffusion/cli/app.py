@@ -307,7 +307,7 @@ def explain(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say what each component runs on, how well that is proven, and why nothing else was taken."""
+    """Show each component's engine and proof, and why others were not taken."""
     with explain_errors(debug):
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.tune import explain_all, format_explanation

@@ -20,7 +20,6 @@ def format_plan(plan: ComponentPlan, report: ComponentReport) -> list[str]:
     """Format the measured candidates, the fastest first; below them, the others.
 
     Args:
-        plan: The candidates.
         report: Of the one that runs: the unit of the column "times".
 
     Returns:

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """A picture that was saved, without its pixels: there may be very many.
-
-    Args:
-        settings: The arguments that draw it again.
-    """
+    """A picture that was saved, without its pixels: there may be very many."""
 
     file: Path
     settings: Mapping[str, Any]
@@ -44,7 +40,6 @@ class Drawing(NamedTuple):
     """The pictures of a command, or of one batch of it.
 
     Args:
-        pictures: In order.
         timings: Of all batches together; ``steps`` are those of one batch after the other.
         embeddings: Of the first batch: the others find its texts encoded.
     """

@@ -20,9 +20,6 @@ _LONGEST_MESSAGE = 400
 def explain_errors(debug: bool) -> Iterator[list[str]]:
     """Run a command's body; its errors are explained on stderr.
 
-    Args:
-        debug: Whether to show tracebacks.
-
     Yields:
         The warnings shown so far; the list grows while the body runs.
 

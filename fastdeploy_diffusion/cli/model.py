@@ -27,7 +27,6 @@ def load_config(model: str | None, file: str | None, **options: Any) -> Diffusio
     Args:
         model: A preset, or the path of a checkpoint; ``None`` leaves it to the file, and without
             a file to the default preset.
-        file: A YAML file.
         **options: Further options of the configuration; None means "not given".
 
     Raises:

@@ -21,10 +21,8 @@ class OutputTarget:
     """A PNG file, or a folder in which names are chosen.
 
     Args:
-        folder: The folder that gets the files.
         stem: Prefix of the names.
         is_chosen: Whether the caller chose the name; if so, the file must not exist.
-        overwrite: Whether existing files may be replaced.
     """
 
     folder: Path
@@ -85,9 +83,6 @@ class OutputTarget:
 
 class PictureFiles:
     """The files of one command, which are written one by one.
-
-    Args:
-        count: Their number.
 
     Attributes:
         saved: The written ones, in order.

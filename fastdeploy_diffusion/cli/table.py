@@ -8,11 +8,7 @@ _SHORTEST = 8  # characters that a cell which is cut keeps at least
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells of each column to one width, two spaces apart; the last cell stays as it is.
-
-    Args:
-        rows: Of equally many cells.
-    """
+    """Pad the cells of each column to one width, two spaces apart; the last cell stays as it is."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]).rstrip()
@@ -24,8 +20,6 @@ def align_within(width: int, rows: Sequence[Sequence[str]], shortened: int) -> l
     """Align as `align`, and cut the cells of one column where lines would be too long.
 
     Args:
-        width: Largest length of a line.
-        rows: Of equally many cells.
         shortened: Index of the column that may be cut, its cells' ends marked with "…".
     """
     excess = max(map(len, align(rows))) - width

@@ -27,7 +27,6 @@ def build_artifact(
     """Build the parts of a component.
 
     Args:
-        artifact: The folder to fill.
         notes: As in `BuildSpec`.
 
     Returns:

@@ -39,7 +39,6 @@ class BuiltComponent(Component):
     signature gives ranges.
 
     Args:
-        cpu_fallback: Whether to fall back to the CPU.
         passes: Names of the passes; ``None`` for those that pay on the engine.
         cache: ``None`` to keep no builds.
         generators: For inputs of the check that are not standard normal.
@@ -91,7 +90,6 @@ class BuiltComponent(Component):
         """Plan the build for a signature, without building it.
 
         Args:
-            signature: Inputs and outputs.
             sizes: Of a picture, for the ranges of the signature, by their names; the ranges' opt
                 where left out.
         """
@@ -145,7 +143,6 @@ class BuiltComponent(Component):
         """Measure every way to run this component, keep what was found, and go by it.
 
         Args:
-            runs: Number of timed runs.
             sizes: As for `plan`.
             show: Called with each way before it is tried.
 

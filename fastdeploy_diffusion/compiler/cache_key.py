@@ -30,7 +30,6 @@ def make_graph_key(
 
     Args:
         spec: The engine declares which fields of it an artifact depends on.
-        signature: Specs of the inputs and of the outputs.
         network: Identifies the network: its config, the passes, and the digest of its weights as
             ``weights``, which not every artifact depends on.
         code: The modules that decide what the engine builds.
@@ -101,7 +100,6 @@ def make_plan_key(
     """Collect what a plan of a component depends on.
 
     Args:
-        engines: Those that the plan chooses among.
         network: Identifies the network, with its weights.
         code: The modules whose change makes the plan stale.
 

@@ -20,7 +20,6 @@ def collect_graph_results(
 
     Args:
         network: The component's layer, as it was exported.
-        engine: The one that built it.
 
     Returns:
         A result for each pass, with what the network's config promises.

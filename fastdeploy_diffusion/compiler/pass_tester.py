@@ -54,7 +54,6 @@ class PassTester:
 
     Args:
         build: For given sizes on a given engine; its own passes do not matter.
-        measure: Whether to time each pass.
     """
 
     def __init__(self, build: ComponentBuild, *, measure: bool) -> None:

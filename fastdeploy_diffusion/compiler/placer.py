@@ -41,7 +41,6 @@ class Placer:
     """Chooses the placement of a component, and falls back where that fails.
 
     Args:
-        cpu_fallback: Whether to fall back to the CPU.
         pass_names: The passes asked for; ``None`` for those that pay on the engine.
         cache: ``None`` to keep no plans.
 
@@ -177,8 +176,6 @@ class Placer:
         A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
 
         Args:
-            cache: For the plan and its builds.
-            runs: Number of timed runs.
             show: Called with each way before it is tried.
         """
         plan = tune_component(

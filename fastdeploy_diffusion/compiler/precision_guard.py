@@ -23,7 +23,6 @@ class PrecisionGuard:
         pinned_by: The option by which the user has set the precision, so that there is no
             fallback; ``None`` if none has.
         cache: ``None`` to keep no decisions.
-        make_key: Makes the key of the component's plan.
     """
 
     component: str

@@ -20,10 +20,8 @@ class RewrittenNetwork:
     """A network rewritten by passes.
 
     Args:
-        network: The original.
         layer: Rewritten, without values.
         recipe: The derivation of each weight of the layer from tensors of the checkpoint.
-        results: Of each pass.
     """
 
     network: Network

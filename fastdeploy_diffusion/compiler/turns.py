@@ -16,12 +16,7 @@ _SECONDS = 10.0  # after which no turn is begun, once there are enough
 
 @dataclass(frozen=True)
 class TurnTimings:
-    """Seconds of one run of each, turn by turn.
-
-    Args:
-        before: Of the network without the change.
-        after: Of the network with it.
-    """
+    """Seconds of one run of each, turn by turn."""
 
     before: tuple[float, ...]
     after: tuple[float, ...]
@@ -58,9 +53,6 @@ def time_in_turns(before: Session, after: Session, feeds: Mapping[str, np.ndarra
 
     Each runs once untimed before it is timed, for its threads sleep and the processor's caches are
     the other one's; in a loop of steps they would not be. The first of a turn alternates.
-
-    Args:
-        feeds: Every input.
 
     Raises:
         EngineError: A session fails.

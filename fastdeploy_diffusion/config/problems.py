@@ -53,7 +53,6 @@ def explain_refusals(model: "type[ConfigSection]", layers: Sequence[Layer]) -> I
     """Raise one `ConfigError` that lists every refused option in place of a `ValidationError`.
 
     Args:
-        model: The section being validated.
         layers: Lowest precedence first; they know where each value was given.
     """
     try:

@@ -75,7 +75,7 @@ def _read_scheduler(value: str) -> str:
 
 
 def read_list(value: Any) -> Any:
-    """Take a list, as YAML has it, for the tuple that an option holds."""
+    """Turn a list, as YAML has it, into the tuple of an option."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -200,7 +200,7 @@ class ConfigSection(BaseModel):
 
 
 def _default_of(name: str) -> Any:
-    """Make the option that gives a field of requests its default."""
+    """Make the option for the default of a field of requests."""
     field = FIELDS[name]
     ranges: dict[str, Any] = {}
     if field.least is not None:

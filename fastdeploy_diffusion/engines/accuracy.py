@@ -55,8 +55,6 @@ def verify(
 
     Args:
         session: The same program, loaded by any engine, with nothing bound.
-        expect: Gives the layer's outputs.
-        seed: Seed of the inputs.
         tolerance: Largest relative error allowed; see `Precision`.
         generators: By input name. Floats are standard normal and truth values fair
             coins without one; whole numbers need one, for only the caller knows their range.
@@ -112,10 +110,6 @@ def draw_feeds(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
     """Draw inputs, always the same ones for a seed.
-
-    Args:
-        generators: As for `verify`.
-        shapes: As for `verify`.
 
     Raises:
         EngineError: An input cannot be drawn.

@@ -43,7 +43,6 @@ def keep_kernels(notes: Path | None, gpu: str) -> None:
 
     Args:
         notes: Parent of the folder of kernels; ``None`` to keep none.
-        gpu: The GPU's architecture, ``"sm86"``.
     """
     from fastdeploy_diffusion.paddle_runtime import paddle
 

@@ -64,10 +64,8 @@ def select_engine(
 
     Args:
         name: Name of the engine, or ``auto`` for the first of ``AUTO_ORDER`` that can run.
-        cpu_fallback: Whether to fall back to the CPU.
         threads: CPU threads of one run; ``None`` for all.
         target: The GPU architecture to build for; without a fallback.
-        options: Those of each engine, by its name.
 
     Returns:
         The engine and spec; where they are the fallback, a `FallbackWarning` has been issued.

@@ -18,7 +18,6 @@ class ShapedExecution:
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
-        engine: The loaded plan.
         stream: The stream that all of its work is queued on.
         inputs: Every input, of the shapes and types that all later ones will have.
         outputs: Types of the outputs by name.

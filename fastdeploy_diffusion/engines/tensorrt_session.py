@@ -23,7 +23,6 @@ class TensorRTSession(Session):
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``, whichever built the plan.
-        plan: Its file.
         device: Index of the GPU.
 
     Raises:

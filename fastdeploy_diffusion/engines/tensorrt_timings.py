@@ -45,7 +45,6 @@ def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         notes: Its folder; ``None`` to keep none.
-        gpu: Its architecture, ``"sm86"``.
     """
     if notes is None or trt.__name__ == "tensorrt_rtx":
         return None

@@ -38,7 +38,6 @@ def write_manifest(
 
     Args:
         weights: The graph's, by name, that are not in the files and are bound on load.
-        graph_passes: The results of the graph passes.
     """
     manifest = {
         **_describe_signature(program),
@@ -91,7 +90,6 @@ def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> Non
     Args:
         directory: A whole one.
         to: A folder, made if missing.
-        weights: What is bound on load there, by name.
     """
     manifest = _read_manifest(directory.name, directory)
     to.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,6 @@ def export_onnx(
         directory: Made if missing; an earlier export in it is replaced.
         as_initializers: Declare the parameters as external initializers, whose values come at load
             time, and not as inputs.
-        dialect: The operators that graph passes may use.
         precision: Of the computation: ``"fp32"``, ``"fp16"`` or ``"bf16"``. Inputs and outputs
             keep the types of their specs.
         float32_kernels: In half precision, round between operators that compute in float32.

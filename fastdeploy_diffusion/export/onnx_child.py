@@ -53,7 +53,7 @@ def _convert(job: dict[str, Any]) -> None:
 
 
 def _name_outputs(graph: Any, names: list[str]) -> None:
-    """Give outputs the names of their specs, in place of Paddle2ONNX's own."""
+    """Rename outputs from Paddle2ONNX's own names to their specs'."""
     if len(graph.output) != len(names):
         raise ValueError(f"the network returns {len(graph.output)} tensors, not {len(names)}")
     for output, name in zip(graph.output, names, strict=True):

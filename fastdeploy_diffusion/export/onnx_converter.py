@@ -23,9 +23,6 @@ class OnnxConverter:
     Importing Paddle there takes many times as long as to convert a graph: so the process serves
     one graph after the other, and ends when none has come for a while. After any failure it is not
     used again. Threads take turns.
-
-    Args:
-        idle_seconds: How long it waits for the next graph.
     """
 
     def __init__(self, idle_seconds: float = _IDLE_SECONDS) -> None:

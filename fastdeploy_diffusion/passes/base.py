@@ -74,9 +74,6 @@ def apply_passes(
 ) -> tuple[list[PassResult], dict[str, MadeOf]]:
     """Apply passes one after the other.
 
-    Args:
-        strict: Whether an unexpected count is an error.
-
     Returns:
         A result for each pass, and every new weight by its name in the network.
 

@@ -19,7 +19,6 @@ class PassResult:
     """The result of a pass on one network.
 
     Args:
-        count: How many places it rewrote.
         expected: How many the model's config promises; ``None`` where nothing is promised.
         skipped: Why it refused places that match, by their names.
     """

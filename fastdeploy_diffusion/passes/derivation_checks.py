@@ -23,8 +23,6 @@ def check_derivations(
 
     Args:
         what: The pass that was applied, for the message.
-        network: The rewritten network.
-        derived: The pass's derivations.
         originals: The weights of the checkpoint.
         earlier: The weights that earlier passes have made.
 

@@ -65,7 +65,6 @@ class GraphPass(Pass):
 
         Args:
             model: An ``onnx_ir.Model`` whose weights are inputs.
-            dialect: The operators that the engine reads.
 
         Returns:
             The counts; what is expected, only the whole network's config knows.

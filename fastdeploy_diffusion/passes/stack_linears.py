@@ -23,9 +23,7 @@ def stack_linears(layer: Any, names: Sequence[str], merged: str) -> dict[str, Ma
     """Replace several linear layers by one.
 
     Args:
-        layer: Their parent.
         names: Of the linear layers, within ``layer``, in the order of their outputs.
-        merged: Name of the new one.
 
     Returns:
         The derivations of its weights.

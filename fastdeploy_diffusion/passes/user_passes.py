@@ -50,11 +50,7 @@ def load_user_pass(name: str, entry_points: tuple[EntryPoint, ...]) -> Pass:
 
 
 def load_all_user_passes(taken: tuple[str, ...]) -> list[Pass]:
-    """Make every pass that other distributions register; a broken one is a warning.
-
-    Args:
-        taken: Names of this library's own passes.
-    """
+    """Make every pass that other distributions register; a broken one is a warning."""
     warn_of_taken_names(taken)
     passes: list[Pass] = []
     for name, entry_points in find_pass_entry_points().items():

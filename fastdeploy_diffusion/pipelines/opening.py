@@ -36,9 +36,6 @@ def open_for(
 
     A bundle fills in the options that it was made with.
 
-    Args:
-        checkpoint: The checkpoint, if it is open.
-
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: It is of a family that the pipeline does not draw with.

@@ -34,9 +34,7 @@ class BundledComponent(Component):
     """Loads its builds; nothing is built, derived or compared here, and there is no fallback.
 
     Args:
-        network: For estimates of memory.
         weights: Its weights, and the bundle.
-        threads: CPU threads; ``None`` for all.
 
     Raises:
         EngineUnavailableError: The engine that it was built for cannot run here.
@@ -86,7 +84,7 @@ class BundledComponent(Component):
         )
 
     def find_plan(self) -> None:
-        """Give nothing: it was not tuned here."""
+        """Return ``None``: it was not tuned here."""
 
     def tune(self, signature: Signature, **options: Any) -> NoReturn:
         """Refuse: it is built."""

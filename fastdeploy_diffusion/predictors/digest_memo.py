@@ -20,7 +20,6 @@ def recall_digest(source: TensorSource, root: Path) -> str:
     The source knows its tensors' digests afterwards.
 
     Args:
-        source: The weights.
         root: The cache's folder; if it cannot be written, the digest is computed each time.
 
     Raises:

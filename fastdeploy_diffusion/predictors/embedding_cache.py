@@ -23,7 +23,6 @@ class EmbeddingCache:
     On disk they are found by the digest of all that the encoder's build depends on.
 
     Args:
-        limit: Bytes that they may take in memory.
         files: ``None`` to keep none on disk.
     """
 

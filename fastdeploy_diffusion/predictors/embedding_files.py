@@ -44,7 +44,6 @@ class EmbeddingFiles:
 
     Args:
         folder: Made when the first embedding is kept.
-        limit: Bytes that all files may take together.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:

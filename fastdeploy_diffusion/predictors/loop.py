@@ -48,7 +48,6 @@ class Predict(NamedTuple):
     """A loop's request to its driver: a prediction for each of some rows.
 
     Args:
-        session: The denoiser's.
         rows: Latents with their conditioning and timestep.
         most: How many of them run at once when the request is alone.
         kind: Rows of equal kinds may run at once; ``None`` where numbers depend on the batch.
@@ -230,7 +229,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _condition_all(
         self, plan: PlanT, said: Mapping[tuple[str, str], Sequence[FloatArray]]
     ) -> Sides:
-        """Give each picture its conditioning: one for all pictures that have the same texts."""
+        """Make each picture's conditioning: one for all pictures with the same texts."""
         # As in diffusers, the rows of the negative prompts come first.
         sides = (_NEGATIVE, _PROMPT) if plan.is_guided else (_PROMPT,)
         conditions: dict[str, list[Conditioning]] = {side: [] for side in sides}

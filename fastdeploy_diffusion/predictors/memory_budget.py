@@ -35,7 +35,6 @@ class MemoryBudget:
         """Refuse a batch that cannot be drawn.
 
         Args:
-            estimate: The need of a batch.
             multiple: Sizes are multiples of it.
             make_room: Frees memory that the batch does not need.
 

@@ -171,9 +171,7 @@ def find_ways_out(
     """Find what would fit: fewer pictures, ``memory="staged"``, a smaller size.
 
     Args:
-        room: Free memory in bytes.
         estimate: The need of a batch, by the option ``memory``.
-        memory: The option's present value.
         multiple: Sizes are multiples of it.
     """
 

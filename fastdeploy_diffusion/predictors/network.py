@@ -27,8 +27,6 @@ class Network:
     Args:
         layer: Path of the class whose parameters have the checkpoint's names, made of ``config``.
             It is imported, and Paddle with it, when the layer is needed.
-        config: A dataclass.
-        source: Its weights.
         cut: Takes one stage of the layer; ``source`` has its weights alone.
         wrap: Makes the layer that engines run of it.
         prefix: Prefix of the parameters' names in the wrapped layer: ``"vae."``.

@@ -39,7 +39,6 @@ class RecoveringSession(Session):
     """Repeats a failed run, from the same inputs, on the sessions of ``recover``, until one runs.
 
     Args:
-        running: The first session.
         recover: Closes the failed session, and returns one in a safer precision or on the
             fallback; or returns the failed one, if it may work now; or leaves it open and returns
             ``None``, if nothing helps.

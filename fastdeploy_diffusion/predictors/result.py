@@ -82,7 +82,6 @@ class GenerationResult:
     Args:
         images: By ``output_type``: Pillow images whose ``info`` carries seed and settings,
             (B, H, W, 3) float32 in [0, 1], or scaled latents (B, 4, H/8, W/8) float32.
-        seeds: The seed of each picture.
         embeddings: Of each text encoder, how many texts it read, and how many were kept.
     """
 
@@ -100,9 +99,7 @@ class StepEvent:
     Args:
         step: Its number, from 1.
         total: Number of steps (of denoiser calls: two-call schedulers have more).
-        timestep: The scheduler's timestep.
         latents: After the step, (B, 4, H/8, W/8) float32.
-        seconds: Its duration.
         result: The pictures; only in the last event.
     """
 

@@ -23,7 +23,6 @@ def cut_program(program: Program, artifact: Path = Path()) -> list[StageProgram]
 
     Args:
         program: The whole, with its rewritten layer.
-        artifact: The folder of the build.
 
     Raises:
         EngineError: The layer's stages do not follow from one another.

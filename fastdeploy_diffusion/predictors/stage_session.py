@@ -43,7 +43,6 @@ class StageSession(Session):
     """The programs of a network's stages behind the signature of the whole.
 
     Args:
-        program: The whole.
         stages: In order, each with its session: the prologue, and the stages of every step.
         stream: The weights of the blocks that a session takes as inputs, in the order in which they
             run; ``None`` where sessions have their own.
@@ -148,9 +147,6 @@ def start_programs(
     engine: Engine, spec: BuildSpec, program: Program, programs: Sequence[StageProgram]
 ) -> Session:
     """Load the programs of a build as one session.
-
-    Args:
-        program: The whole.
 
     Raises:
         EngineError: One does not load.

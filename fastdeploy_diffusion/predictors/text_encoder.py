@@ -44,7 +44,6 @@ class CLIPTextEncoder:
 
     Args:
         tokenizer: Its vocabulary must be the encoder's.
-        form: The outputs that the family uses.
         name: The component; the second one of SDXL projects its pooled output.
 
     Raises:

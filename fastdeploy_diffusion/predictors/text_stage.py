@@ -25,7 +25,6 @@ class TextStage(Generic[NameT]):
     Args:
         texts: By the names of their embeddings.
         encoders: In the order in which they run.
-        cache: Kept embeddings.
     """
 
     def __init__(

@@ -15,7 +15,6 @@ class Wanted(NamedTuple):
     """The part of a text encoder's outputs that a request uses.
 
     Args:
-        output: Name of the output.
         layer: Which entry of an output that has one for each layer, (L, B, …), from the last: -1.
     """
 
@@ -35,9 +34,7 @@ class Text(NamedTuple):
     """One text for one text encoder.
 
     Args:
-        component: The text encoder.
         input_ids: Bytes of its ids, (T,) int64.
-        wanted: The outputs that are used.
     """
 
     component: Component
@@ -50,9 +47,7 @@ class Texts:
     """Texts that one text encoder reads for one request.
 
     Args:
-        component: The text encoder.
         input_ids: (N, T) int64, a row for each picture.
-        wanted: The outputs that are used.
     """
 
     component: Component
@@ -82,7 +77,6 @@ class EmbeddingReport:
     """The origin of the embeddings of a request's texts.
 
     Args:
-        component: The text encoder.
         texts: Number of different texts.
         kept: How many of them were kept from earlier; if all, the encoder was not even loaded.
         relative_error: Proof of the builds that computed them; ``None`` where one has none.

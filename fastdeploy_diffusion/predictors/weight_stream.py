@@ -32,12 +32,9 @@ class BlockWeights:
     """Weights of a list of blocks that have the same names and shapes: inputs of one program.
 
     Args:
-        source: The weights of the network.
         path: Its list of blocks: ``"transformer_blocks"``.
-        count: Number of blocks.
         shapes: Names of the first block's weights, in the order of the program's inputs, with
             shapes in PyTorch's layout.
-        recipe: The derivations of those.
 
     Attributes:
         specs: The weights as inputs of the program: of the type that all blocks store them in;
@@ -84,7 +81,6 @@ class BlockWeights:
         """Read one weight of one block.
 
         Args:
-            index: The block.
             name: The weight, by its name in the first block.
             out: Of its spec's shape and type.
 

@@ -9,13 +9,11 @@ from fastdeploy_diffusion.requests.request import GenerationRequest, spread_text
 def spread_seconds(
     name: str, given: Any, firsts: tuple[str, ...], request: GenerationRequest
 ) -> tuple[str, ...]:
-    """Give each picture its text for the second encoder.
+    """Spread the texts for the second encoder over the pictures.
 
     Args:
-        name: Of the setting.
         given: Its value; ``None`` for the first encoder's text.
         firsts: The first encoder's texts, one for each picture.
-        request: Has the number of pictures per prompt.
 
     Raises:
         RequestError: It is not one text, or one for each prompt.

@@ -32,11 +32,6 @@ class ShapeRanges:
     def check(self, *, rows: int, height: int, width: int) -> None:
         """Refuse sizes outside the ranges.
 
-        Args:
-            rows: Of the denoiser.
-            height: Of the latents.
-            width: Of the latents.
-
         Raises:
             RequestError: Names the allowed range.
         """
@@ -63,7 +58,6 @@ def resolve_ranges(
     """Fill in the ranges that a configuration leaves to the model.
 
     Args:
-        config: The configuration.
         height: The model's own, in pixels.
         width: The model's own, in pixels.
         scale: Pixels of the picture per pixel of the latents.

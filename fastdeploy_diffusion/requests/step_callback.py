@@ -18,7 +18,6 @@ def read_replacements(
     """Read the tensors that a callback replaces, as float32.
 
     Args:
-        returned: The callback's result.
         tensors: Those that can be replaced, by name; ``None`` for one that the request lacks.
 
     Raises:

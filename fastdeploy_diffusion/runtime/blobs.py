@@ -18,7 +18,6 @@ class BlobWriter:
     """Writes a ``.safetensors`` file whose tensors are named by the sha256 of what they hold.
 
     Args:
-        file: Made; its folder must exist.
         most: Largest number of tensors, for which the header has room.
 
     Raises:

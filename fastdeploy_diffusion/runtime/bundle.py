@@ -59,7 +59,6 @@ class BundledComponent(_Record):
     Args:
         network: Its name in the checkpoint.
         weights: The file of its weights; ``None`` where they lie in the engine's own files.
-        builds: One for each size.
     """
 
     network: str
@@ -74,15 +73,12 @@ class Bundle(_Record):
     """The content of ``bundle.yaml``.
 
     Args:
-        schema_version: Of this format.
         made_by: The version of the library that wrote it.
         model: The model's name in metadata.
         model_digest: Of the checkpoint's weights.
-        family: Name of its family.
         sizes: Of the pictures that it was built for, (width, height) in pixels.
         config: Options of the configuration that it was built with.
         pipeline_options: Behaviour of the whole pipeline.
-        components: By name.
         files: Size in bytes and checksum of every file, by its path in the folder.
     """
 
@@ -141,8 +137,6 @@ def check_files(folder: Path, bundle: Bundle, names: list[str]) -> None:
     """Compare the checksums of files.
 
     Args:
-        folder: Of the bundle.
-        bundle: Its content.
         names: Files, and folders, whose files all count.
 
     Raises:

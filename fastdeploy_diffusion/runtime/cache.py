@@ -119,7 +119,6 @@ class ArtifactCache:
         Args:
             entry: The entry, inside the block that `read` lends it for. Other readers may do the
                 same check, and note the same.
-            proof: What the check found.
 
         Raises:
             CacheError: The folder cannot be written.
@@ -328,8 +327,6 @@ class CacheSlot:
         """Turn the staged folder into the entry, and make room for it.
 
         Args:
-            record: Notes on the build; JSON values.
-            model: The model's name for people.
             proof: What its check found; ``None`` if it could not be checked here.
 
         Raises:

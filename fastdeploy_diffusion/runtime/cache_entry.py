@@ -49,7 +49,6 @@ class CacheEntry:
     """A finished build.
 
     Args:
-        ingredients: What it was built from.
         record: The notes given to ``publish``.
         files: Size in bytes and checksum of every file of the artifact, by relative path.
         model: Name of the model that it was built for first; no part of the key, for other

@@ -42,7 +42,6 @@ class Derivation:
 
     Args:
         sources: The operation's inputs, in order.
-        op: Name of a registered operation.
         params: The operation's parameters, JSON values by name.
     """
 

@@ -30,7 +30,6 @@ class OperatorTime(NamedTuple):
     Args:
         name: Its name in the engine's own graph, where operators may be merged.
         kind: Its type, in the engine's words: ``"Convolution"``.
-        seconds: Of one run.
     """
 
     name: str

@@ -45,7 +45,6 @@ class SessionPool(Generic[S]):
     takes as much by itself has one session, which is closed before that of another size is made.
 
     Args:
-        make: Makes the session of a signature.
         measure: Estimates the bytes that it takes; infinite if unknown.
         is_current: Whether a session is of the present placement; others are not lent again.
         announce: Called with a session before it is lent, under ``making``.

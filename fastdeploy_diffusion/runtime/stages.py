@@ -70,7 +70,6 @@ def check_chain(component: str, stages: Sequence[Stage], whole: Signature) -> No
     """Refuse stages with an input that no earlier stage returns.
 
     Args:
-        stages: In order.
         whole: Inputs, of which the first is the sample, and outputs of the network.
 
     Raises:
@@ -112,7 +111,6 @@ def join_signatures(stages: Sequence[Stage], wanted: Sequence[TensorSpec]) -> Si
     """Join neighbouring stages to the inputs and outputs of one program.
 
     Args:
-        stages: In order.
         wanted: The outputs that are used afterwards.
     """
     inputs: dict[str, TensorSpec] = {}

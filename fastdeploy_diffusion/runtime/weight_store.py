@@ -91,8 +91,6 @@ class WeightStore:
         Missing ones are made, and kept if there is room.
 
         Args:
-            weights: By name.
-            tensors: The checkpoint's.
             is_mapped: Whether all large ones are to lie in files; otherwise those that are only
                 moved are made of the checkpoint at each start.
 

@@ -10,7 +10,7 @@ def read_scalar(value: Any) -> float | None:
 
 
 def read_list(value: Any) -> list[float] | None:
-    """Give the numbers of a value of one dimension; ``None`` if they are not known."""
+    """Read a constant of one dimension; ``None`` if its numbers are not known."""
     tensor = value.const_value
     if tensor is None or len(tensor.shape) != 1:
         return None
@@ -19,7 +19,7 @@ def read_list(value: Any) -> list[float] | None:
 
 
 def read_size(value: Any, axis: int) -> int | None:
-    """Give the size of a dimension; ``None`` if it is free, or nothing is known of the shape."""
+    """Read the size of a dimension; ``None`` if it is free, or the shape is not known."""
     size = value.shape[axis] if value.shape is not None else None
     return size if isinstance(size, int) else None
 

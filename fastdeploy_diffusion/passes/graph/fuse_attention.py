@@ -120,7 +120,7 @@ class _BiasedMultiHeadAttention(_BiasedAttention):
 def _attend(
     op: Any, query: Any, key: Any, value: Any, others: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
-    """Give what ``MultiHeadAttention`` gives, (B, N, heads, dim)."""
+    """Build ``MultiHeadAttention``, whose output is (B, N, heads, dim)."""
     heads = read_size(query, 2)
     attended = op.MultiHeadAttention(
         *(_merge_heads(op, each) for each in (query, key, value)),
@@ -133,7 +133,7 @@ def _attend(
 
 
 def _merge_heads(op: Any, tokens: Any) -> Any:
-    """Give (B, N, heads · dim), which most often is what was just split into heads."""
+    """Merge heads to (B, N, heads · dim), mostly by undoing the split before."""
     producer = tokens.producer()
     if producer is not None and producer.op_type == "Reshape":
         source, shape = producer.inputs
