@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from fastdeploy_diffusion.cli.seed import parse_seed
 from fastdeploy_diffusion.request_fields import FIELDS
 
 _FLAGS = {"prompt": "PROMPT", **{name: each.flag for name, each in FIELDS.items() if each.flag}}
+_SEEDS = re.compile(r"\s*(\d{1,20})\s*(?:-|\.\.|:|to)\s*(\d{1,20})\s*")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -22,7 +22,7 @@ def request_option(name: str) -> Any:
     families = f"{', '.join(field.families)}: " if field.families else ""
     shown = f"{families or text[0].upper()}{text[0 if families else 1 :]}."
     if name == "seed":
-        return typer.Option(field.flag, parser=parse_seed, metavar="INTEGER", help=shown)
+        return typer.Option(field.flag, parser=_parse_seed, metavar="INTEGER", help=shown)
     if field.kind is int and field.most is not None:
         return typer.Option(field.flag, metavar=f"{field.least}..{field.most}", help=shown)
     least = field.least if field.kind is int else None
@@ -42,3 +42,23 @@ def takes_request_options(command: Function) -> Function:
     parameters |= {each.name: each for each in others}
     command.__signature__ = Signature([*parameters.values()])  # type: ignore[attr-defined]
     return command
+
+
+def _parse_seed(text: str) -> int:
+    """Parse a whole number; several seeds get an explanation how to draw several pictures.
+
+    Raises:
+        typer.BadParameter: It is not a whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    span = _SEEDS.fullmatch(text)
+    first, last = (int(span[1]), int(span[2])) if span else (0, 0)
+    hint = ""
+    if span and last > first:
+        hint = f". For the seeds {first} to {last}: --seed {first} --images {last - first + 1}"
+    elif "," in text:
+        hint = ". One seed is given: picture i of --images N is drawn from SEED + i"
+    raise typer.BadParameter(f"{text!r} is no whole number{hint}")

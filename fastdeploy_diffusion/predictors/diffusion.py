@@ -30,8 +30,7 @@ from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
-from fastdeploy_diffusion.requests.keyword_request import make_request
-from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits
+from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show

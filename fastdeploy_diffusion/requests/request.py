@@ -12,6 +12,7 @@ from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.config.introspection import list_arguments
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.families.family import Defaults
+from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
@@ -35,6 +36,11 @@ CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 # A batch is planned picture by picture: no more than can be listed in a moment.
 MOST_PICTURES = 1_000_000
 _LARGEST = 2**63 - 1
+_SYNONYMS = {
+    "num_images": "num_images_per_prompt",
+    "steps": "num_inference_steps",
+    "callback": "callback_on_step_end",
+}
 
 
 def explains_fields(request_class: type[RequestT]) -> type[RequestT]:
@@ -83,6 +89,29 @@ class GenerationRequest:
         if isinstance(request, cls):
             return request
         return cls(**{name: getattr(request, name) for name in asked})
+
+
+def make_request(
+    prompt: Any,
+    settings: dict[str, Any],
+    request_class: type[GenerationRequest] = GenerationRequest,
+) -> GenerationRequest:
+    """Turn keyword arguments into a request of a class.
+
+    Raises:
+        RequestError: A keyword is unknown.
+    """
+    names = [each.name for each in fields(request_class)]
+    for name in settings:
+        if name not in names:
+            hint = find_hint(name)
+            missing = f": {hint.missing}" if hint and hint.missing else ""
+            raise RequestError(
+                f"unknown argument {name!r}{missing}",
+                allowed=", ".join(names),
+                fix=hint.fix if hint else did_you_mean(name, names, _SYNONYMS),
+            )
+    return request_class(prompt=prompt, **settings)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, fi
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, NonFiniteError
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.requests.keyword_request import make_request
+from fastdeploy_diffusion.requests.request import make_request
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 
