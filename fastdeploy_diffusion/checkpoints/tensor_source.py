@@ -275,7 +275,7 @@ def collect_tensors(
                     raise CheckpointError(
                         f"{origin} gives {name!r} twice: as {other.stored_name!r} in "
                         f"{other.file.path.name} and as {stored_name!r} in {file.path.name}",
-                        fix="remove one of the two; there is no telling which one is meant",
+                        fix="remove one of the two; nothing shows which one is meant",
                     )
                 views[name] = view
     return TensorSource(str(origin), views)

@@ -23,7 +23,7 @@ cache_app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look after the builds that are kept for the next start.",
+    help="List, check and remove the builds that are kept for the next start.",
 )
 
 Folder = Annotated[
@@ -146,7 +146,7 @@ def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:
     from fastdeploy_diffusion.errors import BadInputError
 
     if not digests:
-        raise BadInputError("nothing to remove was named", fix="name digests, or give --all")
+        raise BadInputError("no build to remove is named", fix="name digests, or give --all")
     chosen = []
     for digest in digests:
         found = [entry for entry in entries if entry.digest.startswith(digest)]

@@ -138,7 +138,7 @@ def _identify(device: Device, target: str | None) -> dict[str, str]:
             answer = subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CacheError(
-                f"nvidia-smi does not tell what {device} is ({error}), so that a build kept for it "
+                f"nvidia-smi cannot identify {device} ({error}), so that a build kept for it "
                 "might be used on another",
                 fix="install nvidia-smi, or turn the cache off",
             ) from error

@@ -322,14 +322,14 @@ class DiffusionConfig(ConfigSection):
             asks_for_tensorrt or "auto" in engines_on_gpu
         ):
             raise refuse(
-                "tensorrt has options, and nothing is to run on it",
+                "tensorrt has options, and no component runs on it",
                 allowed="options of engines that are asked for",
                 fix="add engine='tensorrt' or device='gpu', or remove the section",
                 option="tensorrt",
             )
         if self.paddle != PaddleConfig() and not engines_on_gpu & {"paddle", "auto"}:
             raise refuse(
-                "paddle has options for GPUs, and nothing is to run on it on a GPU",
+                "paddle has options for GPUs, and no component runs on it on a GPU",
                 allowed="options of engines that are asked for, on their devices",
                 fix="add device='gpu', or remove the section",
                 option="paddle",
@@ -342,8 +342,8 @@ class DiffusionConfig(ConfigSection):
             return self
         if all(self.component(name).target is None for name in COMPONENTS):
             raise refuse(
-                f"target is {self.target!r}, and nothing is to run on a GPU",
-                allowed="a GPU architecture for what has device='gpu'",
+                f"target is {self.target!r}, and no component runs on a GPU",
+                allowed="a GPU architecture for components with device='gpu'",
                 fix="add device='gpu'",
                 option="target",
             )

@@ -144,7 +144,7 @@ def _draw(
         drawn = random.integers(0, 2, shape)
     else:
         raise EngineError(
-            f"{component}: nothing says which {spec.dtype} values input {spec.name!r} may have",
+            f"{component}: no generator gives the {spec.dtype} values of input {spec.name!r}",
             fix=f"generators={{{spec.name!r}: integers(low, high)}}",
         )
     return np.asarray(drawn, dtype=spec.dtype)

@@ -32,7 +32,7 @@ def check_derivations(
     weights = network.state_dict().keys()
     problems = [
         *(
-            f"does not say what {name} is made of"
+            f"has no derivation for {name}"
             for name in weights - originals - earlier - derived.keys()
         ),
         *(f"makes a weight {name}, which the network lacks" for name in derived.keys() - weights),
@@ -43,7 +43,7 @@ def check_derivations(
             if source not in originals | earlier
         ),
         *(
-            f"does not say how {name} is made: {fault}"
+            f"has an invalid derivation for {name}: {fault}"
             for name, made_of in derived.items()
             if (fault := find_fault(made_of))
         ),

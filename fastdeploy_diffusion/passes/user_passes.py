@@ -92,7 +92,7 @@ def _make(entry_point: EntryPoint) -> Pass:
         raise PassError(f"calls itself {name!r}", allowed=f"name = {entry_point.name!r}", fix=fix)
     if not hasattr(loaded, "sites") and loaded.expect is Pass.expect:
         raise PassError(
-            "says nothing of how often it fires",
+            "does not declare how often it fires",
             allowed="sites, a tuple of kinds of places (fastdeploy_diffusion.passes.Site) or None",
             fix=fix,
         )

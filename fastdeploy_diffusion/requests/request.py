@@ -308,7 +308,7 @@ def _check_callback(request: GenerationRequest) -> None:
     if callback is not None and not callable(callback):
         raise RequestError(
             f"callback_on_step_end is {show(callback)}",
-            allowed="what can be called as callback(pipeline, step, timestep, tensors)",
+            allowed="a callable: callback(pipeline, step, timestep, tensors)",
         )
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise RequestError(

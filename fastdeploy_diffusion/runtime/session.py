@@ -269,7 +269,7 @@ class Session(ABC):
 
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
         """Profile a run on checked feeds; optional for engines."""
-        raise EngineError(f"{self.engine} does not tell here what its operators take")
+        raise EngineError(f"{self.engine} cannot measure its operators here")
 
     @abstractmethod
     def _close(self) -> None:

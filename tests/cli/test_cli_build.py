@@ -62,6 +62,6 @@ def test_the_box_model_is_built_for_a_gpu_elsewhere(tmp_path):
 
 
 def test_a_target_without_a_gpu_component_is_explained():
-    assert "nothing is to run on a GPU" in run("--target", "sm86", code=2).stderr
+    assert "no component runs on a GPU" in run("--target", "sm86", code=2).stderr
     wrong = run("--target", "ampere", "--device", "gpu", "--engine", "tensorrt", code=2)
     assert "sm86 for 8.6" in wrong.stderr

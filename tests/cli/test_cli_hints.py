@@ -54,7 +54,7 @@ def test_help_shows_whole_summaries(words):
     assert "..." not in shown.replace("[ARGS]...", "")
     if not words:
         for summary in (
-            "Look after the builds that are kept for the next start.",
+            "List, check and remove the builds that are kept for the next start.",
             "Try each pass alone: how often it fires, its error on the engine, its speed.",
         ):
             assert summary in shown

@@ -228,7 +228,7 @@ def test_without_a_cache_there_is_nowhere_to_keep_it(open_pipeline):
 
 def test_a_plan_that_cannot_be_looked_up_is_said(open_pipeline, monkeypatch):
     def refuse(*_):
-        raise CacheError("nvidia-smi does not tell what gpu:0 is")
+        raise CacheError("nvidia-smi cannot identify gpu:0")
 
     monkeypatch.setattr("fastdeploy_diffusion.compiler.placer.make_plan_key", refuse)
     with pytest.warns(CacheWarning, match="cannot read the tuning plan: nvidia-smi"):

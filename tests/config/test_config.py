@@ -137,7 +137,7 @@ def test_none_means_not_given() -> None:
         ({"threads": True}, "threads is True", "correct it"),
         ({"threads": "4"}, "threads is '4'", "write it without quotes"),
         ({"device": "gpu", "target": "8.6"}, "target is '8.6'", "compute capability"),
-        ({"target": "sm86"}, "target is 'sm86', and nothing is to run on a GPU", "device='gpu'"),
+        ({"target": "sm86"}, "target is 'sm86', and no component runs on a GPU", "device='gpu'"),
         (
             {"device": "gpu", "target": "sm86", "cache": False},
             "target is 'sm86', and builds are not kept",

@@ -82,10 +82,10 @@ def test_the_choice_goes_to_what_runs_on_a_gpu():
     ("options", "message"),
     [
         ({"device": "gpu", "paddle": {"gpu_passes": ["silu_fuse"]}}, "mean 'silu_fuse_pass'"),
-        ({"paddle": {"gpu_passes": []}}, "nothing is to run on it on a GPU"),
+        ({"paddle": {"gpu_passes": []}}, "no component runs on it on a GPU"),
         (
             {"device": "gpu", "engine": "tensorrt", "paddle": {"gpu_passes": []}},
-            "nothing is to run on it on a GPU",
+            "no component runs on it on a GPU",
         ),
     ],
 )

@@ -94,7 +94,7 @@ def test_options_of_an_engine_are_for_that_engine():
     config = DiffusionConfig(model_path="m", tensorrt={"optimization_level": 4}, device="gpu")
     assert config.component("denoiser").options == options
     for choice in ({}, {"engine": "openvino"}, {"engine": "paddle", "device": "gpu"}):
-        with pytest.raises(ConfigError, match="tensorrt has options, and nothing is to run on it"):
+        with pytest.raises(ConfigError, match="tensorrt has options, and no component runs on it"):
             DiffusionConfig(model_path="m", tensorrt={"optimization_level": 4}, **choice)
 
 

@@ -102,7 +102,7 @@ BROKEN = {
     "promises nothing": (
         GOOD.replace("def expect", "def counts"),
         FOLD_NORM,
-        "says nothing of how often it fires",
+        "does not declare how often it fires",
     ),
     "wants arguments": (
         GOOD.replace("    def check", "    def __init__(self, level): pass\n\n    def check"),
@@ -156,7 +156,7 @@ WRONG = {
         write_pass(
             "with LazyGuard():\n            layer.more = nn.Linear(2, 2)\n        return {}"
         ),
-        r"fold-norm of acme-passes 1\.0 does not say what .*more\.bias is made of",
+        r"fold-norm of acme-passes 1\.0 has no derivation for .*more\.bias",
     ),
     "names no weight": (
         write_pass('return {"norm9.weight": "norm3.weight"}'),
@@ -168,11 +168,13 @@ WRONG = {
     ),
     "names no operation": (
         write_pass('return {WEIGHT: Derivation((WEIGHT,), "acme.lost")}'),
-        r"fold-norm of acme-passes 1\.0 does not say how .* is made: there is no operation 'acme",
+        r"fold-norm of acme-passes 1\.0 has an invalid derivation for .*: "
+        r"there is no operation 'acme",
     ),
     "gives parameters that are no JSON": (
         write_pass('return {WEIGHT: Derivation((WEIGHT,), f"{__name__}.spoil", {"by": (1, 2)})}'),
-        r"1\.0 does not say how .* is made: the parameters of .*spoil are no JSON values: .*\(1, 2",
+        r"1\.0 has an invalid derivation for .*: "
+        r"the parameters of .*spoil are no JSON values: .*\(1, 2",
     ),
     "makes another shape": (
         write_pass('return {WEIGHT: "norm3.weight"}'),

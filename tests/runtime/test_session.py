@@ -141,7 +141,7 @@ def test_an_engine_that_does_not_tell_its_operators_says_so():
     class Silent(ToySession):
         _profile = Session._profile
 
-    with pytest.raises(EngineError, match=r"^toy does not tell here what its operators take$"):
+    with pytest.raises(EngineError, match=r"^toy cannot measure its operators here$"):
         Silent().profile(**draw())
 
 
