@@ -10,7 +10,7 @@ _PIECE = 64 * _BLOCK  # the piece of a file that one thread reads
 
 
 def measure_files(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size in bytes of files, and CRC-32 of their pieces' CRC-32: gigabytes are read at each start.
+    """Measure size and CRC-32 (of the CRC-32 of pieces) of files: gigabytes at each start.
 
     CRC-32 detects every burst of up to 32 wrong bits, which is enough against damage.
     """

@@ -89,7 +89,7 @@ class BundleFolder(Checkpoint):
         return () if self.bundle.config.get("enable_dynamic_shape") else tuple(self.bundle.sizes)
 
     def folder(self, component: str) -> Path | None:
-        """The folder of a component's configs."""
+        """Locate the folder of a component's configs."""
         return self.path / MODEL_FOLDER / component
 
     def read_network(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
@@ -97,7 +97,7 @@ class BundleFolder(Checkpoint):
         return self.read_config(component, read)
 
     def digest(self) -> str:
-        """The digest of the weights that the bundle was made of."""
+        """Return the digest of the weights that the bundle was made of."""
         return self.bundle.model_digest
 
     def complete(self, config: DiffusionConfig) -> DiffusionConfig:

@@ -36,7 +36,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def folder(self, component: str) -> Path | None:
-        """The component's folder (tokenizers have files of their own), None for a single file."""
+        """Locate a component's folder (tokenizers have own files); None for a single file."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Checkpoint(ABC):
         return config
 
     def config(self, component: str) -> dict[str, Any]:
-        """The component's ``config.json``, or ``scheduler_config.json`` for ``scheduler``.
+        """Read a component's ``config.json``, or ``scheduler_config.json`` for ``scheduler``.
 
         Raises:
             CheckpointError: The checkpoint has no such component, or it has no config.
@@ -109,7 +109,7 @@ class Checkpoint(ABC):
         return self.path if folder is None else folder / file
 
     def tensors(self, component: str) -> TensorSource:
-        """The component's weights under the names of diffusers and transformers.
+        """Open a component's weights under the names of diffusers and transformers.
 
         CLIP's text encoders come without the ``text_model.`` prefix.
 
@@ -120,7 +120,7 @@ class Checkpoint(ABC):
         return source
 
     def digest(self) -> str:
-        """The sha256 of all weights in use (names, dtypes, shapes, values), as hexadecimal digits.
+        """Hash all weights in use (names, dtypes, shapes, values); sha256 as hexadecimal digits.
 
         Raises:
             CheckpointError: A file changed after the checkpoint was opened.

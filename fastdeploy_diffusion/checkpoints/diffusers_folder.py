@@ -51,7 +51,7 @@ class DiffusersFolder(Checkpoint):
         }
 
     def folder(self, component: str) -> Path | None:
-        """The folder of a component."""
+        """Locate the folder of a component."""
         if component not in self.components:
             raise CheckpointError(
                 f"{self.path}: no component {component!r}", allowed=", ".join(self.components)

@@ -36,7 +36,7 @@ class SingleFile(Checkpoint):
         }
 
     def folder(self, component: str) -> None:
-        """None: a single file has no folders and carries no vocabulary."""
+        """Return None: a single file has no folders and carries no vocabulary."""
 
 
 def _tell_layout(file: SafetensorsFile) -> tuple[Family, SingleFileLayout]:

@@ -90,7 +90,7 @@ class TensorView:
             self.file.read_bytes(self.stored_name, index * size, part)
 
     def digest(self) -> str:
-        """The sha256 of dtype, shape and values, as hexadecimal digits."""
+        """Hash dtype, shape and values; sha256 as hexadecimal digits."""
         content = hashlib.sha256(f"{self.dtype} {self.shape}\n".encode())
         content.update(np.ascontiguousarray(self.read_stored()).data)
         return content.hexdigest()
@@ -138,7 +138,7 @@ class TensorSource:
         return self._view(name).shape
 
     def dtype(self, name: str) -> str:
-        """The safetensors name of the stored dtype: ``F32``, ``F16``, ``BF16`` and so on."""
+        """Name the stored dtype as safetensors does: ``F32``, ``F16``, ``BF16`` and so on."""
         return self._view(name).dtype
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
@@ -186,7 +186,7 @@ class TensorSource:
         return TensorSource(self.origin, {new: self._view(old) for new, old in names.items()})
 
     def digest(self) -> str:
-        """The sha256 of every name, dtype, shape and value, as hexadecimal digits.
+        """Hash every name, dtype, shape and value; sha256 as hexadecimal digits.
 
         It depends neither on where the files lie nor on how they are split or named: a single file
         and a diffusers folder of the same weights agree. Computed once; later calls only check that
@@ -206,7 +206,7 @@ class TensorSource:
         return total.hexdigest()
 
     def digest_tensor(self, name: str) -> str:
-        """The sha256 of a tensor's dtype, shape and values, as hexadecimal digits.
+        """Hash a tensor's dtype, shape and values; sha256 as hexadecimal digits.
 
         Raises:
             CheckpointError: No such tensor, or a changed file.

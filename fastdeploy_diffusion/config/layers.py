@@ -36,7 +36,7 @@ class Layer:
         return f"{place}: " if place else ""
 
     def gives(self, path: Sequence[str]) -> bool:
-        """Whether this layer gives the option at ``path``."""
+        """Tell whether this layer has the option at ``path``."""
         value: Any = self.values
         for part in path:
             if isinstance(value, BaseModel):

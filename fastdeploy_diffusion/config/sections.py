@@ -159,13 +159,13 @@ class ConfigSection(BaseModel):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """As pydantic's, but raises `ConfigError`."""
+        """Validate as pydantic does, but raise `ConfigError`."""
         with explain_refusals(cls, [Layer(obj if isinstance(obj, Mapping) else {})]):
             return super().model_validate(obj, **options)
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
-        """As pydantic's, but raises `ConfigError`."""
+        """Validate as pydantic does, but raise `ConfigError`."""
         with explain_refusals(cls, []):
             return super().model_validate_json(json_data, **options)
 
@@ -180,12 +180,12 @@ class ConfigSection(BaseModel):
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
-        """Every name that this section accepts."""
+        """List every name that this section accepts."""
         return (*cls.model_fields, *cls.other_spellings)
 
     @classmethod
     def section_names(cls) -> tuple[str, ...]:
-        """The names of the sections inside this section."""
+        """List the names of the sections inside this section."""
         return tuple(
             name
             for name, field in cls.model_fields.items()

@@ -101,7 +101,7 @@ class Engine(ABC):
         dict.fromkeys(("cpu", "gpu", "xpu"), ("fp32",))
     )
     # The module whose ``build(engine, program, spec, out)`` fills an artifact: imported for that,
-    # so that what runs needs nothing of what builds. ``None`` where the engine itself does.
+    # so that running needs no building code. ``None`` where the engine itself builds.
     builder: ClassVar[str | None] = None
     # Whether weights come from the program, so that its layer may be one without values.
     binds_weights: ClassVar[bool] = False

@@ -25,11 +25,11 @@ class BlockSpec:
     linear_projection: bool
 
     def resnet(self, inputs: int) -> ResnetBlock2D:
-        """A residual block from ``inputs`` channels to this resolution's."""
+        """Make a residual block from ``inputs`` channels to this resolution's."""
         return ResnetBlock2D(inputs, self.channels, self.groups, self.eps, self.time_dim)
 
     def transformer(self) -> Transformer2DModel:
-        """A transformer over the pixels of this resolution."""
+        """Make a transformer over the pixels of this resolution."""
         return Transformer2DModel(
             self.channels,
             self.heads,
@@ -40,7 +40,7 @@ class BlockSpec:
         )
 
     def transformers(self, count: int, attend: bool) -> nn.LayerList | None:
-        """``count`` transformers, or none at a resolution without attention."""
+        """Make ``count`` transformers, or none at a resolution without attention."""
         return nn.LayerList([self.transformer() for _ in range(count)]) if attend else None
 
 

@@ -29,7 +29,7 @@ class ChannelsLast(LayerPass):
     pays_from: ClassVar[int] = SMALLEST_LATENTS
 
     def match(self, layer: nn.Layer) -> bool:
-        """A residual block or an upsampler that a Winograd pass has rewritten."""
+        """Match a residual block or an upsampler that a Winograd pass has rewritten."""
         convolutions = _list_convolutions(layer)
         return (
             bool(convolutions)
@@ -57,7 +57,7 @@ def _list_convolutions(layer: Any) -> list[Any]:
 
 
 def _run_block(self: Any, features: Tensor, time: Tensor | None = None) -> Tensor:
-    """`ResnetBlock2D.forward`."""
+    """Run `ResnetBlock2D.forward`, channels last."""
     _, _, height, width = read_sizes(features)
     if not are_known(height, width):
         return ResnetBlock2D.forward(self, features, time)
@@ -73,7 +73,7 @@ def _run_block(self: Any, features: Tensor, time: Tensor | None = None) -> Tenso
 
 
 def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) -> Tensor:
-    """`Upsample2D.forward`: tiles take each pixel as often as it stands in the larger picture."""
+    """Run `Upsample2D.forward`, where tiles repeat pixels instead of a larger picture."""
     _, _, rows, columns = read_sizes(features)
     if not are_known(rows, columns, *(size or ())):
         return Upsample2D.forward(self, features, size)
@@ -83,7 +83,7 @@ def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) 
 
 
 def _normalize(norm: Any, features: Tensor) -> Tensor:
-    """GroupNorm of (H, W, B, C)."""
+    """Apply GroupNorm to (H, W, B, C)."""
     groups, channels = norm._num_groups, features.shape[3]
 
     def average(values: Tensor) -> Tensor:

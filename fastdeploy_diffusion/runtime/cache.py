@@ -127,7 +127,7 @@ class ArtifactCache:
             entry.write_proof(proof)
 
     def entries(self) -> list[CacheEntry]:
-        """All entries, the one used last first."""
+        """List all entries, the one used last first."""
         folders = self.root.iterdir() if self.root.is_dir() else ()
         found = [entry for folder in folders if (entry := read_entry(folder))]
         return sorted(found, key=lambda entry: entry.used, reverse=True)

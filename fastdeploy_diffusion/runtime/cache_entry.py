@@ -86,7 +86,7 @@ class CacheEntry:
         return _read_proof(self._locate_proof(key))
 
     def list_proofs(self) -> list[Proof]:
-        """All proofs, in no order."""
+        """List all proofs, in no order."""
         files = sorted((self.folder / _PROOF_FOLDER).glob("*.json"))
         return [proof for file in files if (proof := _read_proof(file))]
 

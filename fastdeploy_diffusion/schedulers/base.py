@@ -122,7 +122,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         """Noise clean latents ``(B, C, H, W)`` up to a timestep, for image-to-image."""
 
     def index_of(self, timestep: float) -> int:
-        """Position of a timestep in ``timesteps``.
+        """Find the position of a timestep in ``timesteps``.
 
         Of a timestep repeated after the first, the second: there a Heun step starts.
 

@@ -13,7 +13,7 @@ _LEAST_NOISE = 1e-4  # share of it after the training; with less, there is nothi
 
 
 def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False) -> FloatArray:
-    """Cumulative product of ``1 - beta``: the share of signal power left at each training timestep.
+    """Multiply up ``1 - beta``: the share of signal power left at each training timestep.
 
     Args:
         config: Gives the curve and its length.
@@ -47,7 +47,7 @@ def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False)
 
 
 def make_betas(config: SchedulerConfig) -> FloatArray:
-    """Noise variance added at each training timestep, ``(num_train_timesteps,)`` float32."""
+    """Compute the noise variance added at each training timestep, ``(num_train_timesteps,)``."""
     start, end, count = config.beta_start, config.beta_end, config.num_train_timesteps
     if config.trained_betas is not None:
         return np.array(config.trained_betas, dtype=np.float32)

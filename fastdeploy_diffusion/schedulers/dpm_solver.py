@@ -60,7 +60,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         return 1.0
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """The latents as they are."""
+        """Return the latents as they are."""
         return latents
 
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
@@ -117,7 +117,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         return result
 
     def _differentiate(self, position: int, order: int) -> tuple[FloatArray, FloatArray | float]:
-        """First and, for third order, second derivative of the outputs, per length of this step."""
+        """Estimate the outputs' first and, for third order, second derivative, per step length."""
         log_snrs = [noise_level(self._sigma(position + 1 - i)).log_snr for i in range(order + 1)]
         h, *before = (newer - older for newer, older in pairwise(log_snrs))
         ratios = [length / h for length in before]
@@ -131,7 +131,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         return slopes[0] + ratios[0] * change, change
 
     def _highest_order(self, position: int) -> int:
-        """The order that stability allows at a position."""
+        """Choose the order that stability allows at a position."""
         config = self.config
         remaining = len(self.timesteps) - position
         lower = config.lower_order_final and len(self.timesteps) < FEW_STEPS
@@ -142,7 +142,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         return 2 if remaining == 2 and lower else config.solver_order
 
     def _convert(self, position: int, model_output: FloatArray, latents: FloatArray) -> FloatArray:
-        """The clean sample for the ``++`` algorithms, the noise for the others."""
+        """Predict the clean sample for the ``++`` algorithms, the noise for the others."""
         config = self.config
         level = noise_level(self._sigma(position))
         arguments = (config.prediction_type, model_output, latents, level.alpha, level.sigma)

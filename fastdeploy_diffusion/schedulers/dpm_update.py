@@ -23,7 +23,7 @@ class NoiseLevel:
 
 
 def noise_level(sigma: float) -> NoiseLevel:
-    """The point whose noise-to-signal ratio is ``sigma``."""
+    """Make the point whose noise-to-signal ratio is ``sigma``."""
     alpha = 1 / math.sqrt(sigma**2 + 1)
     return NoiseLevel(alpha, sigma * alpha, -math.log(sigma) if sigma > 0 else math.inf)
 
@@ -47,7 +47,7 @@ class UpdateWeights:
 
 
 def update_weights(algorithm: AlgorithmType, start: NoiseLevel, end: NoiseLevel) -> UpdateWeights:
-    """Weights of the step from one noise level to a lower one.
+    """Compute the weights of the step from one noise level to a lower one.
 
     Sources: https://arxiv.org/abs/2206.00927 (dpmsolver, works on the noise) and
     https://arxiv.org/abs/2211.01095 (dpmsolver++, works on the clean sample; both SDE forms), as
@@ -80,7 +80,7 @@ def update_weights(algorithm: AlgorithmType, start: NoiseLevel, end: NoiseLevel)
 
 
 def curvature_weight(algorithm: AlgorithmType, start: NoiseLevel, end: NoiseLevel) -> float:
-    """Weight of the second derivative, for third order; sde-dpmsolver has none."""
+    """Compute the weight of the second derivative, for third order; sde-dpmsolver has none."""
     h = end.log_snr - start.log_snr
     if algorithm == "dpmsolver++":
         return -end.alpha * ((math.expm1(-h) + h) / h**2 - 0.5)

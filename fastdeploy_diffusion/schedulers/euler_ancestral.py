@@ -47,7 +47,7 @@ class EulerAncestralScheduler(SigmaScheduler[EulerAncestralConfig]):
     ) -> FloatArray:
         sigma, sigma_next = self._sigma(position), self._sigma(position + 1)
         clean = predict_clean_from_sigma(self.config.prediction_type, model_output, latents, sigma)
-        # Of the variance wanted after the step, what fresh noise gives and what is left of the old.
+        # The variance after the step: the part of fresh noise, and the rest of the old.
         variance_up = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
         sigma_down = math.sqrt(sigma_next**2 - variance_up)
         slope = (latents - clean) / sigma

@@ -114,7 +114,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         self.num_inference_steps = num_inference_steps
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Latents as they are."""
+        """Return the latents as they are."""
         return latents
 
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
@@ -123,7 +123,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         return np.asarray(sigma * noise + (1.0 - sigma) * original)
 
     def due_index(self, timestep: float) -> int:
-        """Position of the timestep that is due.
+        """Find the position of the timestep that is due.
 
         Raises:
             RequestError: The timestep is not the one that is due.

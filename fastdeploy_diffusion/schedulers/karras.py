@@ -39,7 +39,7 @@ class KarrasConfig(SchedulerConfig):
 
 
 def karras_sigmas(config: KarrasConfig, sigmas: FloatArray, steps: int) -> FloatArray:
-    """Noise levels from ``sigma_max`` down to ``sigma_min``, evenly spaced in ``sigma ** (1 / 7)``.
+    """Space noise levels from ``sigma_max`` down to ``sigma_min`` evenly in ``sigma ** (1 / 7)``.
 
     Args:
         config: May fix the two ends.
@@ -64,6 +64,6 @@ def karras_sigmas(config: KarrasConfig, sigmas: FloatArray, steps: int) -> Float
 
 
 def space_evenly_in_roots(low: float, high: float, steps: int) -> FloatArray:
-    """Noise levels from ``high`` down to ``low``, evenly spaced in ``sigma ** (1 / 7)``."""
+    """Space noise levels from ``high`` down to ``low`` evenly in ``sigma ** (1 / 7)``."""
     start, end = high ** (1 / RHO), low ** (1 / RHO)
     return np.asarray((start + np.linspace(0, 1, steps) * (end - start)) ** RHO)

@@ -82,7 +82,7 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
     def _step_runge_kutta(
         self, model_output: FloatArray, timestep: int, latents: FloatArray
     ) -> FloatArray:
-        """One of the four calls of a step of equation 12; the paper's "pseudo Runge-Kutta"."""
+        """Take one of the four calls of a step of equation 12; the paper's "pseudo Runge-Kutta"."""
         if timestep != self.timesteps[self._calls]:
             raise RequestError(
                 f"a Runge-Kutta step cannot start at timestep {timestep}",
@@ -105,7 +105,7 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
     def _step_multistep(
         self, model_output: FloatArray, timestep: int, latents: FloatArray
     ) -> FloatArray:
-        """One linear multistep step, as far back as the history goes."""
+        """Take a linear multistep step, as far back as the history goes."""
         stride = self.config.num_train_timesteps // self.num_inference_steps
         if self._calls == 1:
             # Correct the first step with the slope at its end.
@@ -123,7 +123,7 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
     def _transfer(
         self, latents: FloatArray, timestep: int, target: int, slope: FloatArray
     ) -> FloatArray:
-        """Equation 11: move latents between two timesteps along a predicted noise."""
+        """Move latents between two timesteps along a predicted noise, by equation 11."""
         power, power_next = self.signal_power(timestep), self.signal_power(target)
         noise = predict_noise(
             self.config.prediction_type, slope, latents, math.sqrt(power), math.sqrt(1 - power)

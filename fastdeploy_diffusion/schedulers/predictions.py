@@ -18,7 +18,7 @@ def predict_clean(
     alpha: float,
     sigma: float,
 ) -> FloatArray:
-    """Clean latents, variance preserving.
+    """Predict the clean latents, variance preserving.
 
     Raises:
         ConfigError: An epsilon-prediction model is asked to start from pure noise (``alpha == 0``).
@@ -44,7 +44,7 @@ def predict_noise(
     alpha: float,
     sigma: float,
 ) -> FloatArray:
-    """Noise in the latents, variance preserving."""
+    """Predict the noise in the latents, variance preserving."""
     if prediction_type == "epsilon":
         return model_output
     if prediction_type == "v_prediction":
@@ -58,7 +58,7 @@ def predict_clean_from_sigma(
     latents: FloatArray,
     sigma: float,
 ) -> FloatArray:
-    """Clean latents, variance exploding."""
+    """Predict the clean latents, variance exploding."""
     if prediction_type == "sample":
         return model_output
     if prediction_type == "epsilon":

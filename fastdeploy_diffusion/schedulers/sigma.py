@@ -44,7 +44,7 @@ class SigmaScheduler(Scheduler[ConfigT]):
         return largest
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Latents divided to unit variance."""
+        """Divide latents to unit variance."""
         sigma = self._sigma(self.due_index(timestep))
         return np.asarray(latents / math.sqrt(sigma**2 + 1))
 
@@ -53,7 +53,7 @@ class SigmaScheduler(Scheduler[ConfigT]):
         return np.asarray(original + self._sigma(self.index_of(timestep)) * noise)
 
     def due_index(self, timestep: float) -> int:
-        """Position of the timestep that is due; a request's first call chooses its start.
+        """Find the position of the timestep that is due; a request's first call chooses its start.
 
         Raises:
             RequestError: The timestep is not the one that is due.

@@ -8,7 +8,7 @@ from fastdeploy_diffusion.schedulers.config import SchedulerConfig
 
 
 def space_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
-    """Integer timesteps, noisiest first: Table 2 of https://arxiv.org/abs/2305.08891.
+    """Space integer timesteps, noisiest first: Table 2 of https://arxiv.org/abs/2305.08891.
 
     Args:
         config: Gives the spacing, the training length and the offset.
@@ -35,7 +35,7 @@ def space_fractional_timesteps(config: SchedulerConfig, steps: int) -> TimestepA
 
 
 def space_interior_timesteps(config: SchedulerConfig, steps: int, last: int) -> TimestepArray:
-    """Integer timesteps for solvers whose last step ends at timestep 0, as ``(steps,)`` int64.
+    """Space integer timesteps for solvers whose last step ends at timestep 0, ``(steps,)`` int64.
 
     Args:
         config: Gives the spacing, the training length and the offset.
@@ -51,12 +51,12 @@ def space_interior_timesteps(config: SchedulerConfig, steps: int, last: int) -> 
 
 
 def timesteps_to_sigmas(timesteps: TimestepArray, train_sigmas: FloatArray) -> FloatArray:
-    """Noise level at (possibly fractional) timesteps, ``(steps,)`` float64."""
+    """Interpolate noise levels at (possibly fractional) timesteps, ``(steps,)`` float64."""
     return np.interp(timesteps, np.arange(len(train_sigmas)), train_sigmas)
 
 
 def sigmas_to_timesteps(sigmas: FloatArray, train_sigmas: FloatArray) -> TimestepArray:
-    """Fractional timestep of each noise level, interpolating log sigma, ``(steps,)`` float64."""
+    """Find the fractional timestep of each noise level by log sigma, ``(steps,)`` float64."""
     log_train = np.log(train_sigmas)
     return np.interp(np.log(np.maximum(sigmas, 1e-10)), log_train, np.arange(len(log_train)))
 

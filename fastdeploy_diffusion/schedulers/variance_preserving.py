@@ -33,7 +33,7 @@ class VariancePreservingScheduler(Scheduler[ConfigT]):
         return 1.0
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """The latents as they are."""
+        """Return the latents as they are."""
         return latents
 
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
@@ -42,7 +42,7 @@ class VariancePreservingScheduler(Scheduler[ConfigT]):
         return math.sqrt(power) * original + math.sqrt(1 - power) * noise
 
     def signal_power(self, timestep: int) -> float:
-        """``a_t``; before timestep 0, that of the final step."""
+        """Look up ``a_t``; before timestep 0, that of the final step."""
         if timestep < 0:
             return self._final_alpha
         # A Python float, so that coefficients are double and arrays stay float32 in numpy 1 and 2.

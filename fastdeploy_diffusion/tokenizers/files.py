@@ -104,7 +104,7 @@ def _load_tokenizer(file: Path, frame: list[str]) -> Tokenizer:
 
 
 def _build_tokenizer(folder: Path, unk: str, known: set[str]) -> Tokenizer:
-    """``vocab.json`` and ``merges.txt``: OpenAI's format; ``known`` tokens need no merge."""
+    """Read ``vocab.json`` and ``merges.txt``, OpenAI's format; ``known`` tokens need no merge."""
     vocab_file, merges_file = folder / "vocab.json", folder / "merges.txt"
     for file in (vocab_file, merges_file):
         if not find_file(file):

@@ -53,7 +53,7 @@ def _load_tokenizer(file: Path) -> Tokenizer:
 
 
 def _build_tokenizer(file: Path) -> Tokenizer:
-    """``spiece.model``: SentencePiece's format, without T5's sentinels."""
+    """Read ``spiece.model``, SentencePiece's format, without T5's sentinels."""
     pieces = read_sentencepiece(file)
     known = {piece for piece, _ in pieces.vocabulary}
     vocabulary = [

@@ -94,7 +94,7 @@ class AutoencoderKLConfig(NetworkConfig):
         return int(2 ** (len(self.block_out_channels) - 1))
 
     def count_activations(self, shapes: Shapes) -> Activations:
-        """Count what is alive at once in a run of the decoder, for the shapes of its inputs."""
+        """Count the numbers alive at once in a run of the decoder, for shapes of its inputs."""
         rows, _, height, width = shapes["latents"]
         pixels = height * width
         scores = pixels**2 if self.mid_block_add_attention else 0
@@ -111,7 +111,7 @@ class AutoencoderKLConfig(NetworkConfig):
         return Activations(rows * features, rows * scores)
 
     def census(self) -> Census:
-        """Count what passes rewrite in the decoder, which alone engines run."""
+        """Count the places that passes rewrite in the decoder, which alone engines run."""
         blocks, attentions = len(self.block_out_channels), int(self.mid_block_add_attention)
         resnets = 2 + blocks * (self.layers_per_block + 1)
         return {

@@ -64,7 +64,7 @@ class CLIPTextConfig(NetworkConfig):
         return [Stack("num_hidden_layers", "encoder.layers", self.num_hidden_layers)]
 
     def census(self) -> Census:
-        """Count what passes rewrite: an attention and a feed-forward in each layer."""
+        """Count the places that passes rewrite: an attention and a feed-forward in each layer."""
         sites = (Site.SELF_ATTENTION, Site.QKV, _ACTIVATIONS[self.hidden_act])
         return dict.fromkeys(sites, self.num_hidden_layers)
 

@@ -71,7 +71,7 @@ class FluxTransformer2DConfig(NetworkConfig):
         return self.in_channels if self.out_channels is None else self.out_channels
 
     def count_activations(self, shapes: Shapes) -> Activations:
-        """Count what is alive at once in a run, for the shapes of its inputs."""
+        """Count the numbers alive at once in a run, for shapes of its inputs."""
         rows, image_tokens, _ = shapes["hidden_states"]
         tokens = image_tokens + shapes["encoder_hidden_states"][1]
         # A single block: the skip, and both branches joined (5).
@@ -79,7 +79,7 @@ class FluxTransformer2DConfig(NetworkConfig):
         return Activations(rows * features, rows * self.num_attention_heads * tokens**2)
 
     def census(self) -> Census:
-        """Count what passes rewrite; double blocks have two streams of tokens."""
+        """Count the places that passes rewrite; double blocks have two streams of tokens."""
         double, single = self.num_layers, self.num_single_layers
         return {
             Site.SELF_ATTENTION: double + single,

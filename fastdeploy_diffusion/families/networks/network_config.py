@@ -86,7 +86,7 @@ class NetworkConfig(ABC):
         """Count the places that passes rewrite, by their kinds."""
 
     def count_activations(self, shapes: Shapes) -> Activations:
-        """Count what is alive at once in a run, for the shapes of its inputs.
+        """Count the numbers alive at once in a run, for shapes of its inputs.
 
         Nothing for networks with few beside their weights, as text encoders.
         """

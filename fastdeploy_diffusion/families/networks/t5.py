@@ -78,7 +78,7 @@ class T5Config(NetworkConfig):
         return [Stack("num_layers", "encoder.block", self.num_layers)]
 
     def census(self) -> Census:
-        """Count what passes rewrite: an attention, a feed-forward and two norms in each block."""
+        """Count the places that passes rewrite: attention, feed-forward and norms of each block."""
         sites = (Site.SELF_ATTENTION, Site.QKV, Site.TANH_GELU)
         return {
             **dict.fromkeys(sites, self.num_layers),

@@ -197,7 +197,7 @@ class UNet2DConditionConfig(NetworkConfig):
         return per_block("cross_attention_dim", self.cross_attention_dim, self.blocks)
 
     def count_activations(self, shapes: Shapes) -> Activations:
-        """Count what is alive at once in a run, for the shapes of its inputs."""
+        """Count the numbers alive at once in a run, for shapes of its inputs."""
         rows, _, height, width = shapes["sample"]
         tokens = shapes["encoder_hidden_states"][1]
         channels, up_blocks = self.block_out_channels, self.up_block_types[::-1]
@@ -220,7 +220,7 @@ class UNet2DConditionConfig(NetworkConfig):
         return Activations(rows * features, scores)
 
     def census(self) -> Census:
-        """Count what passes rewrite; timestep and prompt alone decide the invariants."""
+        """Count the places that passes rewrite; invariants depend on timestep and prompt alone."""
         # The middle has two; the way up has one more a level than the way down.
         resnets = 2 + sum(2 * layers + 1 for layers in self.layers)
         blocks = self._count_by_level(self.depths)
@@ -252,7 +252,7 @@ class UNet2DConditionConfig(NetworkConfig):
         return down + each[-1] + up
 
     def _list_convolutions(self) -> Iterator[Convolution]:
-        """Two of each residual block, and one after each doubling."""
+        """List two of each residual block, and one after each doubling."""
         width = self.block_out_channels[0]
         skips = [width]
         for level, outputs in enumerate(self.block_out_channels):

@@ -15,7 +15,7 @@ class FuseAdaptiveNorm(GraphPass):
     sites = (Site.ADAPTIVE_NORM,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """One form, as Paddle2ONNX writes it."""
+        """Make the rule for the form that Paddle2ONNX writes."""
         return (_AdaptiveNorm(),)
 
     def refuse(self, dialect: Dialect) -> str:

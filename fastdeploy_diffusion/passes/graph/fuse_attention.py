@@ -25,7 +25,7 @@ class FuseAttention(GraphPass):
     sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """With and without a causal mask; and T5's, with a bias in place of a scale."""
+        """Make the rules with and without a causal mask, and T5's, with a bias for a scale."""
         if dialect is Dialect.STANDARD:
             return _Attention(is_causal=False), _Attention(is_causal=True), _BiasedAttention()
         return (

@@ -14,7 +14,7 @@ class FuseGELU(GraphPass):
     sites = (Site.GEGLU, Site.GELU)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """One form, as Paddle2ONNX writes it."""
+        """Make the rule for the form that Paddle2ONNX writes."""
         return (_ErfGELU() if dialect is Dialect.STANDARD else _MicrosoftGELU(),)
 
 

@@ -15,7 +15,7 @@ class FuseTanhGELU(GraphPass):
     sites = (Site.TANH_GELU,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """One form, as Paddle2ONNX writes it."""
+        """Make the rule for the form that Paddle2ONNX writes."""
         return (_TanhGELU() if dialect is Dialect.STANDARD else _FastGELU(),)
 
 

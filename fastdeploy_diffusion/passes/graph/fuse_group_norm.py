@@ -16,7 +16,7 @@ class _FuseGroupNorms(GraphPass):
     before_silu: ClassVar[bool]
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """One form, as Paddle2ONNX writes it."""
+        """Make the rule for the form that Paddle2ONNX writes."""
         return (_GroupNorm(self.before_silu),)
 
     def refuse(self, dialect: Dialect) -> str:

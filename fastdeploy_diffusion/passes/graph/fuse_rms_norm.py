@@ -15,7 +15,7 @@ class FuseRMSNorm(GraphPass):
     sites = (Site.RMS_NORM,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """One form, as Paddle2ONNX writes it."""
+        """Make the rule for the form that Paddle2ONNX writes."""
         return (_RMSNorm() if dialect is Dialect.STANDARD else _SimplifiedLayerNorm(),)
 
 

@@ -20,7 +20,7 @@ class FuseRotary(GraphPass):
     sites = (Site.ROTATION,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """Of neighbours, and of halves."""
+        """Make the rules for pairs of neighbours, and of halves."""
         return _Rotation(dialect, is_interleaved=True), _Rotation(dialect, is_interleaved=False)
 
 

@@ -15,7 +15,7 @@ class FuseSiLU(GraphPass):
     sites = (Site.GROUP_NORM_SILU, Site.SILU, Site.QUICK_GELU)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """With the slope 1, and with another."""
+        """Make the rules for the slope 1, and for another."""
         return _SiLU(dialect), _QuickGELU(dialect)
 
 

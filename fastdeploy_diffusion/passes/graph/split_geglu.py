@@ -19,7 +19,7 @@ class SplitGEGLU(GraphPass):
     sites = (Site.GEGLU,)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
-        """The same in every dialect."""
+        """Make the rules, the same in every dialect."""
         return (_GEGLU(),)
 
 
