@@ -47,7 +47,7 @@ def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False)
 
 
 def make_betas(config: SchedulerConfig) -> FloatArray:
-    """Compute the noise variance added at each training timestep, ``(num_train_timesteps,)``."""
+    """Compute each training step's noise variance, ``(num_train_timesteps,)`` float32."""
     start, end, count = config.beta_start, config.beta_end, config.num_train_timesteps
     if config.trained_betas is not None:
         return np.array(config.trained_betas, dtype=np.float32)
