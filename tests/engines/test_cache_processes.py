@@ -15,7 +15,6 @@ import pytest
 from cache_stress import stress
 from file_powers import file_size_limit
 
-from fastdeploy_diffusion.engines import cache as cache_module
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
     ComponentPlan,
@@ -25,6 +24,7 @@ from fastdeploy_diffusion.engines.plan import (
     remember_unsafe,
 )
 from fastdeploy_diffusion.errors import CacheError
+from fastdeploy_diffusion.runtime import cache as cache_module
 from fastdeploy_diffusion.runtime import file_lock
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
