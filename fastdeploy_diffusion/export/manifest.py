@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.recipe import Weight, describe, parse
 
 if TYPE_CHECKING:
@@ -97,19 +97,6 @@ def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> Non
         shutil.copyfile(directory / name, to / name)
     manifest["weights"] = _describe_weights(weights)
     _write(manifest, to)
-
-
-def read_signature(directory: Path) -> Signature:
-    """Read the inputs and outputs of an export.
-
-    Raises:
-        EngineError: Its manifest cannot be read.
-    """
-    manifest = _read_manifest(directory.name, directory)
-    inputs, outputs = (
-        tuple(TensorSpec.parse(each) for each in manifest[kind]) for kind in ("inputs", "outputs")
-    )
-    return Signature(inputs, outputs)
 
 
 def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:

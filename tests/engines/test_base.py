@@ -1,5 +1,6 @@
 """What all engines share: specs, refusals, and errors of one type."""
 
+import os
 import subprocess
 import sys
 
@@ -116,8 +117,8 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.export.manifest import read_signature
 from fastdeploy_diffusion.runtime.program import Program
+from kept_signature import read_signature
 
 folder = Path({folder!r})
 engine, spec = create_engine({name!r}), BuildSpec(Device("cpu"), threads=1)
@@ -152,7 +153,9 @@ def test_a_build_runs_where_nothing_can_be_built(name, is_kept, tmp_path):
     np.savez(tmp_path / "weights.npz", **read_weights(program, types))
     np.savez(tmp_path / "feeds.npz", **feeds)
     code = RUNS_A_BUILD.format(blocked=BLOCKED, folder=str(tmp_path), name=name)
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    child = subprocess.run(command, capture_output=True, text=True, env=path)
     assert child.returncode == 0, child.stderr
     given = np.load(tmp_path / "outputs.npz")
     for output, array in wanted.items():

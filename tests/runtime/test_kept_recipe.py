@@ -1,17 +1,19 @@
 """What a build says of its weights is enough to bind them: without passes, and without Paddle."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from kept_signature import read_signature
 from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest, read_signature
+from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.runtime.program import Program
 
@@ -23,9 +25,10 @@ blocked = ("paddle", "onnx", "onnx_ir", "onnxscript", "paddle2onnx", "onnxruntim
 sys.modules.update(dict.fromkeys(blocked))
 from pathlib import Path
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.export.manifest import check_manifest, read_signature
+from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.runtime.program import Program
+from kept_signature import read_signature
 model, folder = sys.argv[1], Path(sys.argv[2])
 source = open_checkpoint(model).tensors("unet")
 program = Program(folder.name, None, *read_signature(folder), tensors=source)
@@ -60,7 +63,8 @@ def bind(model, folder):
 def test_weights_are_bound_without_paddle(part, kept):
     model, folders = kept
     command = [sys.executable, "-c", BIND, model, folders[part]]
-    result = subprocess.run(command, capture_output=True, text=True)
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, capture_output=True, text=True, env=path)
     assert result.returncode == 0, result.stderr
     wanted = sum(np.abs(each).sum(dtype="float64") for each in bind(model, folders[part]).values())
     assert float(result.stdout) == pytest.approx(wanted, rel=1e-12)
