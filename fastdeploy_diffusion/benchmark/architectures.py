@@ -17,8 +17,6 @@ class Architecture:
     """A published model without its weights.
 
     Args:
-        family: The family.
-        configs: Of each component.
         dtype: In which its weights are published.
     """
 

@@ -17,14 +17,11 @@ class Work(Frozen):
     """What is drawn; the same for everyone who draws it.
 
     Args:
-        prompt: The prompt of every picture.
         seed: Of the first picture; the next one's is one more.
         width: In pixels.
         height: In pixels.
         batch: Pictures drawn at once.
-        steps: Denoising steps.
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
-        threads: CPU threads.
     """
 
     prompt: str
@@ -54,9 +51,6 @@ class Case(Frozen):
     Args:
         painter: ``fastdeploy-diffusion``, or the name of a peer.
         engine: What runs the networks; for a peer, its own name.
-        device: Where.
-        precision: In what.
-        work: What.
     """
 
     painter: str
@@ -84,7 +78,6 @@ class Model(Frozen):
     """The checkpoint that everyone draws with; a result can be shown to others, so no path.
 
     Args:
-        name: Of its folder or file.
         digest: The sha256 of all weights.
         random_weights: How its weights were drawn; ``None`` if they were trained.
     """
@@ -108,7 +101,6 @@ class Task(Frozen):
         height: In pixels.
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
         max_sequence_length: Tokens that T5 reads; ``None`` for as many as the model's own.
-        threads: CPU threads.
         cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.
     """
 

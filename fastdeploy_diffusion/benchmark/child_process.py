@@ -26,9 +26,6 @@ class ChildProcess:
     """A process that draws; close it to end it.
 
     Args:
-        python: Its interpreter.
-        adapter: Path of its adapter.
-        environment: Its environment variables.
         time_limit: Seconds that it may take in all, while it is waited for.
         server: The script that serves the adapter.
     """

@@ -19,7 +19,6 @@ class Difference:
     """One figure of a case, before and after.
 
     Args:
-        case: The case.
         what: ``"picture"``, or a stage.
         before: The median in seconds.
         after: The median in seconds.
@@ -57,8 +56,6 @@ def compare_results(
     """Compare the cases that both results have.
 
     Args:
-        before: The earlier one.
-        after: The later one.
         allow_different: Whether machine, model and configuration may differ.
 
     Raises:

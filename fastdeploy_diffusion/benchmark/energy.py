@@ -8,11 +8,7 @@ _PACKAGES = "intel-rapl:[0-9]"
 
 
 class EnergyMeter:
-    """Counts joules of the whole machine's processors.
-
-    Args:
-        root: Where the counters are.
-    """
+    """Counts joules of the whole machine's processors."""
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._folders = sorted(root.glob(_PACKAGES))

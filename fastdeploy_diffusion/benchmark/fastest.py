@@ -26,12 +26,7 @@ def choose_fastest(rows: Sequence[Row]) -> list[Case]:
 
 
 def ablate(place: Workplace, case: Case) -> list[Ablation | Missing]:
-    """Time each component without passes, with each alone and with all, in turns.
-
-    Args:
-        place: Where.
-        case: One of this library's own.
-    """
+    """Time each component without passes, with each alone and with all, in turns."""
 
     def ask(child: ChildProcess) -> list[Ablation | Missing]:
         return [

@@ -51,12 +51,7 @@ class Findings:
 
 
 def measure_all(place: Workplace, findings: Findings) -> None:
-    """Do one part of a run after the other; after Ctrl-C, list what is missing.
-
-    Args:
-        place: Where.
-        findings: Is filled.
-    """
+    """Do one part of a run after the other; after Ctrl-C, list what is missing."""
     plan = place.plan
     parts: dict[str, Callable[[Workplace, Findings], None]] = {"": _measure_cases}
     if plan.peers:

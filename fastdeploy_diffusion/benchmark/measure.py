@@ -40,8 +40,6 @@ def measure_case(place: Workplace, case: Case, reference: Pictures | str) -> Row
     """Measure one case; what fails half way keeps what was measured before.
 
     Args:
-        place: Where.
-        case: What.
         reference: The reference's pictures, or why there are none.
     """
     measurement = _Measurement(place, case, reference)

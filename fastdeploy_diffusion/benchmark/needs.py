@@ -34,11 +34,6 @@ def check_memory(model: str, parameters: int, fix: str) -> None:
     The reference has all networks in memory in float32. What engines need depends on the engine,
     and mostly is more: this is the least.
 
-    Args:
-        model: What to call it.
-        parameters: Of all networks.
-        fix: What to do about it.
-
     Raises:
         ResourceError: There is too little memory.
     """
@@ -58,7 +53,6 @@ def check_disk(model: str, size: int, folder: Path) -> None:
     """Refuse to write what does not fit.
 
     Args:
-        model: What to call it.
         size: In bytes.
         folder: Where it is to lie; it need not be there yet.
 

@@ -17,8 +17,6 @@ class Peer:
     """A program to compare with.
 
     Args:
-        name: Its name.
-        adapter: The file that draws with it.
         python: The interpreter that has it.
     """
 

@@ -40,11 +40,6 @@ class BenchmarkPlan:
 
     Args:
         config: What all own cases share.
-        model: The checkpoint.
-        family: Its family.
-        cases: What is measured, in order.
-        missing: What cannot be, and why.
-        peers: Who else draws.
         runs: Timed requests of each case.
         ablation: Whether to try each pass.
         time_limit: Seconds that a process may take.
@@ -133,11 +128,7 @@ def plan_cases(
     """Combine works, engines, precisions and peers into cases.
 
     Args:
-        config: Says on which device.
-        works: What is drawn.
         engines: Engines asked for; all that run here if empty.
-        precisions: What they run in.
-        peers: Who else draws.
 
     Returns:
         The cases, and what this machine cannot do.

@@ -19,8 +19,6 @@ class Missing(Frozen):
     """A case that was not measured, and why.
 
     Args:
-        case: What was to be measured, in words.
-        reason: Why it was not.
         samples: What was measured before that; kept, and not shown without its quality.
     """
 
@@ -33,8 +31,6 @@ class Comparison(Frozen):
     """Two cases that took turns, so that a busy moment of the machine hit both.
 
     Args:
-        ours: This library's case.
-        theirs: The peer's.
         ours_seconds: Of a picture, turn by turn.
         theirs_seconds: Of a picture, turn by turn.
         missing: Why it ended before all turns were taken; empty if it did not.
@@ -57,8 +53,6 @@ class Ablation(Frozen):
     """A component with a pass, and without: built both ways, proven, timed in turns.
 
     Args:
-        case: On what it ran.
-        component: The component.
         passes: The pass, or ``"all"`` of them together.
         relative_error: With it, from the Paddle float32 layer.
         before: Seconds of one run without it, turn by turn.
@@ -85,10 +79,7 @@ class BenchmarkResult(Frozen):
         schema_version: Of this file.
         started: When, in UTC, ISO 8601.
         machine: As `describe_machine`, with the GPUs and their driver.
-        packages: Versions by name.
-        python: Version.
         git_revision: Of this library's source; ``None`` where it is no checkout.
-        model: What draws.
         config: The configuration that all own cases share, without paths.
         config_digest: Its digest.
         runs: How many requests were to be timed for each case.

@@ -74,9 +74,6 @@ class Row(Frozen):
     """A case that was measured, and how good its pictures are: without that there is no row.
 
     Args:
-        case: Who drew what.
-        samples: What it took.
-        quality: What it was worth.
         settings: What the process says of itself: versions, engines, passes, keys of builds.
         missing: Why it ended before all was measured; empty if it did not.
     """

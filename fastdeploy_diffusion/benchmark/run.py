@@ -30,7 +30,6 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
     and what is not is listed.
 
     Args:
-        plan: What to measure.
         show: Shows what is being done, and how many of how many cases are.
     """
     started = datetime.now(timezone.utc)

@@ -17,8 +17,6 @@ class Summary:
     """Of samples in seconds, or of ratios. Percentiles are interpolated: few samples say little.
 
     Args:
-        count: How many samples.
-        minimum: The smallest.
         p25: A quarter is smaller.
         p50: The median.
         p75: A quarter is larger.
@@ -68,8 +66,6 @@ class Interval:
 
     Args:
         ratio: Of the medians, after / before.
-        low: The lower end.
-        high: The upper end.
     """
 
     ratio: float

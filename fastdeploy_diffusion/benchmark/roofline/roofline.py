@@ -42,10 +42,8 @@ class Roofline(Frozen):
     """How near one component of a case comes to the limit.
 
     Args:
-        case: On what it ran.
         component: The component; of a denoiser with a prologue, its step.
         engine: What runs it.
-        precision: In what.
         peaks: What that engine reaches at best in that precision.
         seconds: Of each run.
         plain_flops: Of the network as its authors wrote it.
