@@ -32,15 +32,15 @@ ENGINE_SYNONYMS: Mapping[str, str] = MappingProxyType(
 # In the order in which they are applied: those of layers, then those of graphs.
 PASSES: Mapping[str, str] = MappingProxyType(
     {
-        "rotate-halves": "fastdeploy_diffusion.passes.rotate_halves:RotateHalves",
-        "merge-qkv": "fastdeploy_diffusion.passes.merge_projections:MergeQKV",
-        "merge-kv": "fastdeploy_diffusion.passes.merge_projections:MergeKV",
-        "merge-qkv-mlp": "fastdeploy_diffusion.passes.merge_qkv_mlp:MergeQKVMLP",
-        "phase-upsample": "fastdeploy_diffusion.passes.phase_upsample:PhaseUpsample",
-        "winograd-4x4": "fastdeploy_diffusion.passes.winograd:LargeTileWinograd",
-        "winograd-2x2": "fastdeploy_diffusion.passes.winograd:SmallTileWinograd",
-        "channels-last": "fastdeploy_diffusion.passes.channels_last:ChannelsLast",
-        "hoist-invariants": "fastdeploy_diffusion.passes.hoist_invariants:HoistInvariants",
+        "rotate-halves": "fastdeploy_diffusion.passes.layer.rotate_halves:RotateHalves",
+        "merge-qkv": "fastdeploy_diffusion.passes.layer.merge_projections:MergeQKV",
+        "merge-kv": "fastdeploy_diffusion.passes.layer.merge_projections:MergeKV",
+        "merge-qkv-mlp": "fastdeploy_diffusion.passes.layer.merge_qkv_mlp:MergeQKVMLP",
+        "phase-upsample": "fastdeploy_diffusion.passes.layer.phase_upsample:PhaseUpsample",
+        "winograd-4x4": "fastdeploy_diffusion.passes.layer.winograd:LargeTileWinograd",
+        "winograd-2x2": "fastdeploy_diffusion.passes.layer.winograd:SmallTileWinograd",
+        "channels-last": "fastdeploy_diffusion.passes.layer.channels_last:ChannelsLast",
+        "hoist-invariants": "fastdeploy_diffusion.passes.layer.hoist_invariants:HoistInvariants",
         "fuse-attention": "fastdeploy_diffusion.passes.graph.fuse_attention:FuseAttention",
         "fuse-group-norm-silu": (
             "fastdeploy_diffusion.passes.graph.fuse_group_norm:FuseGroupNormSiLU"

@@ -30,7 +30,7 @@ from fastdeploy_diffusion.errors import (
     EngineUnavailableError,
 )
 from fastdeploy_diffusion.passes.base import LayerPass
-from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.predictors.network import Network
@@ -101,7 +101,7 @@ class ComponentBuild:
     placement: Placement
     network: Network
     reference: Reference
-    passes: tuple[Pass, ...]
+    passes: tuple[AnyPass, ...]
     generators: Mapping[str, Generator]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -152,18 +152,19 @@ class ComponentBuild:
     @property
     def layer_passes(self) -> tuple[LayerPass, ...]:
         """Those that rewrite the layer."""
-        return tuple(each for each in self.passes if isinstance(each, LayerPass))
+        passes = (each.load() for each in self.passes)
+        return tuple(each for each in passes if isinstance(each, LayerPass))
 
     @property
     def graph_passes(self) -> tuple[GraphPass, ...]:
         """Those that rewrite the exported graph."""
-        return tuple(each for each in self.passes if isinstance(each, GraphPass))
+        passes = (each.load() for each in self.passes)
+        return tuple(each for each in passes if isinstance(each, GraphPass))
 
     @property
     def code(self) -> list[str]:
         """The modules, beside the engine's, that decide the content of the artifact."""
-        passes = (type(each).__module__ for each in self.passes)
-        return [_BUILDS, *self.network.modules, *passes]
+        return [_BUILDS, *self.network.modules, *(each.module for each in self.passes)]
 
     def identify(self, root: Path) -> str:
         """Hash all that its numbers depend on: its keys, and the number of threads.

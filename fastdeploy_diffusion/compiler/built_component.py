@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
+from fastdeploy_diffusion.compiler.checked_weights import is_noted, note_fit
 from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.compiler.placer import Placer
 from fastdeploy_diffusion.compiler.reference import Reference
@@ -65,6 +66,7 @@ class BuiltComponent(Component):
         self._build_class = build_class
         self._generators = generators
         self._rows = rows
+        self._is_checked = False
         self.placer = Placer(name, choice, cpu_fallback, network, passes, cache, build_class)
         self.report = self.placer.report
         self.pool = SessionPool(
@@ -110,7 +112,10 @@ class BuiltComponent(Component):
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        self.placer.network.check()
+        network, cache = self.placer.network, self.placer.cache
+        if cache is None or not is_noted(network, cache.root):
+            network.check()
+            self._is_checked = True
 
     def describe_placement(self) -> str:
         """Describe the present placement, in all that its numbers may depend on."""
@@ -170,6 +175,8 @@ class BuiltComponent(Component):
     def _build(self, signature: Signature) -> Running:
         started = time.perf_counter()
         built = self._open(signature)
+        if self._is_checked and self.placer.cache and self.placement.engine.keeps_builds:
+            note_fit(self.network, self.placer.cache.root)
         self.report = replace(
             self.placer.report,
             relative_error=built.relative_error,

@@ -31,7 +31,7 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
         _prove(build, ())
     except Exception:  # the network fails without any pass
         return None
-    for each in build.passes:
+    for each in [named.load() for named in build.passes]:
         try:
             if isinstance(each, LayerPass):
                 _prove(build, (each,))

@@ -24,9 +24,9 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_pla
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import CacheError, EngineError
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
-from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
-from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.component import ComponentReport
@@ -61,7 +61,7 @@ class Placer:
     cache: ArtifactCache | None
     build_class: type[ComponentBuild]
     placement: Placement = field(init=False)
-    passes: tuple[Pass, ...] = field(init=False)
+    passes: tuple[AnyPass, ...] = field(init=False)
     report: ComponentReport = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Placer:
                 placement.engine.name, placement.spec.precision
             )
         self.placement = placement
-        self.passes = tuple(choose_passes(names, placement.engine.name, placement.spec.precision))
+        self.passes = tuple(find_passes(names, placement.engine.name, placement.spec.precision))
         if self.pass_names is not None:
             self._warn_of_idle_passes()
         spec = placement.spec
@@ -128,7 +128,7 @@ class Placer:
             measured_seconds=taken.seconds if taken else None,
         )
 
-    def choose_passes(self, signature: Signature) -> tuple[Pass, ...]:
+    def choose_passes(self, signature: Signature) -> tuple[AnyPass, ...]:
         """Select the passes that apply to a signature."""
         passes = keep_paying(self.passes, signature) if self._is_default else self.passes
         return keep_usable(passes, signature)
@@ -202,7 +202,7 @@ class Placer:
         identity = self.network.identify(cache.root)
         return make_plan_key(engines, self._device, self.name, identity, code)
 
-    def _move(self, placement: Placement | None, passes: tuple[Pass, ...]) -> bool:
+    def _move(self, placement: Placement | None, passes: tuple[AnyPass, ...]) -> bool:
         if placement is None:
             return False
         self.passes, self.placement, spec = passes, placement, placement.spec
@@ -220,8 +220,10 @@ class Placer:
     def _warn_of_idle_passes(self) -> None:
         """Warn of requested passes that have no effect here."""
         engine = self.placement.engine
-        idle = [each.name for each in self.passes if isinstance(each, GraphPass)]
-        if idle and engine.dialect is None:
+        if engine.dialect is not None:
+            return
+        idle = [each.name for each in self.passes if isinstance(each.load(), GraphPass)]
+        if idle:
             message = (
                 f"{self.name}: {engine.name} reads no ONNX graph to apply {', '.join(idle)} to"
             )

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, requir
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
-from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.program import Signature
@@ -50,7 +50,7 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
-            chosen = tuple(choose_passes(passes, engine, precision))
+            chosen = tuple(find_passes(passes, engine, precision))
             if passes is None:
                 chosen = keep_paying(chosen, signature)
             chosen = keep_usable(chosen, signature)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from typing_extensions import Self
 
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
+from fastdeploy_diffusion.lazy import load
 
 if TYPE_CHECKING:
     import paddle
@@ -69,6 +72,15 @@ class Pass(ABC):
             return self.name
         return f"{self.name} of {self.origin.distribution} {self.origin.version}"
 
+    @property
+    def module(self) -> str:
+        """The name of the module that defines it."""
+        return type(self).__module__
+
+    def load(self) -> Self:
+        """Return the pass itself; see `NamedPass.load`."""
+        return self
+
     def identify(self) -> str | dict[str, str]:
         """Identify the pass, as JSON, for the keys of builds.
 
@@ -90,6 +102,41 @@ class Pass(ABC):
         if census is None or self.sites is None:
             return None
         return sum(count for site, count in census.items() if self.expects(site))
+
+
+@dataclass(frozen=True)
+class NamedPass:
+    """A pass of this library before its import, which imports Paddle.
+
+    It has the attributes that choosing passes and making keys of builds read.
+
+    Args:
+        path: The class of the pass: ``"package.module:Name"``.
+        needs_known_sizes: As in the class.
+        pays_from: As in the class.
+    """
+
+    name: str
+    path: str
+    needs_known_sizes: bool
+    pays_from: int
+
+    @property
+    def module(self) -> str:
+        """The name of the module that defines it."""
+        return self.path.partition(":")[0]
+
+    def identify(self) -> str:
+        """Identify the pass for the keys of builds."""
+        return self.name
+
+    def load(self) -> Pass:
+        """Import the class, and make the pass."""
+        made: Pass = load(self.path)()
+        return made
+
+
+AnyPass: TypeAlias = Pass | NamedPass
 
 
 def require_promise(each: Pass, result: PassResult, network: str) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.lazy import load
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
-from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
+from fastdeploy_diffusion.passes.contract import AnyPass, NamedPass, Pass
 from fastdeploy_diffusion.passes.user_passes import (
     load_all_user_passes,
     load_user_pass,
@@ -28,6 +28,13 @@ _DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
         ("onnxruntime", "fp32"): ("fuse-attention",),
     }
 )
+# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them.
+_BY_SIZE = MappingProxyType(
+    dict.fromkeys(("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD))
+)
+_OWN: Mapping[str, NamedPass] = MappingProxyType(
+    {name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0))) for name, path in PASSES.items()}
+)
 
 
 def pass_names() -> tuple[str, ...]:
@@ -40,7 +47,7 @@ def make_all_passes() -> list[Pass]:
 
     Each that does not load is a `PassWarning` with the reason.
     """
-    return [*(load(path)() for path in PASSES.values()), *load_all_user_passes(pass_names())]
+    return [*(each.load() for each in _OWN.values()), *load_all_user_passes(pass_names())]
 
 
 def name_default_passes(engine: str, precision: str) -> tuple[str, ...]:
@@ -49,7 +56,12 @@ def name_default_passes(engine: str, precision: str) -> tuple[str, ...]:
 
 
 def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp32") -> list[Pass]:
-    """Make passes, in the order in which they are applied.
+    """Make the passes that `find_passes` finds; arguments and errors are the same."""
+    return [each.load() for each in find_passes(names, engine, precision)]
+
+
+def find_passes(names: Sequence[str] | None, engine: str, precision: str = "fp32") -> list[AnyPass]:
+    """List passes in the order in which they are applied; this library's own are not imported.
 
     This library's own come first, in their own order; then those of other distributions, in the
     order of ``names``. Layer passes are all applied before graph passes, which see what they made.
@@ -63,9 +75,9 @@ def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp
     """
     chosen = name_default_passes(engine, precision) if names is None else names
     wanted = tuple(dict.fromkeys(chosen))
-    own = [load(path)() for name, path in PASSES.items() if name in wanted]
+    own = [each for name, each in _OWN.items() if name in wanted]
     if not wanted:
-        return own
+        return []
     registered = find_pass_entry_points()
     warn_of_taken_names(tuple(each.name for each in own))
     others = [name for name in wanted if name not in PASSES]

@@ -78,6 +78,9 @@ def warn_of_taken_names(names: tuple[str, ...]) -> None:
 
 
 def _make(entry_point: EntryPoint) -> Pass:
+    # Before the pass imports Paddle, so that the import is quiet.
+    import fastdeploy_diffusion.paddle_runtime  # noqa: F401
+
     loaded = entry_point.load()
     fix = "correct the distribution's entry point, or the class"
     if not (inspect.isclass(loaded) and issubclass(loaded, LayerPass | GraphPass)):

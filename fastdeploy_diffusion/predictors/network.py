@@ -83,12 +83,15 @@ class Network:
         Args:
             root: The cache's folder, for digests of weights, so that each is computed once.
         """
+        return {**self.describe(), "weights": recall_digest(self.source, root)}
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the network without its weights, as JSON."""
         return {
             "layer": self.layer,
             "config": asdict(self.config),
             "cut": [self.cut.path, *map(repr, self.cut.arguments)] if self.cut else [],
             "wrap": [self.wrap.path, *self.wrap.arguments] if self.wrap else [],
-            "weights": recall_digest(self.source, root),
         }
 
     @property

@@ -1,6 +1,7 @@
 """Opens the components of a pipeline, as the families' records describe them.
 
-This is the one door from running a pipeline to building it, which imports Paddle.
+This is the one door from running a pipeline to building it. Paddle is imported behind it when a
+component is built, tried, tuned or streamed; kept builds load without Paddle.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def open_component(
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):
         return BundledComponent(name, network, source, config.threads)
-    # These import Paddle; nothing else that runs a pipeline does.
+    # These import Paddle when they build; nothing else that runs a pipeline does.
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
     from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild, require_streaming

@@ -268,7 +268,7 @@ def test_the_code_of_a_build_is_that_of_its_network_and_its_passes():
         f"{room}.compiler.artifact",
         f"{room}.models.unet",
         f"{room}.models.components",
-        f"{room}.passes.merge_projections",
+        f"{room}.passes.layer.merge_projections",
         f"{room}.passes.graph.fuse_silu",
     }
 

@@ -160,7 +160,7 @@ ASIDE = (
     *("schedulers/ddim.py", "tokenizers/clip.py", "cli/app.py", "pipelines/sd.py", "noise.py"),
     *("config/sections.py", "predictors/diffusion.py", "compiler/built_component.py"),
 )
-PASSES = {"winograd": "passes/winograd.py", "fuse-silu": "passes/graph/fuse_silu.py"}
+PASSES = {"winograd": "passes/layer/winograd.py", "fuse-silu": "passes/graph/fuse_silu.py"}
 DECIDES = ("compiler/artifact.py", "compiler/rewriting.py", "passes/base.py", "models/unet.py")
 DECIDES = (*DECIDES, "runtime/program.py", "checkpoints/layer_weights.py", "export/manifest.py")
 
@@ -190,7 +190,7 @@ def test_another_byte_of_what_decides_alone_changes_the_code_of_a_build(engine, 
         made.builder or type(made).__module__,
         "fastdeploy_diffusion.compiler.artifact",
         "fastdeploy_diffusion.models.unet",
-        "fastdeploy_diffusion.passes.winograd",
+        "fastdeploy_diffusion.passes.layer.winograd",
     ]
 
     def digest(changed=""):

@@ -1,7 +1,7 @@
 import pytest
 
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
-from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.passes.registry import choose_passes, find_passes, pass_names
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import SizeRange
 
@@ -29,3 +29,12 @@ def test_passes_for_large_pictures(keep, shape, is_kept):
     passes = choose_passes(None, "openvino")
     left_out = {each.name for each in passes} - {each.name for each in keep(passes, sign(*shape))}
     assert left_out == (set() if is_kept else FOR_LARGE_PICTURES)
+
+
+def test_what_is_known_of_a_pass_before_its_import_is_what_it_says():
+    for named in find_passes(pass_names(), "openvino"):
+        loaded = named.load()
+        assert named is not loaded
+        for each in ("name", "module", "needs_known_sizes", "pays_from"):
+            assert getattr(named, each) == getattr(loaded, each), named.name
+        assert named.identify() == loaded.identify()

@@ -18,10 +18,10 @@ from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_blocks import FluxSingleTransformerBlock, FluxTransformerBlock
 from fastdeploy_diffusion.models.t5 import T5Attention, T5EncoderModel
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.merge_projections import MergeQKV
-from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
+from fastdeploy_diffusion.passes.layer.merge_projections import MergeQKV
+from fastdeploy_diffusion.passes.layer.merge_qkv_mlp import MergeQKVMLP
+from fastdeploy_diffusion.passes.layer.rotate_halves import RotateHalves
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
 
 LAYER_PASSES = ("rotate-halves", "merge-qkv", "merge-kv", "merge-qkv-mlp", "phase-upsample")
 LAYER_PASSES = (*LAYER_PASSES, "winograd-4x4", "winograd-2x2", "hoist-invariants")

@@ -10,7 +10,7 @@ from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 

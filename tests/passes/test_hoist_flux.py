@@ -11,10 +11,10 @@ from fastdeploy_diffusion.export.operation_counts import count_operations
 from fastdeploy_diffusion.families.networks.flux import FluxTransformer2DConfig
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.passes.merge_projections import MergeQKV
-from fastdeploy_diffusion.passes.merge_qkv_mlp import MergeQKVMLP
-from fastdeploy_diffusion.passes.rotate_halves import RotateHalves
+from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.merge_projections import MergeQKV
+from fastdeploy_diffusion.passes.layer.merge_qkv_mlp import MergeQKVMLP
+from fastdeploy_diffusion.passes.layer.rotate_halves import RotateHalves
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 

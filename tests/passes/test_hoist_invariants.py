@@ -9,8 +9,8 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.passes.merge_projections import MergeKV
+from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.merge_projections import MergeKV
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.runtime.program import Program
 

@@ -6,7 +6,7 @@ from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.autoencoder import SpatialAttention
 from fastdeploy_diffusion.models.clip import CLIPAttention
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
+from fastdeploy_diffusion.passes.layer.merge_projections import MergeKV, MergeQKV
 
 SELF = {
     "unet": (lambda: Attention(24, 3), [2, 7, 24]),

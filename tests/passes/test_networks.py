@@ -16,11 +16,11 @@ from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
-from fastdeploy_diffusion.passes.merge_projections import MergeKV, MergeQKV
-from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.merge_projections import MergeKV, MergeQKV
+from fastdeploy_diffusion.passes.layer.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.layer.winograd import LargeTileWinograd, SmallTileWinograd
 from fastdeploy_diffusion.passes.registry import choose_passes
-from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
 
 PASSES = (
     MergeQKV(),

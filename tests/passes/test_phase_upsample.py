@@ -4,7 +4,7 @@ from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.models.resnet import Downsample2D, Upsample2D
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.phase_upsample import PhaseUpsample
+from fastdeploy_diffusion.passes.layer.phase_upsample import PhaseUpsample
 
 
 @pytest.mark.parametrize(

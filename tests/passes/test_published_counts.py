@@ -16,7 +16,7 @@ from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithPro
 from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
 from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
-from fastdeploy_diffusion.passes.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
 from fastdeploy_diffusion.passes.registry import choose_passes, pass_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "passes.md"

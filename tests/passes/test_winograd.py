@@ -5,8 +5,8 @@ from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.channels_last import ChannelsLast
-from fastdeploy_diffusion.passes.winograd import LargeTileWinograd, SmallTileWinograd
+from fastdeploy_diffusion.passes.layer.channels_last import ChannelsLast
+from fastdeploy_diffusion.passes.layer.winograd import LargeTileWinograd, SmallTileWinograd
 
 # Winograd's sums come in another order, with factors up to 24: a little more is lost on the way.
 LARGE_TILE_ERROR = 5e-5

@@ -16,8 +16,8 @@ from paddle.nn import functional as F
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
-from fastdeploy_diffusion.passes.winograd import SMALLEST_LATENTS
-from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
+from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
+from fastdeploy_diffusion.passes.layer.winograd_convolution import convolve_tiles
 
 
 class ChannelsLast(LayerPass):
@@ -26,7 +26,7 @@ class ChannelsLast(LayerPass):
     name: ClassVar[str] = "channels-last"
     sites = None  # it depends on the passes before
     needs_known_sizes: ClassVar[bool] = True
-    pays_from: ClassVar[int] = SMALLEST_LATENTS
+    pays_from: ClassVar[int] = SMALLEST_FOR_WINOGRAD
 
     def match(self, layer: nn.Layer) -> bool:
         """Match a residual block or an upsampler that a Winograd pass has rewritten."""

@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
-from fastdeploy_diffusion.passes.stack_linears import check_biases, stack_linears
+from fastdeploy_diffusion.passes.layer.stack_linears import check_biases, stack_linears
 
 
 class MergeQKV(LayerPass):

@@ -20,20 +20,18 @@ from paddle import LazyGuard, Tensor, nn
 from fastdeploy_diffusion.families.networks.census import Convolution, Site
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
-from fastdeploy_diffusion.passes.winograd_convolution import convolve_tiles
-from fastdeploy_diffusion.passes.winograd_matrices import TRANSFORMS
+from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
+from fastdeploy_diffusion.passes.layer.winograd_convolution import convolve_tiles
+from fastdeploy_diffusion.passes.layer.winograd_matrices import TRANSFORMS
 
 NARROWEST, WIDEST_LARGE = 128, 640
-# Measured at 16 x 16, where a UNet was slower by a sixth, and at 64 x 64, where one was faster by a
-# third; single convolutions were faster from 32 tiles.
-SMALLEST_LATENTS = 32 * 32
 
 
 class _Winograd(LayerPass):
     """Rewrites 3×3 convolutions with stride one and a border of one, of known height and width."""
 
     needs_known_sizes: ClassVar[bool] = True
-    pays_from: ClassVar[int] = SMALLEST_LATENTS
+    pays_from: ClassVar[int] = SMALLEST_FOR_WINOGRAD
     sites = ()  # but convolutions
     tile: ClassVar[int]
     widths: ClassVar[range]

@@ -7,7 +7,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from fastdeploy_diffusion.passes.winograd_matrices import TRANSFORMS, FloatArray
+from fastdeploy_diffusion.passes.layer.winograd_matrices import TRANSFORMS, FloatArray
 
 
 def convolve_tiles(
