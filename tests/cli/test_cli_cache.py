@@ -91,7 +91,8 @@ def test_embeddings_are_counted_verified_and_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [((), "nothing to remove"), (("12ab",), "no builds begin with '12ab'")]
+    ("words", "message"),
+    [((), "no build to remove is named"), (("12ab",), "no builds begin with '12ab'")],
 )
 def test_wrong_names_are_explained(tmp_path, words, message):
     result = run("rm", *words, "--dir", str(tmp_path), code=2)

@@ -270,7 +270,7 @@ def test_what_operators_take_is_told_or_refused(engine_name, open_session):
     with open_session(engine_name, "text encoder") as (case, program, session):
         feeds = draw_feeds(case, 0)
         if engine_name not in PROFILING:
-            with pytest.raises(EngineError, match=f"{engine_name} does not tell"):
+            with pytest.raises(EngineError, match=f"{engine_name} cannot measure its operators"):
                 session.profile(**feeds)
             return
         started = time.perf_counter()
