@@ -74,7 +74,8 @@ def test_a_full_disk_is_a_warning_and_the_picture(
         # Nothing is half written.
         assert not [path for path in cache.iterdir() if path.suffix]
         for folder in (DIGESTS, EMBEDDINGS):
-            assert {path.suffix for path in (cache / folder).glob("*")} <= {"", ".safetensors"}
+            kinds = {path.suffix for path in (cache / folder).glob("*")}
+            assert kinds <= {"", ".fits", ".safetensors"}
 
 
 def test_no_room_anywhere_is_an_error_that_says_where(tiny_sd1, tmp_path, monkeypatch):
