@@ -56,6 +56,6 @@ def test_versions_and_revision():
     packages = list_packages()
     assert packages["fastdeploy-diffusion"] == __version__
     assert packages.keys() >= {"paddlepaddle", "openvino", "onnxruntime", "paddle2onnx", "onnx"}
-    assert all(packages.values())  # what is not installed is left out
+    assert all(packages.values())  # packages that are not installed are left out
     revision = read_git_revision()
     assert revision is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", revision)

@@ -178,4 +178,4 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tiny_schnell, monkeypatch):
         needs.check_model(checkpoint)
     assert str(tiny_schnell) in caught.value.problem
     monkeypatch.setattr(needs, "describe_machine", lambda: {"memory": None})
-    needs.check_model(checkpoint)  # nobody knows
+    needs.check_model(checkpoint)  # an unknown amount of memory is not refused

@@ -155,7 +155,7 @@ def find_files(parts: list[str]) -> Iterator[Path]:
                     yield file
 
 
-# What decides nothing of what is built, be it by a byte.
+# Files whose changes leave the keys of builds alone.
 ASIDE = (
     *("schedulers/ddim.py", "tokenizers/clip.py", "cli/app.py", "pipelines/sd.py", "noise.py"),
     *("config/sections.py", "predictors/diffusion.py", "compiler/built_component.py"),

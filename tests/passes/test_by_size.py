@@ -19,7 +19,7 @@ def sign(*shape):
         (keep_paying, (None, 4, 32, 32), True),
         (keep_paying, (None, 4, 128, 8), True),
         (keep_paying, (None, 4, 32, 31), False),
-        (keep_paying, (None, 4, OPEN, 16), True),  # nobody knows
+        (keep_paying, (None, 4, OPEN, 16), True),  # its size is known with the request only
         (keep_paying, (None, 77), True),  # no picture
         (keep_usable, (None, 4, 8, 8), True),
         (keep_usable, (None, 4, OPEN, 64), False),

@@ -255,7 +255,7 @@ def list_operators(rooflines: Sequence[Roofline]) -> list[list[str]]:
 
 
 def describe_roofline(roofline: Roofline) -> str:
-    """Say how much of what is possible a component reaches, and what takes its time."""
+    """Describe a component's share of the roofline limit, and its slowest operators."""
     whole = sum(roofline.kinds.values())
     kinds = [f"{name} {each / whole:.0%}" for name, each in roofline.kinds.items()][:_KINDS]
     return (
