@@ -9,7 +9,8 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.errors import DiffusionError, PassError
+from fastdeploy_diffusion.errors import DiffusionError, PassError, ResourceError
+from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.precision import PRECISIONS
@@ -37,13 +38,11 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
                 _prove(build, (each,))
             elif isinstance(each, GraphPass):
                 _prove_on_engine(build, each)
-        except PassError as error:
-            return error
-        except MemoryError:
-            return None
         except Exception as error:  # of any type: the pass has made the difference
-            if isinstance(error.__cause__, MemoryError):
-                return None  # an engine ran out of memory: that says nothing of the pass
+            if isinstance(error, ResourceError) or tells_of_memory(error):
+                return None  # too little memory, which says nothing of the pass
+            if isinstance(error, PassError):
+                return error
             name = type(error).__name__
             what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
             return PassError(

@@ -9,7 +9,15 @@ from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.passes.registry import choose_passes
 
 
-@pytest.mark.parametrize(("cause", "is_guilty"), [(MemoryError(), False), (ValueError(), True)])
+@pytest.mark.parametrize(
+    ("cause", "is_guilty"),
+    [
+        (MemoryError(), False),
+        (RuntimeError("std::bad_alloc"), False),
+        (RuntimeError("(ResourceExhausted) Fail to alloc memory"), False),
+        (ValueError(), True),
+    ],
+)
 def test_a_pass_is_not_guilty_of_too_little_memory(cause, is_guilty, monkeypatch):
     def prove(build, passes):
         if passes:
