@@ -12,9 +12,7 @@ class SizeRange:
 
     Args:
         name: Dimensions of one name are equal in all tensors of a program.
-        min: The smallest.
         opt: The one that an engine tunes for.
-        max: The largest.
     """
 
     name: str

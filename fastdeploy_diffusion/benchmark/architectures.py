@@ -14,11 +14,7 @@ from fastdeploy_diffusion.families.registry import FAMILIES
 
 @dataclass(frozen=True)
 class Architecture:
-    """A published model without its weights.
-
-    Args:
-        dtype: In which its weights are published.
-    """
+    """A published model without its weights."""
 
     family: Family
     configs: Mapping[str, Mapping[str, Any]]

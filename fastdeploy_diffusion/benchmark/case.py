@@ -1,4 +1,4 @@
-"""What is measured: a piece of work, and who does it."""
+"""Cases: a piece of work, and the program that does it."""
 
 from typing import Any
 
@@ -14,13 +14,10 @@ class Frozen(BaseModel):
 
 
 class Work(Frozen):
-    """What is drawn; the same for everyone who draws it.
+    """A request, of a size in pixels; the same for all that are compared.
 
     Args:
         seed: Of the first picture; the next one's is one more.
-        width: In pixels.
-        height: In pixels.
-        batch: Pictures drawn at once.
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
     """
 
@@ -88,17 +85,13 @@ class Model(Frozen):
 
 
 class Task(Frozen):
-    """What a child is told when it opens.
+    """The settings that a child process opens with.
 
     Args:
         config: A `DiffusionConfig`, for this library's own pipeline.
         model_path: The checkpoint, for peers.
         family: Of the checkpoint: ``"sd1"``, ``"sd2"``, ``"sdxl"`` or ``"flux"``.
         scheduler: Name of its class in diffusers; ``None`` for the checkpoint's own.
-        precision: ``"fp32"``, ``"bf16"`` …
-        device: ``"cpu"`` …
-        width: In pixels.
-        height: In pixels.
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
         max_sequence_length: Tokens that T5 reads; ``None`` for as many as the model's own.
         cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.

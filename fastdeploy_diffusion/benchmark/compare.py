@@ -20,8 +20,6 @@ class Difference:
 
     Args:
         what: ``"picture"``, or a stage.
-        before: The median in seconds.
-        after: The median in seconds.
         interval: Of after / before.
     """
 

@@ -1,4 +1,4 @@
-"""What a result was measured with: the machine, its GPUs, the packages, the source."""
+"""Environment of a result: the machine, its GPUs, the packages, the source."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is asked of our fastest cases: how far they are from the limit, what each pass is worth."""
+"""Further measurements of our fastest cases: rooflines, and each pass in turns."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar

@@ -14,11 +14,7 @@ ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
 @dataclass(frozen=True)
 class Peer:
-    """A program to compare with.
-
-    Args:
-        python: The interpreter that has it.
-    """
+    """A program to compare with."""
 
     name: str
     adapter: Path

@@ -39,9 +39,6 @@ class BenchmarkPlan:
     """Everything that a run does.
 
     Args:
-        config: What all own cases share.
-        runs: Timed requests of each case.
-        ablation: Whether to try each pass.
         time_limit: Seconds that a process may take.
         is_shapes: Whether the judge of the models in the box can judge.
         sweep: What is changed from case to case, one of ``SWEEPS``; ``None`` for nothing.
@@ -165,7 +162,7 @@ def plan_cases(
 
 
 def _name_engine(engine: str, error: EngineUnavailableError) -> EngineUnavailableError:
-    """Say which engine an error is about."""
+    """Name the engine in an error."""
     return EngineUnavailableError(
         f"--engine {engine}: {error.problem}", allowed=error.allowed, fix=error.fix
     )

@@ -1,4 +1,4 @@
-"""How far pictures are from other pictures: PSNR and SSIM."""
+"""Difference of pictures: PSNR and SSIM."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ def measure_psnr(given: Pictures, wanted: Pictures) -> float | None:
 
     Args:
         given: (B, H, W, 3) uint8.
-        wanted: Of the same shape.
 
     Raises:
         ValueError: The shapes differ.
@@ -34,7 +33,6 @@ def measure_ssim(given: Pictures, wanted: Pictures) -> float:
 
     Args:
         given: (B, H, W, 3) uint8, of at least 11 × 11 pixels.
-        wanted: Of the same shape.
 
     Raises:
         ValueError: The shapes differ, or are smaller than the window.

@@ -31,7 +31,7 @@ _SPACE = "▁"
 
 
 def describe_weights(name: str) -> str:
-    """Say how the weights of an architecture are drawn, for a report."""
+    """Describe the random weights of an architecture, for a report."""
     stored = _TYPES[ARCHITECTURES[name].dtype]
     return f"seed {SEED}, {stored}, biases 0.02, matrices 1 / sqrt(inputs)"
 

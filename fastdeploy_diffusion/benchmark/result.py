@@ -1,4 +1,4 @@
-"""What a run has found, as ``result.json`` keeps it."""
+"""Results of a run, as ``result.json`` keeps them."""
 
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,6 @@ class Comparison(Frozen):
     """Two cases that took turns, so that a busy moment of the machine hit both.
 
     Args:
-        ours_seconds: Of a picture, turn by turn.
-        theirs_seconds: Of a picture, turn by turn.
         missing: Why it ended before all turns were taken; empty if it did not.
     """
 
@@ -44,7 +42,7 @@ class Comparison(Frozen):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as fast ours was, pair by pair."""
+        """Speed-up of ours over theirs, pair by pair."""
         pairs = zip(self.theirs_seconds, self.ours_seconds, strict=True)
         return tuple(theirs / ours for theirs, ours in pairs)
 
@@ -68,7 +66,7 @@ class Ablation(Frozen):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as fast it became, turn by turn."""
+        """Speed-up by the pass, turn by turn."""
         return tuple(old / new for old, new in zip(self.before, self.after, strict=True))
 
 
@@ -76,17 +74,12 @@ class BenchmarkResult(Frozen):
     """The results of one run.
 
     Args:
-        schema_version: Of this file.
         started: When, in UTC, ISO 8601.
         machine: As `describe_machine`, with the GPUs and their driver.
         git_revision: Of this library's source; ``None`` where it is no checkout.
         config: The configuration that all own cases share, without paths.
-        config_digest: Its digest.
         runs: How many requests were to be timed for each case.
         sweep: What was changed from case to case; ``None`` for nothing.
-        rows: What was measured.
-        comparisons: What was measured in turns.
-        ablations: What each pass does to each component.
         rooflines: How far each component is from what the machine can do.
         missing: What was not measured, and why.
         notes: What a reader has to know.

@@ -23,7 +23,6 @@ class Samples(Frozen):
         peak_bytes: Most resident memory of the process, loading included.
         steady_bytes: Resident memory after the last request.
         device_bytes: Memory on the GPU after the last request.
-        os_threads: Threads of the process.
         joules: Of each request, of the whole processor package, while only this case ran.
     """
 
@@ -48,20 +47,19 @@ class Samples(Frozen):
 
 
 class Judgement(Frozen):
-    """How many pictures show what their captions say."""
+    """Number of captions that were drawn right."""
 
     right: int
     captions: int
 
 
 class Quality(Frozen):
-    """How far what was drawn is from the Paddle float32 layers' picture of the same seed.
+    """Difference from the picture of the Paddle float32 layers for the same seed.
 
     Args:
         psnr: In dB, of the worst picture; ``None`` if all are identical.
         ssim: Of the worst picture.
         relative_errors: Of each component, where it was proven; a peer proves none.
-        judgement: For a model in the box.
     """
 
     psnr: float | None

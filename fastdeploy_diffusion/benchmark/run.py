@@ -28,9 +28,6 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
 
     Nothing that goes wrong in a case ends the run. Ctrl-C does: what is measured by then is kept,
     and what is not is listed.
-
-    Args:
-        show: Shows what is being done, and how many of how many cases are.
     """
     started = datetime.now(timezone.utc)
     findings = Findings(missing=list(plan.missing))
@@ -61,7 +58,7 @@ def run_benchmark(plan: BenchmarkPlan, show: Callable[[str, int, int], None]) ->
 
 
 def _describe_config(config: DiffusionConfig) -> dict[str, Any]:
-    """Say what it holds without the paths of this machine: a result can be shown to others."""
+    """List its options without paths of this machine: a result can be shown to others."""
     content = config.model_dump(mode="json", exclude={"cache_dir"})
     for option in ("model_path", "tokenizer_path"):
         content[option] = content[option] and Path(content[option]).name

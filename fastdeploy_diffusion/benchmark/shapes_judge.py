@@ -29,7 +29,7 @@ _CORNERS = {3: "triangle", 4: "square", 5: "star"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees in a picture; ``""`` where it sees nothing clear."""
+    """Colours, shape and size in a picture; ``""`` where they are not clear."""
 
     background: str
     colour: str
@@ -93,7 +93,7 @@ def _name_shape(mask: NDArray[np.bool_]) -> str:
 
 
 def _outline_waves(filled: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How much the distance from the middle to the outline rises and falls on the way round.
+    """Measure the variation of the distance from the middle to the outline, on the way round.
 
     Entry ``n - 1`` is the amplitude of ``n`` waves (1 to 8), as a share of the mean distance. Bent
     sides and soft notches change it little. As drawn: nothing for a circle, 0.27 of three waves for

@@ -1,4 +1,4 @@
-"""How many captions a model in the box gets right, by a judge that looks at pixels only."""
+"""Score of a model in the box: right captions, by a judge that looks at pixels only."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""What many samples say: percentiles, how far they spread, how sure a ratio of two is."""
+"""Statistics of samples: percentiles, spread, and the confidence of a ratio."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Of samples in seconds, or of ratios. Percentiles are interpolated: few samples say little.
-
-    Args:
-        p25: A quarter is smaller.
-        p50: The median.
-        p75: A quarter is larger.
-        p90: A tenth is larger.
-        p95: One of 20 is larger.
-        p99: One of 100 is larger.
-        mean: The average.
-    """
+    """Statistics of samples; percentiles are interpolated, so that few samples say little."""
 
     count: int
     minimum: float
@@ -38,7 +28,7 @@ class Summary:
 
     @property
     def spread(self) -> float:
-        """How far apart the middle half lies, as a share of the median."""
+        """Interquartile range, as a share of the median."""
         return (self.p75 - self.p25) / self.p50 if self.p50 else 0.0
 
     @property

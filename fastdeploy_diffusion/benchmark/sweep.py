@@ -1,4 +1,4 @@
-"""How cost grows with one thing that is changed: size, batch, steps or threads."""
+"""Growth of cost with one varied setting: size, batch, steps or threads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,13 @@ _GRID = 64  # pixels; what every latent diffusion model can draw
 
 @dataclass(frozen=True)
 class Growth:
-    """How one case's cost grows.
+    """Growth of one case's cost.
 
     Args:
-        name: The case, without the work.
         places: What was changed, ascending.
         seconds: Of a request, median, at each place.
         memory: Peak resident bytes at each place; ``None`` where unknown.
         exponent: Of the power of the place that fits the seconds best; ``None`` of a single place.
-        memory_exponent: The same of the memory.
     """
 
     name: str

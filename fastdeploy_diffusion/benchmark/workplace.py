@@ -24,9 +24,7 @@ class Workplace:
     """Where the cases of a run work.
 
     Args:
-        plan: The run.
         folder: For builds and pictures; the run removes it.
-        show: Shows what is being done.
     """
 
     plan: BenchmarkPlan
@@ -50,7 +48,7 @@ class Workplace:
         return ChildProcess(python, adapter, environment, self.plan.time_limit)
 
     def describe_task(self, case: Case) -> dict[str, Any]:
-        """Say what the process of a case needs to know.
+        """Make the task for the process of a case.
 
         Raises:
             ChildError: A peer would draw with something else than we do.

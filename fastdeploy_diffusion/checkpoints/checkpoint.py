@@ -84,9 +84,6 @@ class Checkpoint(ABC):
 
         No layer is made here: a config that asks for a million layers fails at once.
 
-        Args:
-            read: Parses the config; raises where it asks for something that is not implemented.
-
         Raises:
             CheckpointError: As ``config``, or the weights are of another number of layers.
             BadInputError: As ``read``; the message names the component's file.

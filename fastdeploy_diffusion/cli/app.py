@@ -144,20 +144,10 @@ def generate(
 
         target = OutputTarget.parse(output, overwrite=overwrite)
         target.check(images)
-        drawing = draw(
-            load_config(
-                model,
-                config,
-                scheduler=scheduler,
-                engine=engine,
-                device=device,
-                precision=precision,
-                tokenizer_path=tokenizer,
-            ),
-            prompt,
-            settings,
-            PictureFiles(target, images),
-        )
+        choice = {"engine": engine, "device": device, "precision": precision}
+        options = {**choice, "scheduler": scheduler, "tokenizer_path": tokenizer}
+        files = PictureFiles(target, images)
+        drawing = draw(load_config(model, config, **options), prompt, settings, files)
         print(format_json(drawing, notices) if as_json else format_text(drawing))
 
 
@@ -217,16 +207,9 @@ def bundle(
         from fastdeploy_diffusion.cli.model import load_config
 
         folder, sizes = Path(output).expanduser(), parse_sizes(size)
-        chosen = load_config(
-            model,
-            config,
-            engine=engine,
-            device=device,
-            precision=precision,
-            tokenizer_path=tokenizer,
-        )
-        made = make_bundle(chosen, sizes, folder)
-        print(format_bundle(folder, made, as_json))
+        choice = {"engine": engine, "device": device, "precision": precision}
+        chosen = load_config(model, config, tokenizer_path=tokenizer, **choice)
+        print(format_bundle(folder, make_bundle(chosen, sizes, folder), as_json))
 
 
 @app.command()

@@ -58,7 +58,6 @@ def draw(
     Checks that do not need Paddle, which takes seconds to import, come first.
 
     Args:
-        settings: As for `make_cli_request`.
         files: The files of the pictures, and their number.
 
     Raises:

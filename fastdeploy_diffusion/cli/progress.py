@@ -21,11 +21,7 @@ class ShowProgress(Protocol):
 
 @contextmanager
 def show_progress(description: str) -> Iterator[ShowProgress]:
-    """Show progress until the block ends; in a short command without a terminal, nothing.
-
-    Args:
-        description: Of the first task, while its length is unknown.
-    """
+    """Show progress until the block ends; in a short command without a terminal, nothing."""
     if not sys.stderr.isatty():
         with _write_lines(description) as show:
             yield show

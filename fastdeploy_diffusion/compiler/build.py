@@ -65,8 +65,6 @@ class BuiltSession:
         session: Ready to run; a `ForeignSession` if it cannot run here.
         relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
             largest output; ``None`` if it was not measured.
-        passes: How often each pass rewrote the network, by name.
-        cached: Whether it comes from a kept build.
         unchecked: Why its error was not measured; ``None`` if it was.
     """
 
@@ -169,9 +167,6 @@ class ComponentBuild:
     def identify(self, root: Path) -> str:
         """Hash all that its numbers depend on: its keys, and the number of threads.
 
-        Args:
-            root: Folder of the cache, for digests of weights.
-
         Raises:
             CacheError: The device cannot be identified.
         """
@@ -181,9 +176,6 @@ class ComponentBuild:
 
     def find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
         """Make the keys of the artifact and of its proof.
-
-        Args:
-            root: Folder of the cache, for digests of weights.
 
         Raises:
             CacheError: The device cannot be identified.

@@ -42,7 +42,6 @@ class BuiltComponent(Component):
     Args:
         passes: Names of the passes; ``None`` for those that pay on the engine.
         cache: ``None`` to keep no builds.
-        generators: For inputs of the check that are not standard normal.
         rows: Rows of a batch for one picture.
 
     Raises:
@@ -149,7 +148,6 @@ class BuiltComponent(Component):
 
         Args:
             sizes: As for `plan`.
-            show: Called with each way before it is tried.
 
         A plan that cannot be kept is a `CacheWarning`: this component alone goes by it.
 

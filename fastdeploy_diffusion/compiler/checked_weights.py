@@ -13,22 +13,12 @@ _CHECKS = "fastdeploy_diffusion.checkpoints.layer_weights"
 
 
 def is_noted(network: Network, root: Path) -> bool:
-    """Tell whether the names and shapes of a network's weights are known to fit.
-
-    Args:
-        network: The network and its weights.
-        root: The cache's folder.
-    """
+    """Tell whether the names and shapes of a network's weights are known to fit."""
     return os.path.isfile(_find_note(network, root))
 
 
 def note_fit(network: Network, root: Path) -> None:
-    """Note beside the builds of a network that its weights fit; nothing if that cannot be written.
-
-    Args:
-        network: The network and its weights, which were compared.
-        root: The cache's folder.
-    """
+    """Note beside a network's builds that its weights fit; nothing if it cannot be written."""
     note = _find_note(network, root)
     with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)

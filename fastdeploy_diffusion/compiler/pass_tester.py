@@ -51,9 +51,6 @@ class PassTester:
     """Tries passes on one component; close it to free its builds.
 
     Nothing is kept on disk: trials must not push out builds that are used.
-
-    Args:
-        build: For given sizes on a given engine; its own passes do not matter.
     """
 
     def __init__(self, build: ComponentBuild, *, measure: bool) -> None:

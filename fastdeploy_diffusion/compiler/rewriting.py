@@ -20,7 +20,6 @@ class RewrittenNetwork:
     """A network rewritten by passes.
 
     Args:
-        layer: Rewritten, without values.
         recipe: The derivation of each weight of the layer from tensors of the checkpoint.
     """
 

@@ -38,7 +38,6 @@ def tune_component(
         build: Its own engine and passes do not matter.
         passes: Names; ``None`` to try none, and each engine's default.
         runs: Number of timed runs, after one that is not.
-        show: Called with each way before it is tried.
     """
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []

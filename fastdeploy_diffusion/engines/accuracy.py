@@ -25,7 +25,6 @@ class AccuracyReport:
 
     Args:
         relative_error: max |session - layer| / max |layer|, the worst of the outputs.
-        tolerance: The largest error allowed.
     """
 
     component: str

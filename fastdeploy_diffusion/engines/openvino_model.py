@@ -30,7 +30,6 @@ class OpenVINOModel:
     """A model to compile.
 
     Args:
-        model: OpenVINO's, which refers to its weights.
         mapped: The pages of large weights.
     """
 

@@ -37,10 +37,6 @@ def import_tensorrt(target: str | None) -> Any:
 def require_architecture(trt: Any, target: str) -> None:
     """Refuse a GPU architecture that the package does not build for.
 
-    Args:
-        trt: ``tensorrt_rtx``.
-        target: ``"sm86"`` …
-
     Raises:
         EngineUnavailableError: The message lists those that it builds for.
     """

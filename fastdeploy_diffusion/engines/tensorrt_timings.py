@@ -13,9 +13,6 @@ class TimingCache:
 
     It changes how long a build takes and, within the noise of such measurements, which kernels it
     chooses; so it is no part of a build's key, and an unreadable or unwritable file is ignored.
-
-    Args:
-        path: The file; made with its folder by the first build.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +40,6 @@ def find_timings(trt: Any, notes: Path | None, gpu: str) -> TimingCache | None:
     """Find the timing cache of a GPU; ``None`` for TensorRT-RTX, which times no kernels.
 
     Args:
-        trt: ``tensorrt`` or ``tensorrt_rtx``.
         notes: Its folder; ``None`` to keep none.
     """
     if notes is None or trt.__name__ == "tensorrt_rtx":

@@ -26,7 +26,6 @@ def finish_graph(
 
     Args:
         converted: The ONNX file, in which every weight is an input.
-        dialect: The operators that they may use.
         initializers: Names of the weights to declare as external initializers.
 
     Returns:

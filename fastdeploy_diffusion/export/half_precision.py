@@ -28,7 +28,6 @@ def convert_to_half(
     Args:
         path: The ``.onnx`` file, without weights.
         weights: Names of its inputs or external initializers that are bound when it is loaded.
-        precision: ``"fp16"`` or ``"bf16"``.
         float32_kernels: For a runtime without kernels for half precision: operators compute in
             float32, and what goes from one to the next is rounded to half precision, a product
             once it has its bias.

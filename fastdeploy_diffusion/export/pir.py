@@ -45,7 +45,6 @@ def export_program(program: Program, directory: Path) -> Path:
     out of eager mode.
 
     Args:
-        program: The layer, in eval mode and free of random numbers, and its signature.
         directory: Made if missing; an earlier export in it is replaced.
 
     Returns:

@@ -24,10 +24,6 @@ def trace_without_weights(program: Program, path: Path) -> list[str]:
     Other exports and eager runs of this library wait meanwhile: tracing switches the whole process
     out of eager mode. The layer is left as it was; it may have been made under ``LazyGuard``.
 
-    Args:
-        program: Its layer in eval mode.
-        path: The ``.json`` file to write.
-
     Returns:
         The names of those parameters.
 

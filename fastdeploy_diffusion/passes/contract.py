@@ -112,8 +112,6 @@ class NamedPass:
 
     Args:
         path: The class of the pass: ``"package.module:Name"``.
-        needs_known_sizes: As in the class.
-        pays_from: As in the class.
     """
 
     name: str

@@ -23,8 +23,6 @@ def check_derivations(
 
     Args:
         what: The pass that was applied, for the message.
-        originals: The weights of the checkpoint.
-        earlier: The weights that earlier passes have made.
 
     Raises:
         PassError: A new weight has no derivation, or one from what the checkpoint does not hold.

@@ -11,9 +11,7 @@ class Joint(NamedTuple):
 
     Args:
         giver: The first component, with the verb: ``"text_encoder gives"``.
-        given: Its width.
         unit: Of the widths: ``"numbers a token"``.
-        taker: The second component.
         wanted: The width that it takes; ``None`` if it takes no such input.
         key: The option of its config with that width.
     """

@@ -14,9 +14,6 @@ def open_pipeline(
 ) -> DiffusionPredictor[Any]:
     """Open the checkpoint that a configuration names with the pipeline of its family.
 
-    Args:
-        checkpoint: That checkpoint, if it is open already.
-
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         DiffusionError: As the family's pipeline.

@@ -33,10 +33,6 @@ _FOR_KNOWN_SIZES = {
 class UNetPipeline(DiffusionPredictor[PlanT]):
     """Text to image with CLIP's text encoders, a UNet and an autoencoder; a family names itself.
 
-    Args:
-        config: Which checkpoint, and what to run it on.
-        checkpoint: Opened.
-
     Raises:
         CheckpointError: The checkpoint lacks a tokenizer.
         UnsupportedModelError: Its configs have options that are not implemented.

@@ -20,7 +20,6 @@ class Generation(Iterator[StepEvent]):
     It advances when an event or the result is asked for; in a batch, with every step of that.
 
     Args:
-        cancelled: Checked by the loop before each step.
         batch: ``None`` for a request on its own.
         pictures: Their number in the request.
         most: Largest number drawn at once, all requests of the batch together.

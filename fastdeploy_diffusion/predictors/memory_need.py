@@ -81,8 +81,6 @@ class MemoryNeed:
     """The need of a batch at least, in bytes.
 
     Args:
-        weights: Of the components that are in memory at once.
-        activations: Of the largest stage.
         pictures: Of all of them, as numbers.
     """
 
@@ -137,8 +135,6 @@ def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory:
     """Estimate the need of a batch.
 
     Args:
-        parts: Text encoders, denoiser, VAE.
-        rows: Of the denoiser, for one picture.
         memory: As `DiffusionConfig.memory`.
     """
     # Texts are encoded one by one, and pictures decoded one by one.

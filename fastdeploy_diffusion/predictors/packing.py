@@ -15,12 +15,7 @@ def pack(latents: FloatArray) -> FloatArray:
 
 
 def unpack(tokens: FloatArray, height: int, width: int) -> FloatArray:
-    """Turn tokens (B, H · W, 4C) into latents (B, C, 2H, 2W).
-
-    Args:
-        height: H, in tokens.
-        width: W, in tokens.
-    """
+    """Turn tokens (B, H · W, 4C) into latents (B, C, 2H, 2W)."""
     rows, _, wide = tokens.shape
     squares = tokens.reshape(rows, height, width, wide // 4, 2, 2)
     latents: FloatArray = squares.transpose(0, 3, 1, 4, 2, 5)

@@ -19,9 +19,6 @@ class PipelineReport:
     """Engine, device, fallback and proof of each component, as it really runs.
 
     Args:
-        model: Path of the checkpoint.
-        family: Its family: ``"sd1"``, ``"flux"`` …
-        scheduler: Name of the scheduler's class.
         components: In the order in which they run.
         memory: Which of them are in memory at once: ``"resident"`` for all, ``"staged"`` for one,
             ``"streamed"`` for one, or a part of it.

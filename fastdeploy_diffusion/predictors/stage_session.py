@@ -28,12 +28,7 @@ from fastdeploy_diffusion.size_range import is_batch
 
 @dataclass(frozen=True, eq=False)
 class _ComputedHandle(Handle):
-    """The prologue's results for one row.
-
-    Args:
-        features: Inputs of its steps, by timestep.
-        shared: Inputs of its steps at all timesteps.
-    """
+    """The prologue's results for one row."""
 
     features: Mapping[float, np.ndarray]
     shared: Arrays

@@ -21,10 +21,6 @@ class TextStage(Generic[NameT]):
 
     Every distinct text is encoded once, for all its outputs, and by itself, so that its embedding
     does not depend on other texts of the batch: a kept one equals a computed one.
-
-    Args:
-        texts: By the names of their embeddings.
-        encoders: In the order in which they run.
     """
 
     def __init__(

@@ -11,10 +11,6 @@ def spread_seconds(
 ) -> tuple[str, ...]:
     """Spread the texts for the second encoder over the pictures.
 
-    Args:
-        given: Its value; ``None`` for the first encoder's text.
-        firsts: The first encoder's texts, one for each picture.
-
     Raises:
         RequestError: It is not one text, or one for each prompt.
     """

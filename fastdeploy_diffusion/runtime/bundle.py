@@ -31,12 +31,9 @@ class BundledBuild(_Record):
     """A build of a component.
 
     Args:
-        inputs: Specs of the whole, described.
-        outputs: The same.
         folder: Where its graphs lie, as a kept build's.
         passes: How often each pass rewrote the network.
         relative_error: Largest difference from the Paddle float32 layer where it was built.
-        tolerance: The largest error allowed.
     """
 
     inputs: list[Any]
@@ -73,9 +70,6 @@ class Bundle(_Record):
     """The content of ``bundle.yaml``.
 
     Args:
-        made_by: The version of the library that wrote it.
-        model: The model's name in metadata.
-        model_digest: Of the checkpoint's weights.
         sizes: Of the pictures that it was built for, (width, height) in pixels.
         config: Options of the configuration that it was built with.
         pipeline_options: Behaviour of the whole pipeline.

@@ -16,7 +16,6 @@ class TensorSpec:
     """Name, shape and type of one input or output.
 
     Args:
-        name: Name by which the tensor is fed or returned.
         shape: Dimensions; a `SizeRange` is free within bounds, ``None`` of any size from 1.
         dtype: Numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"`` …
     """

@@ -38,12 +38,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Derivation:
-    """A weight that an operation makes of others.
-
-    Args:
-        sources: The operation's inputs, in order.
-        params: The operation's parameters, JSON values by name.
-    """
+    """A weight that an operation makes of others."""
 
     sources: tuple[MadeOf, ...]
     op: str

@@ -20,9 +20,6 @@ class Scheduler(ABC, Generic[ConfigT]):
     The results equal those of the diffusers class ``diffusers_name`` with the same config, for the
     same noise. A scheduler holds the state of one request; ``set_timesteps`` starts the next.
 
-    Args:
-        config: Of the checkpoint's scheduler_config.json.
-
     Attributes:
         ignored_options: Options of the file that belong to other algorithms: no effect here.
     """

@@ -16,7 +16,6 @@ def cumulate_alphas(config: SchedulerConfig, *, zero_terminal_snr: bool = False)
     """Multiply up ``1 - beta``: the share of signal power left at each training timestep.
 
     Args:
-        config: Gives the curve and its length.
         zero_terminal_snr: Rescale so that the last timestep is pure noise.
 
     Returns:

@@ -44,7 +44,6 @@ def threshold_sample(config: ThresholdingConfig, clean: FloatArray) -> FloatArra
     """Dynamic thresholding, section 2.3 of Imagen (https://arxiv.org/abs/2205.11487).
 
     Args:
-        config: Gives the quantile and the bound.
         clean: ``(B, …)`` float32; every sample has its own threshold.
 
     Returns:

@@ -27,7 +27,6 @@ class DDIMScheduler(VariancePreservingScheduler[DDIMConfig]):
     """Denoising diffusion implicit models, https://arxiv.org/abs/2010.02502.
 
     Args:
-        config: Of the checkpoint's scheduler_config.json.
         eta: Share of DDPM's noise, from 0 (deterministic) to 1; η of equation 16.
 
     Raises:

@@ -195,9 +195,6 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
 def create_flow_scheduler(config: Mapping[str, Any]) -> FlowMatchEulerScheduler:
     """Create the scheduler of a rectified-flow checkpoint.
 
-    Args:
-        config: Content of ``scheduler_config.json``.
-
     Raises:
         ConfigError: The class, an option or a value is unknown or not implemented.
     """

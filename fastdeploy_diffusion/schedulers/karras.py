@@ -44,7 +44,6 @@ def karras_sigmas(config: KarrasConfig, sigmas: FloatArray, steps: int) -> Float
     Args:
         config: May fix the two ends.
         sigmas: Descending noise levels, which give the ends that ``config`` does not.
-        steps: Number of inference steps.
 
     Returns:
         ``(steps,)`` float64, without the final zero.

@@ -18,7 +18,6 @@ class SigmaScheduler(Scheduler[ConfigT]):
     """A scheduler that walks down noise levels; its latents are ``clean + sigma * noise``.
 
     Args:
-        config: Of the checkpoint's scheduler_config.json.
         zero_terminal_snr: Rescale the schedule so that the last timestep is (almost) pure noise.
 
     Attributes:

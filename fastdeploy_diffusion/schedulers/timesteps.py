@@ -10,9 +10,6 @@ from fastdeploy_diffusion.schedulers.config import SchedulerConfig
 def space_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
     """Space integer timesteps, noisiest first: Table 2 of https://arxiv.org/abs/2305.08891.
 
-    Args:
-        config: Gives the spacing, the training length and the offset.
-
     Returns:
         ``(steps,)`` int64.
     """
@@ -38,8 +35,6 @@ def space_interior_timesteps(config: SchedulerConfig, steps: int, last: int) -> 
     """Space integer timesteps for solvers whose last step ends at timestep 0, ``(steps,)`` int64.
 
     Args:
-        config: Gives the spacing, the training length and the offset.
-        steps: Number of inference steps.
         last: Number of training timesteps to cover, counted from 0.
     """
     if config.timestep_spacing == "linspace":

@@ -12,7 +12,6 @@ class VariancePreservingScheduler(Scheduler[ConfigT]):
     """A scheduler whose latents are ``sqrt(a_t) * clean + sqrt(1 - a_t) * noise``.
 
     Args:
-        config: Of the checkpoint's scheduler_config.json.
         zero_terminal_snr: Rescale the schedule so that the last timestep is pure noise.
         final_alpha_is_one: Step to the clean sample at the end, rather than to timestep 0.
 

@@ -17,9 +17,6 @@ from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts, check_texts,
 class CLIPTokenizer:
     """Tokenizer of CLIP text encoders (SD 1.x, SD 2.x, both of SDXL, the first of Flux).
 
-    Args:
-        files: Read by ``from_folder``.
-
     Attributes:
         max_length: Tokens per prompt, begin and end included (77).
         vocab_size: Number of known tokens, added ones included.

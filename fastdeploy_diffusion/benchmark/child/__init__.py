@@ -1,1 +1,1 @@
-"""What runs in the measured process; `serve` needs nothing but Python and numpy."""
+"""Code of the measured process; `serve` needs nothing but Python and numpy."""

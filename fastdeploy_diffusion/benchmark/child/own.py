@@ -34,7 +34,7 @@ class Painter:
         self._report = report
 
     def describe(self) -> dict[str, Any]:
-        """Say what runs, how well it is proven, and which kept builds it runs on."""
+        """Describe the engines, their proofs, and the kept builds in use."""
         entries = self._cache.entries() if self._cache else []
         digests = {str(each.ingredients.get("component")): each.digest for each in entries}
         report = asdict(self.pipeline.report)

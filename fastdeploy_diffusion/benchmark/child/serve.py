@@ -32,11 +32,7 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 class Server:
-    """Answers ``open``, ``draw``, ``describe`` and, of those that can, ``ablate`` and ``survey``.
-
-    Args:
-        adapter: Path of the adapter.
-    """
+    """Answers ``open``, ``draw``, ``describe``; some, ``ablate`` and ``survey``, too."""
 
     def __init__(self, adapter: str) -> None:
         self._adapter = adapter

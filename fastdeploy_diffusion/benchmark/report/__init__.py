@@ -1,1 +1,1 @@
-"""What a result looks like: on a terminal, in Markdown, in CSV and in HTML."""
+"""Reports of a result: on a terminal, in Markdown, CSV and HTML."""

@@ -42,12 +42,7 @@ def format_page(results: Mapping[str, BenchmarkResult]) -> str:
 
 
 def describe_age(result: BenchmarkResult, version: str) -> str:
-    """Say of which code a result speaks.
-
-    Args:
-        result: The run.
-        version: Of the library that shows it.
-    """
+    """Describe the version of the code that was measured."""
     revision, changes, _ = (result.git_revision or "").partition("+changes")
     commit = f"at commit {revision[:7]}" if revision else "at a commit that nobody noted"
     measured = result.packages.get("fastdeploy-diffusion", "unknown")

@@ -15,11 +15,7 @@ class Figure:
     """A chart for the page.
 
     Args:
-        name: What identifies it: ``"stages"``.
-        title: What it shows.
-        svg: The drawing.
         legend: What the colours mean, by CSS class.
-        caption: How to read it.
     """
 
     name: str
@@ -85,13 +81,9 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Scale:
-    """Turns values into places on a line.
+    """Maps values from ``low`` to ``high`` to places from ``start`` to ``end``.
 
     Args:
-        low: The value at its beginning.
-        high: The value at its end.
-        start: The place of its beginning.
-        end: The place of its end.
         is_log: Whether equal factors are equally far apart.
     """
 
@@ -102,7 +94,7 @@ class Scale:
     is_log: bool = False
 
     def place(self, value: float) -> float:
-        """Say where a value lies."""
+        """Map a value to its place."""
         low, high, value = (
             (math.log(each) if self.is_log else each) for each in (self.low, self.high, value)
         )

@@ -1,4 +1,4 @@
-"""What a report says, in cells and sentences: the same for terminal, Markdown and HTML."""
+"""Cells and sentences of a report: the same for terminal, Markdown and HTML."""
 
 from collections.abc import Sequence
 
@@ -66,7 +66,7 @@ def list_cells(row: Row) -> list[str]:
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """Say who was how much faster, in turns, and whether that can be relied on."""
+    """Write the ratio of two cases in turns, and whether it can be relied on."""
     ratios = summarise(comparison.ratios)
     what = (
         f"{comparison.ours.name} is {write_ratio(ratios.p50)} times as fast as "
@@ -78,7 +78,7 @@ def describe_comparison(comparison: Comparison) -> str:
 
 
 def describe_ablation(ablation: Ablation) -> str:
-    """Say what a pass is worth, and whether that can be relied on."""
+    """Write the ratio with a pass to without, and whether it can be relied on."""
     ratios = summarise(ablation.ratios)
     return (
         f"{ablation.component} with {ablation.passes} is {write_ratio(ratios.p50)} times as fast "
@@ -100,7 +100,7 @@ def _describe_pairs(ratios: Summary) -> str:
 
 
 def list_exponents(result: BenchmarkResult) -> list[str]:
-    """Say how the cost of each case grows, if something was swept."""
+    """Write the exponent of each case's cost, if something was swept."""
     if result.sweep is None:
         return []
     words, _ = SWEEPS[result.sweep]
@@ -114,7 +114,7 @@ def list_exponents(result: BenchmarkResult) -> list[str]:
 
 
 def judge_ratios(ratios: Summary) -> str:
-    """Say what pairs show: who is faster, or that they do not agree."""
+    """Judge the ratios of pairs: faster, slower, no difference, or too unsteady."""
     if ratios.count == 1:
         return "one pair shows little"
     if ratios.is_unsteady:
@@ -138,7 +138,7 @@ def list_unsteady(result: BenchmarkResult) -> list[str]:
 
 
 def list_gaps(result: BenchmarkResult) -> list[str]:
-    """Say what was not measured, and why."""
+    """List what was not measured, with the reasons."""
     cut_short = [
         f"{row.case}: cut short after {len(row.samples.pictures)} of {result.runs} pictures: "
         f"{row.missing}"
@@ -200,7 +200,7 @@ def list_latencies(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def list_resources(rows: Sequence[Row]) -> list[list[str]]:
-    """Say what starting took, and memory, threads and energy: cells under ``RESOURCE_HEADINGS``."""
+    """List starts, memory, threads and energy: cells under ``RESOURCE_HEADINGS``."""
     return [
         [
             row.case.name,

@@ -1,1 +1,1 @@
-"""How far components are from what the machine can do."""
+"""Distance of components from the limits of the machine."""

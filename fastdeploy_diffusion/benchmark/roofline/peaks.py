@@ -1,4 +1,4 @@
-"""What an engine reaches at best on this machine, measured on networks of one operator."""
+"""Peaks of an engine on this machine, measured on networks of one operator."""
 
 import tempfile
 import time
@@ -21,9 +21,6 @@ _REPEATS = 4  # so that what a run costs besides weighs little
 
 def measure_peaks(placement: Placement) -> dict[str, float | None]:
     """Measure matrix products and convolutions on an engine, and copies on the CPU.
-
-    Args:
-        placement: The engine, and what it builds for.
 
     Returns:
         The fields of a `Peaks`, each the best of a few runs; no ``bandwidth`` where the engine's

@@ -1,4 +1,4 @@
-"""How far a component is from what its engine reaches at best, as ``result.json`` keeps it.
+"""Distance of a component from the peak of its engine, as ``result.json`` keeps it.
 
 Williams, Waterman, Patterson (2009), "Roofline: an insightful visual performance model for
 multicore architectures".
@@ -39,12 +39,9 @@ class Operator(Frozen):
 
 
 class Roofline(Frozen):
-    """How near one component of a case comes to the limit.
+    """Distance of one component of a case (of a denoiser with a prologue, its step) from the limit.
 
     Args:
-        component: The component; of a denoiser with a prologue, its step.
-        engine: What runs it.
-        peaks: What that engine reaches at best in that precision.
         seconds: Of each run.
         plain_flops: Of the network as its authors wrote it.
         flops: Of what passes made of it.
@@ -85,5 +82,5 @@ class Roofline(Frozen):
 
     @property
     def share(self) -> float:
-        """How much of what is possible is reached: 1 is the limit."""
+        """Share of the limit that is reached."""
         return self.limit / self.p50

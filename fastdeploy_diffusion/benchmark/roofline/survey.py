@@ -27,10 +27,6 @@ def survey_component(build: ComponentBuild, cache: ArtifactCache | None) -> dict
 
     Of a denoiser with a prologue it is the step that is timed and counted.
 
-    Args:
-        build: The component, for the batch that it runs with.
-        cache: Where its build may be kept.
-
     Returns:
         The fields of a `Roofline`, but for the case and the peaks.
 
@@ -59,10 +55,6 @@ def count_component(
     build: ComponentBuild, feeds: Mapping[str, np.ndarray]
 ) -> tuple[OperationCounts, OperationCounts]:
     """Count the operations of one run.
-
-    Args:
-        build: The component.
-        feeds: Its inputs, for their shapes.
 
     Returns:
         Those of the network as it was, and of what passes made of it: its step, if they split it.

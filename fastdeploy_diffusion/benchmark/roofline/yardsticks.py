@@ -4,12 +4,7 @@ from fastdeploy_diffusion.paddle_runtime import paddle
 
 
 class MatrixProducts(paddle.nn.Layer):
-    """Products with square matrices, one after the other.
-
-    Args:
-        size: Rows and columns.
-        count: How many.
-    """
+    """Products with square matrices, one after the other."""
 
     def __init__(self, size: int, count: int) -> None:
         super().__init__()
@@ -25,12 +20,7 @@ class MatrixProducts(paddle.nn.Layer):
 
 
 class Convolutions(paddle.nn.Layer):
-    """Convolutions of 3 × 3, one after the other.
-
-    Args:
-        channels: Of input and output.
-        count: How many.
-    """
+    """Convolutions of 3 × 3, one after the other."""
 
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()

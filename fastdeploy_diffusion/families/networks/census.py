@@ -28,12 +28,7 @@ class Site(Enum):
 
 
 class Convolution(NamedTuple):
-    """A 3×3 convolution that keeps the resolution; the first and last of a network do not count.
-
-    Args:
-        inputs: Channels.
-        outputs: Channels.
-    """
+    """A 3×3 convolution that keeps the resolution; the first and last of a network do not count."""
 
     inputs: int
     outputs: int

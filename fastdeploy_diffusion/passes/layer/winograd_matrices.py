@@ -28,7 +28,6 @@ class Transforms:
         """Index the pixels of all tiles along an axis.
 
         Args:
-            size: Of the result.
             repeat: How often each pixel is repeated.
 
         Returns:

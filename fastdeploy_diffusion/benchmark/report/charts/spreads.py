@@ -1,4 +1,4 @@
-"""How far samples spread: of pictures, of pairs drawn in turns, of passes."""
+"""Charts of spread: of pictures, of pairs drawn in turns, of passes."""
 
 from collections.abc import Sequence
 
