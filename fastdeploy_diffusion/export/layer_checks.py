@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.paddle_runtime import eager_mode
 from fastdeploy_diffusion.runtime.program import Program
 
@@ -37,7 +38,7 @@ def explain_tracing(program: Program) -> Iterator[None]:
 
     Raises:
         EngineError: The body fails.
-        MemoryError: As it comes.
+        Exception: Memory ran out; as the runtime raises it.
     """
     with eager_mode(), warnings.catch_warnings():
         # Tracing warns of Paddle's own code (a Tensor without a place …), which users cannot
@@ -45,9 +46,9 @@ def explain_tracing(program: Program) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except MemoryError:
-            raise  # another forward would not help
         except Exception as error:
+            if tells_of_memory(error):
+                raise  # another forward would not help
             raise EngineError(
                 f"{program.name}: Paddle cannot trace {type(program.layer).__name__}: "
                 f"{type(error).__name__}: {error}",

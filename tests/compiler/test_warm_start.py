@@ -1,13 +1,10 @@
 """A start with kept builds imports nothing that builds."""
 
-import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from behind_the_wall import draw_behind_the_wall
 from safetensors.numpy import load_file, save_file
 
 from fastdeploy_diffusion import DiffusionConfig
@@ -16,31 +13,7 @@ from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.predictors.network import Network
 
-ROOT = Path(__file__).parents[2]
-BUILDERS = ("paddle", "onnx", "onnx_ir", "onnxscript", "paddle2onnx", "torch", "diffusers")
 REQUEST = {"seed": 3, "num_inference_steps": 2, "height": 16, "width": 16, "output_type": "np"}
-
-# What builds is found, as where it is installed, and fails when it is imported.
-DRAW = """
-import json, sys
-from importlib.machinery import ModuleSpec
-import numpy as np
-
-class Wall:
-    def find_spec(self, name, path=None, target=None):
-        return ModuleSpec(name, self) if name.split(".")[0] in {builders} else None
-
-    def create_module(self, spec):
-        raise ImportError(spec.name + " is imported")
-
-sys.meta_path.insert(0, Wall())
-from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.pipelines.opening import open_pipeline
-for file, (options, settings) in json.loads(sys.argv[1]).items():
-    with open_pipeline(DiffusionConfig(**options)) as pipeline:
-        np.save(file, pipeline.text_to_image("a cat", **settings))
-        assert all(each.cached for each in pipeline.report.components)
-"""
 
 
 def test_a_picture_of_kept_builds_imports_nothing_that_builds(tiny_sd1, tiny_dev, tmp_path):
@@ -60,14 +33,7 @@ def test_a_picture_of_kept_builds_imports_nothing_that_builds(tiny_sd1, tiny_dev
         asked[str(tmp_path / f"{name}.npy")] = options, settings
         with open_pipeline(DiffusionConfig(**options)) as pipeline:
             pictures[name] = pipeline.text_to_image("a cat", **settings)
-    result = subprocess.run(
-        [sys.executable, "-c", DRAW.replace("{builders}", repr(set(BUILDERS))), json.dumps(asked)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    assert draw_behind_the_wall(asked, installed=True)["cached"]
     for name, picture in pictures.items():
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), picture, name)
 

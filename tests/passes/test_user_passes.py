@@ -256,8 +256,11 @@ def test_an_engine_is_not_blamed_for_a_pass(install, tiny_sd1):
         pipeline.build()
 
 
-def test_a_pass_is_not_blamed_for_too_little_memory(install, tiny_sd1):
-    install(write_pass("raise MemoryError('no room')"), FOLD_NORM)
+@pytest.mark.parametrize(
+    "error", ["MemoryError('no room')", "RuntimeError('(ResourceExhausted) no room')"]
+)
+def test_a_pass_is_not_blamed_for_too_little_memory(error, install, tiny_sd1):
+    install(write_pass(f"raise {error}"), FOLD_NORM)
     with pytest.raises(ResourceError, match="no room"):
         open_pipeline(tiny_sd1, [NAME]).build()
 
