@@ -2,7 +2,7 @@
 
 import json
 
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE
+from fastdeploy_diffusion.runtime.manifest import MANIFEST_FILE
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 

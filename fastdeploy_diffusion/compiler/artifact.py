@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.compiler.graph_results import collect_graph_results
 from fastdeploy_diffusion.compiler.rewriting import rewrite_network
-from fastdeploy_diffusion.passes.contract import PassResult, require_promise
+from fastdeploy_diffusion.passes.contract import require_promise
 from fastdeploy_diffusion.predictors.stage_programs import (
     StageProgram,
     cut_program,
     find_programs,
 )
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.stages import write_stages
 

@@ -18,7 +18,6 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.export.manifest import check_manifest, copy_export
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
@@ -34,6 +33,7 @@ from fastdeploy_diffusion.runtime.bundle import (
     BundledComponent,
 )
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.manifest import check_manifest, copy_export
 from fastdeploy_diffusion.runtime.recipe import Weight, derive
 from fastdeploy_diffusion.runtime.stages import write_stages
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastdeploy_diffusion.engines.base import Engine
-from fastdeploy_diffusion.export.manifest import read_graph_passes
-from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
+from fastdeploy_diffusion.runtime.manifest import read_graph_passes
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 
 def collect_graph_results(

@@ -17,8 +17,9 @@ from fastdeploy_diffusion.errors import AccuracyError, PassError
 from fastdeploy_diffusion.export.graph_file import prepare_graph, try_graph_pass
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
-from fastdeploy_diffusion.passes.contract import Pass, PassResult
+from fastdeploy_diffusion.passes.contract import Pass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints.layer_weights import set_parameters
 from fastdeploy_diffusion.passes.base import LayerPass, apply_passes
-from fastdeploy_diffusion.passes.contract import PassResult
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 from fastdeploy_diffusion.runtime.recipe import MadeOf, Weight, derive, replace_names
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from fastdeploy_diffusion.engines.base import Availability
 from fastdeploy_diffusion.engines.paddle_devices import INSTALL_CPU
-from fastdeploy_diffusion.export.onnx_packages import INSTALL, is_installed, missing_packages
+from fastdeploy_diffusion.onnx_packages import INSTALL, is_installed, missing_packages
 
 EXPORT_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx-ir", "onnxscript")
 """The distributions that an exported graph depends on."""

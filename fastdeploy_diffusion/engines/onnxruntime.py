@@ -20,9 +20,9 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import OperatorTime, Session
 
@@ -127,7 +127,7 @@ class _ONNXRuntimeSession(Session):
 def _open(program: Program, spec: BuildSpec, artifact: Path, trace: Path | None = None) -> Any:
     import onnxruntime
 
-    from fastdeploy_diffusion.export.weights import read_weights
+    from fastdeploy_diffusion.runtime.weights import read_weights
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = spec.cpu_threads

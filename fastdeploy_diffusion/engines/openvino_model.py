@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.export.manifest import GRAPH_FILE, check_manifest
-from fastdeploy_diffusion.export.weights import bind_weights
 from fastdeploy_diffusion.mapped_file import MappedPages, find_pages
 from fastdeploy_diffusion.runtime.cache import MAKE_ROOM, CacheWarning
+from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.weight_store import BoundWeights
+from fastdeploy_diffusion.runtime.weights import bind_weights
 
 _GIVE_BACK_EVERY = 0.1  # seconds
 _WORTH_GIVING_BACK = 1 << 20  # bytes: of hundreds of files, a few hold nearly all

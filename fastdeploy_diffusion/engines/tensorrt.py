@@ -14,9 +14,9 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
     require_architecture,
 )
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
 

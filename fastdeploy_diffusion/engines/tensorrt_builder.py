@@ -16,10 +16,10 @@ from fastdeploy_diffusion.engines.tensorrt_package import import_tensorrt, make_
 from fastdeploy_diffusion.engines.tensorrt_session import BATCH
 from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache, find_timings
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes, write_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
-from fastdeploy_diffusion.export.weights import read_weights
+from fastdeploy_diffusion.runtime.manifest import check_manifest, read_graph_passes, write_manifest
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.weights import read_weights
 from fastdeploy_diffusion.size_range import Size, SizeRange
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.contract import PassResult
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, apply_graph_passes
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 # Since when most reductions take their axes as an input; the exported opset is older.
 _OPSET_OF_AXES = 18

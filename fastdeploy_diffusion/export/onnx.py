@@ -1,20 +1,22 @@
 """Export to ONNX without weights: ``graph.onnx`` takes every parameter as an input."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.export.graph_file import finish_graph
-from fastdeploy_diffusion.export.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.export.onnx_converter import CONVERTER
 from fastdeploy_diffusion.export.onnx_operators import repair_for_onnx
-from fastdeploy_diffusion.export.onnx_packages import INSTALL, missing_packages
 from fastdeploy_diffusion.export.weightless import trace_without_weights
 from fastdeploy_diffusion.export.written_files import read_graph
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.onnx_packages import INSTALL, missing_packages
+from fastdeploy_diffusion.paddle_runtime import find_linear_weights
+from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, MANIFEST_FILE, write_manifest
 from fastdeploy_diffusion.runtime.program import Program
-from fastdeploy_diffusion.runtime.recipe import Weight
+from fastdeploy_diffusion.runtime.recipe import Derivation, MadeOf, Weight, replace_names
 from fastdeploy_diffusion.size_range import SizeRange
 
 OPSET = 17
@@ -83,9 +85,24 @@ def export_onnx(
 
         types |= convert_to_half(output, weights, precision, float32_kernels=float32_kernels)
     narrow_inputs(program, output)
-    bound = {name: Weight(program.recipe.get(name, name), types[name]) for name in weights}
+    recipe = _find_recipe(program)
+    bound = {name: Weight(recipe.get(name, name), types[name]) for name in weights}
     write_manifest(program, directory, [GRAPH_FILE], bound, results)
     return output
+
+
+def _find_recipe(program: Program) -> Mapping[str, MadeOf]:
+    """Return the recipe of the graph's weights; a layer's own linear weights are transposed."""
+    if program.tensors is not None:
+        return program.recipe
+    transposed = {
+        name: Derivation((name,), "transpose") for name in find_linear_weights(program.layer)
+    }
+    own = {
+        name: replace_names(made_of, lambda each: transposed.get(each, each))
+        for name, made_of in program.recipe.items()
+    }
+    return {**transposed, **own}
 
 
 def _convert(program: Program, traced: Path, output: Path) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
-from fastdeploy_diffusion.export.manifest import (
+from fastdeploy_diffusion.export.written_files import read_graph, require_weights
+from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.runtime.manifest import (
     MANIFEST_FILE,
     PROGRAM_FILE,
     WEIGHTS_FILE,
     write_manifest,
 )
-from fastdeploy_diffusion.export.written_files import read_graph, require_weights
-from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.runtime.program import Program
 
 # An operator in PIR's JSON: "1." is the dialect of Paddle's own.

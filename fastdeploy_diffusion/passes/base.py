@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.errors import PassError
-from fastdeploy_diffusion.passes.contract import Pass, PassResult, require_promise
+from fastdeploy_diffusion.out_of_memory import tells_of_memory
+from fastdeploy_diffusion.passes.contract import Pass, require_promise
 from fastdeploy_diffusion.passes.derivation_checks import check_derivations
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 from fastdeploy_diffusion.runtime.recipe import Derivation, MadeOf, register_op, replace_names
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def apply_passes(
     Raises:
         PassError: A pass failed, or lacks a derivation of a new weight; in strict mode, it rewrote
             another number of places than the config promises.
-        MemoryError: As it comes: no pass is to blame.
+        Exception: Memory ran out; as the runtime raises it, for no pass is to blame.
     """
     from fastdeploy_diffusion.paddle_runtime import eager_mode
 
@@ -91,9 +93,9 @@ def apply_passes(
         try:
             with eager_mode():
                 result, derived = each.apply(network)
-        except MemoryError:
-            raise  # not the pass's doing
         except Exception as error:
+            if tells_of_memory(error):
+                raise  # not the pass's doing
             raise PassError(
                 f"the pass {each} failed on {type(network).__name__}: "
                 f"{type(error).__name__}: {error}",

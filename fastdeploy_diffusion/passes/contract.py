@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -12,29 +11,10 @@ from typing_extensions import Self
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.lazy import load
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 if TYPE_CHECKING:
     import paddle
-
-
-@dataclass(frozen=True)
-class PassResult:
-    """The result of a pass on one network.
-
-    Args:
-        expected: How many the model's config promises; ``None`` where nothing is promised.
-        skipped: Why it refused places that match, by their names.
-    """
-
-    name: str
-    count: int
-    expected: int | None
-    skipped: Mapping[str, str]
-
-    @property
-    def is_as_promised(self) -> bool:
-        """Whether the count is the expected one; ``True`` where nothing is promised."""
-        return self.expected in (None, self.count)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.passes.contract import Pass, PassResult
+from fastdeploy_diffusion.out_of_memory import tells_of_memory
+from fastdeploy_diffusion.passes.contract import Pass
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 
 class GraphRule(ABC):
@@ -92,15 +94,15 @@ def apply_graph_passes(
 
     Raises:
         PassError: A pass failed.
-        MemoryError: As it comes: no pass is to blame.
+        Exception: Memory ran out; as the runtime raises it, for no pass is to blame.
     """
     results = []
     for each in passes:
         try:
             results.append(each.apply(model, dialect))
-        except MemoryError:
-            raise  # not the pass's doing
         except Exception as error:
+            if tells_of_memory(error):
+                raise  # not the pass's doing
             raise PassError(
                 f"the pass {each} failed on an ONNX graph: {type(error).__name__}: {error}",
                 fix="leave the pass out, and report this",

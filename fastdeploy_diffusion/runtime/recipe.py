@@ -237,6 +237,12 @@ def _concatenate(*parts: Array) -> Array:
     return np.concatenate(parts)
 
 
+@register_op("transpose", moves=True)
+def _transpose(array: Array) -> Array:
+    transposed: Array = array.T
+    return transposed
+
+
 @register_op("tile", moves=True)
 def _tile(array: Array, times: int) -> Array:
     return np.tile(array, times)

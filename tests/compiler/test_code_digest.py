@@ -162,7 +162,7 @@ ASIDE = (
 )
 PASSES = {"winograd": "passes/layer/winograd.py", "fuse-silu": "passes/graph/fuse_silu.py"}
 DECIDES = ("compiler/artifact.py", "compiler/rewriting.py", "passes/base.py", "models/unet.py")
-DECIDES = (*DECIDES, "runtime/program.py", "checkpoints/layer_weights.py", "export/manifest.py")
+DECIDES = (*DECIDES, "runtime/program.py", "checkpoints/layer_weights.py", "runtime/manifest.py")
 
 
 @pytest.fixture(scope="module")

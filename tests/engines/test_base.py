@@ -13,8 +13,8 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import ConfigError, EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest
-from fastdeploy_diffusion.export.weights import read_weights
+from fastdeploy_diffusion.runtime.manifest import check_manifest
+from fastdeploy_diffusion.runtime.weights import read_weights
 
 CPU = BuildSpec(Device("cpu"))
 # Engines that run on CPUs and are not Paddle, and what they run on.

@@ -12,8 +12,8 @@ from fastdeploy_diffusion.engines.paddle import choose_gpu_passes
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.export.manifest import PROGRAM_FILE, WEIGHTS_FILE
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.runtime.manifest import PROGRAM_FILE, WEIGHTS_FILE
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_lost_weights_are_not_noticed(damage, tmp_path):
     try:
         measure_error(program, feeds, tmp_path, lambda config: config.disable_mkldnn())
     except Exception as error:
-        pytest.fail(f"{fixed('fastdeploy_diffusion/export/manifest.py')} ({error})")
+        pytest.fail(f"{fixed('fastdeploy_diffusion/runtime/manifest.py')} ({error})")
 
 
 def test_importing_paddle_warns(tmp_path):

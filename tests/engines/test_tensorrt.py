@@ -16,8 +16,6 @@ from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE
 from fastdeploy_diffusion.engines.tensorrt_session import BATCH
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export.manifest import check_manifest, read_graph_passes
-from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.models.clip import CLIPTextModel
@@ -25,8 +23,10 @@ from fastdeploy_diffusion.models.components import TextConditioner
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import make_all_passes
+from fastdeploy_diffusion.runtime.manifest import check_manifest, read_graph_passes
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
+from fastdeploy_diffusion.runtime.weights import read_weights
 
 GPU = Device("gpu")
 # What level 0 builds is parsed, bounded and weighed like the rest; only kernels are not looked for.

@@ -9,14 +9,14 @@ from drawn_parameters import draw_parameters
 from onnx import TensorProto, helper
 
 from fastdeploy_diffusion.export.half_precision import convert_to_half
-from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
-from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
+from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
+from fastdeploy_diffusion.runtime.weights import read_weights
 
 CONFIG = {
     "in_channels": 4,

@@ -7,15 +7,15 @@ import onnx
 import pytest
 from drawn_parameters import draw_parameters
 
+from fastdeploy_diffusion import onnx_packages
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
-from fastdeploy_diffusion.export import onnx_packages
-from fastdeploy_diffusion.export.manifest import check_manifest
 from fastdeploy_diffusion.export.onnx import export_onnx
-from fastdeploy_diffusion.export.weights import read_weights
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.recipe import Weight
+from fastdeploy_diffusion.runtime.weights import read_weights
 
 nn = paddle.nn
 functional = nn.functional
@@ -107,7 +107,7 @@ def test_the_weight_of_a_linear_layer_has_the_checkpoints_layout(tmp_path):
     graph = onnx.load(str(export_onnx(program, tmp_path))).graph
     (weight,) = [value for value in graph.input if value.name == "weight"]
     assert [size.dim_value for size in weight.type.tensor_type.shape.dim] == [3, 1]
-    read = read_weights(program, {"weight": Weight("weight"), "bias": Weight("bias")})
+    read = read_weights(program, check_manifest(program, tmp_path))
     np.testing.assert_array_equal(read["weight"], program.layer.weight.numpy().T)
     assert read["weight"].flags.c_contiguous
 

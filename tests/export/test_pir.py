@@ -10,9 +10,9 @@ from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest
 from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
 from fastdeploy_diffusion.paddle_runtime import paddle
+from fastdeploy_diffusion.runtime.manifest import MANIFEST_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 nn = paddle.nn

@@ -13,9 +13,9 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.manifest import MANIFEST_FILE, check_manifest
-from fastdeploy_diffusion.export.weights import read_weights
+from fastdeploy_diffusion.runtime.manifest import MANIFEST_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.weights import read_weights
 
 PASSES = ["merge-qkv", "phase-upsample", "winograd-4x4", "hoist-invariants"]
 
@@ -25,8 +25,8 @@ blocked = ("paddle", "onnx", "onnx_ir", "onnxscript", "paddle2onnx", "onnxruntim
 sys.modules.update(dict.fromkeys(blocked))
 from pathlib import Path
 from fastdeploy_diffusion.checkpoints import open_checkpoint
-from fastdeploy_diffusion.export.manifest import check_manifest
-from fastdeploy_diffusion.export.weights import read_weights
+from fastdeploy_diffusion.runtime.manifest import check_manifest
+from fastdeploy_diffusion.runtime.weights import read_weights
 from fastdeploy_diffusion.runtime.program import Program
 from kept_signature import read_signature
 model, folder = sys.argv[1], Path(sys.argv[2])

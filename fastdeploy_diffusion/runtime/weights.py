@@ -40,16 +40,13 @@ def read_weights(program: Program, weights: Mapping[str, Weight]) -> Mapping[str
 
 
 class _LayerTensors:
-    """The parameters that a layer itself holds."""
+    """The parameters of a layer, in its own layout; the recipe of its export transposes them."""
 
     def __init__(self, layer: Any) -> None:
-        from fastdeploy_diffusion.paddle_runtime import find_linear_weights
-
         self._parameters = dict(layer.named_parameters())
-        self._transposed = find_linear_weights(layer)
 
     def read(self, name: str) -> FloatArray:
         array: Any = np.from_dlpack(self._parameters[name].detach())
-        return np.asarray(array.T if name in self._transposed else array)
+        return np.asarray(array)
 
     read_stored = read

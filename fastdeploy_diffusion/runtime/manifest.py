@@ -4,22 +4,18 @@ Paddle 3.3 loads a program whose weight file is missing or cut short without an 
 with uninitialised memory. So the manifest is written last, and checked before every load.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.recipe import Weight, describe, parse
-
-if TYPE_CHECKING:
-    from fastdeploy_diffusion.passes.contract import PassResult
 
 MANIFEST_FILE = "manifest.json"
 PROGRAM_FILE = "program.json"
@@ -101,9 +97,6 @@ def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> Non
 
 def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
     """Read the results of the graph passes of an export; raises as `check_manifest`."""
-    # Not above: engines import this module, and this room imports Paddle.
-    from fastdeploy_diffusion.passes.contract import PassResult
-
     manifest = _read_manifest(program.name, directory)
     return [PassResult(**each) for each in manifest["graph_passes"]]
 
