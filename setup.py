@@ -67,6 +67,7 @@ setup(
             "py.typed",
             "benchmark/report/style.css",
             "configs/*.yaml",
+            "configs/*-prompts.txt",
             "configs/*shapes/*",
             "configs/*shapes/*/*",
         ]

@@ -168,6 +168,7 @@ class BuiltComponent(Component):
             Program(self.name, None, *signature),
             self._build(signature),
             partial(self._recover, signature),
+            lambda: self.intercept,
         )
 
     def _build(self, signature: Signature) -> Running:

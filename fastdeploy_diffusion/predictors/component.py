@@ -14,13 +14,15 @@ from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.program import Signature
-from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.runtime.session import Arrays, Session
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.engines.plan import ComponentPlan
     from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
+
+Interceptor = Callable[[Arrays, Callable[[], Arrays]], Arrays]
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ class Component(ABC):
         name: For errors and reports.
         report: Of the session lent last; before the first, of the placement.
         pool: Its sessions.
+        intercept: Called in place of each run, with its inputs by name and the run itself;
+            returns its outputs. ``None`` where nobody records or replaces runs.
     """
 
     name: str
     report: ComponentReport
     pool: SessionPool[RecoveringSession]
+    intercept: Interceptor | None = None
     _rows: int = 1  # of a batch, that one picture takes
 
     @property

@@ -12,9 +12,17 @@ import numpy as np
 
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.predictors.component import ComponentReport
+from fastdeploy_diffusion.predictors.component import ComponentReport, Interceptor
 from fastdeploy_diffusion.runtime.program import Program
-from fastdeploy_diffusion.runtime.session import Arrays, Handle, OperatorTime, Row, Session
+from fastdeploy_diffusion.runtime.session import (
+    TIMESTEP,
+    Arrays,
+    Handle,
+    OperatorTime,
+    Row,
+    Session,
+    stack_arrays,
+)
 from fastdeploy_diffusion.runtime.value_range import is_in_range
 
 T = TypeVar("T")
@@ -42,6 +50,7 @@ class RecoveringSession(Session):
         recover: Closes the failed session, and returns one in a safer precision or on the
             fallback; or returns the failed one, if it may work now; or leaves it open and returns
             ``None``, if nothing helps.
+        find_interceptor: Finds what is called in place of each run, if anything is.
     """
 
     def __init__(
@@ -49,10 +58,11 @@ class RecoveringSession(Session):
         program: Program,
         running: Running,
         recover: Callable[[EngineError, Running], Running | None],
+        find_interceptor: Callable[[], Interceptor | None] = lambda: None,
     ) -> None:
         super().__init__(running.session.engine, program)
         self.running = running
-        self._recover = recover
+        self._recover, self._find_interceptor = recover, find_interceptor
         self._handles: WeakKeyDictionary[Handle, Handle] = WeakKeyDictionary()
 
     def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
@@ -67,7 +77,10 @@ class RecoveringSession(Session):
             return {next(iter(self._outputs)): session.run_rows(translated)}
 
         given = [_get_arrays(row.handle).values() for row in rows]
-        return self._repeat(run, [*(row.sample for row in rows), *chain(*given)])
+        feeds = [*(row.sample for row in rows), *chain(*given)]
+        if intercept := self._find_interceptor():
+            return intercept(self._join(rows), lambda: self._repeat(run, feeds))
+        return self._repeat(run, feeds)
 
     def _translate(self, handle: Handle, session: Session) -> Handle:
         """Look up or make the handle of the present session, which may be a fallback."""
@@ -76,8 +89,19 @@ class RecoveringSession(Session):
             self._handles[handle] = inner
         return self._handles[handle]
 
+    def _join(self, rows: Sequence[Row]) -> Arrays:
+        """Join rows to the inputs of a run."""
+        given = [_get_arrays(row.handle) for row in rows]
+        timesteps = np.array([row.timestep for row in rows], np.float32)
+        shared = stack_arrays(self._component, self._list_conditions(), given)
+        return {**self._stack_samples(rows), TIMESTEP: timesteps, **shared}
+
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        return self._repeat(lambda session: session.run(**feeds), list(feeds.values()))
+        def run() -> Arrays:
+            return self._repeat(lambda session: session.run(**feeds), list(feeds.values()))
+
+        intercept = self._find_interceptor()
+        return intercept(feeds, run) if intercept else run()
 
     def _profile(self, feeds: Mapping[str, np.ndarray]) -> Sequence[OperatorTime]:
         return self.running.session.profile(**feeds)

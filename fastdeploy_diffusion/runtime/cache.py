@@ -61,9 +61,9 @@ MAKE_ROOM = (
 """Advice for a cache without room."""
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, CALIBRATIONS = "embeddings", "calibrations"
 WEIGHTS = "weights"
-_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS)
+_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS, CALIBRATIONS)
 
 
 class CacheWarning(UserWarning):
@@ -166,7 +166,7 @@ class ArtifactCache:
         return is_gone
 
     def remove_notes(self) -> None:
-        """Remove the notes beside the entries: digests, kernels, embeddings of texts.
+        """Remove the notes beside the entries: digests, kernels, embeddings of texts, calibrations.
 
         Raises:
             CacheError: They cannot be removed.

@@ -1,0 +1,234 @@
+"""Calibration by the model itself: what its networks are given while it draws some prompts.
+
+No data set is needed: the inputs of the denoiser over all timesteps, and those of the VAE at the
+end, are those of real use. They are kept in the cache, a file for each prompt, so that a recording
+that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fastdeploy_diffusion.disk_room import describe_shortage
+from fastdeploy_diffusion.errors import CacheError, ConfigError
+from fastdeploy_diffusion.requests.request import GenerationRequest
+from fastdeploy_diffusion.runtime.cache import CALIBRATIONS, MAKE_ROOM
+from fastdeploy_diffusion.runtime.file_lock import hold_file
+from fastdeploy_diffusion.runtime.session import Arrays
+from fastdeploy_diffusion.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.component import Interceptor
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+
+CALLS = 8
+"""Calls of the denoiser that are kept of each prompt."""
+SEED = 20261129
+_GOLDEN = 0.6180339887498949  # spreads the shifts of any number of prompts evenly
+_CALLS_KEY = "calls"
+_FORMAT = 1  # raised when something else is recorded
+
+Show = Callable[[str, int, int], None]
+"""Called with a task, and how many of its parts are done, of how many."""
+Call = tuple[str, Arrays]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Recorded inputs of a model's components.
+
+    Args:
+        digest: Identifies what they depend on: prompts, settings, weights.
+    """
+
+    folder: Path
+    digest: str
+
+    def feeds(self, component: str) -> Iterator[dict[str, np.ndarray]]:
+        """Read the inputs of a component's calls, by name, in the order of the recording.
+
+        Raises:
+            CacheError: A file was removed or damaged since.
+        """
+        for path in sorted(self.folder.glob("*.safetensors")):
+            for name, arrays in _read(path):
+                if name == component:
+                    yield dict(arrays)
+
+
+def record_calibration(
+    pipeline: DiffusionPredictor[Any],
+    prompts: Sequence[str],
+    size: tuple[int, int],
+    root: Path,
+    show: Show,
+) -> Calibration:
+    """Draw prompts, and keep what each component is given; what is kept already is not drawn again.
+
+    Args:
+        pipeline: Draws in float32 or half precision, with its own scheduler, steps and guidance.
+        size: Width and height of the pictures, in pixels.
+        root: Folder of the cache.
+        show: Called before each prompt.
+
+    Raises:
+        ConfigError: The model takes one step, whose inputs say nothing of others.
+        CacheError: The folder cannot be written, or is full; finished prompts are kept.
+        DiffusionError: As the pipeline's ``generate``.
+    """
+    settings = _describe(pipeline, size)
+    digest = _identify(pipeline, prompts, settings, root)
+    folder = root / CALIBRATIONS / digest
+    with _explain(root), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(hold_file(folder / "lock"))
+        for index, prompt in enumerate(prompts):
+            path = folder / f"{index:04}.safetensors"
+            show("recording calibration", index, len(prompts))
+            if not _is_whole(path):
+                write_whole(path, _pack(_draw(pipeline, prompt, index, settings)))
+    show("recording calibration", len(prompts), len(prompts))
+    return Calibration(folder, digest)
+
+
+@contextmanager
+def intercept_runs(
+    pipeline: DiffusionPredictor[Any], interceptors: Mapping[str, Interceptor]
+) -> Iterator[None]:
+    """Intercept the runs of some components, by name, until the block ends."""
+    components = {name: pipeline.component(name) for name in interceptors}
+    for name, component in components.items():
+        component.intercept = interceptors[name]
+    try:
+        yield
+    finally:
+        for component in components.values():
+            component.intercept = None
+
+
+def choose_calls(total: int, prompt: int) -> list[int]:
+    """Choose the calls of one prompt that are kept: evenly spread, other ones for each prompt."""
+    if total <= CALLS:
+        return list(range(total))
+    shift = prompt * _GOLDEN % 1
+    return [int((each + shift) * total / CALLS) for each in range(CALLS)]
+
+
+def _describe(pipeline: DiffusionPredictor[Any], size: tuple[int, int]) -> dict[str, Any]:
+    width, height = size
+    settings = pipeline.describe_request(GenerationRequest(prompt="", width=width, height=height))
+    steps = settings["num_inference_steps"]
+    if steps < 2:
+        raise ConfigError(
+            f"int8 cannot be calibrated with {steps} step: each of its networks is called once, "
+            "which says nothing of other timesteps",
+            allowed="defaults.num_inference_steps of 2 or more",
+            fix="take precision int8-weights, bf16 or fp32",
+        )
+    return settings
+
+
+def _identify(
+    pipeline: DiffusionPredictor[Any],
+    prompts: Sequence[str],
+    settings: Mapping[str, Any],
+    root: Path,
+) -> str:
+    components = [pipeline.component(each.name) for each in pipeline.report.components]
+    identity = {
+        "prompts": list(prompts),
+        "settings": {name: each for name, each in settings.items() if name != "seed"},
+        "seed": SEED,
+        "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
+        "prediction_type": pipeline.config.prediction_type,
+        "tokenizers": pipeline.config.tokenizer_path,
+        "components": {each.name: each.network.identify(root) for each in components},
+        "precisions": [each.placement.spec.precision for each in components],
+        "calls": CALLS,
+        "format": _FORMAT,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _draw(
+    pipeline: DiffusionPredictor[Any], prompt: str, index: int, settings: Mapping[str, Any]
+) -> list[Call]:
+    """Draw one prompt; returns the calls that are kept."""
+    calls: list[Call] = []
+    names = [each.name for each in pipeline.report.components]
+
+    def record(name: str) -> Interceptor:
+        def intercept(arrays: Arrays, run: Callable[[], Arrays]) -> Arrays:
+            calls.append((name, {**arrays}))
+            return run()
+
+        return intercept
+
+    with intercept_runs(pipeline, {name: record(name) for name in names}):
+        size = {side: settings[side] for side in ("height", "width")}
+        pipeline.generate(prompt, seed=SEED + index, output_type="np", **size)
+    kept: list[Call] = []
+    for name in names:
+        own = [call for call in calls if call[0] == name]
+        kept += [own[each] for each in choose_calls(len(own), index)]
+    return kept
+
+
+def _pack(calls: Sequence[Call]) -> bytes:
+    """Pack calls as a safetensors file, in which equal arrays lie once."""
+    tensors: dict[str, np.ndarray] = {}
+    named: list[tuple[str, dict[str, str]]] = []
+    for name, arrays in calls:
+        names = {}
+        for each, array in arrays.items():
+            whole = np.ascontiguousarray(array)
+            key = hashlib.sha256(f"{whole.dtype} {whole.shape}".encode() + whole.tobytes())
+            names[each] = key.hexdigest()
+            tensors[names[each]] = whole
+        named.append((name, names))
+    packed: bytes = save(tensors, metadata={_CALLS_KEY: json.dumps(named)})
+    return packed
+
+
+def _read(path: Path) -> list[Call]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            named = json.loads((file.metadata() or {})[_CALLS_KEY])
+            return [
+                (name, {each: file.get_tensor(key) for each, key in names.items()})
+                for name, names in named
+            ]
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CacheError(
+            f"the calibration in {path.parent} is damaged: {path.name}: {error}",
+            fix="start again: what is damaged is recorded anew",
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.exists() and bool(_read(path))
+    except CacheError:
+        return False
+
+
+@contextmanager
+def _explain(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = describe_shortage(error) or f"cannot be written ({error.strerror or error})"
+        raise CacheError(
+            f"the calibration is not finished: {root}: {problem}; what is recorded stays",
+            fix=MAKE_ROOM,
+        ) from error
