@@ -70,6 +70,9 @@ setup(
             "configs/*-prompts.txt",
             "configs/*shapes/*",
             "configs/*shapes/*/*",
+            "native/*.cpp",
+            "native/*.h",
+            "native/*.inc",
         ]
     },
     install_requires=[

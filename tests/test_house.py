@@ -25,6 +25,8 @@ FLOORS = (
     {"passes"},
     # Passes know the layers that they rewrite; the layers know their configs, and declare stages.
     {"models"},
+    # C++ kernels, which engines and passes may ask for.
+    {"native"},
     # What runs a build is data there: it knows nothing of where that comes from.
     {"families", "runtime"},
 )

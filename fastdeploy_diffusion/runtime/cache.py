@@ -61,9 +61,9 @@ MAKE_ROOM = (
 """Advice for a cache without room."""
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
-EMBEDDINGS, CALIBRATIONS = "embeddings", "calibrations"
+EMBEDDINGS, CALIBRATIONS, NATIVE = "embeddings", "calibrations", "native"
 WEIGHTS = "weights"
-_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS, CALIBRATIONS)
+_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS, CALIBRATIONS, NATIVE)
 
 
 class CacheWarning(UserWarning):

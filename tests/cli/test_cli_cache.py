@@ -16,6 +16,7 @@ from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
     DIGESTS,
     EMBEDDINGS,
+    NATIVE,
     TENSORRT_TIMINGS,
     ArtifactCache,
 )
@@ -69,7 +70,7 @@ def test_builds_are_listed_verified_and_removed(folder):
     assert run("gc", *where).stdout == "removed 0 builds\n"
     assert run("gc", "--limit-gib", "0", *where).stdout == "removed 2 builds\n"
     assert "0 builds" in run("ls", *where).stdout
-    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS):
+    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, NATIVE):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "note").touch()
     assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
