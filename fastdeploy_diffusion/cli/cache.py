@@ -219,8 +219,8 @@ def _name_precision(entry: CacheEntry) -> str:
 
 
 def _sum_up(cache: ArtifactCache, entries: list[CacheEntry]) -> str:
-    """Sum up bytes, every weight once for all builds that refer to it."""
-    size = sum(entry.size for entry in entries) + sum(cache.measure_weights().values())
+    """Sum up bytes; what several builds share counts once."""
+    size = cache.measure(entries) + sum(cache.measure_weights().values())
     return f"{_count(len(entries))}, {format_bytes(size)}"
 
 

@@ -1,7 +1,10 @@
 """Export of a Paddle layer to a PIR program: ``program.json``, its weights, and a manifest."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.layer_checks import explain_tracing, require_eval_mode
@@ -69,12 +72,30 @@ def export_program(program: Program, directory: Path) -> Path:
 
 
 def _trace(program: Program, path: Path) -> None:
-    with explain_tracing(program):
+    with explain_tracing(program), _names_by_place(program.layer):
         specs = [
             paddle.static.InputSpec(list(spec.open_shape), spec.dtype, spec.name)
             for spec in program.inputs
         ]
         paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
+
+
+@contextmanager
+def _names_by_place(layer: Any) -> Iterator[None]:
+    """Name tensors by their places in the layer until the block ends.
+
+    Paddle numbers them through the whole process, and saves them in the order of their names: so
+    exports for several sizes would have other names, and the same weights in another order.
+    """
+    tensors = dict([*layer.named_parameters(), *layer.named_buffers()])
+    names = {place: tensor.name for place, tensor in tensors.items()}
+    try:
+        for place, tensor in tensors.items():
+            tensor.name = f"layer.{place}"  # no input has such a name
+        yield
+    finally:
+        for place, tensor in tensors.items():
+            tensor.name = names[place]
 
 
 def _check_operators(program: Program, graph: str) -> None:

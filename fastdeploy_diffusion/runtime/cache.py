@@ -12,15 +12,18 @@ Processes share the folder by one protocol:
   entry or none, and what a process has mapped stays as it is.
 * ``entry.json`` and proofs are replaced as a whole, so that each is the old one or the new one.
 * Weights, which entries have in common, lie beside them (`WeightStore`), with one lock for all.
+* Large files that are the same in several entries are hard links to one; nothing is ever written
+  into them, so that they stay as they are until the last of these entries goes.
 * Without write access, entries are read all the same, without a lock if there is none.
 """
 
+import filecmp
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +57,7 @@ _REMOVED = ".removed"
 _HALF_BUILT = re.compile(rf"[0-9a-f]{{64}}\{_STAGED}")
 _ASIDE = re.compile(rf"([0-9a-f]{{64}}|[a-z-]+)\{_REMOVED}-[0-9a-f]{{16}}")
 _LOCKS = "locks"
+_LARGE = 1 << 20  # bytes of files that are worth a link
 MAKE_ROOM = (
     "make room (fastdeploy-diffusion cache rm), or give another folder as cache_dir, or set "
     "cache: false"
@@ -148,6 +152,12 @@ class ArtifactCache:
         """Measure each weight, in bytes, that is kept, or that an entry was bound with."""
         return measure_weights(self.root / WEIGHTS, entry.digest if entry else "")
 
+    def measure(self, entries: Sequence[CacheEntry]) -> int:
+        """Measure the bytes that entries take on the disk: files that they share count once."""
+        return sum(
+            {key: size for each in entries for key, size in each.list_inodes().items()}.values()
+        )
+
     def find_damaged_weights(self) -> dict[str, str]:
         """List damaged weights; they are made anew when they are used."""
         return find_damages(self.root / WEIGHTS)
@@ -177,8 +187,8 @@ class ArtifactCache:
     def collect(self, keep: str = "") -> list[str]:
         """Remove the least recently used entries, until the rest is within the limit.
 
-        Weights count once, for the entry that was used last. Entries that a process builds or
-        loads now stay. Remains of killed processes are removed, too.
+        Weights and shared files count once, for the entry that was used last. Entries that a
+        process builds or loads now stay. Remains of killed processes are removed, too.
 
         Args:
             keep: Digest of an entry that stays, however large it is.
@@ -191,11 +201,11 @@ class ArtifactCache:
         """
         self._clear_remains()
         removed, total = [], 0
-        counted: dict[str, int] = {}
+        counted: set[Any] = set()
         for entry in self.entries():
-            weights = self.measure_weights(entry)
-            total += entry.size + sum(weights[key] for key in weights.keys() - counted.keys())
-            counted |= weights
+            sizes = {**self.measure_weights(entry), **entry.list_inodes()}
+            total += sum(sizes[key] for key in sizes.keys() - counted)
+            counted |= sizes.keys()
             if total > self.limit and entry.digest != keep and self._remove_entry(entry.digest):
                 removed.append(entry.digest)
         self._sweep_weights()
@@ -337,6 +347,7 @@ class CacheSlot:
             paths = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
             names = [path.relative_to(artifact).as_posix() for path in paths]
             files = dict(zip(names, measure_files(paths), strict=True))
+            self._link(artifact, files)
             ingredients = self._key.ingredients
             entry = CacheEntry(self._staged, ingredients, record, files, model, used=0.0, made=0)
             if proof:
@@ -352,6 +363,23 @@ class CacheSlot:
         with suppress(CacheError):  # the entry is kept, even if others cannot be removed
             self._cache.collect(keep=self._key.digest)
         return published
+
+    def _link(self, artifact: Path, files: Mapping[str, tuple[int, int]]) -> None:
+        """Replace large files by links to the same ones in other entries."""
+        large = {name: measured for name, measured in files.items() if measured[0] >= _LARGE}
+        if not large:
+            return
+        others: dict[tuple[int, int], Path] = {}
+        for entry in self._cache.entries():
+            others |= {measured: entry.artifact / name for name, measured in entry.files.items()}
+        for name, measured in large.items():
+            # Without links (another entry goes now, or the file system has none) it stays a copy.
+            with suppress(OSError):
+                path, other = artifact / name, others.get(measured)
+                if other and filecmp.cmp(path, other, shallow=False):
+                    link = path.with_name(f"{path.name}.link")
+                    os.link(other, link)
+                    link.replace(path)
 
     def keep_record(self, record: Mapping[str, Any], model: str = "") -> None:
         """Keep JSON values alone, without files, in place of earlier ones.

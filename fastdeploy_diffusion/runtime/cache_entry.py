@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ class CacheEntry:
     def size(self) -> int:
         """Bytes of the artifact."""
         return sum(size for size, _ in self.files.values())
+
+    def list_inodes(self) -> dict[tuple[int, int], int]:
+        """List the bytes of each file by device and inode, for entries may share files."""
+        inodes = {}
+        for name, (size, _) in self.files.items():
+            with suppress(OSError):  # damaged, or removed meanwhile
+                found = (self.artifact / name).stat()
+                inodes[found.st_dev, found.st_ino] = size
+        return inodes
 
     def find_proof(self, key: CacheKey) -> Proof | None:
         """Look up the proof of a key; ``None`` without a check."""

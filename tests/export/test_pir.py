@@ -53,6 +53,23 @@ def test_program_weights_and_manifest_are_written(tmp_path):
     check_manifest(program, path.parent)
 
 
+def test_weights_are_the_same_file_for_every_size(tmp_path):
+    """Paddle numbers parameters through the whole process, and saves them by name."""
+    written = []
+    for size, number in ((2, 9), (5, 1)):  # the second layer's numbers have another digit
+        for _ in range(number):
+            nn.Linear(1, 1)
+        program = make_program(nn.Sequential(*(nn.Linear(4, 4) for _ in range(12))), ("input",))
+        names = [each.name for each in program.layer.parameters()]
+        spec = TensorSpec("input", (size, 4), "float32")
+        program = replace(program, inputs=(spec,), outputs=(replace(spec, name="scaled"),))
+        draw_parameters(program.layer)
+        path = export_program(program, tmp_path / str(size))
+        written.append((path.parent / WEIGHTS_FILE).read_bytes())
+        assert [each.name for each in program.layer.parameters()] == names
+    assert written[0] == written[1]
+
+
 def test_the_layer_is_not_changed(tmp_path):
     program = make_program()
     attributes, forward = set(vars(program.layer)), program.layer.forward

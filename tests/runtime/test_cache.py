@@ -1,5 +1,6 @@
 """The cache of builds: found only if everything agrees, whole, and safe among processes."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -141,6 +142,42 @@ def test_a_build_larger_than_the_limit_is_kept_alone(cache):
     large = CacheKey({"large": True})
     keep(cache, large, b"x" * 20_000)
     assert [entry.digest for entry in cache.entries()] == [large.digest]
+
+
+def test_large_files_that_are_the_same_take_the_disk_once(tmp_path):
+    cache = ArtifactCache(tmp_path / "cache", limit=2**40)
+    weights, others = b"w" * 2**20, b"v" * 2**20
+    keys = [CacheKey({"number": number}) for number in range(4)]
+    contents = (weights, weights, others, b"small")
+    entries = [keep(cache, *each, "w") for each in zip(keys, contents, strict=True)]
+    inodes = [(entry.artifact / "w").stat().st_ino for entry in entries]
+    assert inodes[0] == inodes[1]
+    assert len(set(inodes)) == 3
+    assert cache.measure(entries) == 2 * 2**20 + len(b"small")
+    assert all(entry.size == len(content) for entry, content in zip(entries, contents, strict=True))
+    cache.limit = cache.measure(entries)
+    assert cache.collect() == []  # what is shared counts once
+    cache.remove(entries[0].digest)
+    assert (find(cache, keys[1]).artifact / "w").read_bytes() == weights
+
+
+def test_a_copy_stays_where_no_file_can_be_linked(tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    cache = ArtifactCache(tmp_path / "cache", limit=2**40)
+    entries = [keep(cache, CacheKey({"number": n}), b"w" * 2**20) for n in range(2)]
+    assert cache.measure(entries) == 2 * 2**20
+    assert [entry.find_damage() for entry in entries] == ["", ""]
+
+
+def test_a_damaged_file_is_not_linked(tmp_path):
+    cache = ArtifactCache(tmp_path / "cache", limit=2**40)
+    first = keep(cache, CacheKey({"number": 0}), b"w" * 2**20, "w")
+    (first.artifact / "w").write_bytes(b"v" * 2**20)
+    second = keep(cache, CacheKey({"number": 1}), b"w" * 2**20, "w")
+    assert (second.artifact / "w").read_bytes() == b"w" * 2**20
 
 
 def _build_slowly(root: Path, log: Path) -> None:
