@@ -203,7 +203,7 @@ class ArtifactCache:
         removed, total = [], 0
         counted: set[Any] = set()
         for entry in self.entries():
-            sizes = {**self.measure_weights(entry), **entry.list_inodes()}
+            sizes: dict[Any, int] = {**self.measure_weights(entry), **entry.list_inodes()}
             total += sum(sizes[key] for key in sizes.keys() - counted)
             counted |= sizes.keys()
             if total > self.limit and entry.digest != keep and self._remove_entry(entry.digest):
