@@ -73,10 +73,9 @@ _NOT_YET = (
         "give the texts; their embeddings are kept from one request to the next",
     ),
     (
-        "int8",
-        "int8 int4 fp8 nf4 w8a8 quantize quantization quantization_config load_in_8bit "
-        "load_in_4bit",
-        "precision='bf16' or 'fp16' halves the memory",
+        "int4",
+        "int4 fp8 nf4 quantization_config load_in_8bit load_in_4bit",
+        "precision='int8-weights' takes a quarter of the memory, 'bf16' or 'fp16' half",
     ),
     (
         "a server",

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+
+
+INT8 = "int8"
+"""Weights and what layers read in eight bits."""
+INT8_WEIGHTS = "int8-weights"
+"""Weights alone in eight bits."""
 
 
 @dataclass(frozen=True)
@@ -13,8 +19,9 @@ class Precision:
 
     Args:
         name: In configurations and reports.
-        weights: The type in which an engine holds weights.
-        activations: The type of values between operators.
+        weights: The type in which an engine holds weights, of quantized layers if some are.
+        activations: The smallest type of values between operators that are not quantized: in int8,
+            they have the best half precision of the machine, or float32 where there is none.
         tolerance: Largest relative error that the proof of a build allows.
         safer: Its fallbacks where a component fails in it, the next safer one first.
     """
@@ -24,6 +31,11 @@ class Precision:
     activations: str
     tolerance: float
     safer: tuple[str, ...] = ()
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether layers are quantized, which changes pictures: it is only taken if asked for."""
+        return self.weights == "int8"
 
     @property
     def weight_bytes(self) -> int:
@@ -44,9 +56,14 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
             # bf16 has the range of float32.
             Precision("fp16", "float16", "float16", 2e-2, ("bf16", "fp32")),
             Precision("bf16", "bfloat16", "bfloat16", 2e-2, ("fp32",)),
+            # Of the engine's numbers. What pictures lose is measured on pictures.
+            Precision(INT8, "int8", "bfloat16", 0.25, ("bf16", "fp32")),
+            Precision(INT8_WEIGHTS, "int8", "bfloat16", 0.25, ("bf16", "fp32")),
         )
     }
 )
+FLOATS: tuple[str, ...] = tuple(name for name, each in PRECISIONS.items() if not each.is_quantized)
+"""Names of those in which nothing is quantized."""
 # Other names for them.
 PRECISION_SYNONYMS: Mapping[str, str] = MappingProxyType(
     {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}

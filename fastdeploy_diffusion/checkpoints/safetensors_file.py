@@ -16,6 +16,8 @@ from fastdeploy_diffusion.model_files import find_file
 
 # How each stored dtype is mapped into memory. NumPy has no bfloat16: its bits come as uint16.
 STORAGE_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+# Weights that are quantized, whose scales are another tensor: never read as if they were numbers.
+INT8_DTYPES: Mapping[str, str] = {"I8": "|i1"}
 
 # First bytes of other formats, so that the message about a renamed file names its real format.
 _FOREIGN_MAGIC = {
@@ -88,14 +90,15 @@ class SafetensorsFile:
             CheckpointError: The dtype cannot hold weights here, or the file changed since opening.
         """
         tensor = self.tensors[name]
-        if tensor.dtype not in STORAGE_DTYPES:
+        dtypes = {**STORAGE_DTYPES, **INT8_DTYPES}
+        if tensor.dtype not in dtypes:
             raise CheckpointError(
                 f"{self.path}: tensor {name!r} has dtype {tensor.dtype}",
                 allowed=", ".join(STORAGE_DTYPES),
                 fix="use the float16 or float32 files of this checkpoint",
             )
         self.check_unchanged()
-        dtype = np.dtype(STORAGE_DTYPES[tensor.dtype])
+        dtype = np.dtype(dtypes[tensor.dtype])
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         try:
@@ -111,7 +114,8 @@ class SafetensorsFile:
         """Read one tensor as float32: exact from F32, F16 and BF16, rounded from F64.
 
         Raises:
-            CheckpointError: As ``read_stored``, or an F64 value is too large for float32.
+            CheckpointError: As ``read_stored``; or the tensor is quantized, or an F64 value is too
+                large for float32.
         """
         return self.to_float32(name, self.read_stored(name))
 
@@ -119,6 +123,11 @@ class SafetensorsFile:
         """Convert values of tensor ``name``, as ``read_stored`` gives them, to float32."""
         if self.tensors[name].dtype == "BF16":
             return (stored.astype(np.uint32) << 16).view(np.float32)  # float32's upper half
+        if self.tensors[name].dtype in INT8_DTYPES:
+            raise CheckpointError(
+                f"{self.path}: tensor {name!r} is quantized, without scales",
+                allowed=", ".join(STORAGE_DTYPES),
+            )
         try:
             with np.errstate(over="raise"):
                 # Headers of odd length leave the mapping unaligned, which not every reader takes.

@@ -66,6 +66,7 @@ def _rewrite(build: ComponentBuild) -> tuple[Program, list[PassResult]]:
     """Apply the layer passes; returns the program to build, and their results."""
     signature = build.inputs, build.outputs
     program = Program(build.name, None, *signature, graph_passes=build.graph_passes)
+    program = replace(program, quantization=build.quantization)
     binds_weights = build.placement.engine.binds_weights
     if not binds_weights and not build.layer_passes:
         return replace(program, layer=build.reference.load().layer), []

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,9 +33,11 @@ from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import name_default_passes
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
 from fastdeploy_diffusion.predictors.stage_session import start_programs
+from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.runtime.cache import (
     MAKE_ROOM,
     ArtifactCache,
@@ -93,6 +95,7 @@ class ComponentBuild:
         generators: For inputs of the check that are not standard normal.
         sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
             those without a name.
+        quantization: Ranges and exceptions of a build in int8; ``None`` before it is calibrated.
     """
 
     name: str
@@ -104,6 +107,7 @@ class ComponentBuild:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sizes: Mapping[str, int] = field(default_factory=lambda: {"batch": 1})
+    quantization: Quantization | None = None
 
     @classmethod
     def runs_on(cls, engine: str) -> bool:
@@ -187,7 +191,11 @@ class ComponentBuild:
             spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {**network, "passes": [each.identify() for each in self.passes]},
+            {
+                **network,
+                "passes": [each.identify() for each in self.passes],
+                **self._identify_quantization(),
+            },
             self.code,
         )
         return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, _PROVES])
@@ -212,6 +220,13 @@ class ComponentBuild:
                 )
             _, parts = find_artifact(self, entry.artifact)
             yield KeptBuild(entry.artifact, parts, entry.record["passes"], found.relative_error)
+
+    def _identify_quantization(self) -> dict[str, Any]:
+        precision = self.placement.spec.precision
+        if not PRECISIONS[precision].is_quantized:
+            return {}
+        quantization = self.quantization or Quantization()
+        return {"quantization": [precision, quantization.digest]}
 
     def prove(self, session: Session) -> AccuracyReport:
         """Compare a session with the layer; see `compare`."""

@@ -28,6 +28,7 @@ from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
+from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.program import Program, Signature
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
@@ -43,6 +44,9 @@ class BuiltComponent(Component):
         passes: Names of the passes; ``None`` for those that pay on the engine.
         cache: ``None`` to keep no builds.
         rows: Rows of a batch for one picture.
+
+    Attributes:
+        quantization: Of builds in int8; ``None`` before it is calibrated.
 
     Raises:
         EngineUnavailableError: The engine asked for cannot run here, and there is no fallback.
@@ -65,6 +69,7 @@ class BuiltComponent(Component):
         self._build_class = build_class
         self._generators = generators
         self._rows = rows
+        self.quantization: Quantization | None = None
         self._is_checked = False
         self.placer = Placer(name, choice, cpu_fallback, network, passes, cache, build_class)
         self.report = self.placer.report
@@ -103,6 +108,7 @@ class BuiltComponent(Component):
             self._generators,
             *signature,
             sizes={"batch": self._rows, **sizes},
+            quantization=self.quantization,
         )
 
     def check_weights(self) -> None:

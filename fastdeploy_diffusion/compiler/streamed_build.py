@@ -17,6 +17,7 @@ from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import choose_passes
+from fastdeploy_diffusion.precision import FLOATS, PRECISIONS
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.stage_session import StageSession
 from fastdeploy_diffusion.predictors.weight_stream import BlockWeights, WeightStream
@@ -81,10 +82,17 @@ class StreamedBuild(ComponentBuild):
 
         Raises:
             CheckpointError: The weights do not fit the network.
-            EngineUnavailableError: The engine does not take weights as inputs.
+            EngineUnavailableError: The engine does not take weights as inputs, or not in int8.
             EngineError: As `ComponentBuild.open`.
         """
         require_streaming(self.name, self.placement.engine.name, str(self.placement.spec.device))
+        precision = self.placement.spec.precision
+        if PRECISIONS[precision].is_quantized:
+            raise EngineUnavailableError(
+                f"{self.name}: weights are not streamed in {precision}",
+                allowed=", ".join(FLOATS),
+                fix="choose another precision for the denoiser, or memory='staged'",
+            )
         layer = self.network.sketch()
         check_weights(layer, self.network.source)
         signature = Signature(self.inputs, self.outputs)
@@ -146,7 +154,7 @@ class StreamedBuild(ComponentBuild):
             (*stage.inputs, *(weights.specs if weights else ())),
             stage.outputs,
             self.sizes,
-            weights,
+            weights=weights,
         )
 
 

@@ -42,7 +42,7 @@ def tune_component(
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
     found = []
     for engine in AUTO_ORDER[device.kind]:
-        for precision in PRECISIONS:
+        for precision in _list_precisions(build):
             spec = BuildSpec(device, precision, build.placement.spec.threads)
             try:
                 placement = Placement(require_engine(engine, spec), spec)
@@ -60,6 +60,12 @@ def tune_component(
                 found.append(_measure(candidate, feeds, cache, runs))
     shapes = {name: array.shape for name, array in feeds.items()}
     return ComponentPlan(build.name, shapes, tuple(found))
+
+
+def _list_precisions(build: ComponentBuild) -> list[str]:
+    """List those that may be taken: what changes pictures, only if it is asked for."""
+    asked = build.placement.spec.precision
+    return [name for name, each in PRECISIONS.items() if not each.is_quantized or name == asked]
 
 
 def _measure(

@@ -10,7 +10,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import FLOATS
 from fastdeploy_diffusion.runtime.cache import CINN_KERNELS
 
 
@@ -21,7 +21,7 @@ class CINNEngine(PaddleEngine):
     """
 
     name: ClassVar[str] = "cinn"
-    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": tuple(PRECISIONS)}
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": FLOATS}
 
     def _probe_run(self, device: Device) -> Availability:
         return probe_paddle(device, needs_cinn=True)

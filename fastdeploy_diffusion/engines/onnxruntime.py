@@ -21,7 +21,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import FLOATS
 from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import OperatorTime, Session
@@ -49,7 +49,7 @@ class ONNXRuntimeEngine(Engine):
     name: ClassVar[str] = "onnxruntime"
     # The convolutions of the opset that Paddle2ONNX writes take no bf16.
     precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "cpu": tuple(PRECISIONS),
+        "cpu": FLOATS,
         "gpu": ("fp32", "fp16"),
     }
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.onnxruntime_builder"

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import INT8_WEIGHTS, PRECISIONS
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import OperatorTime, Session, Shapes, differ_in_batch_only
 
@@ -51,8 +51,10 @@ class OpenVINOEngine(Engine):
         return probe_onnx_export()
 
     def supports(self, spec: BuildSpec) -> Support:
-        """Tell what it supports: float32, and half precisions that the CPU has instructions for."""
+        """Tell what it supports: what the CPU has instructions for, and weights in int8."""
         support = super().supports(spec)
+        if spec.precision == INT8_WEIGHTS:
+            return support
         if support.ok and spec.precision.upper() not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
         return support
@@ -69,7 +71,7 @@ class _OpenVINOSession(Session):
         self._core = openvino.Core()
         self._properties = {
             "INFERENCE_NUM_THREADS": spec.cpu_threads,
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "fp16": "f16"}.get(spec.precision, "bf16"),
+            "INFERENCE_PRECISION_HINT": _choose_float(spec.precision),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -122,6 +124,13 @@ class _OpenVINOSession(Session):
             keep_angles_exact(model)
         with self._model.give_back_pages():
             return self._core.compile_model(model, "CPU", {**self._properties, **properties})
+
+
+def _choose_float(precision: str) -> str:
+    """Choose the floating-point type, as OpenVINO writes it, of what is not quantized."""
+    if PRECISIONS[precision].is_quantized:
+        return "bf16" if "BF16" in read_capabilities() else "f32"
+    return {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
 
 
 def read_capabilities() -> list[str]:

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
 from fastdeploy_diffusion.engines.paddle_thread import PaddleThread, give_back, take_thread
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import FLOATS
 from fastdeploy_diffusion.runtime.manifest import PROGRAM_FILE, WEIGHTS_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
@@ -37,7 +37,7 @@ class PaddleEngine(Engine):
     # Paddle's kernels of half precision are for GPUs only.
     precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "cpu": ("fp32",),
-        "gpu": tuple(PRECISIONS),
+        "gpu": FLOATS,
         "xpu": ("fp32",),
     }
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"weights"})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.precision import FLOATS
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.cache_entry import CacheEntry, CacheKey
 
@@ -79,7 +80,7 @@ class ComponentPlan:
             each
             for each in self.candidates
             if each.seconds is not None
-            and precision in (AUTO, each.precision)
+            and (precision == each.precision or (precision == AUTO and each.precision in FLOATS))
             and engine in (AUTO, each.engine)
             and passes in (None, each.passes)
             and not self.find_unsafe(each.engine, each.precision)

@@ -15,7 +15,7 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
 )
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import FLOATS
 from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
@@ -27,7 +27,7 @@ class TensorRTEngine(Engine):
     """TensorRT. Its plans are really built, and have not been run on a GPU yet."""
 
     name: ClassVar[str] = "tensorrt"
-    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": tuple(PRECISIONS)}
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": FLOATS}
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.tensorrt_builder"
     binds_weights: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.size_range import Size, SizeRange, choose_size, fits
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -79,6 +80,7 @@ class Program:
             are kept.
         graph_passes: Applied to the exported graph, in order
             (``passes.graph_pass.GraphPass``); engines that read no ONNX leave them be.
+        quantization: For a build in int8.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Program:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     store: Any = None
     graph_passes: tuple[Any, ...] = ()
+    quantization: Quantization | None = None
 
 
 def fill_shapes(

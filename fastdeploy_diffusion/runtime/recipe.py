@@ -222,6 +222,12 @@ def _find(name: str) -> _Operation:
 
 def _widen(array: Array) -> FloatArray:
     """Widen numbers of any type, and the bits of bfloat16, to float32."""
+    if array.dtype == np.int8:
+        raise EngineError(
+            "a tensor in int8 is read as a weight in floating point",
+            allowed="float16, bfloat16, float32, float64",
+            fix="take the checkpoint in one of these types",
+        )
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)  # float32's upper half
     return np.require(array, np.float32, "A")
@@ -293,3 +299,19 @@ def _transform_kernel(kernel: FloatArray, matrix: list[list[float]]) -> FloatArr
     both = np.kron(matrix, matrix).T.astype(np.float32)
     points = kernel.reshape(outputs * inputs, 9) @ both
     return np.ascontiguousarray(points.T).reshape(-1, outputs, inputs)
+
+
+@register_op("quantize")
+def _quantize(weight: FloatArray) -> npt.NDArray[np.int8]:
+    """Round a weight to int8, symmetric, in steps of `quantization-scales`."""
+    steps = _measure_steps(weight).reshape(-1, *(1,) * (weight.ndim - 1))
+    return np.rint(weight / steps).astype(np.int8)
+
+
+@register_op("quantization-scales")
+def _measure_steps(weight: FloatArray) -> FloatArray:
+    """Choose for each output, the first axis, the step at which 127 of them reach its largest."""
+    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    # Of an output that is all zeros, any step is right.
+    steps: FloatArray = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+    return steps

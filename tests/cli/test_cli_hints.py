@@ -44,8 +44,8 @@ def test_other_mistakes_are_answered_as_ever(words, answer):
     assert answer in error
 
 
-def test_int8_is_not_there_yet():
-    assert "int8 is not there yet" in run("generate", "x", "--precision", "int8", code=2).stderr
+def test_int4_is_not_there_yet():
+    assert "int4 is not there yet" in run("generate", "x", "--precision", "int4", code=2).stderr
 
 
 @pytest.mark.parametrize("words", [(), ("cache",)])

@@ -33,7 +33,7 @@ def test_threads_default_to_the_cores_and_must_be_positive():
     ("name", "precision"),
     [
         *((name, half) for name in ("paddle", "paddle-eager") for half in ("fp16", "bf16")),
-        *((name, "int8") for name in CPU_ENGINES),
+        *((name, "int4") for name in CPU_ENGINES),
     ],
 )
 def test_a_precision_that_an_engine_does_not_have_is_refused(name, precision, tmp_path):

@@ -20,8 +20,8 @@ UNAVAILABLE = [
     ("tensorrt", NO_GPU, "fp32", "no NVIDIA GPU|no gpu:99"),
     ("tensorrt", CPU, "fp32", "tensorrt runs on gpu, not on cpu"),
     ("openvino", NO_GPU, "fp32", "openvino runs on cpu, not on gpu"),
-    ("openvino", CPU, "int8", "openvino runs fp32, fp16, bf16 on cpu, not int8"),
-    ("onnxruntime", CPU, "int8", "onnxruntime runs fp32, fp16, bf16 on cpu, not int8"),
+    ("openvino", CPU, "int4", "openvino runs fp32, fp16, bf16.* on cpu, not int4"),
+    ("onnxruntime", CPU, "int4", "onnxruntime runs fp32, fp16, bf16.* on cpu, not int4"),
     ("onnxruntime", NO_GPU, "fp32", "without CUDA|not able|gpu"),
     ("paddle", NO_GPU, "fp32", "CUDA|no gpu:99"),
     ("paddle", Device("xpu", 99), "fp32", "XPU|no xpu:99"),
@@ -86,8 +86,8 @@ def test_auto_without_any_engine_falls_back_loudly_or_fails():
     with pytest.warns(FallbackWarning, match=r"auto on gpu:99 in fp16 .*no engine can: .*; .*; "):
         taken = select_engine("auto", NO_GPU, "fp16", cpu_fallback=True)
     assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU))
-    with pytest.raises(EngineUnavailableError, match=r"no engine can: openvino .* int8"):
-        select_engine("auto", CPU, "int8", cpu_fallback=False)
+    with pytest.raises(EngineUnavailableError, match=r"no engine can: openvino .* int4"):
+        select_engine("auto", CPU, "int4", cpu_fallback=False)
 
 
 def offer(monkeypatch, *precisions):
@@ -125,9 +125,9 @@ def test_what_an_engine_does_not_compute_in_another_does_if_the_cpu_can(monkeypa
 
 def test_a_fallback_says_each_thing_once():
     with pytest.warns(FallbackWarning) as caught:
-        select_engine("paddle", CPU, "int8", cpu_fallback=True)
+        select_engine("paddle", CPU, "int4", cpu_fallback=True)
     assert str(caught[0].message) == (
-        "paddle on cpu in int8 cannot run here (paddle runs fp32 on cpu, not int8); "
+        "paddle on cpu in int4 cannot run here (paddle runs fp32 on cpu, not int4); "
         "openvino on cpu in fp32 runs instead"
     )
 

@@ -1,0 +1,152 @@
+"""What int8 needs to know of a network: the ranges of its numbers, and which layers bear it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastdeploy_diffusion.compiler.rewriting import rewrite_network
+from fastdeploy_diffusion.disk_room import make_temporary_folder
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.int8 import quantize_export
+from fastdeploy_diffusion.export.observers import OBSERVED, choose_ranges, observe_export
+from fastdeploy_diffusion.families.networks.census import Site
+from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.precision import INT8
+from fastdeploy_diffusion.quantization import Quantization, Range
+from fastdeploy_diffusion.runtime.program import Program
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.compiler.build import ComponentBuild
+    from fastdeploy_diffusion.runtime.session import Session
+
+# The first and the last layers, shortcuts, and what makes vectors of timesteps and prompts: few
+# multiplications, and errors that reach every number. In a decoder all but its resnets' own.
+_SENSITIVE: Mapping[str, str] = {
+    "denoiser": r"(^|\.)(time_\w+|add_embedding|time_text_embed|guidance_embedder|context_embedder"
+    r"|x_embedder|conv_in|conv_out|conv_shortcut|norm\w*\.linear|norm_out|modulations)(\.|$)"
+    r"|^proj_out$",
+    "vae_decoder": r"^(?!.*\.resnets\.\d+\.conv[12]$)",
+}
+
+
+def observe(
+    build: ComponentBuild, feeds: Iterable[Mapping[str, np.ndarray]], *, clips: bool = True
+) -> dict[str, Range]:
+    """Run a component on inputs, and choose the range of what each of its layers reads.
+
+    It runs on the build's engine, in bf16 where that has kernels for it, or else in float32.
+
+    Args:
+        feeds: Inputs of the whole component, of one or more runs.
+        clips: As for `choose_ranges`.
+
+    Returns:
+        By name after the layer passes, in the order of the graph.
+
+    Raises:
+        EngineError: There are no inputs, or the engine does not read ONNX graphs.
+        NonFiniteError: A number in the network is not finite.
+    """
+    engine, spec = build.placement.engine, _choose_float(build)
+    with _export(build, spec) as (program, folder):
+        observed, layers = observe_export(program, folder)
+        with engine.load(observed, spec, folder) as session:
+            rows = (session.run(**feed)[OBSERVED] for feed in feeds)
+            return choose_ranges(build.name, layers, rows, clips=clips)
+
+
+def choose_sensitive(component: str, layers: Collection[str]) -> frozenset[str]:
+    """Choose the layers that stay in floating point by default.
+
+    Args:
+        component: ``"denoiser"``, ``"vae_decoder"`` …; of one that is not known, none.
+    """
+    if component not in _SENSITIVE:
+        return frozenset()
+    pattern = re.compile(_SENSITIVE[component])
+    return frozenset(layer for layer in layers if pattern.search(layer))
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A component that is quantized again and again, from one export.
+
+    Args:
+        program: Of the export in float32.
+        folder: Of the export.
+    """
+
+    build: ComponentBuild
+    ranges: Mapping[str, Range]
+    program: Program
+    folder: Path
+
+    def start(self, skip: Collection[str]) -> Session:
+        """Quantize all layers but some; the session is the caller's to close.
+
+        Raises:
+            EngineError: It does not load.
+        """
+        quantization = Quantization(self.ranges, frozenset(skip))
+        program = replace(self.program, quantization=quantization)
+        spec = replace(self.build.placement.spec, precision=INT8)
+        with make_temporary_folder(self.build.name) as folder:
+            trial = folder / "trial"
+            shutil.copytree(self.folder, trial)
+            quantize_export(program, trial, INT8)
+            return self.build.placement.engine.load(program, spec, trial)
+
+
+@contextmanager
+def open_trials(build: ComponentBuild, ranges: Mapping[str, Range]) -> Iterator[Trials]:
+    """Export a component once, to quantize it with one choice of layers after the other.
+
+    Args:
+        ranges: As `observe` gives them.
+
+    Raises:
+        EngineError: It cannot be exported.
+    """
+    with _export(build, _choose_float(build)) as (program, folder):
+        yield Trials(build, ranges, program, folder)
+
+
+@contextmanager
+def _export(build: ComponentBuild, spec: BuildSpec) -> Iterator[tuple[Program, Path]]:
+    """Export a component as one program, without graph passes: they leave these numbers alone."""
+    engine = build.placement.engine
+    if engine.dialect not in (Dialect.STANDARD, Dialect.MICROSOFT):
+        raise EngineError(
+            f"{build.name}: {engine.name} cannot show what its layers read",
+            allowed="openvino and onnxruntime",
+        )
+    # With invariants hoisted there would be two programs.
+    passes = [each for each in build.layer_passes if Site.INVARIANT not in (each.sites or ())]
+    rewritten = rewrite_network(build.network, passes)
+    program = Program(
+        build.name,
+        rewritten.layer,
+        build.inputs,
+        build.outputs,
+        tensors=build.network.source,
+        recipe=rewritten.recipe,
+    )
+    with make_temporary_folder(build.name) as folder:
+        engine.build(program, spec, folder / build.name)
+        yield replace(program, layer=None), folder / build.name
+
+
+def _choose_float(build: ComponentBuild) -> BuildSpec:
+    half = replace(build.placement.spec, precision="bf16")
+    support = build.placement.engine.supports(half)
+    is_fast = support.ok and not support.is_emulated
+    return half if is_fast else replace(half, precision="fp32")

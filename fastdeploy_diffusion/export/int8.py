@@ -1,0 +1,182 @@
+"""Quantization of an exported graph: convolutions and linear layers in eight bits.
+
+Weights are int8, symmetric, with a scale for each output channel. What a layer reads is uint8, with
+one scale and one zero point, which follow from its range. In the graph, QuantizeLinear and
+DequantizeLinear stand around each product, and engines replace them by products of integers.
+Scales of weights are inputs beside them: both are derived when the build is loaded.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import onnx_ir as ir
+
+from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.quantized_layers import Product, find_products
+from fastdeploy_diffusion.precision import INT8
+from fastdeploy_diffusion.quantization import Quantization, Range
+from fastdeploy_diffusion.runtime.manifest import (
+    GRAPH_FILE,
+    check_manifest,
+    read_graph_passes,
+    write_manifest,
+)
+from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.recipe import Derivation, Weight
+
+SCALES = ".scales"
+
+
+def quantize_export(program: Program, directory: Path, precision: str) -> None:
+    """Quantize an export in place, as its program says.
+
+    Args:
+        directory: With ``graph.onnx`` in float32, whose weights are bound when it is loaded.
+        precision: ``"int8"`` or ``"int8-weights"``.
+
+    Raises:
+        EngineError: The program was not calibrated; or the export is damaged, or another program's.
+    """
+    quantization = program.quantization
+    is_whole = precision == INT8
+    if quantization is None and is_whole:
+        raise EngineError(
+            f"{program.name}: it was not calibrated, so that the ranges of its numbers are unknown",
+            allowed="bf16, fp16, fp32, or int8-weights, which needs none",
+            fix="calibrate it: fastdeploy-diffusion quantize --model FOLDER",
+        )
+    weights = check_manifest(program, directory)
+    path = directory / GRAPH_FILE
+    model = ir.load(path)
+    layers = quantize_graph(
+        model.graph, weights.keys(), quantization or Quantization(), weights_only=not is_whole
+    )
+    for layer in layers:
+        made_of = weights[f"{layer}.weight"].made_of
+        scales = Derivation((made_of,), "quantization-scales")
+        weights[f"{layer}.weight"] = Weight(Derivation((made_of,), "quantize"), "int8")
+        weights[f"{layer}.weight{SCALES}"] = Weight(scales)
+    ir.save(model, path)
+    results = read_graph_passes(program, directory)
+    write_manifest(program, directory, [GRAPH_FILE], weights, results)
+
+
+def quantize_graph(
+    graph: ir.Graph,
+    weights: Collection[str],
+    quantization: Quantization,
+    *,
+    weights_only: bool = False,
+) -> list[str]:
+    """Quantize a graph in place.
+
+    Args:
+        weights: Names of its inputs or external initializers that are bound when it is loaded.
+        weights_only: Whether products are of floating-point numbers, whatever the ranges.
+
+    Returns:
+        Names of the layers that are quantized.
+    """
+    ranges, skip = quantization.ranges, quantization.skip
+    products = [
+        each
+        for each in find_products(graph, weights)
+        if each.layer not in skip and (weights_only or each.layer in ranges)
+    ]
+    rewriting = _Rewriting(graph)
+    for product in products:
+        rewriting.quantize(product, None if weights_only else ranges[product.layer])
+    for product in products:
+        for node in reversed(product.path):
+            if node.graph is graph and not node.outputs[0].uses():
+                graph.remove(node, safe=True)
+    graph.sort()
+    return list(dict.fromkeys(product.layer for product in products))
+
+
+def choose_scale(numbers: Range) -> tuple[np.float32, np.uint8]:
+    """Choose the scale and the zero point of a range, so that zero is exact."""
+    low, high = min(numbers.low, 0.0), max(numbers.high, 0.0)
+    scale = np.float32(max((high - low) / 255, float(np.finfo(np.float32).tiny)))
+    return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+
+
+class _Rewriting:
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._rounded: dict[tuple[ir.Value, Range], ir.Value] = {}
+        self._scales: dict[ir.Value, ir.Value] = {}
+
+    def quantize(self, product: Product, numbers: Range | None) -> None:
+        node = product.node
+        if numbers is not None:
+            value = node.inputs[0]
+            assert value is not None  # a product has two inputs
+            node.replace_input_with(0, self._round(value, numbers, node))
+        node.replace_input_with(1, self._restore(product))
+
+    def _round(self, value: ir.Value, numbers: Range, before: ir.Node) -> ir.Value:
+        """Round a value to eight bits, and back; once for all products that read it."""
+        if (value, numbers) not in self._rounded:
+            scale, zero = (self._constant(each, before) for each in choose_scale(numbers))
+            rounded = self._add("QuantizeLinear", [value, scale, zero], before)
+            rounded.dtype = ir.DataType.UINT8
+            restored = self._add("DequantizeLinear", [rounded, scale, zero], before)
+            self._rounded[value, numbers] = restored
+        return self._rounded[value, numbers]
+
+    def _restore(self, product: Product) -> ir.Value:
+        """Restore a weight's numbers before all else: so OpenVINO recognizes it."""
+        product.weight.dtype = ir.DataType.INT8
+        inputs: list[ir.Value | None] = [product.weight, self._find_scales(product.weight)]
+        attributes = {"axis": ir.AttrInt64("axis", 0)}
+        value = self._add("DequantizeLinear", inputs, product.node, attributes)
+        for node in product.path:
+            inputs = [value, *node.inputs[1:]]
+            value = self._add(node.op_type, inputs, product.node, node.attributes)
+        return value
+
+    def _find_scales(self, weight: ir.Value) -> ir.Value:
+        if weight in self._scales:
+            return self._scales[weight]
+        assert weight.shape is not None  # weights have fixed shapes
+        shape = ir.Shape([weight.shape[0]])
+        kind = ir.TensorType(ir.DataType.FLOAT)
+        scales = ir.Value(name=f"{weight.name}{SCALES}", type=kind, shape=shape)
+        tensor = weight.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            weight.const_value = _declare(tensor, weight, ir.DataType.INT8)
+            scales.const_value = _declare(tensor, scales, ir.DataType.FLOAT)
+            self._graph.register_initializer(scales)
+        else:
+            self._graph.inputs.append(scales)
+        self._scales[weight] = scales
+        return scales
+
+    def _add(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        before: ir.Node,
+        attributes: Mapping[str, ir.Attr] = MappingProxyType({}),
+    ) -> ir.Value:
+        node = ir.Node("", operator, inputs, list(attributes.values()))
+        self._graph.insert_before(before, node)
+        value = node.outputs[0]
+        value.dtype = ir.DataType.FLOAT
+        return value
+
+    def _constant(self, number: np.generic, before: ir.Node) -> ir.Value:
+        node = ir.node("Constant", [], {"value": ir.tensor(np.asarray(number))})
+        self._graph.insert_before(before, node)
+        return node.outputs[0]
+
+
+def _declare(like: ir.ExternalTensor, value: ir.Value, dtype: ir.DataType) -> ir.ExternalTensor:
+    """Declare an initializer whose values come when the graph is loaded."""
+    assert value.shape is not None
+    return ir.ExternalTensor(
+        like.location, None, None, dtype, shape=value.shape, name=str(value.name)
+    )
