@@ -35,6 +35,7 @@ class ToySession(Session):
 
     Attributes:
         runs: The feeds of each run.
+        compiled: The sizes that it was compiled for.
         closed: How often the engine's own part was freed.
         entered: Set while a run is going on.
         may_leave: A run that has begun waits for it.
@@ -45,6 +46,7 @@ class ToySession(Session):
         super().__init__("toy", Program("part", None, *signature))
         self._compute = compute
         self.runs = []
+        self.compiled = []
         self.closed = 0
         self.overlaps = 0
         self.entered = threading.Event()
@@ -57,6 +59,14 @@ class ToySession(Session):
         try:
             assert self.may_leave.wait(20)
             return self._compute(**feeds)
+        finally:
+            self.entered.clear()
+
+    def _compile(self, sizes):
+        self._enter()
+        try:
+            assert self.may_leave.wait(20)
+            self.compiled.append(dict(sizes))
         finally:
             self.entered.clear()
 

@@ -15,7 +15,7 @@ from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8_WEIGHTS, PRECISIONS
-from fastdeploy_diffusion.runtime.program import Program
+from fastdeploy_diffusion.runtime.program import Program, fill_shapes
 from fastdeploy_diffusion.runtime.session import OperatorTime, Session, Shapes, differ_in_batch_only
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
@@ -79,7 +79,7 @@ class _OpenVINOSession(Session):
         self._requests: dict[Shapes, Any] = {}  # the one used last at the end
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        request = self._compile(tuple(array.shape for array in feeds.values()))
+        request = self._find_request(tuple(array.shape for array in feeds.values()))
         results = request.infer(_share(feeds), share_inputs=True)
         return {name: results[index] for index, name in enumerate(self.outputs)}
 
@@ -101,7 +101,10 @@ class _OpenVINOSession(Session):
         self._requests.clear()
         self._model = None
 
-    def _compile(self, shapes: Shapes) -> Any:
+    def _compile(self, sizes: Mapping[str, int]) -> None:
+        self._find_request(tuple(fill_shapes(tuple(self.inputs.values()), sizes).values()))
+
+    def _find_request(self, shapes: Shapes) -> Any:
         """Compile for static shapes, which run several times as fast as free ones; once each."""
         request = self._requests.pop(shapes, None)
         if request is None:

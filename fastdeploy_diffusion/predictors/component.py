@@ -165,3 +165,7 @@ class Part(NamedTuple):
     component: Component
     signature: Signature
     sizes: Mapping[str, int]
+
+    def of_batch(self, rows: int) -> Part:
+        """Fill in the number of rows that run at once."""
+        return self._replace(sizes={**self.sizes, "batch": rows})

@@ -157,7 +157,10 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         *encoders, denoiser, vae_decoder = self._list_parts(plan)
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, encoders, self._embeddings)
+        most = self._count_rows(plan) * len(plan.seeds)
         residency.begin([*text_stage.encoders, denoiser, vae_decoder])
+        decodes = plan.request.output_type != "latent"
+        residency.compile_ahead([denoiser.of_batch(most), *[vae_decoder.of_batch(1)] * decodes])
         conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
@@ -169,7 +172,6 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         latents = latents * np.float32(scheduler.init_noise_sigma)
         check_latents(latents, plan, 0, total)
         timesteps = np.array(scheduler.timesteps, np.float32) / np.float32(self.timestep_unit)
-        most = self._count_rows(plan) * len(plan.seeds)
         steps: list[float] = []
         with residency.lend(denoiser) as session:
             residency.lap()
@@ -206,7 +208,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         check_cancelled(total)
         residency.lap()
         decoded = None
-        if plan.request.output_type != "latent":
+        if decodes:
             with residency.lend(vae_decoder) as session:
                 decoded = self._vae.decode(session, self._unpack(plan, latents))
         decoding = residency.lap()

@@ -96,6 +96,9 @@ class RecoveringSession(Session):
         shared = stack_arrays(self._component, self._list_conditions(), given)
         return {**self._stack_samples(rows), TIMESTEP: timesteps, **shared}
 
+    def _compile(self, sizes: Mapping[str, int]) -> None:
+        self.running.session.compile(sizes)
+
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         def run() -> Arrays:
             return self._repeat(lambda session: session.run(**feeds), list(feeds.values()))

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
@@ -45,6 +46,14 @@ class Residency(ABC):
     def begin(self, parts: Iterable[Part]) -> None:
         """Prepare, before the first stage, the components that may stay; raises as ``lend``."""
 
+    def compile_ahead(self, parts: Iterable[Part]) -> None:
+        """Compile what may stay while stages before it run; drop errors, which the runs meet again.
+
+        Args:
+            parts: Their sizes are those that will run, ``"batch"`` among them.
+        """
+        return  # where components do not stay, there is nothing to compile ahead
+
     @abstractmethod
     def lend(self, part: Part) -> AbstractContextManager[Session]:
         """Lend a component's session for a stage.
@@ -66,6 +75,7 @@ class Resident(Residency):
     def __init__(self) -> None:
         super().__init__()
         self._sessions: dict[Component, Session] = {}
+        self._compiling: dict[Component, Future[None]] = {}
 
     def begin(self, parts: Iterable[Part]) -> None:
         """Prepare everything, so that failing builds are known before work begins."""
@@ -75,11 +85,22 @@ class Resident(Residency):
             self._sessions[component] = self._borrowed.enter_context(lent)
         self.seconds += time.perf_counter() - started
 
+    def compile_ahead(self, parts: Iterable[Part]) -> None:
+        """Compile each in a thread of its own, which ends before the sessions are given back."""
+        threads = self._borrowed.enter_context(ThreadPoolExecutor(thread_name_prefix="compile"))
+        for component, _, sizes in parts:
+            compiled = threads.submit(self._sessions[component].compile, sizes)
+            self._compiling[component] = compiled
+
     @contextmanager
     def lend(self, part: Part) -> Generator[Session, None, None]:
-        """Lend the prepared session."""
+        """Lend the prepared session, when it is compiled."""
         if part.component not in self._sessions:
             self.begin([part])
+        if compiling := self._compiling.pop(part.component, None):
+            started = time.perf_counter()
+            compiling.exception()  # the run may recover from it
+            self.seconds += time.perf_counter() - started
         yield self._sessions[part.component]
 
 

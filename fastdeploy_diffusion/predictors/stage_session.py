@@ -119,6 +119,11 @@ class StageSession(Session):
         self._varying = {name: values[name] for name in values.keys() - self._constant}
         self._bound_for = [ref(handle) for handle in handles]
 
+    def _compile(self, sizes: Mapping[str, int]) -> None:
+        self._prologue.compile({**sizes, "batch": 1})  # of a row by itself
+        for _, session in self._steps:
+            session.compile(sizes)
+
     def _run(self, feeds: Arrays) -> Arrays:
         return self._run_rows(self._make_rows(feeds))
 

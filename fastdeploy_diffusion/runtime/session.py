@@ -182,6 +182,19 @@ class Session(ABC):
             spec = next(iter(self._outputs.values()))
             return self._check_output(spec, self._run_rows(rows)[spec.name])
 
+    def compile(self, sizes: Mapping[str, int]) -> None:
+        """Compile for sizes that are to run, where the engine compiles for each; else do nothing.
+
+        Args:
+            sizes: Of free dimensions, by name; ``"batch"`` among them.
+
+        Raises:
+            EngineError: It fails, or the session is closed.
+        """
+        with self._lock, self._explain("compile"):
+            self._require_open()
+            self._compile(sizes)
+
     def prepare(self, **feeds: np.ndarray) -> Callable[[], Any]:
         """Prepare repeated runs on the same inputs, as the steps of a request would be.
 
@@ -253,6 +266,10 @@ class Session(ABC):
     @abstractmethod
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run on checked feeds, in the order of ``inputs``; called by one thread at a time."""
+
+    def _compile(self, sizes: Mapping[str, int]) -> None:
+        """Compile for sizes; other engines are compiled for all of them when they are loaded."""
+        return
 
     def _condition(self, arrays: Arrays, timesteps: Sequence[float]) -> Handle:
         """Keep checked arrays of one row, or what is computed from them; timesteps ascend."""

@@ -67,3 +67,12 @@ def test_a_batch_gives_the_same_however_often_it_was_compiled(session):
     wanted = [session.run(**each)["output"] for each in feeds]
     for given, each in zip(wanted, feeds, strict=True):
         np.testing.assert_array_equal(session.run(**each)["output"], given)
+
+
+def test_a_batch_that_was_compiled_for_runs_without_another_compilation(session, requests):
+    session.compile({"batch": 3})
+    assert len(requests) == 1
+    session.run(**draw_feeds(CASE, 3, free=3))
+    assert len(requests) == 1
+    session.run(**draw_feeds(CASE, 2, free=2))
+    assert len(requests) == 2

@@ -1,5 +1,6 @@
 """How long a request holds the sessions of its components."""
 
+import threading
 import time
 
 import numpy as np
@@ -111,6 +112,60 @@ def test_requests_in_the_same_stage_share_it(pair, workshop):
                 assert one is other
             run(one)
         assert (len(workshop.sessions), workshop.count_open()) == (1, 0)
+
+
+def test_resident_components_are_compiled_while_stages_before_them_run(pair, workshop):
+    first, second = list_parts(pair)
+    with Resident() as residency:
+        residency.begin([first, second])
+        *_, compiling = workshop.sessions
+        compiling.may_leave.clear()
+        residency.compile_ahead([second.of_batch(3)])
+        with residency.lend(first) as session:
+            assert compiling.entered.wait(20)
+            run(session)
+        compiling.may_leave.set()
+        with residency.lend(second):
+            assert compiling.compiled == [{"batch": 3}]
+
+
+def test_a_component_that_does_not_compile_ahead_is_left_to_its_run(pair, workshop):
+    def refuse(sizes):
+        raise EngineError("no such size")
+
+    _, second = list_parts(pair)
+    with Resident() as residency:
+        residency.begin([second])
+        (session,) = workshop.sessions
+        session._compile = refuse
+        residency.compile_ahead([second.of_batch(3)])
+        with residency.lend(second) as lent:
+            run(lent)
+    assert len(session.runs) == 1
+
+
+def test_compilation_ends_before_a_request_that_fails_gives_back_its_sessions(pair, workshop):
+    parts = list_parts(pair)
+
+    def fail():
+        with Resident() as residency:
+            residency.begin(parts)
+            compiling = workshop.sessions[-1]
+            compiling.may_leave.clear()
+            residency.compile_ahead([parts[1].of_batch(1)])
+            assert compiling.entered.wait(20)
+            threading.Timer(0.1, compiling.may_leave.set).start()
+            raise EngineError("the text encoder failed")
+
+    with pytest.raises(EngineError, match="the text encoder failed"):
+        fail()
+    assert workshop.sessions[-1].compiled == [{"batch": 1}]
+
+
+def test_staged_components_compile_nothing_ahead(pair, workshop):
+    with Staged() as residency:
+        residency.compile_ahead([each.of_batch(1) for each in list_parts(pair)])
+    assert workshop.sessions == []
 
 
 @pytest.mark.parametrize("kind", [Resident, Staged])
