@@ -55,5 +55,6 @@ PASSES: Mapping[str, str] = MappingProxyType(
             "fastdeploy_diffusion.passes.graph.fuse_adaptive_norm:FuseAdaptiveNorm"
         ),
         "fuse-gelu-tanh": "fastdeploy_diffusion.passes.graph.fuse_gelu_tanh:FuseTanhGELU",
+        "native-attention": "fastdeploy_diffusion.passes.graph.native_attention:NativeAttention",
     }
 )

@@ -29,6 +29,7 @@ from fastdeploy_diffusion.errors import (
     EngineError,
     EngineUnavailableError,
 )
+from fastdeploy_diffusion.native.library import identify_library
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
@@ -186,16 +187,16 @@ class ComponentBuild:
         """
         network = self.network.identify(root)
         engine, spec = self.placement.engine, self.placement.spec
+        passes = {"passes": [each.identify() for each in self.passes]}
+        if any(each.is_native for each in self.passes) and engine.native_adapter:
+            library = identify_library(engine.native_adapter, engine.runtimes)
+            passes["library"] = [library]
         graph = make_graph_key(
             engine,
             spec,
             self.name,
             {"inputs": self.inputs, "outputs": self.outputs},
-            {
-                **network,
-                "passes": [each.identify() for each in self.passes],
-                **self._identify_quantization(),
-            },
+            {**network, **passes, **self._identify_quantization()},
             self.code,
         )
         return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, _PROVES])

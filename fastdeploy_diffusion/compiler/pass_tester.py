@@ -120,9 +120,11 @@ class PassTester:
             (result,), _ = apply_passes([each], self._build.network.sketch(), strict=False)
             return result
         assert isinstance(each, GraphPass)
-        engine = self._build.placement.engine
+        engine, spec = self._build.placement.engine, self._build.placement.spec
         if engine.dialect is None:
             return refuse_graph_pass(each, engine)
+        if each.is_native and (refusal := engine.refuse_native(spec)):
+            return PassResult(each.name, 0, 0, {"": refusal})
         done = try_graph_pass(self._graph, each, engine.dialect)
         return sum_results(each, self._layer, engine, done)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.compiler.cache_key import make_plan_key
+from fastdeploy_diffusion.compiler.native_passes import keep_compilable
 from fastdeploy_diffusion.compiler.precision_guard import PrecisionGuard
 from fastdeploy_diffusion.compiler.tuning import tune_component
 from fastdeploy_diffusion.config import EngineChoice
@@ -23,6 +24,7 @@ from fastdeploy_diffusion.engines.placement import (
 from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import CacheError, EngineError
+from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
@@ -109,9 +111,12 @@ class Placer:
                 placement.engine.name, placement.spec.precision
             )
         self.placement = placement
-        self.passes = tuple(find_passes(names, placement.engine.name, placement.spec.precision))
+        found = find_passes(names, placement.engine.name, placement.spec.precision)
+        self.passes = keep_compilable(found, placement)
         if self.pass_names is not None:
             self._warn_of_idle_passes()
+        elif len(self.passes) < len(found) and (missing := explain_missing_compiler()):
+            installable = {**installable, "native-attention": missing}
         spec = placement.spec
         self.report = ComponentReport(
             self.name,
@@ -220,6 +225,11 @@ class Placer:
     def _warn_of_idle_passes(self) -> None:
         """Warn of requested passes that have no effect here."""
         engine = self.placement.engine
+        dropped = set(self.pass_names or ()) - {each.name for each in self.passes}
+        if dropped:
+            reason = engine.refuse_native(self.placement.spec)
+            message = f"{self.name}: {', '.join(sorted(dropped))} is left out: {reason}"
+            warnings.warn(message, PassWarning, stacklevel=2)
         if engine.dialect is not None:
             return
         idle = [each.name for each in self.passes if isinstance(each.load(), GraphPass)]

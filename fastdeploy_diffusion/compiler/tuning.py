@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.native_passes import keep_compilable
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, require_engine
@@ -49,7 +50,7 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
-            chosen = tuple(find_passes(passes, engine, precision))
+            chosen = keep_compilable(find_passes(passes, engine, precision), placement)
             if passes is None:
                 chosen = keep_paying(chosen, signature)
             chosen = keep_usable(chosen, signature)

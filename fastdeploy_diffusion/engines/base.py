@@ -20,6 +20,7 @@ from fastdeploy_diffusion.errors import (
     EngineUnavailableError,
 )
 from fastdeploy_diffusion.machine import count_usable_cores
+from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.runtime.program import Program
 
@@ -109,6 +110,8 @@ class Engine(ABC):
     takes_weights: ClassVar[bool] = False
     # The operators of the ONNX graphs that it reads; ``None`` if it reads none.
     dialect: ClassVar[Dialect | None] = None
+    # The adapter, in ``native/``, by which it runs operators that are compiled for it.
+    native_adapter: ClassVar[str | None] = None
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
     # Whether a row of a batch is the same, bit for bit, beside any number of any other rows.
@@ -146,6 +149,14 @@ class Engine(ABC):
             return Support(True)
         runs = ", ".join(self.precisions[device])
         return Support(False, f"{self.name} runs {runs} on {device}, not {precision}")
+
+    def refuse_native(self, spec: BuildSpec) -> str:
+        """Return why it runs no operators that are compiled for it in a spec; empty if it does."""
+        if self.native_adapter is None:
+            return f"{self.name} runs no operators of this library's"
+        if spec.device.kind != "cpu":
+            return f"this library's operators run on CPUs, not on {spec.device}"
+        return explain_missing_compiler()
 
     def require_run(self, spec: BuildSpec) -> None:
         """Refuse a spec for which a finished build would not run, here or at all.

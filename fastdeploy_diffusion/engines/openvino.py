@@ -11,6 +11,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
+from fastdeploy_diffusion.engines.openvino_attention import add_operators, narrow_attention
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -33,6 +34,7 @@ class OpenVINOEngine(Engine):
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
+    native_adapter: ClassVar[str] = "openvino_attention.cpp"
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset()
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("openvino",)
@@ -69,13 +71,14 @@ class _OpenVINOSession(Session):
         import openvino
 
         self._core = openvino.Core()
+        add_operators(self._core, program, artifact)
         self._properties = {
             "INFERENCE_NUM_THREADS": spec.cpu_threads,
             "INFERENCE_PRECISION_HINT": _choose_float(spec.precision),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._model: OpenVINOModel | None = read_model(program, artifact)
+        self._model: OpenVINOModel | None = read_model(self._core, program, artifact)
         self._requests: dict[Shapes, Any] = {}  # the one used last at the end
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -125,6 +128,8 @@ class _OpenVINOSession(Session):
             prefer_onednn(model)
         else:
             keep_angles_exact(model)
+        if self._properties["INFERENCE_PRECISION_HINT"] == "bf16":
+            narrow_attention(model)
         with self._model.give_back_pages():
             return self._core.compile_model(model, "CPU", {**self._properties, **properties})
 

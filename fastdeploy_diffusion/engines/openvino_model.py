@@ -62,8 +62,8 @@ class OpenVINOModel:
                 each.give_back()
 
 
-def read_model(program: Program, artifact: Path) -> OpenVINOModel:
-    """Load the graph of a build with the program's weights.
+def read_model(core: Any, program: Program, artifact: Path) -> OpenVINOModel:
+    """Load the graph of a build with the program's weights, by a core that knows its operators.
 
     Without room to keep converted weights, a `CacheWarning` is issued, and they are made at each
     start.
@@ -76,7 +76,7 @@ def read_model(program: Program, artifact: Path) -> OpenVINOModel:
     bound = bind_weights(program, check_manifest(program, artifact), is_mapped=True)
     if bound.shortage:
         _warn(program, bound)
-    model = openvino.Core().read_model(artifact / GRAPH_FILE)
+    model = core.read_model(artifact / GRAPH_FILE)
     mapped = []
     for parameter in model.get_parameters():
         array = bound.arrays.get(parameter.get_friendly_name())

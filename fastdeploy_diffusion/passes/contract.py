@@ -44,6 +44,8 @@ class Pass(ABC):
     # Height times width of the latents below which it costs more than it saves: there, it is in no
     # engine's default set.
     pays_from: ClassVar[int] = 0
+    # Whether what it makes is compiled when a graph is built: see `native.library`.
+    is_native: ClassVar[bool] = False
     # This library's own passes have none.
     origin: PassOrigin | None = None
 
@@ -98,6 +100,7 @@ class NamedPass:
     path: str
     needs_known_sizes: bool
     pays_from: int
+    is_native: bool = False
 
     @property
     def module(self) -> str:

@@ -28,9 +28,10 @@ _DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
         ("onnxruntime", "fp32"): ("fuse-attention",),
     }
 )
-# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them.
+# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``.
 _BY_SIZE = MappingProxyType(
     dict.fromkeys(("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD))
+    | {"native-attention": (False, 0, True)}
 )
 _OWN: Mapping[str, NamedPass] = MappingProxyType(
     {name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0))) for name, path in PASSES.items()}

@@ -95,6 +95,33 @@ def copy_export(directory: Path, to: Path, weights: Mapping[str, Weight]) -> Non
     _write(manifest, to)
 
 
+def add_library(directory: Path, file: str, needs: Mapping[str, str]) -> None:
+    """Record a compiled library that lies beside a finished export.
+
+    Args:
+        needs: Of a machine that loads it, by name.
+    """
+    manifest = _read_manifest(directory.name, directory)
+    manifest["files"][file] = (directory / file).stat().st_size
+    manifest["library"] = {"file": file, "needs": dict(needs)}
+    _write(manifest, directory)
+
+
+def find_library(program: Program, directory: Path) -> tuple[Path, Mapping[str, str]] | None:
+    """Find the compiled library of an export, and what it needs.
+
+    Raises:
+        EngineError: The manifest cannot be read, or says something else.
+    """
+    library = _read_manifest(program.name, directory).get("library")
+    if library is None:
+        return None
+    try:
+        return directory / library["file"], dict(library["needs"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise _refuse(program.name, directory) from error
+
+
 def read_graph_passes(program: Program, directory: Path) -> list[PassResult]:
     """Read the results of the graph passes of an export; raises as `check_manifest`."""
     manifest = _read_manifest(program.name, directory)

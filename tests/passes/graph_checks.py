@@ -70,8 +70,11 @@ def run_onnxruntime(model, feeds):
     return session.run(None, feeds)
 
 
-def run_openvino(model, feeds):
+def run_openvino(model, feeds, operators=None):
+    """Run a graph; ``operators`` is the library of those that OpenVINO has not."""
     core = openvino.Core()
+    if operators is not None:
+        core.add_extension(str(operators))
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", properties)
     # An input that nothing needs is none to OpenVINO.
