@@ -1,8 +1,9 @@
 """The attention kernel, in each instruction set of this CPU, in turns with OpenVINO's and torch's.
 
-``python benchmarks/attention.py --out FILE.json`` times attention alone, in the shapes of Stable
-Diffusion, SDXL and Flux at their published sizes, and says how far each result is from float64.
-``pip install openvino torch`` first, or leave them out with ``--peers ""``. Needs a C++ compiler.
+``python benchmarks/attention.py`` times attention alone, in the shapes of Stable Diffusion, SDXL
+and Flux at their published sizes, prints all samples as JSON, and says how far each result is from
+float64. ``pip install openvino torch`` first, or leave them out with ``--peers ""``. Needs a C++
+compiler.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdeploy_diffusion.machine import count_usable_cores, describe_machine, find_version
+from fastdeploy_diffusion.machine import count_usable_cores
 from fastdeploy_diffusion.native.compile import ATTENTION, compile_library, find_compiler
 
 ISAS = {1: "portable", 2: "avx2", 4: "avx512", 8: "avx512_bf16", 16: "amx_bf16"}
@@ -195,7 +196,6 @@ def time_in_turns(contenders: dict[str, Attend], turns: int) -> dict[str, list[f
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="where to write all samples, as JSON")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--shapes", default="", help="only those whose names contain this")
     parser.add_argument("--isas", default="", help=f"of {', '.join(ISAS.values())}; default: all")
@@ -245,16 +245,8 @@ def main() -> None:
                     f"  {each:20} {median:8.2f} ms, best {best:8.2f}, error {errors[each]:.1e}",
                     file=sys.stderr,
                 )
-    if options.out:
-        record = {
-            "machine": describe_machine(),
-            "compiler": find_compiler().version,
-            "versions": {each: find_version(each) for each in ("numpy", *wanted)},
-            "precision": options.precision,
-            "threads": options.threads,
-            "results": results,
-        }
-        options.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    facts = {"precision": options.precision, "threads": options.threads}
+    print(json.dumps({**facts, "compiler": find_compiler().version, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

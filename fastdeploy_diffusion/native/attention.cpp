@@ -31,20 +31,6 @@ constexpr float LOG2_E = 1.44269504088896340736f;
 
 int64_t round_up(int64_t size, int64_t step) { return (size + step - 1) / step * step; }
 
-INLINE uint16_t to_bf16(float value) {  // to the nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-INLINE float from_bf16(uint16_t value) {
-  const uint32_t bits = (uint32_t)value << 16;
-  float result;
-  memcpy(&result, &bits, 4);
-  return result;
-}
-
 // One head's first query, key, value, output and bias.
 struct Head {
   const char *q, *k, *v;
@@ -80,6 +66,7 @@ namespace portable {
 #define PAIRS 0
 #define TILES 0
 #define BLOCK_ROWS 24
+#define BLOCK_KEYS 256
 #define GROUP_ROWS 4
 #include "attention_block.inc"
 }  // namespace portable
@@ -102,6 +89,7 @@ namespace avx2 {
 #define PAIRS 0
 #define TILES 0
 #define BLOCK_ROWS 24
+#define BLOCK_KEYS 256
 #define GROUP_ROWS 6
 #include "attention_block.inc"
 }  // namespace avx2
@@ -113,6 +101,7 @@ namespace avx512 {
 #define PAIRS 0
 #define TILES 0
 #define BLOCK_ROWS 24
+#define BLOCK_KEYS 256
 #define GROUP_ROWS 12
 #include "attention_block.inc"
 }  // namespace avx512
@@ -124,6 +113,7 @@ namespace avx512_bf16 {
 #define PAIRS 1
 #define TILES 0
 #define BLOCK_ROWS 24
+#define BLOCK_KEYS 256
 #define GROUP_ROWS 12
 #include "attention_block.inc"
 }  // namespace avx512_bf16
@@ -135,6 +125,7 @@ namespace amx {
 #define PAIRS 1
 #define TILES 1
 #define BLOCK_ROWS 32
+#define BLOCK_KEYS 256
 #define GROUP_ROWS 16
 #include "attention_block.inc"
 
