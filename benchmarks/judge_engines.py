@@ -16,10 +16,10 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "examples"))
 from shapes.scoring import choose_scenes, is_right
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
-from fastdeploy_diffusion.benchmark.quality import measure_psnr
 from fastdeploy_diffusion.benchmark.shapes_judge import judge
 from fastdeploy_diffusion.engines.registry import engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
+from fastdeploy_diffusion.picture_quality import measure_psnr
 from fastdeploy_diffusion.precision import PRECISIONS
 
 # The Paddle layer itself is the reference that each build is compared with.

@@ -54,6 +54,8 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_random_checkpoint(folder / "flux-shapes", shrink(FLUX_DEV, vae=_VAE))
     for name, file in layers.find_presets().items():
         (folder / f"{name}.yaml").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+        for text in file.parent.glob("*.txt"):  # the prompts that a preset names
+            (folder / text.name).write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
     return folder
 
 

@@ -96,7 +96,7 @@ RUNS = [
 ]
 # These build again and again, or run often: they are run on small models under the presets' names,
 # and on the models in the box where published figures are checked.
-LONG = {"bench", "build", "bundle", "explain", "passes", "tune"}
+LONG = {"bench", "build", "bundle", "explain", "passes", "quantize", "tune"}
 
 
 def list_runs(is_chosen: Callable[[str], bool]) -> list[Any]:

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from record_pictures import MODELS, SEEDS, SETTINGS, choose_captions, read_pictures
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.benchmark.quality import measure_psnr
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
+from fastdeploy_diffusion.picture_quality import measure_psnr
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))

@@ -8,12 +8,12 @@ from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.fastest import ablate, choose_fastest, measure_roofline
 from fastdeploy_diffusion.benchmark.measure import draw_reference, measure_case
 from fastdeploy_diffusion.benchmark.plan import REFERENCE
-from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Ablation, Comparison, Missing
 from fastdeploy_diffusion.benchmark.roofline.roofline import Roofline
 from fastdeploy_diffusion.benchmark.row import Row
 from fastdeploy_diffusion.benchmark.take_turns import choose_pairs, take_turns
 from fastdeploy_diffusion.benchmark.workplace import Workplace
+from fastdeploy_diffusion.picture_quality import Pictures
 
 
 @dataclass

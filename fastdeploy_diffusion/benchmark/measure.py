@@ -10,11 +10,11 @@ from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProces
 from fastdeploy_diffusion.benchmark.energy import EnergyMeter
 from fastdeploy_diffusion.benchmark.environment import read_device_memory
 from fastdeploy_diffusion.benchmark.plan import REFERENCE, describe_reference
-from fastdeploy_diffusion.benchmark.quality import Pictures, measure_psnr, measure_ssim
 from fastdeploy_diffusion.benchmark.result import INTERRUPTED, Missing
 from fastdeploy_diffusion.benchmark.row import Judgement, Quality, Row, Samples
 from fastdeploy_diffusion.benchmark.shapes_score import SIDE, STEPS, choose_captions, judge_pictures
 from fastdeploy_diffusion.benchmark.workplace import Workplace
+from fastdeploy_diffusion.picture_quality import Pictures, measure_psnr, measure_ssim
 
 
 def draw_reference(place: Workplace, case: Case) -> Pictures:

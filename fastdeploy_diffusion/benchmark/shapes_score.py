@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from fastdeploy_diffusion.benchmark.quality import Pictures
 from fastdeploy_diffusion.benchmark.row import Judgement
 from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
+from fastdeploy_diffusion.picture_quality import Pictures
 
 STEPS, SIDE = 20, 128  # as the test of the models in the box; they were trained at this size
 CAPTIONS = 8

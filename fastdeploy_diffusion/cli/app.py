@@ -213,6 +213,60 @@ def bundle(
 
 
 @app.command()
+def quantize(
+    model: Model = None,
+    config: ConfigFile = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            help="A new page with the table, and pictures of held-out prompts in pairs.",
+        ),
+    ] = None,
+    engine: EngineName = None,
+    device: DeviceName = None,
+    precision: Annotated[
+        str | None, typer.Option(help="int8 or int8-weights; int8 if left out everywhere.")
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(metavar="DB", help="Least PSNR to float32, as int8_quality in the file."),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.txt", help="Prompts to calibrate with, one a line."),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Calibrate int8 by the model's own pictures, and show what it costs, block by block."""
+    with explain_errors(debug):
+        from fastdeploy_diffusion.cli.quantize import (
+            check_page,
+            format_quantization,
+            load_int8,
+            quantize_all,
+            write_page,
+        )
+
+        page = check_page(output)
+        options = {
+            "engine": engine,
+            "device": device,
+            "int8_quality": quality,
+            "calibration_prompts": prompts,
+            "tokenizer_path": tokenizer,
+        }
+        report, pairs = quantize_all(load_int8(model, config, precision, **options), page)
+        if page is not None:
+            write_page(page, report, pairs)
+        print(format_quantization(report, as_json))
+
+
+@app.command()
 def passes(
     model: Model = None,
     config: ConfigFile = None,

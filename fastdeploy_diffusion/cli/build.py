@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.json_text import to_json
-from fastdeploy_diffusion.cli.pipeline import open_pipeline
+from fastdeploy_diffusion.cli.pipeline import open_pipeline, quantize_first
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -47,6 +47,7 @@ def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str,
         DiffusionError: As `open_pipeline` and the pipeline's ``build``.
     """
     pipeline = open_pipeline(config)
+    quantize_first(pipeline)
     reports = []
     for width, height in sizes:
         report = pipeline.build(height=height, width=width)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.build import Size
 from fastdeploy_diffusion.cli.json_text import to_json
-from fastdeploy_diffusion.cli.pipeline import open_pipeline
+from fastdeploy_diffusion.cli.pipeline import open_pipeline, quantize_first
 from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.memory_room import format_size
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def make_bundle(config: DiffusionConfig, sizes: Sequence[Size], folder: Path) -> Bundle:
     """Build a pipeline for some sizes, and write it into a folder; raises as `write_bundle`."""
     pipeline = open_pipeline(config)
+    quantize_first(pipeline)
     # Not above: it imports Paddle.
     from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 

@@ -76,6 +76,7 @@ def draw(
         pipeline.describe_request(replace(whole, num_images_per_prompt=size))
     batches = []
     with _tell_what_is_saved(files), show_progress("building and checking") as show:
+        pipeline.quantize(show)
         for size in sizes:
             request = replace(
                 whole,

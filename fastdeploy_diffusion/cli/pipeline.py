@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
@@ -32,6 +33,16 @@ def open_pipeline(
     from fastdeploy_diffusion.pipelines import opening
 
     return opening.open_pipeline(config, checkpoint)
+
+
+def quantize_first(pipeline: DiffusionPredictor[Any]) -> None:
+    """Quantize what is in int8, if it is not yet, with progress on stderr.
+
+    Raises:
+        DiffusionError: As the pipeline's ``quantize``.
+    """
+    with show_progress("calibrating") as show:
+        pipeline.quantize(show)
 
 
 def require_paddle() -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.candidates import WIDTH, format_plan
 from fastdeploy_diffusion.cli.json_text import to_json
-from fastdeploy_diffusion.cli.pipeline import open_pipeline
+from fastdeploy_diffusion.cli.pipeline import open_pipeline, quantize_first
 from fastdeploy_diffusion.cli.progress import show_progress
+from fastdeploy_diffusion.cli.quantize import describe_int8
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -41,6 +42,7 @@ def tune_all(
     size = pipeline.describe_request(GenerationRequest(prompt="", height=height, width=width))
     try:
         with show_progress("opening") as show:
+            pipeline.quantize(show)
             plans = pipeline.tune(
                 height=height,
                 width=width,
@@ -79,6 +81,7 @@ def explain_all(
         DiffusionError: As `open_pipeline` and the pipeline's ``build``.
     """
     pipeline = open_pipeline(config)
+    quantize_first(pipeline)
     report = pipeline.build(height=height, width=width)
     is_open = "auto" in (config.engine, config.precision)
     return report, pipeline.find_plans() if is_open else ()
@@ -95,6 +98,7 @@ def format_explanation(report: PipelineReport, plans: Plans, as_json: bool) -> s
         lines += _wrap(f"passes: {passes or 'none'}")
         if each.fallback:
             lines += _wrap(each.fallback)
+        lines += describe_int8(each)
         lines += format_plan(plan, each) if plan and plan.candidates else _pass_over(each)
     lines += _judge_tuning(report, plans) if plans else []
     if report.advice:

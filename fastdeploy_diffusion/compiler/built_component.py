@@ -24,6 +24,7 @@ from fastdeploy_diffusion.errors import (
     PassError,
     ResourceError,
 )
+from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -110,6 +111,26 @@ class BuiltComponent(Component):
             sizes={"batch": self._rows, **sizes},
             quantization=self.quantization,
         )
+
+    def quantize(self, quantization: Quantization) -> None:
+        """Build in int8 with these ranges and exceptions from now on."""
+        if quantization != self.quantization:
+            self.quantization = quantization
+            self._change_place()
+
+    def refuse_precision(self, reason: str) -> None:
+        """Fall back to the next safer precision for good, with a warning.
+
+        Raises:
+            AccuracyError: The precision is pinned.
+        """
+        self.placer.refuse_precision(reason)
+        self._change_place()
+
+    def note_int8(self, report: Int8Report) -> None:
+        """Set what int8 costs, for reports and metadata."""
+        self.int8 = report
+        self.report = replace(self.report, int8=report)
 
     def check_weights(self) -> None:
         """Refuse weights that are not the network's, before anything is built.
@@ -226,4 +247,4 @@ class BuiltComponent(Component):
     def _change_place(self) -> None:
         """Close sessions of the former placement; those in use close when they are given back."""
         self.pool.drop_idle()
-        self.report = self.placer.report
+        self.report = replace(self.placer.report, int8=self.int8)

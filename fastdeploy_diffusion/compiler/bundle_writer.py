@@ -7,6 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ Size = tuple[int | None, int | None]
 _OF_THE_MACHINE = {
     *("model_path", "variant", "tokenizer_path", "cache", "cache_dir", "cache_limit_gib"),
     *("embedding_cache", "cpu_fallback", "threads", "memory"),
+    *("int8_quality", "calibration_prompts"),
 }
 
 
@@ -149,6 +151,7 @@ def _write_component(
         precision=spec.precision,
         weights=weights,
         builds=written,
+        int8=asdict(report) if (report := pipeline.component(first.name).int8) else None,
     )
 
 

@@ -40,7 +40,8 @@ _FORMAT = 1  # raised when something else is recorded
 
 Show = Callable[[str, int, int], None]
 """Called with a task, and how many of its parts are done, of how many."""
-Call = tuple[str, Arrays]
+Call = tuple[str, Arrays, Arrays]
+"""The component, its inputs, and its outputs where they are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,19 @@ class Calibration:
         Raises:
             CacheError: A file was removed or damaged since.
         """
+        for inputs, _ in self._list(component):
+            yield dict(inputs)
+
+    def outputs(self, component: str) -> Iterator[dict[str, np.ndarray]]:
+        """Read the outputs of a component's calls, if they were kept; raises as `feeds`."""
+        for _, outputs in self._list(component):
+            yield dict(outputs)
+
+    def _list(self, component: str) -> Iterator[tuple[Arrays, Arrays]]:
         for path in sorted(self.folder.glob("*.safetensors")):
-            for name, arrays in _read(path):
+            for name, inputs, outputs in _read(path):
                 if name == component:
-                    yield dict(arrays)
+                    yield inputs, outputs
 
 
 def record_calibration(
@@ -72,6 +82,8 @@ def record_calibration(
     size: tuple[int, int],
     root: Path,
     show: Show,
+    *,
+    keeps_outputs: bool = False,
 ) -> Calibration:
     """Draw prompts, and keep what each component is given; what is kept already is not drawn again.
 
@@ -80,6 +92,7 @@ def record_calibration(
         size: Width and height of the pictures, in pixels.
         root: Folder of the cache.
         show: Called before each prompt.
+        keeps_outputs: Whether what the components return is recorded as well.
 
     Raises:
         ConfigError: The model takes one step, whose inputs say nothing of others.
@@ -87,17 +100,19 @@ def record_calibration(
         DiffusionError: As the pipeline's ``generate``.
     """
     settings = _describe(pipeline, size)
-    digest = _identify(pipeline, prompts, settings, root)
+    digest = _identify(pipeline, prompts, settings, root, keeps_outputs)
+    task = "drawing in float32" if keeps_outputs else "recording calibration"
     folder = root / CALIBRATIONS / digest
     with _explain(root), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(hold_file(folder / "lock"))
         for index, prompt in enumerate(prompts):
             path = folder / f"{index:04}.safetensors"
-            show("recording calibration", index, len(prompts))
+            show(task, index, len(prompts))
             if not _is_whole(path):
-                write_whole(path, _pack(_draw(pipeline, prompt, index, settings)))
-    show("recording calibration", len(prompts), len(prompts))
+                calls = _draw(pipeline, prompt, index, settings, keeps_outputs)
+                write_whole(path, _pack(calls))
+    show(task, len(prompts), len(prompts))
     return Calibration(folder, digest)
 
 
@@ -143,6 +158,7 @@ def _identify(
     prompts: Sequence[str],
     settings: Mapping[str, Any],
     root: Path,
+    keeps_outputs: bool,
 ) -> str:
     components = [pipeline.component(each.name) for each in pipeline.report.components]
     identity = {
@@ -155,13 +171,18 @@ def _identify(
         "components": {each.name: each.network.identify(root) for each in components},
         "precisions": [each.placement.spec.precision for each in components],
         "calls": CALLS,
+        "outputs": keeps_outputs,
         "format": _FORMAT,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _draw(
-    pipeline: DiffusionPredictor[Any], prompt: str, index: int, settings: Mapping[str, Any]
+    pipeline: DiffusionPredictor[Any],
+    prompt: str,
+    index: int,
+    settings: Mapping[str, Any],
+    keeps_outputs: bool,
 ) -> list[Call]:
     """Draw one prompt; returns the calls that are kept."""
     calls: list[Call] = []
@@ -169,8 +190,9 @@ def _draw(
 
     def record(name: str) -> Interceptor:
         def intercept(arrays: Arrays, run: Callable[[], Arrays]) -> Arrays:
-            calls.append((name, {**arrays}))
-            return run()
+            outputs = run()
+            calls.append((name, {**arrays}, {**outputs} if keeps_outputs else {}))
+            return outputs
 
         return intercept
 
@@ -187,15 +209,17 @@ def _draw(
 def _pack(calls: Sequence[Call]) -> bytes:
     """Pack calls as a safetensors file, in which equal arrays lie once."""
     tensors: dict[str, np.ndarray] = {}
-    named: list[tuple[str, dict[str, str]]] = []
-    for name, arrays in calls:
-        names = {}
-        for each, array in arrays.items():
-            whole = np.ascontiguousarray(array)
-            key = hashlib.sha256(f"{whole.dtype} {whole.shape}".encode() + whole.tobytes())
-            names[each] = key.hexdigest()
-            tensors[names[each]] = whole
-        named.append((name, names))
+
+    def add(array: np.ndarray) -> str:
+        whole = np.ascontiguousarray(array)
+        key = hashlib.sha256(f"{whole.dtype} {whole.shape}".encode() + whole.tobytes()).hexdigest()
+        tensors[key] = whole
+        return key
+
+    named = [
+        (name, *({each: add(array) for each, array in arrays.items()} for arrays in both))
+        for name, *both in calls
+    ]
     packed: bytes = save(tensors, metadata={_CALLS_KEY: json.dumps(named)})
     return packed
 
@@ -204,10 +228,14 @@ def _read(path: Path) -> list[Call]:
     try:
         with safe_open(path, framework="numpy") as file:
             named = json.loads((file.metadata() or {})[_CALLS_KEY])
-            return [
-                (name, {each: file.get_tensor(key) for each, key in names.items()})
-                for name, names in named
-            ]
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            calls: list[Call] = []
+            for name, *both in named:
+                inputs, outputs = (
+                    {each: tensors[key] for each, key in names.items()} for names in both
+                )
+                calls.append((name, inputs, outputs))
+            return calls
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise CacheError(
             f"the calibration in {path.parent} is damaged: {path.name}: {error}",

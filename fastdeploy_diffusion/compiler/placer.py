@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from fastdeploy_diffusion.engines.placement import (
 )
 from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
-from fastdeploy_diffusion.errors import CacheError, EngineError
+from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
 from fastdeploy_diffusion.passes.contract import AnyPass
@@ -149,6 +150,15 @@ class Placer:
             NonFiniteError: The precision is pinned, and its outputs are not all numbers.
         """
         return self._move(self._guard.retreat(self.placement, error), self.passes)
+
+    def refuse_precision(self, reason: str) -> None:
+        """Fall back to the next safer precision, with a warning; the caller keeps the reason.
+
+        Raises:
+            AccuracyError: The precision is pinned.
+        """
+        error = AccuracyError(f"{self.name}: {reason}", relative_error=math.inf)
+        self._move(self._guard.retreat(self.placement, error, remembers=False), self.passes)
 
     def fall_back(self, error: EngineError) -> bool:
         """Fall back to the CPU's engine from one that failed, with a warning, where allowed."""

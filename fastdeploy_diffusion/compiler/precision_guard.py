@@ -49,10 +49,15 @@ class PrecisionGuard:
             placement = safer
         return placement
 
-    def retreat(self, placement: Placement, error: Exception) -> Placement | None:
+    def retreat(
+        self, placement: Placement, error: Exception, *, remembers: bool = True
+    ) -> Placement | None:
         """Fall back to the same engine in the next safer precision, and record why.
 
         A `FallbackWarning` is issued.
+
+        Args:
+            remembers: Whether other starts avoid the precision from now on.
 
         Returns:
             The fallback; ``None`` if precision is not to blame, or none is safer.
@@ -66,7 +71,7 @@ class PrecisionGuard:
         if self.pinned_by is not None:
             raise self._explain(placement, error) from error
         safer = take_safer_precision(placement, error.problem)
-        if safer is not None:
+        if safer is not None and remembers:
             self._remember(placement, error.problem)
         return safer
 

@@ -43,6 +43,10 @@ MEMORY_HELP = (
     f"one of {', '.join(MEMORY_CHOICES)}: whether all components stay in memory, or each is loaded "
     "for its stage alone, and Flux's transformer block by block"
 )
+INT8_QUALITY_HELP = (
+    "dB, 10 to 80: how close pictures in int8 must come to those of float32; layers go back to "
+    "floating point until they do"
+)
 TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architecture to build for"
 PASSES_HELP = (
     f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"

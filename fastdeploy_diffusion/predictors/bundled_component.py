@@ -19,6 +19,7 @@ from fastdeploy_diffusion.errors import (
     EngineUnavailableError,
     RequestError,
 )
+from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.predictors.component import Component, ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
@@ -51,6 +52,7 @@ class BundledComponent(Component):
         self.report = ComponentReport(
             name, built.engine, built.device, built.precision, None, built.builds[0].tolerance
         )
+        self.int8 = Int8Report.parse(built.int8) if built.int8 else None
         self.pool = SessionPool(self._make, self._measure, lambda session: True, self._announce)
 
     @property

@@ -6,11 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdeploy_diffusion.engines.placement import Placement
+from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.program import Signature
@@ -43,6 +44,7 @@ class ComponentReport:
         cached: Whether a kept build was loaded; its error was measured when it was built.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
         unchecked: Why the build was not compared with the layer: it cannot run here.
+        int8: The layers in int8 and their cost, where int8 was asked for and measured.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ComponentReport:
     passed_over: Mapping[str, str] = field(default_factory=dict)
     installable: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
+    int8: Int8Report | None = None
 
 
 class Component(ABC):
@@ -68,6 +71,7 @@ class Component(ABC):
     Attributes:
         name: For errors and reports.
         report: Of the session lent last; before the first, of the placement.
+        int8: For the report, once it is measured.
         pool: Its sessions.
         intercept: Called in place of each run, with its inputs by name and the run itself;
             returns its outputs. ``None`` where nobody records or replaces runs.
@@ -77,6 +81,7 @@ class Component(ABC):
     report: ComponentReport
     pool: SessionPool[RecoveringSession]
     intercept: Interceptor | None = None
+    int8: Int8Report | None = None
     _rows: int = 1  # of a batch, that one picture takes
 
     @property
@@ -153,7 +158,7 @@ class Component(ABC):
         return need.weights + need.activations
 
     def _announce(self, session: RecoveringSession) -> None:
-        self.report = session.running.report
+        self.report = replace(session.running.report, int8=self.int8)
 
 
 class Part(NamedTuple):

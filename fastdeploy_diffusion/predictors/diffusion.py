@@ -15,7 +15,8 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.component import Component, ComponentReport
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, Loop, PlanT
@@ -26,6 +27,7 @@ from fastdeploy_diffusion.predictors.memory_need import (
     PictureBatch,
     estimate_need,
 )
+from fastdeploy_diffusion.predictors.open_component import quantize_components
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
@@ -60,6 +62,8 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._cancellations = 0
         self._digest: str | None = None
         self._components: tuple[Component, ...] = ()
+        self._quantizing = threading.RLock()
+        self._is_quantized = False
 
     def _join(self, *components: Component) -> None:
         """Set a family's components: text encoders, denoiser, VAE."""
@@ -248,12 +252,36 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         """
         plan = self._plan_picture(height, width)
         self._require_memory(plan)
+        self.quantize()
         parts = self._list_parts(plan)
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             residency.begin(parts)
             for part in parts:
                 with residency.lend(part):
                     pass  # it is built now, and what may stay stays
+        return self.report
+
+    def quantize(self, show: Callable[[str, int, int], None] | None = None) -> PipelineReport:
+        """Calibrate the components in int8, and choose the layers for it, if that is not kept.
+
+        Building and drawing do it, too; it draws dozens of pictures. Where nothing is in int8, this
+        does nothing.
+
+        Args:
+            show: Called with each task, how many of its parts are done, and the number of all.
+
+        Raises:
+            ConfigError: Nothing can be calibrated.
+            AccuracyError: The quality asked for is not reached, and the precision is pinned.
+        """
+        with self._quantizing:
+            if not self._is_quantized:
+                self._is_quantized = True  # it draws with this pipeline as well
+                try:
+                    quantize_components(self, show or (lambda task, done, total: None))
+                except BaseException:
+                    self._is_quantized = False
+                    raise
         return self.report
 
     def choose_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
@@ -273,7 +301,9 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         Raises:
             RequestError: The model does not draw this size.
         """
-        parts = self._list_parts(self._plan_picture(height, width))
+        plan = self._plan_picture(height, width)
+        self.quantize()
+        parts = self._list_parts(plan)
         return [part.component.plan(part.signature) for part in parts]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
@@ -309,6 +339,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         """
         plan = self._plan_picture(height, width)
         self._require_memory(plan)
+        self.quantize()
         parts = self._list_parts(plan)
         plans: list[ComponentPlan] = []
 
@@ -386,6 +417,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return Generation(loop, cancelled, batch, len(plan.seeds), self._limit_pictures(plan, most))
 
     def _run(self, plan: PlanT, scheduler: Scheduler[Any], cancelled: threading.Event) -> Loop:
+        self.quantize()
         # Sessions are given back when the iterator ends, however it does.
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             yield from self._draw(plan, scheduler, residency, cancelled)
@@ -418,8 +450,16 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
                     "precision": each.precision,
                     "fallback": each.fallback,
                     "relative_error": each.relative_error,
+                    **_describe_int8(each),
                 }
                 for each in self.report.components
             },
             "embeddings": [asdict(each) for each in embeddings],
         }
+
+
+def _describe_int8(report: ComponentReport) -> dict[str, Any]:
+    """Describe for a picture's metadata what int8 costs, where a component runs in it."""
+    if report.int8 is None or not PRECISIONS[report.precision].is_quantized:
+        return {}
+    return {"int8": report.int8.metadata}

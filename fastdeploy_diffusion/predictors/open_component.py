@@ -4,19 +4,25 @@ This is the one door from running a pipeline to building it. Paddle is imported 
 component is built, tried, tuned or streamed; kept builds load without Paddle.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.bundled_component import BundledComponent
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 
 # By role; text encoders have the checkpoint's names.
 _NAMES = {"denoiser": "denoiser", "vae": "vae_decoder"}
@@ -72,3 +78,19 @@ def open_component(
         report = component.report
         require_streaming(report.name, report.engine, report.device)
     return component
+
+
+def quantize_components(
+    pipeline: DiffusionPredictor[Any], show: Callable[[str, int, int], None]
+) -> None:
+    """Choose the layers of a pipeline's components in int8, if there are any that are built here.
+
+    Raises:
+        DiffusionError: As `quantize_pipeline`.
+    """
+    found = [pipeline.component(each.name) for each in pipeline.report.components]
+    built = [each for each in found if not isinstance(each, BundledComponent)]
+    if any(PRECISIONS[each.placement.spec.precision].is_quantized for each in built):
+        from fastdeploy_diffusion.compiler.int8_search import quantize_pipeline
+
+        quantize_pipeline(pipeline, show)

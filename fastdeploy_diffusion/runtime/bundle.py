@@ -56,6 +56,7 @@ class BundledComponent(_Record):
     Args:
         network: Its name in the checkpoint.
         weights: The file of its weights; ``None`` where they lie in the engine's own files.
+        int8: What it costs that layers are in int8, as measured where it was made.
     """
 
     network: str
@@ -64,6 +65,7 @@ class BundledComponent(_Record):
     precision: str
     weights: str | None
     builds: list[BundledBuild]
+    int8: dict[str, Any] | None = None
 
 
 class Bundle(_Record):

@@ -12,7 +12,7 @@ from diffusers import EulerDiscreteScheduler
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.peers import find_peers
-from fastdeploy_diffusion.benchmark.quality import measure_psnr
+from fastdeploy_diffusion.picture_quality import measure_psnr
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 EULER = {

@@ -7,7 +7,7 @@ import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.benchmark.quality import measure_psnr
+from fastdeploy_diffusion.picture_quality import measure_psnr
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 
 PROMPTS, SEEDS, STEPS = ["a cat", "a dog"], [5, 6], 3

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastdeploy_diffusion.benchmark.quality import measure_psnr, measure_ssim
+from fastdeploy_diffusion.picture_quality import measure_psnr, measure_ssim
 
 RANDOM = np.random.default_rng(5)
 NOISE = RANDOM.integers(0, 256, (2, 15, 13, 3), np.uint8)

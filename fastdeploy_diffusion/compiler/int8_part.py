@@ -1,0 +1,131 @@
+"""A component while its layers for int8 are chosen: its blocks, and what each of them costs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdeploy_diffusion.compiler.quantizing import Trials, choose_sensitive
+from fastdeploy_diffusion.int8_report import BlockCost
+from fastdeploy_diffusion.quantization import Quantization, Range
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.compiler.built_component import BuiltComponent
+    from fastdeploy_diffusion.compiler.calibration import Show
+    from fastdeploy_diffusion.runtime.session import Arrays, Session
+
+_COST_CALLS = 4  # on which the cost of a block is measured
+# What goes back as a whole: up to the first of these in a layer's name.
+_BLOCK = re.compile(
+    r"^(?:.*?\.)?(?:resnets|attentions|downsamplers|upsamplers|transformer_blocks"
+    r"|single_transformer_blocks|layers|block)\.\d+"
+)
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def name_block(layer: str) -> str:
+    """Name the block of a layer; a layer outside of blocks is one by itself."""
+    found = _BLOCK.match(layer)
+    return found[0] if found else layer
+
+
+@dataclass(eq=False)
+class Part:
+    """A component while its layers are chosen.
+
+    Attributes:
+        blocks: By cost, the costliest first.
+        kept: How many of these are in floating point.
+        own_psnr: Of the decoder alone.
+    """
+
+    component: BuiltComponent
+    ranges: Mapping[str, Range]
+    trials: Trials
+    blocks: list[BlockCost] = field(default_factory=list)
+    kept: int = 0
+    own_psnr: float | None = None
+    _session: Session | None = None
+    _started: frozenset[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The component's."""
+        return self.component.name
+
+    @property
+    def sensitive(self) -> frozenset[str]:
+        """The layers that stay in floating point without being measured."""
+        return choose_sensitive(self.name, self.ranges)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing of it is left in int8."""
+        return self.kept >= len(self.blocks)
+
+    @property
+    def quantization(self) -> Quantization:
+        """The choice so far."""
+        return Quantization(self.ranges, self._skip(self.kept))
+
+    def measure_costs(self, feeds: Sequence[Arrays], show: Show) -> None:
+        """Measure what each block changes by itself."""
+        feeds = _spread(feeds)
+        layers = [each for each in self.ranges if each not in self.sensitive]
+        sizes = Counter(map(name_block, layers))
+        exact = self._run_all(frozenset(self.ranges), feeds)
+        costs = []
+        for number, (block, size) in enumerate(sizes.items()):
+            show(f"{self.name}: cost of each block", number, len(sizes))
+            skip = frozenset(each for each in self.ranges if name_block(each) != block)
+            given = self._run_all(skip | self.sensitive, feeds)
+            costs.append(BlockCost(block, size, _measure_error(given, exact)))
+        self.blocks = sorted(costs, key=lambda each: -each.error)
+
+    def start(self) -> Session:
+        """Start it as chosen so far; the session stays until another is started."""
+        return self._start(self._skip(self.kept))
+
+    def close(self) -> None:
+        """Close its session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = self._started = None
+
+    def list_blocks(self) -> tuple[BlockCost, ...]:
+        """List the blocks, the costliest first, with those that are given back."""
+        return tuple(
+            replace(each, is_kept=place < self.kept) for place, each in enumerate(self.blocks)
+        )
+
+    def _skip(self, kept: int) -> frozenset[str]:
+        given_back = {each.block for each in self.blocks[:kept]}
+        return self.sensitive | {each for each in self.ranges if name_block(each) in given_back}
+
+    def _start(self, skip: frozenset[str]) -> Session:
+        if self._session is None or self._started != skip:
+            self.close()
+            self._session, self._started = self.trials.start(skip), skip
+        return self._session
+
+    def _run_all(self, skip: frozenset[str], feeds: Sequence[Arrays]) -> list[FloatArray]:
+        session = self._start(skip)
+        return [next(iter(session.run(**each).values())) for each in feeds]
+
+
+def _spread(feeds: Sequence[Arrays]) -> list[Arrays]:
+    """Choose a few calls, of other prompts and timesteps."""
+    places = np.linspace(0, len(feeds) - 1, min(_COST_CALLS, len(feeds))).round().astype(int)
+    return [feeds[place] for place in places]
+
+
+def _measure_error(given: Sequence[FloatArray], exact: Sequence[FloatArray]) -> float:
+    change = sum(float(np.square(a - b).sum()) for a, b in zip(given, exact, strict=True))
+    return float(np.sqrt(change / sum(float(np.square(each).sum()) for each in exact)))

@@ -1,0 +1,434 @@
+"""The choice of layers for int8: as many as the pictures bear.
+
+    record → ranges → cost of each block → draw held-out prompts → give blocks back → …
+
+A decoder is judged by itself first, on the latents of float32. Then whole pictures are drawn, and
+blocks go back to floating point, the costliest first, until the mean PSNR to float32 is what was
+asked for. The choice is kept in the cache; pictures of other sizes take it as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdeploy_diffusion.compiler.cache_key import make_plan_key
+from fastdeploy_diffusion.compiler.calibration import (
+    SEED,
+    Calibration,
+    Show,
+    intercept_runs,
+    record_calibration,
+)
+from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
+from fastdeploy_diffusion.compiler.int8_part import Part
+from fastdeploy_diffusion.compiler.quantizing import observe, open_trials
+from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
+from fastdeploy_diffusion.config.option_sections import EmbeddingCacheConfig
+from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.images import denormalize
+from fastdeploy_diffusion.int8_report import Int8Report, PictureQuality
+from fastdeploy_diffusion.picture_quality import Pictures, measure_psnr, measure_ssim
+from fastdeploy_diffusion.precision import INT8, PRECISIONS
+from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.quantization import Quantization
+from fastdeploy_diffusion.requests.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.compiler.built_component import BuiltComponent
+    from fastdeploy_diffusion.predictors.component import Interceptor
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+    from fastdeploy_diffusion.runtime.cache import ArtifactCache
+    from fastdeploy_diffusion.runtime.cache_entry import CacheKey
+    from fastdeploy_diffusion.runtime.session import Session
+
+TARGET, FEW_STEPS_TARGET = 30.0, 25.0
+"""The least mean PSNR to float32, in dB, where ``int8_quality`` says nothing."""
+FEW_STEPS = 8
+_DECODER = "vae_decoder"
+_DECODER_MARGIN = 5.0  # dB above the target: a third of the error that the whole may have
+_SAME = 100.0  # dB of pictures that do not differ in any pixel
+_MOST_TRIES = 7
+_MOST_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found for a component.
+
+    Args:
+        report: Of what it costs.
+        refusal: Why the component does not run in int8; empty if it does.
+    """
+
+    quantization: Quantization
+    report: Int8Report
+    refusal: str = ""
+
+
+def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
+    """Choose the layers of a pipeline that are in int8, or take the choice that is kept.
+
+    A component that does not reach the target falls back to a safer precision, with a warning.
+
+    Args:
+        show: Called with each task, and how far it is.
+
+    Raises:
+        ConfigError: Nothing can be calibrated: builds are not kept, there is one step, or the
+            prompts cannot be used.
+        AccuracyError: The target is not reached, and the precision is pinned.
+        DiffusionError: The pipeline cannot draw.
+    """
+    components = _list_quantized(pipeline)
+    if not components:
+        return
+    cache = open_cache(pipeline.config)
+    if cache is None:
+        raise ConfigError(
+            "int8 is calibrated, which takes minutes and is kept in the cache, and cache is false",
+            allowed="precision int8 with cache=True",
+            fix="remove cache=False, or take precision bf16",
+        )
+    prompts = read_prompts(pipeline.config.calibration_prompts)
+    key = _make_key(pipeline, components, prompts, cache)
+    with cache.read(key) as entry:
+        kept = entry and entry.record
+    if not kept:
+        with cache.lock(key) as slot:
+            found = slot.find()  # another process may have searched while this one waited
+            kept = found and found.record
+            if not kept:
+                search = Int8Search(pipeline, components, prompts, cache, show)
+                choices = search.run()
+                described = {name: _describe(each) for name, each in choices.items()}
+                slot.keep_record(described, components[0].network.model)
+                return
+    for name, described in kept.items():
+        _install(pipeline.component(name), _parse(described))
+
+
+def draw_held_out(pipeline: DiffusionPredictor[Any], prompts: CalibrationPrompts) -> Pictures:
+    """Draw the held-out prompts, the same pictures each time; (B, H, W, 3) uint8."""
+    drawn = (
+        pipeline.generate(prompt, seed=SEED + index, output_type="np").images
+        for index, prompt in enumerate(prompts.held_out)
+    )
+    return _to_bytes(drawn)
+
+
+@contextmanager
+def open_like(
+    pipeline: DiffusionPredictor[Any], precision: str
+) -> Iterator[DiffusionPredictor[Any]]:
+    """Open the same model on the same engines in another precision, until the block ends.
+
+    It encodes every text anew, so that the text encoders run as often as the others.
+    """
+    changes: dict[str, Any] = {
+        "precision": precision,
+        "int8_quality": None,
+        "embedding_cache": EmbeddingCacheConfig(memory_mib=0),
+    }
+    for name in COMPONENTS:
+        own = getattr(pipeline.config, name)
+        changes[name] = own.model_copy(update={"precision": None})
+    config = pipeline.config.model_copy(update=changes)
+    with type(pipeline)(config, checkpoint=pipeline.checkpoint) as opened:
+        yield opened
+
+
+def find_target(pipeline: DiffusionPredictor[Any], steps: int) -> float:
+    """Find the least mean PSNR that was asked for, or the default for a number of steps, in dB."""
+    asked: float | None = pipeline.config.int8_quality
+    if asked is not None:
+        return asked
+    is_short = steps <= FEW_STEPS or "LCM" in pipeline.report.scheduler
+    return FEW_STEPS_TARGET if is_short else TARGET
+
+
+def compare(given: Pictures, wanted: Pictures, steps: int) -> PictureQuality:
+    """Compare pictures with those of float32."""
+    pairs = [(given[[index]], wanted[[index]]) for index in range(len(wanted))]
+    found = [measure_psnr(*pair) for pair in pairs]
+    ratios = [_SAME if ratio is None else min(ratio, _SAME) for ratio in found]
+    likeness = [measure_ssim(*pair) for pair in pairs]
+    return PictureQuality(
+        float(np.mean(ratios)), min(ratios), float(np.mean(likeness)), len(wanted), steps
+    )
+
+
+def find_fewest(measure: Callable[[int], float], errors: Sequence[float], target: float) -> int:
+    """Find how few blocks have to go back; all of them, where nothing less is enough.
+
+    Args:
+        measure: Gives the PSNR with that many of the costliest blocks given back.
+        errors: Of the blocks, the costliest first. Their squares add up, which gives a first guess.
+        target: The PSNR to reach.
+    """
+    reached = measure(0)
+    if reached >= target:
+        return 0
+    failing, passing = 0, len(errors)
+    squares = np.square(errors)
+    allowed = squares.sum() * 10 ** ((reached - target) / 10)
+    guess = int(np.searchsorted(np.cumsum(squares), squares.sum() - allowed)) + 1
+    for _ in range(_MOST_TRIES):
+        if passing - failing <= 1:
+            break
+        guess = min(max(guess, failing + 1), passing - 1)
+        if measure(guess) >= target:
+            passing = guess
+        else:
+            failing = guess
+        guess = (failing + passing) // 2
+    return passing
+
+
+class Int8Search:
+    """Searches the layers for int8 by what pictures lose.
+
+    Args:
+        pipeline: Draws the final pictures, by which the choice is judged.
+        components: Those to be quantized.
+        cache: Keeps what is recorded.
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffusionPredictor[Any],
+        components: Sequence[BuiltComponent],
+        prompts: CalibrationPrompts,
+        cache: ArtifactCache,
+        show: Show,
+    ) -> None:
+        self._pipeline, self._components, self._prompts = pipeline, components, prompts
+        self._cache, self._show = cache, show
+        settings = pipeline.describe_request(GenerationRequest(prompt=""))
+        self._size = settings["width"], settings["height"]
+        self._steps: int = settings["num_inference_steps"]
+        self._target = find_target(pipeline, self._steps)
+        self._float = _choose_float(components)
+        self._float_psnr = _SAME
+
+    def run(self) -> dict[str, Choice]:
+        """Search, and let the pipeline run as was chosen; raises as `quantize_pipeline`."""
+        with open_like(self._pipeline, "fp32") as exact:
+            held_out = self._record(exact, self._prompts.held_out, keeps_outputs=True)
+        wanted = _to_bytes(denormalize(each["images"]) for each in held_out.outputs(_DECODER))
+        with ExitStack() as opened:
+            drawer = opened.enter_context(open_like(self._pipeline, self._float))
+            recorded = self._record(drawer, self._prompts.calibrating)
+            self._show(f"drawing in {self._float}", 0, len(wanted))
+            self._float_psnr = self._measure(drawer, wanted).psnr
+            parts = self._open_parts(recorded, held_out, opened)
+            for part in parts:
+                if part.name == _DECODER:
+                    self._fit_decoder(part, held_out, wanted)
+            self._fit_pictures(drawer, parts, wanted)
+        return self._settle(parts, wanted)
+
+    def _record(
+        self, pipeline: DiffusionPredictor[Any], prompts: Sequence[str], **options: bool
+    ) -> Calibration:
+        root = self._cache.root
+        return record_calibration(pipeline, prompts, self._size, root, self._show, **options)
+
+    def _open_parts(
+        self, recorded: Calibration, held_out: Calibration, opened: ExitStack
+    ) -> list[Part]:
+        """Export the components, measure their ranges, and the cost of each block."""
+        width, height = self._size
+        builds = {each.name: each for each in self._pipeline.plan_builds(height, width)}
+        parts = []
+        for number, component in enumerate(self._components):
+            if component.placement.spec.precision != INT8:
+                continue  # weights alone need no ranges
+            name, build = component.name, builds[component.name]
+            self._show(f"{name}: ranges of what layers read", number, len(self._components))
+            ranges = observe(build, recorded.feeds(name))
+            part = Part(component, ranges, opened.enter_context(open_trials(build, ranges)))
+            opened.callback(part.close)
+            part.measure_costs(list(held_out.feeds(name)), self._show)
+            parts.append(part)
+        return parts
+
+    def _fit_decoder(self, part: Part, held_out: Calibration, wanted: Pictures) -> None:
+        """Give blocks of the decoder back until it is good enough by itself."""
+        latents = list(held_out.feeds(_DECODER))
+
+        def measure(kept: int) -> float:
+            part.kept = kept
+            session = part.start()
+            images = _to_bytes(denormalize(session.run(**each)["images"]) for each in latents)
+            part.own_psnr = compare(images, wanted, 1).psnr
+            return part.own_psnr
+
+        errors = [each.error for each in part.blocks]
+        part.kept = find_fewest(measure, errors, self._target + _DECODER_MARGIN)
+        if not part.is_refused:
+            measure(part.kept)
+
+    def _fit_pictures(
+        self, drawer: DiffusionPredictor[Any], parts: Sequence[Part], wanted: Pictures
+    ) -> None:
+        """Give blocks of the others back until whole pictures are good enough."""
+        ranked = sorted(
+            ((each.error, part) for part in parts if part.name != _DECODER for each in part.blocks),
+            key=lambda each: -each[0],
+        )
+
+        def give_back(kept: int) -> None:
+            counts = Counter(id(part) for _, part in ranked[:kept])
+            for _, part in ranked:
+                part.kept = counts[id(part)]
+
+        def measure(kept: int) -> float:
+            give_back(kept)
+            self._show(f"drawing in int8, {kept} of {len(ranked)} blocks back", 0, len(wanted))
+            runs = {part.name: _run_on(part.start()) for part in parts if not part.is_refused}
+            with intercept_runs(drawer, runs):
+                return self._measure(drawer, wanted).psnr
+
+        if ranked and self._float_psnr < self._target:
+            give_back(len(ranked))
+        elif ranked:
+            give_back(find_fewest(measure, [error for error, _ in ranked], self._target))
+
+    def _measure(self, pipeline: DiffusionPredictor[Any], wanted: Pictures) -> PictureQuality:
+        return compare(draw_held_out(pipeline, self._prompts), wanted, self._steps)
+
+    def _settle(self, parts: Sequence[Part], wanted: Pictures) -> dict[str, Choice]:
+        """Draw with the builds that will run, and refuse what is not good enough."""
+        refusals: dict[str, str] = {}
+        own = [part for part in parts if part.name != _DECODER]
+        for retry in range(_MOST_RETRIES + 1):
+            for part in parts:
+                if not part.is_refused:
+                    part.component.quantize(part.quantization)
+                elif part.name not in refusals:
+                    refusals[part.name] = self._explain(part.own_psnr)
+                    part.component.refuse_precision(refusals[part.name])
+            self._show("drawing with the builds that were chosen", 0, len(wanted))
+            quality = self._measure(self._pipeline, wanted)
+            if quality.psnr >= self._target or all(part.is_refused for part in own):
+                break
+            for part in own:  # builds differ a little from trials
+                part.kept = part.kept + 1 if retry < _MOST_RETRIES - 1 else len(part.blocks)
+        if quality.psnr < self._target:
+            for component in _list_quantized(self._pipeline):  # weights alone, or the decoder
+                refusals[component.name] = self._explain(quality.psnr)
+                component.refuse_precision(refusals[component.name])
+            quality = self._measure(self._pipeline, wanted)
+        choices = {}
+        for component in self._components:
+            found = next((part for part in parts if part.component is component), None)
+            report = Int8Report(quality, self._target, self._float, self._float_psnr)
+            quantization = Quantization()
+            if found is not None:
+                quantization = found.quantization
+                report = replace(
+                    report,
+                    own_psnr=found.own_psnr,
+                    blocks=found.list_blocks(),
+                    sensitive=len(found.sensitive),
+                )
+            refusal = refusals.get(component.name, "")
+            choices[component.name] = Choice(quantization, report, refusal)
+            component.note_int8(report)
+        return choices
+
+    def _explain(self, psnr: float | None) -> str:
+        if self._float_psnr < self._target:
+            return (
+                f"the target of {self._target:g} dB is not reached in {self._float}, either, whose "
+                f"pictures have a PSNR of {self._float_psnr:.1f} dB to float32"
+            )
+        reached = "" if psnr is None else f", and {psnr:.1f} dB are reached"
+        return f"too much is lost in int8: the target is {self._target:g} dB{reached}"
+
+
+def _list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
+    found = [pipeline.component(each.name) for each in pipeline.report.components]
+    return [
+        component  # type: ignore[misc]  # what is not built here has no quantized placement
+        for component in found
+        if PRECISIONS[component.placement.spec.precision].is_quantized
+    ]
+
+
+def _choose_float(components: Sequence[BuiltComponent]) -> str:
+    """Choose the fastest precision without int8 that all of their engines have kernels for."""
+    safer = PRECISIONS[INT8].safer
+    for precision in safer:
+        found = [
+            each.placement.engine.supports(replace(each.placement.spec, precision=precision))
+            for each in components
+        ]
+        if all(support.ok and not support.is_emulated for support in found):
+            return precision
+    return safer[-1]
+
+
+def _make_key(
+    pipeline: DiffusionPredictor[Any],
+    components: Sequence[BuiltComponent],
+    prompts: CalibrationPrompts,
+    cache: ArtifactCache,
+) -> CacheKey:
+    """Make the key of a choice; raises `CacheError`."""
+    settings = pipeline.describe_request(GenerationRequest(prompt=""))
+    everything = [pipeline.component(each.name) for each in pipeline.report.components]
+    engines = {each.placement.engine.name: each.placement.engine for each in components}
+    identity = {
+        "networks": {each.name: each.network.identify(cache.root) for each in everything},
+        "placements": [
+            [each.placement.engine.name, each.placement.spec.precision] for each in everything
+        ],
+        "passes": pipeline.config.passes,
+        "prompts": prompts.digest,
+        "settings": {name: each for name, each in settings.items() if name != "seed"},
+        "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
+        "target": find_target(pipeline, settings["num_inference_steps"]),
+    }
+    device = components[0].placement.spec.device
+    return make_plan_key(list(engines.values()), device, "int8", identity, (__name__,))
+
+
+def _install(component: Any, choice: Choice) -> None:
+    """Let a component run as chosen; a refused one falls back, with a warning."""
+    if choice.refusal:
+        component.refuse_precision(choice.refusal)
+    else:
+        component.quantize(choice.quantization)
+    component.note_int8(choice.report)
+
+
+def _describe(choice: Choice) -> dict[str, Any]:
+    return {
+        "quantization": choice.quantization.describe(),
+        "report": asdict(choice.report),
+        "refusal": choice.refusal,
+    }
+
+
+def _parse(described: Mapping[str, Any]) -> Choice:
+    return Choice(
+        Quantization.parse(described["quantization"]),
+        Int8Report.parse(described["report"]),
+        described["refusal"],
+    )
+
+
+def _run_on(session: Session) -> Interceptor:
+    return lambda arrays, run: session.run(**arrays)
+
+
+def _to_bytes(colours: Iterable[Any]) -> Pictures:
+    """Join colours, (B, H, W, 3) in [0, 1], and round them as a PNG file does."""
+    return np.round(np.concatenate(list(colours)) * 255).astype(np.uint8)

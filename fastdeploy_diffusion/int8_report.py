@@ -1,0 +1,96 @@
+"""What int8 costs a model, measured on its pictures: for reports, metadata and bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PictureQuality:
+    """How far pictures in int8 are from those in float32, of the same prompts and seeds.
+
+    Args:
+        psnr: Mean over the pictures, in dB.
+        worst_psnr: Of the worst picture.
+        ssim: Mean structural similarity; 1 is the same.
+        pictures: Their number.
+        steps: Of each.
+    """
+
+    psnr: float
+    worst_psnr: float
+    ssim: float
+    pictures: int
+    steps: int
+
+    def __str__(self) -> str:
+        return (
+            f"PSNR {self.psnr:.1f} dB (worst {self.worst_psnr:.1f}), SSIM {self.ssim:.3f}, "
+            f"{self.pictures} pictures of {self.steps} steps"
+        )
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """What a block costs when it alone is in int8.
+
+    Args:
+        block: Prefix of its layers' names.
+        layers: How many of them can be quantized.
+        error: Root mean square of the change of the component's output, as a share of the output's.
+        is_kept: Whether it went back to floating point.
+    """
+
+    block: str
+    layers: int
+    error: float
+    is_kept: bool = False
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """The layers of a component that are in int8, and what that costs.
+
+    Args:
+        quality: Of the model's pictures with every component as it runs.
+        target: The least PSNR that was asked for, in dB.
+        unquantized: The precision of what is not in int8.
+        unquantized_psnr: Of pictures wholly in that precision, in dB.
+        own_psnr: Of the decoder alone, where it was judged by itself, in dB.
+        blocks: By cost, the worst first; empty where weights alone are in int8.
+        sensitive: How many layers stay in floating point without being measured.
+    """
+
+    quality: PictureQuality
+    target: float
+    unquantized: str
+    unquantized_psnr: float
+    own_psnr: float | None = None
+    blocks: tuple[BlockCost, ...] = ()
+    sensitive: int = 0
+
+    @property
+    def quantized(self) -> int:
+        """The number of layers in int8."""
+        return sum(each.layers for each in self.blocks if not each.is_kept)
+
+    @property
+    def kept(self) -> tuple[BlockCost, ...]:
+        """The blocks that went back to floating point."""
+        return tuple(each for each in self.blocks if each.is_kept)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the metadata of a picture says."""
+        return {"target_psnr": self.target, **asdict(self.quality)}
+
+    @classmethod
+    def parse(cls, described: Mapping[str, Any]) -> Int8Report:
+        """Parse what ``dataclasses.asdict`` made of one."""
+        return replace(
+            cls(**described),
+            quality=PictureQuality(**described["quality"]),
+            blocks=tuple(BlockCost(**each) for each in described["blocks"]),
+        )

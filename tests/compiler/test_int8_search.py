@@ -1,0 +1,182 @@
+"""A pipeline in int8 calibrates itself, says what it costs, and falls back where it is too much."""
+
+import warnings
+
+import numpy as np
+import pytest
+from tiny_checkpoint import write_tiny_sd
+
+from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion.compiler import int8_search
+from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
+from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.placement import FallbackWarning
+from fastdeploy_diffusion.engines.registry import create_engine
+from fastdeploy_diffusion.errors import AccuracyError, ConfigError
+from fastdeploy_diffusion.images import read_metadata
+
+REQUEST = {"seed": 4, "output_type": "np"}
+_ENGINES = ("openvino", "onnxruntime")
+
+
+def engines():
+    spec = BuildSpec(Device("cpu"), "int8")
+    found = {name: create_engine(name).supports(spec) for name in _ENGINES}
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(not each.ok, reason=each.reason), id=name)
+        for name, each in found.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_sd(tmp_path_factory.mktemp("tiny") / "sd")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("a red circle\na dog\n猫\na tree\na blue square\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def open_pipeline(folder, prompts, root):
+    def open_one(engine="openvino", **options):
+        return SDPipeline(
+            DiffusionConfig(
+                **{
+                    "model_path": folder,
+                    "engine": engine,
+                    "precision": "int8",
+                    "int8_quality": 12.0,
+                    "calibration_prompts": str(prompts),
+                    "cache_dir": str(root),
+                    "defaults": {"num_inference_steps": 3, "height": 32, "width": 32},
+                    **options,
+                }
+            )
+        )
+
+    return open_one
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_a_pipeline_in_int8_says_what_it_costs_and_starts_from_what_is_kept(
+    open_pipeline, engine, monkeypatch, tmp_path
+):
+    tasks = []
+    with open_pipeline(engine) as pipeline:
+        report = pipeline.quantize(lambda task, done, total: tasks.append(task))
+        picture = pipeline.text_to_image("a cat", seed=4)
+        write_bundle(pipeline, [(32, 32)], tmp_path / "bundle")
+    assert "recording calibration" in tasks
+    assert "denoiser: cost of each block" in tasks
+    denoiser = next(each for each in report.components if each.name == "denoiser")
+    assert (denoiser.precision, denoiser.fallback) == ("int8", None)
+    found = denoiser.int8
+    assert found.quantized > 0
+    assert found.quality.psnr >= found.target == 12.0
+    assert [each.error for each in found.blocks] == sorted(
+        (each.error for each in found.blocks), reverse=True
+    )
+    assert found.blocks[0].error > 0
+    metadata = read_metadata(picture)["run"]["components"]["denoiser"]
+    assert metadata["precision"] == "int8"
+    assert metadata["int8"]["psnr"] == found.quality.psnr
+
+    def fail(*_, **__):
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr(int8_search, "record_calibration", fail)
+    with open_pipeline(engine) as again:
+        np.testing.assert_array_equal(
+            np.asarray(again.text_to_image("a cat", seed=4)), np.asarray(picture)
+        )
+        assert again.report.components[1].int8 == found
+    with SDPipeline(DiffusionConfig(model_path=tmp_path / "bundle")) as bundled:
+        copied = bundled.text_to_image("a cat", seed=4)
+    np.testing.assert_array_equal(np.asarray(copied), np.asarray(picture))
+    assert read_metadata(copied)["run"]["components"]["denoiser"]["int8"] == metadata["int8"]
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_a_quality_that_is_not_reached_falls_back_at_every_start(open_pipeline, engine):
+    for _ in range(2):
+        with open_pipeline(engine, int8_quality=80.0) as pipeline:
+            with pytest.warns(FallbackWarning, match="target"):
+                pipeline.quantize()
+            assert not [each for each in pipeline.report.components if each.precision == "int8"]
+            picture = pipeline.text_to_image("a cat", seed=4)
+        assert "target" in pipeline.report.components[1].fallback
+    denoiser = read_metadata(picture)["run"]["components"]["denoiser"]
+    assert denoiser["precision"] != "int8"
+    assert "target" in denoiser["fallback"]
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_a_pinned_precision_that_is_not_good_enough_is_an_error(open_pipeline, engine):
+    options = {"precision": "fp32", "denoiser": {"precision": "int8"}, "int8_quality": 80.0}
+    with (
+        open_pipeline(engine, **options) as pipeline,
+        pytest.raises(AccuracyError, match=r"denoiser\.precision"),
+    ):
+        pipeline.build()
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_other_weights_are_calibrated_anew(open_pipeline, engine, tmp_path, root):
+    with open_pipeline(engine) as pipeline:
+        pipeline.quantize()
+    before = {path.name for path in (root / "calibrations").iterdir()}
+    other = write_tiny_sd(tmp_path / "sd", seed=1)
+    with open_pipeline(engine, model_path=other) as pipeline:
+        pipeline.quantize()
+    after = {path.name for path in (root / "calibrations").iterdir()}
+    assert len(after - before) == 2  # the held-out prompts, and the others
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_an_interrupted_search_leaves_nothing_half_written(open_pipeline, engine, tmp_path):
+    def interrupt(task, done, total):
+        if "cost" in task:
+            raise KeyboardInterrupt
+
+    with open_pipeline(engine, cache_dir=str(tmp_path)) as pipeline:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.quantize(interrupt)
+        files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("calibrations/*/*.s*")}
+        assert len(files) == 5
+        assert not list(tmp_path.glob("*.staged"))
+        pipeline.quantize()
+        assert pipeline.report.components[1].int8 is not None
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("calibrations/*/*.s*")}
+
+
+def test_without_a_cache_nothing_is_calibrated(open_pipeline):
+    with (
+        open_pipeline(cache=False) as pipeline,
+        pytest.raises(ConfigError, match="cache is false"),
+    ):
+        pipeline.build()
+
+
+def test_one_step_is_refused(open_pipeline, tmp_path):
+    defaults = {"num_inference_steps": 1, "height": 32, "width": 32}
+    with (
+        open_pipeline(cache_dir=str(tmp_path), defaults=defaults) as pipeline,
+        pytest.raises(ConfigError, match="1 step"),
+    ):
+        pipeline.build()
+
+
+def test_nothing_in_int8_is_nothing_to_do(open_pipeline):
+    with warnings.catch_warnings(), open_pipeline(precision="fp32", int8_quality=None) as pipeline:
+        warnings.simplefilter("error")
+        pipeline.quantize(lambda *_: pytest.fail("something was done"))
