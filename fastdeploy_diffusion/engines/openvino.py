@@ -12,6 +12,7 @@ from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, S
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_attention import add_operators, narrow_attention
+from fastdeploy_diffusion.engines.openvino_compiled import CompiledModels
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -79,6 +80,7 @@ class _OpenVINOSession(Session):
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._model: OpenVINOModel | None = read_model(self._core, program, artifact)
+        self._compiled = CompiledModels(spec.notes, self._model.digest)
         self._requests: dict[Shapes, Any] = {}  # the one used last at the end
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -116,7 +118,11 @@ class _OpenVINOSession(Session):
                 self._requests.clear()
             while len(self._requests) >= KEPT_BATCHES:
                 del self._requests[next(iter(self._requests))]
-            request = self._compile_model(shapes, {}).create_infer_request()
+            compiled = self._compiled.find(self._core, shapes, self._properties)
+            if compiled is None:
+                compiled = self._compile_model(shapes, {})
+                self._compiled.keep(compiled, shapes, self._properties)
+            request = compiled.create_infer_request()
         self._requests[shapes] = request
         return request
 

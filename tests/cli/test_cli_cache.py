@@ -14,6 +14,7 @@ from fastdeploy_diffusion.cli.table import format_age
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
+    COMPILED,
     DIGESTS,
     EMBEDDINGS,
     NATIVE,
@@ -70,7 +71,7 @@ def test_builds_are_listed_verified_and_removed(folder):
     assert run("gc", *where).stdout == "removed 0 builds\n"
     assert run("gc", "--limit-gib", "0", *where).stdout == "removed 2 builds\n"
     assert "0 builds" in run("ls", *where).stdout
-    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, NATIVE):
+    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, COMPILED, NATIVE):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "note").touch()
     assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
