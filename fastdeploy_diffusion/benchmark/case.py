@@ -62,6 +62,11 @@ class Case(Frozen):
         return self.painter == OWN
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether a peer quantises for it, and needs recorded inputs."""
+        return not self.is_own and self.precision.startswith("int8")
+
+    @property
     def name(self) -> str:
         """A short name for tables: ``openvino fp32``."""
         where = "" if self.device == "cpu" else f" {self.device}"
@@ -95,6 +100,7 @@ class Task(Frozen):
         guidance_scale: Weight of the prompt; ``None`` for a model that takes none.
         max_sequence_length: Tokens that T5 reads; ``None`` for as many as the model's own.
         cache_dir: Where a peer may keep what it makes of the checkpoint; for this case alone.
+        calibration: Folder of recorded inputs (`compiler.calibration`), for a peer that quantises.
     """
 
     config: dict[str, Any]
@@ -109,3 +115,4 @@ class Task(Frozen):
     max_sequence_length: int | None
     threads: int
     cache_dir: str
+    calibration: str | None = None

@@ -60,6 +60,8 @@ class _Measurement:
     def run(self) -> str:
         """Measure; say why it ended before the end, or nothing."""
         try:
+            if self._case.is_calibrated:
+                self._place.calibrate(self._case)
             self._load_cold()
             with self._place.start(self._case) as child:
                 self._load(child)

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 ADAPTERS = Path(__file__).parents[2] / "benchmarks" / "peers"
+
+PEER_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, "int8", "int8-hybrid")))
+"""Precisions that a peer may be asked for; which of them it has, its adapter knows."""
 
 
 @dataclass(frozen=True)

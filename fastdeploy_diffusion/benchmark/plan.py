@@ -121,11 +121,13 @@ def plan_cases(
     engines: Sequence[str],
     precisions: Sequence[str],
     peers: Sequence[Peer],
+    peer_precisions: Sequence[str] = (),
 ) -> tuple[list[Case], list[Missing]]:
     """Combine works, engines, precisions and peers into cases.
 
     Args:
         engines: Engines asked for; all that run here if empty.
+        peer_precisions: Of the peers; ours if empty.
 
     Returns:
         The cases, and what this machine cannot do.
@@ -154,7 +156,7 @@ def plan_cases(
     for peer in peers:
         cases += [
             Case(painter=peer.name, engine=peer.name, device=device, precision=each, work=work)
-            for each in precisions
+            for each in peer_precisions or precisions
             for work in works
         ]
     # All of one work together: they are compared with each other.

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.benchmark.case import Case, Task
+from fastdeploy_diffusion.benchmark.case import OWN, Case, Task, Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
+from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.runtime.cache import CALIBRATIONS
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 _OWN_ADAPTER = Path(__file__).parent / "child" / "own.py"
@@ -81,8 +83,45 @@ class Workplace:
             max_sequence_length=config.defaults.max_sequence_length,
             threads=work.threads,
             cache_dir=str(self.cache_folder(case)),
+            calibration=self._find_calibration(work) if case.is_calibrated else None,
         )
         return task.model_dump(mode="json")
+
+    def calibrate(self, case: Case) -> None:
+        """Record the inputs that a peer's case is quantised with, if our int8 has not.
+
+        Our networks draw the prompts, in the precision of our first case without int8.
+
+        Raises:
+            ChildError: They cannot.
+        """
+        if self._find_calibration(case.work):
+            return
+        self.show(f"{case}: recording inputs to calibrate with")
+        choice = {"painter": OWN, "engine": AUTO, "precision": "fp32"}
+        own = (each for each in self._list_own(case.work) if not each.precision.startswith("int8"))
+        drawn = next(own, case.model_copy(update=choice))
+        task = self.describe_task(drawn)
+        defaults = {**task["config"].get("defaults", {}), "num_inference_steps": case.work.steps}
+        task["config"] |= {
+            "defaults": defaults,
+            "cache_dir": str(self._calibration_cache(case.work)),
+        }
+        with self.start(drawn) as child:
+            child.open(task)
+            child.ask("calibrate")
+
+    def _find_calibration(self, work: Work) -> str | None:
+        """Find inputs that were recorded for a piece of work, by our own int8 or for peers."""
+        caches = [*map(self.cache_folder, self._list_own(work)), self._calibration_cache(work)]
+        found = (each for cache in caches for each in (cache / CALIBRATIONS).glob("*/"))
+        return next((str(each) for each in found if any(each.glob("*.safetensors"))), None)
+
+    def _list_own(self, work: Work) -> list[Case]:
+        return [each for each in self.plan.cases if each.is_own and each.work == work]
+
+    def _calibration_cache(self, work: Work) -> Path:
+        return self.folder / f"calibration-{work.width}x{work.height}-{work.steps}"
 
     def cache_folder(self, case: Case) -> Path:
         """The case's own cache of builds."""

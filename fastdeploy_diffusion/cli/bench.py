@@ -78,6 +78,12 @@ def bench(
             help="In turns with them: diffusers, openvino-genai, onnxruntime, sdcpp.",
         ),
     ] = None,
+    peer_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"NAME{_LIST}", help="Of the peers, as int8,int8-hybrid; ours if left out."
+        ),
+    ] = None,
     peer_python: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PYTHON", help="The Python that has a peer; may be repeated."),
@@ -125,6 +131,7 @@ def bench(
                 runs=runs,
                 ablation=ablation,
                 peers=split_names(peers),
+                peer_precisions=split_names(peer_precision),
                 peer_pythons=peer_python or [],
                 time_limit=time_limit,
             )

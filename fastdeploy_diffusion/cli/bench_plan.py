@@ -1,12 +1,12 @@
 """The benchmark plan that the options of ``bench`` describe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastdeploy_diffusion.benchmark.case import Work
 from fastdeploy_diffusion.benchmark.needs import check_model
-from fastdeploy_diffusion.benchmark.peers import find_peers
+from fastdeploy_diffusion.benchmark.peers import PEER_PRECISIONS, find_peers
 from fastdeploy_diffusion.benchmark.plan import (
     BenchmarkPlan,
     describe_model,
@@ -47,6 +47,7 @@ class BenchOptions:
     runs: int
     ablation: bool
     peers: Sequence[str]
+    peer_precisions: Sequence[str]
     peer_pythons: Sequence[str]
     time_limit: float
 
@@ -67,7 +68,8 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     """
     sizes, batches = parse_sizes(options.size), _parse_batches(options.batch)
     peers = find_peers(options.peers, options.peer_pythons)
-    _check_precisions(options.precisions)
+    _check_precisions("--precision", options.precisions, PRECISIONS)
+    _check_precisions("--peer-precision", options.peer_precisions, PEER_PRECISIONS)
     config = _load(options)
     given, name = config.model_fields_set, options.random_weights
     checkpoint = open_checkpoint(config.model_path, variant=config.variant)
@@ -81,6 +83,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
         options.engines or ([config.engine] if "engine" in given else []),
         options.precisions or [config.precision],
         peers,
+        options.peer_precisions,
     )
     return BenchmarkPlan(
         config=config,
@@ -140,11 +143,9 @@ def _parse_batches(text: str) -> list[int]:
     return [int(each) for each in numbers]
 
 
-def _check_precisions(names: Sequence[str]) -> None:
+def _check_precisions(option: str, names: Sequence[str], known: Collection[str]) -> None:
     for name in names:
-        if name not in PRECISIONS:
+        if name not in known:
             raise ConfigError(
-                f"--precision {name}",
-                allowed=", ".join(PRECISIONS),
-                fix=did_you_mean(name, PRECISIONS),
+                f"{option} {name}", allowed=", ".join(known), fix=did_you_mean(name, known)
             )

@@ -3,16 +3,23 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmark.peer_adapters import load_adapter, make_task
 from diffusers import EulerDiscreteScheduler
+from safetensors import safe_open
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.peers import find_peers
+<<<<<<< HEAD
 from fastdeploy_diffusion.picture_quality import measure_psnr
+=======
+from fastdeploy_diffusion.benchmark.quality import measure_psnr
+from fastdeploy_diffusion.compiler.calibration import record_calibration
+>>>>>>> 5af239f (Measure openvino-genai in int8, quantised by its own tools on our recorded inputs)
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 EULER = {
@@ -32,7 +39,8 @@ GIVEN = dict(each.split("=", 1) for each in os.environ.get(PYTHONS, "").split(",
         ("diffusers", {"model_path": "x/model.safetensors"}, "a diffusers folder, not model.safet"),
         ("onnxruntime", {"precision": "bf16"}, "onnxruntime: bf16, not fp32"),
         ("onnxruntime", {"device": "gpu"}, "on the cpu, not on gpu"),
-        ("openvino-genai", {"precision": "int8"}, "openvino-genai: int8, not fp32, bf16, fp16"),
+        ("openvino-genai", {"precision": "int4"}, "int4, not fp32, bf16, fp16, int8, int8-hybrid"),
+        ("openvino-genai", {"precision": "int8"}, "int8 without inputs to calibrate with"),
         ("openvino-genai", {"device": "gpu:1"}, "on the cpu, not on gpu:1"),
         ("openvino-genai", {"scheduler": "HeunDiscreteScheduler"}, "HeunDiscreteScheduler, not DD"),
         ("openvino-genai", {"family": "sdxl"}, "openvino-genai: sdxl, only tried with .*sd1"),
@@ -120,6 +128,58 @@ def test_sdcpp_refuses_another_schedule(tmp_path, changes, message):
     folder = write_schedule(tmp_path, {**EULER, **changes})
     with pytest.raises(ValueError, match=message):
         load_adapter("sdcpp").read_schedule(folder, None)
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_sd1, tmp_path_factory):
+    """Inputs of the denoiser, as our networks were given them."""
+    config = DiffusionConfig(
+        model_path=tiny_sd1,
+        engine="openvino",
+        cache_dir=tmp_path_factory.mktemp("recorded"),
+        defaults={"num_inference_steps": 3},
+    )
+    prompts = ["a cat", "a dog", "a house", "two trees", "the sea"]
+    with SDPipeline(config) as pipeline:
+        pipeline.build(32, 32)
+        root = Path(config.cache_dir)
+        return record_calibration(pipeline, prompts, (32, 32), root, lambda *told: None).folder
+
+
+def test_openvino_genai_is_calibrated_with_what_was_recorded(recorded, monkeypatch):
+    adapter = load_adapter("openvino-genai")
+    every = adapter.choose_calls(recorded)
+    assert len(every) == 5 * 3
+    monkeypatch.setattr(adapter, "CALIBRATION_CALLS", 4)
+    chosen = adapter.choose_calls(recorded)
+    assert [every.index(each) for each in chosen] == [0, 3, 7, 11]
+    path, keys = chosen[0]
+    with safe_open(path, "np") as file:
+        shapes = {name: file.get_tensor(key).shape for name, key in keys.items()}
+    assert shapes["sample"] == (2, 4, 16, 16)
+    assert set(shapes) == {"sample", "timestep", "encoder_hidden_states"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "int8-hybrid"])
+def test_openvino_genai_quantises_with_its_own_tools(tmp_path, tiny_sd1, recorded, precision):
+    name = "openvino-genai"
+    if name not in GIVEN:
+        pytest.skip(f"{PYTHONS} names no Python that has {name}")
+    (peer,) = find_peers([name], [f"{name}={GIVEN[name]}"])
+    told = {"precision": precision, "calibration": str(recorded), "cache_dir": str(tmp_path)}
+    with ChildProcess(peer.python, peer.adapter, os.environ, 600) as child:
+        child.open(make_task(tiny_sd1, **told))
+        child.draw(["a cat"], [5], 3, tmp_path / "pictures.npy")
+        described = child.ask("describe")["described"]
+    config = DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager")
+    settings = {"num_inference_steps": 3, "guidance_scale": 5.0, "height": 32, "width": 32}
+    ours = SDPipeline(config).text_to_image("a cat", seed=5, **settings)
+    psnr = measure_psnr(np.load(tmp_path / "pictures.npy"), np.asarray(ours)[None])
+    assert 20 < psnr < 60  # near, and not float32
+    assert described["calls to calibrate with"] == 15
+    quantized = (tmp_path / "exported" / "unet" / "openvino_model.xml").read_text()
+    assert 'type="FakeQuantize"' in quantized
 
 
 @pytest.mark.slow

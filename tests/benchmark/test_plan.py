@@ -21,9 +21,16 @@ def list_works(config, *asked):
     return plan_works(config, open_checkpoint(config.model_path), *asked)
 
 
-def plan(engines=(), precisions=("fp32",), peers=(), sizes=((None, None),), batches=(1,)):
+def plan(
+    engines=(),
+    precisions=("fp32",),
+    peers=(),
+    sizes=((None, None),),
+    batches=(1,),
+    peer_precisions=(),
+):
     works = list_works(SHAPES, sizes, batches, 2)
-    return plan_cases(SHAPES, works, engines, precisions, peers)
+    return plan_cases(SHAPES, works, engines, precisions, peers, peer_precisions)
 
 
 def test_without_options_every_engine_runs_or_is_missing_with_its_reason():
@@ -31,6 +38,17 @@ def test_without_options_every_engine_runs_or_is_missing_with_its_reason():
     assert {case.engine for case in cases} >= {"paddle", "paddle-eager"}
     assert len(cases) + len(missing) == len(engine_names())
     assert all(each.reason for each in missing)
+
+
+def test_peers_run_in_precisions_of_their_own():
+    peer = Peer("diffusers", find_peers(["diffusers"], [])[0].adapter, sys.executable)
+    cases, _ = plan(["paddle"], ["fp32"], [peer], peer_precisions=["bf16", "int8-hybrid"])
+    assert [case.name for case in cases] == [
+        "paddle fp32",
+        "diffusers bf16",
+        "diffusers int8-hybrid",
+    ]
+    assert [case.is_calibrated for case in cases] == [False, False, True]
 
 
 def test_everything_is_combined():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from benchmark.painted_peer import WORK, make_case, make_plan
@@ -10,6 +11,7 @@ from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.case import OWN, Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.workplace import Workplace
+from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
 
 OPTIONS = {
     "passes": ["merge-qkv"],
@@ -88,3 +90,19 @@ def test_a_peer_that_would_draw_with_something_else_is_refused(tmp_path, option)
     plan = replace(make_plan(tmp_path / "adapter.py"), config=config)
     with pytest.raises(ChildError, match=f"{option} is set, which peers are not told"):
         Workplace(plan, tmp_path, print).describe_task(make_case())
+
+
+def test_inputs_are_recorded_once_for_peers_that_quantise(tmp_path, tiny_sd1):
+    own = Case(painter=OWN, engine="openvino", device="cpu", precision="fp32", work=WORK)
+    peers = [make_case(precision=each) for each in ("int8", "int8-hybrid")]
+    config, said = DiffusionConfig(model_path=tiny_sd1), []
+    plan = replace(make_plan(tmp_path / "adapter.py", [own, *peers]), config=config)
+    place = Workplace(plan, tmp_path, said.append)
+    assert place.describe_task(peers[0])["calibration"] is None
+    for peer in peers:
+        place.calibrate(peer)
+    assert len(said) == 1
+    (folder,) = {place.describe_task(each)["calibration"] for each in peers}
+    prompts = read_prompts().calibrating
+    assert len(list(Path(folder).glob("*.safetensors"))) == len(prompts)
+    assert place.describe_task(own)["calibration"] is None

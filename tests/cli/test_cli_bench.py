@@ -25,6 +25,7 @@ run = partial(command_line.run, "bench")
     ("words", "message"),
     [
         (["--precision", "fp31"], "did you mean 'fp32'"),
+        (["--peer-precision", "int8-hybird"], "did you mean 'int8-hybrid'"),
         (["--batch", "1,0"], "whole numbers of 1 or more"),
         (["--size", "512"], "WIDTHxHEIGHT"),
         (["--peers", "nobody"], "there is no adapter for it"),

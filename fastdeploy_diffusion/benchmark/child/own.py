@@ -7,6 +7,8 @@ from typing import Any
 from fastdeploy_diffusion.benchmark.roofline.peaks import measure_peaks
 from fastdeploy_diffusion.benchmark.roofline.survey import survey_component
 from fastdeploy_diffusion.compiler.build import ComponentBuild
+from fastdeploy_diffusion.compiler.calibration import record_calibration
+from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
 from fastdeploy_diffusion.compiler.pass_tester import PassTester
 from fastdeploy_diffusion.compiler.turns import TurnTimings
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -43,6 +45,16 @@ class Painter:
             {**each, "artifact": digests.get(each["name"])} for each in report.pop("components")
         ]
         return {**report, "components": components}
+
+    def calibrate(self) -> str:
+        """Draw the calibration's prompts; returns the folder of what networks were given."""
+        assert self._cache is not None  # `Workplace` names one
+        size = self._task["width"], self._task["height"]
+        prompts = read_prompts().calibrating
+        made = record_calibration(
+            self.pipeline, prompts, size, self._cache.root, lambda what, done, count: None
+        )
+        return str(made.folder)
 
     def ablate(self) -> list[dict[str, Any]]:
         """Try each pass alone and all together on each component, in turns with none at all."""

@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 class Server:
-    """Answers ``open``, ``draw``, ``describe``; some, ``ablate`` and ``survey``, too."""
+    """Answers ``open``, ``draw``, ``describe``; ours ``ablate``, ``survey``, ``calibrate``."""
 
     def __init__(self, adapter: str) -> None:
         self._adapter = adapter
@@ -46,6 +46,7 @@ class Server:
             "draw": self._draw,
             "ablate": self._ablate,
             "survey": self._survey,
+            "calibrate": self._calibrate,
         }
         return known[command.pop("do")](**command)
 
@@ -72,6 +73,9 @@ class Server:
 
     def _survey(self, batch: int) -> dict[str, Any]:
         return {"surveys": self._painter.survey(batch)}
+
+    def _calibrate(self) -> dict[str, Any]:
+        return {"folder": self._painter.calibrate()}
 
     def _draw(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, save: str | None
