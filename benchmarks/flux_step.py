@@ -2,8 +2,11 @@
 
 ``python benchmarks/flux_step.py --folder FOLDER`` draws random weights, runs
 ours, diffusers' in torch, and what OpenVINO converts from diffusers', and says how far each is from
-diffusers in float32. ``pip install torch diffusers openvino`` first. Half precision is asked of all
-of them with ``--precision bf16``.
+diffusers in float32. ``pip install torch diffusers openvino`` first.
+
+``--precision bf16,int8`` is ours, in each of them; the others run in the first that is no int8, or
+in what ``--peer-precision`` says. int8 is calibrated with random inputs at eight noise levels:
+with random weights, it says nothing of quality but how far the numbers are off.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from random_flux import RandomInputs, RandomTransformer
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
+from fastdeploy_diffusion.runtime.program import Signature
 from fastdeploy_diffusion.runtime.session import Row
 
 SIGMA, GUIDANCE = 0.7, 3.5
@@ -36,13 +40,14 @@ def draw_inputs(denoiser: FluxDenoiser, options: argparse.Namespace) -> RandomIn
 
 
 def open_ours(
-    checkpoint: RandomTransformer, options: argparse.Namespace, opened: ExitStack
+    checkpoint: RandomTransformer, options: argparse.Namespace, precision: str, opened: ExitStack
 ) -> tuple[Step, Any]:
     """Ours; what stays the same over the steps is computed before them, and timed apart."""
     config = DiffusionConfig(
         model_path=str(checkpoint.path),
         engine=options.engine,
-        precision=options.precision,
+        precision=precision,
+        threads=options.threads,
         cpu_fallback=False,
         cache=False,
         **({"passes": tuple(filter(None, options.passes.split(",")))} if options.passes else {}),
@@ -50,8 +55,10 @@ def open_ours(
     denoiser = FluxDenoiser(checkpoint, config)
     inputs = draw_inputs(denoiser, options)
     signature = denoiser.signature(inputs.tokens.shape[1], options.text_tokens)
-    session = opened.enter_context(denoiser.component.lend(signature))
     tensors = inputs.condition(GUIDANCE)
+    if precision == "int8":
+        calibrate(denoiser, signature, inputs)
+    session = opened.enter_context(denoiser.component.lend(signature))
     sigmas = [SIGMA, *np.linspace(1, 0.05, 19).tolist()]
 
     def time_conditioning() -> float:
@@ -67,6 +74,21 @@ def open_ours(
         "seconds before 20 steps": time_conditioning(),
     }
     return lambda: session.run_rows([row]), facts
+
+
+def calibrate(denoiser: FluxDenoiser, signature: Signature, inputs: RandomInputs) -> None:
+    """Choose the ranges of int8 on random inputs."""
+    from fastdeploy_diffusion.compiler.quantizing import choose_sensitive, observe
+    from fastdeploy_diffusion.quantization import Quantization
+
+    component = denoiser.component
+    fixed = {**inputs.condition(GUIDANCE), "hidden_states": inputs.tokens}
+    feeds = [
+        {**fixed, "timestep": np.array([sigma], np.float32)} for sigma in np.linspace(1, 0.05, 8)
+    ]
+    ranges = observe(component.plan(signature), feeds)
+    skip = choose_sensitive(component.name, list(ranges))
+    component.quantize(Quantization(ranges, skip))
 
 
 def load_torch(checkpoint: RandomTransformer) -> Any:
@@ -137,7 +159,7 @@ def open_converted(model: Any, inputs: RandomInputs, options: argparse.Namespace
     converted.reshape(dict(zip(converted.inputs, (each.shape for each in arrays), strict=True)))
     hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
     settings = {
-        "INFERENCE_PRECISION_HINT": hints[options.precision],
+        "INFERENCE_PRECISION_HINT": hints[options.peer_precision],
         "INFERENCE_NUM_THREADS": options.threads,
     }
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
@@ -153,10 +175,10 @@ def open_peers(checkpoint: RandomTransformer, options: argparse.Namespace) -> It
     inputs = draw_inputs(denoiser, options)
     yield "torch fp32", open_torch(load_torch(checkpoint), inputs, "fp32")
     step = open_converted(load_torch(checkpoint), inputs, options)
-    yield f"openvino from diffusers {options.precision}", step
-    if options.precision != "fp32":
-        step = open_torch(load_torch(checkpoint), inputs, options.precision)
-        yield f"torch {options.precision}", step
+    yield f"openvino from diffusers {options.peer_precision}", step
+    if options.peer_precision != "fp32":
+        step = open_torch(load_torch(checkpoint), inputs, options.peer_precision)
+        yield f"torch {options.peer_precision}", step
 
 
 def main() -> None:
@@ -166,18 +188,25 @@ def main() -> None:
     parser.add_argument("--depth", type=int, nargs=2, default=(1, 2), help="double, single blocks")
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--passes", help="in place of the default ones, comma-separated")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--precision", default="fp32", help="ours, comma-separated")
+    parser.add_argument("--peer-precision", choices=("fp32", "bf16", "fp16"))
     parser.add_argument("--pixels", type=int, default=512)
     parser.add_argument("--text-tokens", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    precisions = options.precision.split(",")
+    floats = [each for each in precisions if each in ("fp32", "bf16", "fp16")]
+    options.peer_precision = options.peer_precision or next(iter(floats), "bf16")
     checkpoint = RandomTransformer(options.folder, tuple(options.depth))
     try:
         with ExitStack() as opened:
-            ours, facts = open_ours(checkpoint, options, opened)
-            steps = {"ours": ours, **dict(open_peers(checkpoint, options))}
+            ours = {
+                f"ours {each}": open_ours(checkpoint, options, each, opened) for each in precisions
+            }
+            steps = {name: step for name, (step, _) in ours.items()}
+            steps |= dict(open_peers(checkpoint, options))
             gc.collect()
             outputs = {name: step() for name, step in steps.items()}
             seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -190,18 +219,23 @@ def main() -> None:
         checkpoint.file.unlink()
     exact = outputs["torch fp32"]
     pairs = {
-        name: [theirs / own for own, theirs in zip(seconds["ours"], each, strict=True)]
+        f"{own} / {name}": [theirs / took for took, theirs in zip(seconds[own], each, strict=True)]
+        for own in ours
         for name, each in seconds.items()
+        if name != own
     }
     result = {
-        "ours": facts,
+        "ours": {name: facts for name, (_, facts) in ours.items()},
         "median seconds": {name: statistics.median(each) for name, each in seconds.items()},
-        "ours so many times as fast": {
+        "so many times as fast": {
             name: [round(each, 3) for each in statistics.quantiles(ratios, n=4)]
             for name, ratios in pairs.items()
-            if name != "ours"
         },
-        "relative difference from torch fp32": {
+        "root mean square difference from torch fp32, relative": {
+            name: float(np.sqrt(np.mean((each - exact) ** 2) / np.mean(exact**2)))
+            for name, each in outputs.items()
+        },
+        "largest difference from torch fp32, relative": {
             name: float(np.abs(each - exact).max() / np.abs(exact).max())
             for name, each in outputs.items()
         },

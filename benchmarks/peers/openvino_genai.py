@@ -184,7 +184,7 @@ def choose_calls(folder):
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "np") as file:
             recorded = json.loads(file.metadata()["calls"])
-        calls += [(path, keys) for name, keys in recorded if name == "denoiser"]
+        calls += [(path, inputs) for name, inputs, *_ in recorded if name == "denoiser"]
     most = min(CALIBRATION_CALLS, len(calls))
     return [calls[index * len(calls) // most] for index in range(most)]
 

@@ -114,8 +114,10 @@ class Workplace:
     def _find_calibration(self, work: Work) -> str | None:
         """Find inputs that were recorded for a piece of work, by our own int8 or for peers."""
         caches = [*map(self.cache_folder, self._list_own(work)), self._calibration_cache(work)]
-        found = (each for cache in caches for each in (cache / CALIBRATIONS).glob("*/"))
-        return next((str(each) for each in found if any(each.glob("*.safetensors"))), None)
+        found = [each for cache in caches for each in (cache / CALIBRATIONS).glob("*/")]
+        # Beside the prompts to calibrate with lie fewer ones, which our int8 is judged by.
+        counts = {each: len(list(each.glob("*.safetensors"))) for each in found}
+        return str(max(found, key=counts.__getitem__)) if any(counts.values()) else None
 
     def _list_own(self, work: Work) -> list[Case]:
         return [each for each in self.plan.cases if each.is_own and each.work == work]

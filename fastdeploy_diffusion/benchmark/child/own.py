@@ -50,7 +50,7 @@ class Painter:
         """Draw the calibration's prompts; returns the folder of what networks were given."""
         assert self._cache is not None  # `Workplace` names one
         size = self._task["width"], self._task["height"]
-        prompts = read_prompts().calibrating
+        prompts = read_prompts(self.pipeline.config.calibration_prompts).calibrating
         made = record_calibration(
             self.pipeline, prompts, size, self._cache.root, lambda what, done, count: None
         )
