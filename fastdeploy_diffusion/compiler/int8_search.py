@@ -51,7 +51,7 @@ TARGET, FEW_STEPS_TARGET = 30.0, 25.0
 """The least mean PSNR to float32, in dB, where ``int8_quality`` says nothing."""
 FEW_STEPS = 8
 _DECODER = "vae_decoder"
-_DECODER_MARGIN = 5.0  # dB above the target: a third of the error that the whole may have
+DECODER_MARGIN = 5.0  # dB above the target: a third of the error that the whole may have
 _SAME = 100.0  # dB of pictures that do not differ in any pixel
 _MOST_TRIES = 7
 _MOST_RETRIES = 3
@@ -270,7 +270,7 @@ class Int8Search:
             return part.own_psnr
 
         errors = [each.error for each in part.blocks]
-        part.kept = find_fewest(measure, errors, self._target + _DECODER_MARGIN)
+        part.kept = find_fewest(measure, errors, self._target + DECODER_MARGIN)
         if not part.is_refused:
             measure(part.kept)
 
