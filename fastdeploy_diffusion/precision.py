@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fastdeploy_diffusion.criteria import Criterion, LargestError
+
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -22,14 +24,14 @@ class Precision:
         weights: The type in which an engine holds weights, of quantized layers if some are.
         activations: The smallest type of values between operators that are not quantized: in int8,
             they have the best half precision of the machine, or float32 where there is none.
-        tolerance: Largest relative error that the proof of a build allows.
+        criterion: What the proof of a build asks of its outputs.
         safer: Its fallbacks where a component fails in it, the next safer one first.
     """
 
     name: str
     weights: str
     activations: str
-    tolerance: float
+    criterion: Criterion
     safer: tuple[str, ...] = ()
 
     @property
@@ -52,13 +54,13 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Precision("fp32", "float32", "float32", 1e-4),
+            Precision("fp32", "float32", "float32", LargestError(1e-4)),
             # bf16 has the range of float32.
-            Precision("fp16", "float16", "float16", 2e-2, ("bf16", "fp32")),
-            Precision("bf16", "bfloat16", "bfloat16", 2e-2, ("fp32",)),
+            Precision("fp16", "float16", "float16", LargestError(2e-2), ("bf16", "fp32")),
+            Precision("bf16", "bfloat16", "bfloat16", LargestError(2e-2), ("fp32",)),
             # Of the engine's numbers. What pictures lose is measured on pictures.
-            Precision(INT8, "int8", "bfloat16", 0.25, ("bf16", "fp32")),
-            Precision(INT8_WEIGHTS, "int8", "bfloat16", 0.25, ("bf16", "fp32")),
+            Precision(INT8, "int8", "bfloat16", LargestError(0.25), ("bf16", "fp32")),
+            Precision(INT8_WEIGHTS, "int8", "bfloat16", LargestError(0.25), ("bf16", "fp32")),
         )
     }
 )

@@ -128,8 +128,8 @@ FIGURES: dict[str, dict[str, Source]] = {
         "as `sm86` for 8.6": Chosen("an architecture of GPUs"),
     },
     "docs/engines.md": {
-        "at most 1e-4 in fp32": Computed(lambda: PRECISIONS["fp32"].tolerance),
-        "2e-2 in fp16 and bf16": Computed(lambda: PRECISIONS["fp16"].tolerance),
+        "at most 1e-4 in fp32": Computed(lambda: PRECISIONS["fp32"].criterion.limit),
+        "2e-2 in fp16 and bf16": Computed(lambda: PRECISIONS["fp16"].criterion.limit),
     },
     "docs/cache.md": {
         "of 4 KiB and more": Chosen("the size of a page of memory"),
@@ -140,7 +140,7 @@ FIGURES: dict[str, dict[str, Source]] = {
             "atol=1e-5",
         ),
         "off by 1.5e-2 of its largest": Dated("223c2e2"),
-        "2e-2 is allowed": Computed(lambda: PRECISIONS["bf16"].tolerance),
+        "2e-2 is allowed": Computed(lambda: PRECISIONS["bf16"].criterion.limit),
     },
     "docs/engines/tensorrt.md": {
         "had 3.46 GB": Dated("16bc8b6"),
@@ -231,7 +231,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "83 dB | 4.4e-7": Dated("96daf6f"),
         "55 dB | 8.0e-4": Dated("96daf6f"),
         "38 dB | 6.2e-3": Dated("96daf6f"),
-        "may be 2e-2": Computed(lambda: PRECISIONS["fp16"].tolerance),
+        "may be 2e-2": Computed(lambda: PRECISIONS["fp16"].criterion.limit),
         "to 65 dB and more": Asserted(
             f"compiler/test_precision_guard.py::{BOX_HALF}", '"fp16", 65'
         ),

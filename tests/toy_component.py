@@ -9,6 +9,7 @@ from toy_session import ToySession
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.built_component import BuiltComponent
 from fastdeploy_diffusion.config import EngineChoice
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
@@ -113,7 +114,7 @@ class Workshop:
         session = ToySession(compute, Signature(build.inputs, build.outputs))
         session.engine = build.placement.engine.name
         self.sessions.append(session)
-        return BuiltSession(session, 0.0, {}, cached=False)
+        return BuiltSession(session, Accuracy(0.0, 1e-4), {}, cached=False)
 
 
 def _double(sample, ids=None):

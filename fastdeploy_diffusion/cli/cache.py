@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,7 +164,7 @@ def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:
 def _describe(cache: ArtifactCache, entry: CacheEntry) -> dict[str, object]:
     ingredients = entry.ingredients
     proofs = [
-        {"precision": each.key.ingredients["precision"], "relative_error": each.relative_error}
+        {"precision": each.key.ingredients["precision"], **asdict(each.accuracy)}
         for each in entry.list_proofs()
     ]
     return {
@@ -178,7 +179,7 @@ def _describe(cache: ArtifactCache, entry: CacheEntry) -> dict[str, object]:
         "bytes": entry.size,
         "weight_bytes": sum(cache.measure_weights(entry).values()),
         "used": entry.used,
-        "relative_error": max((each.relative_error for each in entry.list_proofs()), default=None),
+        "relative_error": max((each["relative_error"] for each in proofs), default=None),
         "proofs": proofs,
     }
 

@@ -20,8 +20,9 @@ from fastdeploy_diffusion.compiler.proof import (
     run_reference,
 )
 from fastdeploy_diffusion.compiler.reference import Reference
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.disk_room import make_temporary_folder
-from fastdeploy_diffusion.engines.accuracy import AccuracyReport, Generator
+from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import (
     CacheError,
@@ -53,7 +54,7 @@ from fastdeploy_diffusion.runtime.weight_store import WeightStore
 # The modules that fill an artifact, join the sessions of its parts, and prove them.
 _BUILDS = "fastdeploy_diffusion.compiler.artifact"
 _JOINS = "fastdeploy_diffusion.predictors.stage_session"
-_PROVES = "fastdeploy_diffusion.compiler.proof"
+_PROVES = ("fastdeploy_diffusion.compiler.proof", "fastdeploy_diffusion.compiler.reference")
 
 
 class UncheckedWarning(UserWarning):
@@ -66,16 +67,20 @@ class BuiltSession:
 
     Args:
         session: Ready to run; a `ForeignSession` if it cannot run here.
-        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` if it was not measured.
+        accuracy: How far it is from the Paddle float32 layer; ``None`` if that was not measured.
         unchecked: Why its error was not measured; ``None`` if it was.
     """
 
     session: Session
-    relative_error: float | None
+    accuracy: Accuracy | None
     passes: Mapping[str, int]
     cached: bool
     unchecked: str | None = None
+
+    @property
+    def relative_error(self) -> float | None:
+        """Of its accuracy."""
+        return self.accuracy.relative_error if self.accuracy else None
 
 
 class KeptBuild(NamedTuple):
@@ -84,7 +89,7 @@ class KeptBuild(NamedTuple):
     folder: Path
     parts: list[StageProgram]
     passes: Mapping[str, int]
-    relative_error: float
+    accuracy: Accuracy
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class ComponentBuild:
             {**network, **passes, **self._identify_quantization()},
             self.code,
         )
-        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, _PROVES])
+        return graph, make_proof_key(engine, spec, network["weights"], [_JOINS, *_PROVES])
 
     @contextmanager
     def lend_artifact(self, cache: ArtifactCache) -> Iterator[KeptBuild]:
@@ -214,13 +219,13 @@ class ComponentBuild:
             if entry is None:
                 raise CacheError(f"{self.name}: there is no kept build of it", fix=MAKE_ROOM)
             found = entry.find_proof(proof)
-            if found is None or found.relative_error is None:
+            if found is None:
                 raise EngineError(
                     f"{self.name}: the build for {self.placement.spec} was not proven here",
                     fix="make the bundle on a machine that runs it",
                 )
             _, parts = find_artifact(self, entry.artifact)
-            yield KeptBuild(entry.artifact, parts, entry.record["passes"], found.relative_error)
+            yield KeptBuild(entry.artifact, parts, entry.record["passes"], found.accuracy)
 
     def _identify_quantization(self) -> dict[str, Any]:
         precision = self.placement.spec.precision
@@ -229,11 +234,11 @@ class ComponentBuild:
         quantization = self.quantization or Quantization()
         return {"quantization": [precision, quantization.digest]}
 
-    def prove(self, session: Session) -> AccuracyReport:
+    def prove(self, session: Session) -> Accuracy:
         """Compare a session with the layer; see `compare`."""
         return compare(self, session)
 
-    def _prove_or_close(self, session: Session) -> AccuracyReport:
+    def _prove_or_close(self, session: Session) -> Accuracy:
         """Prove a session; a wrong one is closed, before another is built in its place."""
         try:
             return self.prove(session)
@@ -269,16 +274,16 @@ class ComponentBuild:
             run_reference(self)  # The session has not read its weights yet.
         session = self._start(program, parts, obstacle, cache.root, cache.open_store(entry.digest))
         if found is not None:
-            return BuiltSession(session, found.relative_error, passes, cached=True)
+            return BuiltSession(session, found.accuracy, passes, cached=True)
         if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, passes, True, obstacle))
         # Built elsewhere for this machine, or here of other weights or for another precision.
-        error = self._prove_or_close(session).relative_error
+        accuracy = self._prove_or_close(session)
         try:
-            cache.record_proof(entry, Proof(key, error))
+            cache.record_proof(entry, Proof(key, accuracy))
         except CacheError as unwritten:
             _warn(f"{self.name}: the proof of a build is not kept: {unwritten.in_one_line}")
-        return BuiltSession(session, error, passes, cached=True)
+        return BuiltSession(session, accuracy, passes, cached=True)
 
     def _make_and_keep(self, cache: ArtifactCache, slot: CacheSlot, key: CacheKey) -> BuiltSession:
         staged = slot.stage()
@@ -290,8 +295,7 @@ class ComponentBuild:
                 raise CacheError(f"{error.shortage} in {cache.root}", fix=MAKE_ROOM) from error
             raise
         try:
-            found = built.relative_error
-            proof = None if found is None else Proof(key, found)
+            proof = Proof(key, built.accuracy) if built.accuracy else None
             slot.publish({"passes": dict(built.passes)}, self.network.model, proof)
         except CacheError as error:
             slot.discard()
@@ -316,8 +320,7 @@ class ComponentBuild:
         session = self._start(program, parts, obstacle, notes, store)
         if obstacle is not None:
             return self._leave_unchecked(BuiltSession(session, None, counts, False, obstacle))
-        proof = self._prove_or_close(session)
-        return BuiltSession(session, proof.relative_error, counts, cached=False)
+        return BuiltSession(session, self._prove_or_close(session), counts, cached=False)
 
     def _find_obstacle(self) -> str | None:
         """Return why a build for a named architecture does not run here; empty if it does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -205,7 +205,7 @@ class BuiltComponent(Component):
             note_fit(self.network, self.placer.cache.root)
         self.report = replace(
             self.placer.report,
-            relative_error=built.relative_error,
+            **(asdict(built.accuracy) if built.accuracy else {}),
             build_seconds=time.perf_counter() - started,
             cached=built.cached,
             unchecked=built.unchecked,

@@ -19,7 +19,6 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.runtime.blobs import BlobWriter
@@ -183,8 +182,7 @@ def _write_build(
         outputs=[each.describe() for each in build.outputs],
         folder=name,
         passes=dict(artifact.passes),
-        relative_error=artifact.relative_error,
-        tolerance=PRECISIONS[build.placement.spec.precision].tolerance,
+        **asdict(artifact.accuracy),
     )
 
 

@@ -14,8 +14,12 @@ from fastdeploy_diffusion.machine import find_version, read_cpu_flags
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 from fastdeploy_diffusion.runtime.program import TensorSpec
 
-# The modules that check the numbers of a loaded build, and hold the tolerances.
-_PROVES = ("fastdeploy_diffusion.engines.accuracy", "fastdeploy_diffusion.precision")
+# The modules that check the numbers of a loaded build, and hold the criteria.
+_PROVES = (
+    "fastdeploy_diffusion.engines.accuracy",
+    "fastdeploy_diffusion.precision",
+    "fastdeploy_diffusion.criteria",
+)
 
 
 def make_graph_key(

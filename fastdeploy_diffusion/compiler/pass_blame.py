@@ -47,7 +47,7 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
             what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
             return PassError(
                 f"the pass {each} fails its check on {build.name}: {what}",
-                allowed=f"the layer's own numbers, to {PRECISIONS['fp32'].tolerance:.0e}",
+                allowed=f"the layer's own numbers, to {PRECISIONS['fp32'].criterion}",
                 fix="leave the pass out, and report this",
             )
     return None

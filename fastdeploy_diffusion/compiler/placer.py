@@ -31,7 +31,6 @@ from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
-from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
@@ -125,7 +124,6 @@ class Placer:
             str(spec.device),
             spec.precision,
             placement.fallback,
-            PRECISIONS[spec.precision].tolerance,
             target=spec.target,
             passed_over=plan.explain(taken, choice.precision)
             if plan and taken
@@ -227,7 +225,6 @@ class Placer:
             device=str(spec.device),
             precision=spec.precision,
             fallback=placement.fallback,
-            tolerance=PRECISIONS[spec.precision].tolerance,
             measured_seconds=None,
         )
         return True

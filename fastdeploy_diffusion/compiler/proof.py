@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.accuracy import (
-    AccuracyReport,
-    draw_feeds,
-    take_last_rows,
-    verify,
-)
+from fastdeploy_diffusion.criteria import Accuracy, Criterion
+from fastdeploy_diffusion.engines.accuracy import draw_feeds, take_last_rows, verify
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.program import TensorSpec, fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
 _SEED = 20261120
 
 
-def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
+def compare(build: ComponentBuild, session: Session) -> Accuracy:
     """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
 
     The session runs the shapes of pictures, so that it compiles for them once; the layer, which is
@@ -32,7 +28,7 @@ def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
     a size that a trace has taken for a constant cannot be right in both.
 
     Returns:
-        The larger error.
+        That of the size at which it is nearer to its tolerance.
     """
     run_reference(build)
     reports = [
@@ -41,13 +37,13 @@ def compare(build: ComponentBuild, session: Session) -> AccuracyReport:
             session,
             build.reference.expect,
             seed=_SEED,
-            tolerance=PRECISIONS[build.placement.spec.precision].tolerance,
+            criterion=_find_criterion(build),
             generators=build.generators,
             shapes=fill_shapes(build.inputs, sizes),
         )
         for sizes in _list_sizes(build)
     ]
-    return max(reports, key=lambda report: report.relative_error)
+    return max(reports, key=lambda accuracy: accuracy.share)
 
 
 def run_reference(build: ComponentBuild) -> None:
@@ -55,10 +51,17 @@ def run_reference(build: ComponentBuild) -> None:
 
     So the layer's weights and a session's are not in memory together.
     """
-    inputs = build.reference.program.inputs
+    inputs, criterion = build.reference.program.inputs, _find_criterion(build)
+    rows = [
+        take_last_rows(inputs, _draw(build, sizes, inputs, _SEED + index))
+        for sizes in _list_sizes(build)
+        for index in range(criterion.inputs)
+    ]
     try:
-        for sizes in _list_sizes(build):
-            build.reference.expect(take_last_rows(inputs, draw_inputs(build, sizes, inputs)))
+        # Rounding overwrites the weights: first all that needs them as they are.
+        for rounded_to in dict.fromkeys(["", criterion.rounds_to]):
+            for row in rows:
+                build.reference.expect(row, rounded_to)
     finally:
         build.reference.release()
 
@@ -69,14 +72,20 @@ def require_room(build: ComponentBuild) -> None:
         build.reference.require_room(fill_shapes(build.inputs, {**sizes, "batch": 1}))
 
 
-def draw_inputs(
-    build: ComponentBuild,
-    sizes: Mapping[str, int],
-    inputs: Sequence[TensorSpec] | None = None,
+def draw_inputs(build: ComponentBuild, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Draw inputs of given sizes, always the same ones."""
+    return _draw(build, sizes, build.inputs, _SEED)
+
+
+def _draw(
+    build: ComponentBuild, sizes: Mapping[str, int], inputs: Sequence[TensorSpec], seed: int
 ) -> dict[str, np.ndarray]:
-    """Draw inputs, always the same ones, for the build's sizes or given ones."""
     shapes = fill_shapes(build.inputs, sizes)
-    return draw_feeds(build.name, inputs or build.inputs, _SEED, build.generators, shapes)
+    return draw_feeds(build.name, inputs, seed, build.generators, shapes)
+
+
+def _find_criterion(build: ComponentBuild) -> Criterion:
+    return PRECISIONS[build.placement.spec.precision].criterion
 
 
 def _list_sizes(build: ComponentBuild) -> list[dict[str, int]]:

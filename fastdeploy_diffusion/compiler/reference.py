@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastdeploy_diffusion.engines.paddle_eager import PaddleEagerEngine, run_layer
+from fastdeploy_diffusion.engines.paddle_rounding import round_layer
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import (
     hold_activations,
@@ -29,34 +30,50 @@ class Reference:
         self.program = Program(name, None, *signature)
         self._network = network
         self._layer: Any = None
-        self._outputs: dict[str, dict[str, np.ndarray]] = {}
+        self._rounded_to = ""
+        self._outputs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
-    def load(self) -> Program:
+    def load(self, rounded_to: str = "") -> Program:
         """Load the layer with its weights, which stay in memory until `release`.
+
+        Args:
+            rounded_to: The type that its weights, and the values between its parts, are rounded
+                to; empty for float32. This overwrites the weights, so that it takes no memory;
+                asked for another type, the layer is loaded anew.
 
         Raises:
             CheckpointError: The weights do not fit the layer, or cannot be read.
         """
+        if self._layer is not None and self._rounded_to not in ("", rounded_to):
+            self.release()
         if self._layer is None:
-            self._layer = self._network.load()
+            self._layer, self._rounded_to = self._network.load(), ""
+        if self._rounded_to != rounded_to:
+            round_layer(self._layer, rounded_to)
+            self._rounded_to = rounded_to
         return replace(self.program, layer=self._layer)
 
     def release(self) -> None:
         """Free the layer's memory; its outputs are kept."""
         self._layer = None
 
-    def expect(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def expect(
+        self, feeds: Mapping[str, np.ndarray], rounded_to: str = ""
+    ) -> dict[str, np.ndarray]:
         """Compute the layer's outputs, by name, for every input in the signature's order.
+
+        Args:
+            rounded_to: As for `load`.
 
         Raises:
             CheckpointError: As `load`.
             ResourceError: The layer does not fit into memory.
             EngineError: The layer does not return as many tensors as the signature names.
         """
-        key = _digest(feeds)
+        key = _digest(feeds), rounded_to
         if key not in self._outputs:
             self.require_room({name: array.shape for name, array in feeds.items()})
-            self._outputs[key] = run_layer(self.load(), feeds)
+            self._outputs[key] = run_layer(self.load(rounded_to), feeds)
         return self._outputs[key]
 
     @property

@@ -10,8 +10,8 @@ from fastdeploy_diffusion.checkpoints import check_weights, list_shapes
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.compiler.rewriting import rewrite_network
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.device import parse_device
-from fastdeploy_diffusion.engines.accuracy import AccuracyReport
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.lazy import defer
@@ -42,7 +42,7 @@ class StageBuild(ComponentBuild):
 
     weights: BlockWeights | None = None
 
-    def prove(self, session: Session) -> AccuracyReport:
+    def prove(self, session: Session) -> Accuracy:
         """Compare a session that is given the first block's weights with the layer."""
         if self.weights is not None:
             session.bind(**self.weights.read_block(0))
@@ -78,7 +78,8 @@ class StreamedBuild(ComponentBuild):
         """Load or build every stage, and join them.
 
         Returns:
-            The session, the largest error of a stage, and the passes' results for all blocks.
+            The session, the accuracy of the stage that is nearest to its tolerance, and the
+            passes' results for all blocks.
 
         Raises:
             CheckpointError: The weights do not fit the network.
@@ -112,7 +113,7 @@ class StreamedBuild(ComponentBuild):
             unfinished.pop_all()
         return BuiltSession(
             session,
-            max(each.relative_error for each in built if each.relative_error is not None),
+            max((each.accuracy for each in built if each.accuracy), key=lambda each: each.share),
             {
                 name: sum(
                     stage.repeats * each.passes[name]

@@ -1,11 +1,11 @@
 """The proof of a session: its outputs against those of the Paddle layer in float32."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
+from fastdeploy_diffusion.criteria import Accuracy, Criterion
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
@@ -15,21 +15,8 @@ from fastdeploy_diffusion.suggest import did_you_mean
 Generator = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 """Draws an input of a shape; the result is cast to the input's type."""
 
-Expectation = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""Gives the layer's outputs for inputs, all by name."""
-
-
-@dataclass(frozen=True)
-class AccuracyReport:
-    """How far a session is from its layer.
-
-    Args:
-        relative_error: max |session - layer| / max |layer|, the worst of the outputs.
-    """
-
-    component: str
-    relative_error: float
-    tolerance: float
+Expectation = Callable[[Mapping[str, np.ndarray], str], Mapping[str, np.ndarray]]
+"""Gives the layer's outputs for inputs, all by name, rounded to a type if one is named."""
 
 
 def integers(low: int, high: int) -> Generator:
@@ -43,10 +30,10 @@ def verify(
     expect: Expectation,
     *,
     seed: int,
-    tolerance: float,
+    criterion: Criterion,
     generators: Mapping[str, Generator] = MappingProxyType({}),
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
-) -> AccuracyReport:
+) -> Accuracy:
     """Compare a session with the layer on seeded inputs.
 
     Of several rows of a batch, the layer runs the last one only: rows do not depend on each other,
@@ -54,13 +41,15 @@ def verify(
 
     Args:
         session: The same program, loaded by any engine, with nothing bound.
-        tolerance: Largest relative error allowed; see `Precision`.
+        expect: Runs the layer, in float32 or rounded to the criterion's type.
+        seed: Of the first input; the criterion's others follow.
+        criterion: See `Precision`.
         generators: By input name. Floats are standard normal and truth values fair
             coins without one; whole numbers need one, for only the caller knows their range.
         shapes: By input name, the shape of inputs that have free dimensions.
 
     Returns:
-        The error found, which is within the tolerance.
+        That of the worst output, which is within the tolerance.
 
     Raises:
         AccuracyError: It is beyond the tolerance, or not a number.
@@ -73,32 +62,38 @@ def verify(
                 allowed=", ".join(session.inputs),
                 fix=did_you_mean(name, session.inputs),
             )
-    feeds = draw_feeds(program.name, program.inputs, seed, generators, shapes)
-    given = session.run(**feeds)
-    wanted = expect(take_last_rows(program.inputs, feeds))
-    errors = {
-        spec.name: _relative_error(_take_last(spec, given[spec.name]), wanted[spec.name])
+    given, exact, rounded = [], [], []
+    for each in range(seed, seed + criterion.inputs):
+        feeds = draw_feeds(program.name, program.inputs, each, generators, shapes)
+        row = take_last_rows(program.inputs, feeds)
+        given.append(take_last_rows(program.outputs, session.run(**feeds)))
+        exact.append(expect(row, ""))
+        if criterion.rounds_to:
+            rounded.append(expect(row, criterion.rounds_to))
+    found = {
+        spec.name: criterion.judge(
+            *([outputs[spec.name] for outputs in rows] for rows in (given, exact, rounded))
+        )
         for spec in program.outputs
     }
-    # NaN is larger than everything here: a comparison that fails must not pass.
-    worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
-    report = AccuracyReport(program.name, errors[worst], tolerance)
-    if not report.relative_error <= tolerance:
+    worst = max(found, key=lambda name: (bool(found[name].problem), found[name].accuracy.share))
+    accuracy, problem = found[worst]
+    if problem:
         raise AccuracyError(
             f"{program.name}: output {worst!r} of the {session.engine} engine differs from the "
-            f"Paddle layer by {report.relative_error:.2e} of its largest value (seed {seed})",
-            relative_error=report.relative_error,
-            allowed=f"{tolerance:.0e}",
+            f"Paddle layer {problem} (seed {seed})",
+            relative_error=accuracy.relative_error,
+            allowed=str(criterion),
             fix="use a higher precision or another engine, and report this",
         )
-    return report
+    return accuracy
 
 
 def take_last_rows(
-    inputs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]
+    specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Cut a batch to its last row, which the layer runs."""
-    return {spec.name: _take_last(spec, feeds[spec.name]) for spec in inputs}
+    return {spec.name: _take_last(spec, arrays[spec.name]) for spec in specs}
 
 
 def draw_feeds(
@@ -155,10 +150,3 @@ def _take_last(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
         if is_batch(size):
             return array.take([-1], axis)
     return array
-
-
-def _relative_error(given: np.ndarray, wanted: np.ndarray) -> float:
-    difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64)).max()
-    largest = np.abs(wanted.astype(np.float64)).max()
-    # Against all zeros, any difference counts in full.
-    return float(difference / largest if largest else difference)

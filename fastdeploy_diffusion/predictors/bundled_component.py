@@ -57,9 +57,7 @@ class BundledComponent(Component):
         spec = BuildSpec(parse_device(built.device), built.precision, threads)
         self._placement = Placement(create_engine(built.engine), spec)
         self._require_engine()
-        self.report = ComponentReport(
-            name, built.engine, built.device, built.precision, None, built.builds[0].tolerance
-        )
+        self.report = ComponentReport(name, built.engine, built.device, built.precision, None)
         self.int8 = Int8Report.parse(built.int8) if built.int8 else None
         self.pool = SessionPool(self._make, self._measure, lambda session: True, self._announce)
 
@@ -119,6 +117,8 @@ class BundledComponent(Component):
         report = replace(
             self.report,
             relative_error=build.relative_error,
+            tolerance=build.tolerance,
+            rounding_error=build.rounding_error,
             build_seconds=time.perf_counter() - started,
             passes=build.passes,
             cached=True,

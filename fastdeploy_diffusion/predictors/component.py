@@ -32,9 +32,12 @@ class ComponentReport:
 
     Args:
         fallback: Why this is not what was asked for; ``None`` if it is.
-        relative_error: Largest difference from the Paddle float32 layer, relative to the layer's
-            largest output; ``None`` until the component is built, and where it is `unchecked`.
-        tolerance: The largest error allowed.
+        relative_error: From the Paddle float32 layer; ``None`` until the component is built, and
+            where it is `unchecked`. In half precision the root mean square error as a share of the
+            output's, and else the largest error as a share of the largest output.
+        tolerance: The largest error allowed; ``None`` like the error.
+        rounding_error: What rounding to half precision does to the layer itself; ``None`` like the
+            error, and in other precisions.
         build_seconds: Until the component was ready, in seconds.
         measured_seconds: Of one run, when `tune` measured it; ``None`` without a plan.
         passed_over: With ``engine="auto"``, why other engines were not taken, by name.
@@ -52,8 +55,9 @@ class ComponentReport:
     device: str
     precision: str
     fallback: str | None
-    tolerance: float
     relative_error: float | None = None
+    tolerance: float | None = None
+    rounding_error: float | None = None
     build_seconds: float | None = None
     cached: bool = False
     measured_seconds: float | None = None

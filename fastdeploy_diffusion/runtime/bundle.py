@@ -33,7 +33,8 @@ class BundledBuild(_Record):
     Args:
         folder: Where its graphs lie, as a kept build's.
         passes: How often each pass rewrote the network.
-        relative_error: Largest difference from the Paddle float32 layer where it was built.
+        relative_error: From the Paddle float32 layer, where it was built.
+        rounding_error: What rounding to half precision does to the layer itself.
     """
 
     inputs: list[Any]
@@ -42,6 +43,7 @@ class BundledBuild(_Record):
     passes: dict[str, int]
     relative_error: float
     tolerance: float
+    rounding_error: float | None = None
 
     @property
     def signature(self) -> Signature:

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.checksum import measure_files
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.whole_file import write_whole
 
 ENTRY_FILE = "entry.json"
@@ -37,12 +38,11 @@ class Proof:
 
     Args:
         key: All that its numbers depend on beside the artifact: weights, precision, device …
-        relative_error: The largest difference from the Paddle float32 layer, relative to the
-            layer's largest output.
+        accuracy: What was found, which is within the tolerance.
     """
 
     key: CacheKey
-    relative_error: float
+    accuracy: Accuracy
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class CacheEntry:
         """
         file = self._locate_proof(proof.key)
         file.parent.mkdir(exist_ok=True)
-        content = {"relative_error": proof.relative_error, "ingredients": proof.key.ingredients}
+        content = {**asdict(proof.accuracy), "ingredients": proof.key.ingredients}
         write_whole(file, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
     def _locate_proof(self, key: CacheKey) -> Path:
@@ -168,6 +168,7 @@ def write_entry(entry: CacheEntry) -> None:
 def _read_proof(file: Path) -> Proof | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Proof(CacheKey(dict(content["ingredients"])), float(content["relative_error"]))
+        key = CacheKey(dict(content.pop("ingredients")))
+        return Proof(key, Accuracy(**content))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -11,6 +11,7 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli.cache import describe_size
 from fastdeploy_diffusion.cli.table import format_age
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
@@ -159,7 +160,7 @@ def test_a_graph_is_listed_with_the_precisions_that_it_is_proven_in(tmp_path):
     assert (listed["precision"], listed["relative_error"], listed["proofs"]) == ("", None, [])
     for precision, error in (("fp32", 1e-6), ("fp32", 3e-6), ("bf16", 2e-3)):
         key = CacheKey({"precision": precision, "weights": str(error)})
-        cache.record_proof(entry, Proof(key, error))
+        cache.record_proof(entry, Proof(key, Accuracy(error, 1)))
     (listed,) = json.loads(run("ls", "--json", *where).stdout)
     assert (listed["precision"], listed["relative_error"]) == ("bf16, fp32", 2e-3)
     assert sorted(each["relative_error"] for each in listed["proofs"]) == [1e-6, 3e-6, 2e-3]

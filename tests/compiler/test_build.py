@@ -21,6 +21,7 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.compiler.rewriting import RewrittenNetwork
+from fastdeploy_diffusion.criteria import LargestError
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.openvino import read_capabilities
 from fastdeploy_diffusion.engines.placement import FallbackWarning
@@ -240,7 +241,7 @@ def test_a_precision_that_fails_on_a_proven_graph_leaves_it_in_its_place(
     cache = tmp_path / "cache"
     plain, _ = draw(model, cache, "openvino", passes=[])
     before = {path: path.stat().st_mtime_ns for path in cache.glob("*/artifact/*")}
-    nothing_is_near = replace(PRECISIONS["bf16"], tolerance=0.0)
+    nothing_is_near = replace(PRECISIONS["bf16"], criterion=LargestError(0.0))
     precisions = "fastdeploy_diffusion.compiler.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {**PRECISIONS, "bf16": nothing_is_near})
     with warnings.catch_warnings(record=True) as caught:

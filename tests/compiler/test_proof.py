@@ -45,7 +45,7 @@ class ToyReference:
     def release(self):
         self.released += 1
 
-    def expect(self, feeds):
+    def expect(self, feeds, rounded_to):
         self.seen.append(feeds["sample"].shape)
         return {"output": 2 * feeds["sample"]}
 
@@ -154,7 +154,7 @@ def test_a_session_that_fails_to_run_is_closed():
 def test_the_layer_is_freed_where_it_fails():
     build = plan(FREE, double)
 
-    def fail(feeds):
+    def fail(feeds, rounded_to):
         raise EngineError("the layer returns nothing")
 
     build.reference.expect = fail

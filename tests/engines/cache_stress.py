@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.engines.plan import (
     ComponentPlan,
     UnsafePrecision,
@@ -150,7 +151,7 @@ def _look(cache, key, note):
                 return
             time.sleep(0.002)
         note("read" if len(stamps) == 1 else "mixed")
-        proof = Proof(CacheKey({"precision": f"p{random.randrange(3)}"}), 1e-6)
+        proof = Proof(CacheKey({"precision": f"p{random.randrange(3)}"}), Accuracy(1e-6, 1))
         cache.record_proof(entry, proof)
         if entry.find_proof(proof.key) != proof:
             note("lost proof")

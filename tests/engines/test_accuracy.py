@@ -1,14 +1,13 @@
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 from engine_programs import CASES
 from toy_session import ToySession
 
+from fastdeploy_diffusion.criteria import Accuracy, LargestError
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.accuracy import (
-    AccuracyReport,
     draw_feeds,
     integers,
     take_last_rows,
@@ -28,7 +27,9 @@ FREE_SHAPES = {"sample": (2, 16, 3, 5), "embedding": (2, 8)}
 
 
 def verify(program, session, **options):
-    return verify_with(program, session, partial(run_layer, program), **options)
+    return verify_with(
+        program, session, lambda feeds, rounded_to: run_layer(program, feeds), **options
+    )
 
 
 def load(name, folder, engine_name="paddle"):
@@ -45,12 +46,10 @@ def test_a_right_session_passes(name, tmp_path):
         program,
         session,
         seed=0,
-        tolerance=PRECISIONS["fp32"].tolerance,
+        criterion=PRECISIONS["fp32"].criterion,
         generators=CASES[name].generators,
     )
-    assert report == AccuracyReport(
-        program.name, report.relative_error, PRECISIONS["fp32"].tolerance
-    )
+    assert report == Accuracy(report.relative_error, 1e-4)
     assert report.relative_error <= 1e-5
 
 
@@ -63,8 +62,8 @@ def test_a_wrong_session_fails_by_name(tmp_path):
 
     doubled = replace(program, layer=Doubled())
     with pytest.raises(AccuracyError, match="upsampler: output 'output' of the paddle engine"):
-        verify(doubled, session, seed=0, tolerance=PRECISIONS["fp32"].tolerance)
-    report = verify(doubled, session, seed=0, tolerance=0.6)
+        verify(doubled, session, seed=0, criterion=PRECISIONS["fp32"].criterion)
+    report = verify(doubled, session, seed=0, criterion=LargestError(0.6))
     assert report.relative_error == pytest.approx(0.5, rel=1e-5)
 
 
@@ -81,7 +80,7 @@ def test_the_worst_output_counts(tmp_path):
             replace(program, layer=Shifted()),
             session,
             seed=0,
-            tolerance=1e-4,
+            criterion=LargestError(1e-4),
             generators=CASES["text encoder"].generators,
         )
 
@@ -91,13 +90,14 @@ def test_a_layer_that_gives_nan_fails(tmp_path):
     with paddle.no_grad():
         program.layer.conv.bias.set_value(np.full(8, np.nan, np.float32))
     with pytest.raises(AccuracyError, match="by nan of its largest value"):
-        verify(program, session, seed=0, tolerance=1e-4)
+        verify(program, session, seed=0, criterion=LargestError(1e-4))
 
 
 def test_the_seed_decides_the_inputs(tmp_path):
     program, session = load("conv block", tmp_path)
     errors = [
-        verify(program, session, seed=seed, tolerance=1e-4).relative_error for seed in (0, 0, 1)
+        verify(program, session, seed=seed, criterion=LargestError(1e-4)).relative_error
+        for seed in (0, 0, 1)
     ]
     assert errors[0] == errors[1] != errors[2]
 
@@ -105,8 +105,8 @@ def test_the_seed_decides_the_inputs(tmp_path):
 def test_free_dimensions_need_a_shape(tmp_path):
     program, session = load("free dimensions", tmp_path)
     with pytest.raises(EngineError, match="'sample' has free dimensions, and no shape was given"):
-        verify(program, session, seed=0, tolerance=1e-4)
-    assert verify(program, session, seed=0, tolerance=1e-4, shapes=FREE_SHAPES)
+        verify(program, session, seed=0, criterion=LargestError(1e-4))
+    assert verify(program, session, seed=0, criterion=LargestError(1e-4), shapes=FREE_SHAPES)
 
 
 def test_whole_numbers_need_a_range(tmp_path):
@@ -114,9 +114,13 @@ def test_whole_numbers_need_a_range(tmp_path):
     with pytest.raises(
         EngineError, match="no generator gives the int64 values of input 'timestep'"
     ):
-        verify(program, session, seed=0, tolerance=1e-4)
+        verify(program, session, seed=0, criterion=LargestError(1e-4))
     report = verify(
-        program, session, seed=0, tolerance=1e-4, generators={"timestep": integers(0, 1000)}
+        program,
+        session,
+        seed=0,
+        criterion=LargestError(1e-4),
+        generators={"timestep": integers(0, 1000)},
     )
     assert report.relative_error == 0.0
 
@@ -126,7 +130,13 @@ def test_an_option_for_an_unknown_input_is_an_error(option, tmp_path):
     program, session = load("upsampler", tmp_path, "paddle-eager")
     values = {"generators": integers(0, 2), "shapes": (3, 8, 5, 7)}
     with pytest.raises(EngineError, match="unknown input 'sampel'"):
-        verify(program, session, seed=0, tolerance=1e-4, **{option: {"sampel": values[option]}})
+        verify(
+            program,
+            session,
+            seed=0,
+            criterion=LargestError(1e-4),
+            **{option: {"sampel": values[option]}},
+        )
 
 
 def float_signature(shape, outputs=("output",)):
@@ -145,7 +155,7 @@ def verify_toy(compute, expect, shape=(None, 3), batch=4, tolerance=1e-4, **opti
         ToySession(compute, signature),
         expect,
         seed=0,
-        tolerance=tolerance,
+        criterion=LargestError(tolerance),
         shapes=shapes,
         **options,
     )
@@ -155,7 +165,7 @@ def double(sample):
     return {"output": 2 * sample}
 
 
-def double_feeds(feeds):
+def double_feeds(feeds, rounded_to):
     return double(**feeds)
 
 
@@ -182,7 +192,7 @@ def test_a_session_that_mixes_up_rows_fails(mix, batch):
 def test_the_layer_runs_the_last_row_alone():
     seen = []
 
-    def expect(feeds):
+    def expect(feeds, rounded_to):
         seen.append(feeds["sample"])
         return double(**feeds)
 
@@ -211,7 +221,7 @@ def test_what_is_allowed_is_allowed():
     def compute(sample):
         return {"output": sample}
 
-    assert verify_toy(compute, double_feeds, tolerance=0.5) == AccuracyReport("part", 0.5, 0.5)
+    assert verify_toy(compute, double_feeds, tolerance=0.5) == Accuracy(0.5, 0.5)
     with pytest.raises(
         AccuracyError, match=r"by 5.00e-01 of its largest value \(seed 0\)"
     ) as caught:
@@ -220,7 +230,7 @@ def test_what_is_allowed_is_allowed():
 
 
 def test_against_nothing_but_zeros_a_difference_counts_in_full():
-    def expect(feeds):
+    def expect(feeds, rounded_to):
         return {"output": np.zeros_like(feeds["sample"])}
 
     def compute(sample):
@@ -233,7 +243,7 @@ def test_against_nothing_but_zeros_a_difference_counts_in_full():
 def test_an_output_of_no_numbers_is_the_worst(spoilt):
     signature = float_signature((None, 3), ("first", "second"))
 
-    def expect(feeds):
+    def expect(feeds, rounded_to):
         outputs = [feeds["sample"], feeds["sample"]]
         outputs[spoilt] = np.full_like(outputs[spoilt], np.nan)
         return dict(zip(("first", "second"), outputs, strict=True))
@@ -248,7 +258,7 @@ def test_an_output_of_no_numbers_is_the_worst(spoilt):
             ToySession(compute, signature),
             expect,
             seed=0,
-            tolerance=1e3,
+            criterion=LargestError(1e3),
             shapes={"sample": (4, 3)},
         )
 

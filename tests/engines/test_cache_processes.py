@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from cache_stress import stress
 from file_powers import file_size_limit
 
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
     ComponentPlan,
@@ -30,7 +31,7 @@ from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
-PROOF = Proof(CacheKey({"precision": "fp32"}), 1e-6)
+PROOF = Proof(CacheKey({"precision": "fp32"}), Accuracy(1e-6, 1))
 FILE = "sub/graph"
 
 
@@ -238,12 +239,12 @@ def test_a_proof_is_recorded_whole_or_not_at_all(cache):
         pytest.raises(CacheError, match="no file may be as large"),
         cache.read(KEY) as held,
     ):
-        cache.record_proof(held, replace(PROOF, relative_error=3e-7))
+        cache.record_proof(held, Proof(PROOF.key, Accuracy(3e-7, 1)))
     with cache.read(KEY) as found:
         assert found.list_proofs() == [PROOF]
     names = sorted(path.name for path in entry.folder.iterdir())
     assert names == ["artifact", ENTRY_FILE, "proofs"]
     (file,) = entry.folder.glob("proofs/*")
     with file.open() as reader, cache.read(KEY) as held:
-        cache.record_proof(held, replace(PROOF, relative_error=3e-7))
+        cache.record_proof(held, Proof(PROOF.key, Accuracy(3e-7, 1)))
         assert json.load(reader)["relative_error"] == 1e-6

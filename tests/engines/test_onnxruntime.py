@@ -13,7 +13,6 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.onnxruntime import _choose_provider
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.precision import PRECISIONS
 
 CASE = COMPONENTS["vae decoder"]
 FLOAT = TensorProto.FLOAT
@@ -50,7 +49,7 @@ def test_numbers_are_half_between_operators_and_weights_in_memory(precision, dty
     feeds = draw_feeds(CASE, 0, free=2)
     given, wanted = session.run(**feeds)["images"], run_layer(program, feeds)["images"]
     error = np.abs(given - wanted).max() / np.abs(wanted).max()
-    assert least <= error <= PRECISIONS[precision].tolerance  # rounded, and not too much
+    assert least <= error <= 2e-2  # rounded, and not too much
     roundings = [
         node
         for node in graph.node

@@ -9,7 +9,6 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.paddle_eager import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.precision import PRECISIONS
 
 # Of what is rounded: no fewer bits are lost than half precision has.
 LEAST = {"fp16": 2**-13, "bf16": 2**-10}
@@ -32,4 +31,4 @@ def test_numbers_are_rounded_and_near(name, precision, tmp_path):
     with engine.load(program, spec, tmp_path) as session:
         for output, array in session.run(**feeds).items():
             error = np.abs(array - wanted[output]).max() / np.abs(wanted[output]).max()
-            assert LEAST[precision] <= error <= PRECISIONS[precision].tolerance, output
+            assert LEAST[precision] <= error <= 2e-2, output

@@ -10,6 +10,7 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.compiler.build import UncheckedWarning
+from fastdeploy_diffusion.criteria import LargestError
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineUnavailableError
 from fastdeploy_diffusion.precision import PRECISIONS
@@ -125,7 +126,7 @@ def test_an_unchecked_build_with_wrong_numbers_is_made_again(model, tmp_path, mo
     prepare(config)
     strike_out_proofs(tmp_path / "cache")
     # As on a machine where no build comes near the layer.
-    none_is_near = replace(PRECISIONS["fp32"], tolerance=0.0)
+    none_is_near = replace(PRECISIONS["fp32"], criterion=LargestError(0.0))
     precisions = "fastdeploy_diffusion.compiler.proof.PRECISIONS"
     monkeypatch.setattr(precisions, {"fp32": none_is_near})
     with (

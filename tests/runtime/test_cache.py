@@ -5,18 +5,18 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.cache_entry import ENTRY_FILE, CacheKey, Proof
 
 KEY = CacheKey({"engine": "test", "weights": "1234"})
 RECORD = {"passes": {"merge-qkv": 4}}
-PROOF = Proof(CacheKey({"precision": "fp32"}), 1e-6)
+PROOF = Proof(CacheKey({"precision": "fp32"}), Accuracy(1e-6, 1))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_damaged_proof_is_none(cache):
 
 
 def test_publishing_again_replaces(cache):
-    cache.record_proof(keep(cache), Proof(CacheKey({"precision": "bf16"}), 1e-3))
+    cache.record_proof(keep(cache), Proof(CacheKey({"precision": "bf16"}), Accuracy(1e-3, 1)))
     keep(cache, content=b"anew", name="other")
     assert list(find(cache).files) == ["other"]
     assert find(cache).list_proofs() == [PROOF]
@@ -72,13 +72,13 @@ def test_publishing_again_replaces(cache):
 
 def test_a_proof_that_comes_later_is_recorded_beside_the_others(cache):
     entry = keep(cache)
-    other = Proof(CacheKey({"precision": "bf16"}), 3e-3)
+    other = Proof(CacheKey({"precision": "bf16"}), Accuracy(3e-3, 1))
     assert entry.find_proof(other.key) is None
     cache.record_proof(entry, other)
-    cache.record_proof(entry, replace(PROOF, relative_error=3e-7))
+    cache.record_proof(entry, Proof(PROOF.key, Accuracy(3e-7, 1)))
     found = find(cache)
     assert found.find_proof(other.key) == other
-    assert found.find_proof(PROOF.key).relative_error == 3e-7
+    assert found.find_proof(PROOF.key).accuracy.relative_error == 3e-7
     assert {each.key.ingredients["precision"] for each in found.list_proofs()} == {"fp32", "bf16"}
     assert (found.files, found.ingredients) == (entry.files, entry.ingredients)
     names = sorted(path.name for path in found.folder.iterdir())
