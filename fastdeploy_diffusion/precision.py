@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fastdeploy_diffusion.criteria import Criterion, LargestError
+from fastdeploy_diffusion.criteria import Criterion, LargestError, RoundingError
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -56,8 +56,8 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         for each in (
             Precision("fp32", "float32", "float32", LargestError(1e-4)),
             # bf16 has the range of float32.
-            Precision("fp16", "float16", "float16", LargestError(2e-2), ("bf16", "fp32")),
-            Precision("bf16", "bfloat16", "bfloat16", LargestError(2e-2), ("fp32",)),
+            Precision("fp16", "float16", "float16", RoundingError("float16"), ("bf16", "fp32")),
+            Precision("bf16", "bfloat16", "bfloat16", RoundingError("bfloat16"), ("fp32",)),
             # Of the engine's numbers. What pictures lose is measured on pictures.
             Precision(INT8, "int8", "bfloat16", LargestError(0.25), ("bf16", "fp32")),
             Precision(INT8_WEIGHTS, "int8", "bfloat16", LargestError(0.25), ("bf16", "fp32")),
