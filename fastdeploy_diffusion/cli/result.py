@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import ComponentReport
 
 
+# From here on, weights make so much of rounding that pictures may change.
+_ILL_CONDITIONED = 0.05
+
+
 def format_text(drawing: Drawing) -> str:
     """Summarise a generation in a few lines."""
     report, timings = drawing.report, drawing.timings
@@ -78,10 +82,18 @@ def _describe_guidance(settings: Mapping[str, Any]) -> str:
     )
 
 
+def _describe_rounding(error: float) -> str:
+    if error < _ILL_CONDITIONED:
+        return f"of which rounding explains {error:.0e}"
+    return f"ill-conditioned in it: rounding alone makes {error:.0%}"
+
+
 def describe_component(report: ComponentReport) -> list[str]:
     """Describe a component's placement and proof, in cells."""
     if report.relative_error is not None:
         proof = f"proven to {report.relative_error:.0e} of the Paddle layer"
+        if report.rounding_error is not None:
+            proof += f", {_describe_rounding(report.rounding_error)}"
     elif report.unchecked:
         proof = f"not checked: {report.unchecked}"
     else:
