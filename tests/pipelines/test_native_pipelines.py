@@ -104,6 +104,15 @@ def test_a_bundle_carries_the_library_and_refuses_other_machines(tiny_sd1, tmp_p
         assert re.search(fix, caught.value.fix)
 
 
+@needs_compiler
+def test_it_goes_with_weights_in_int8(tiny_sd1, tmp_path):
+    with open_native(tiny_sd1, cache_dir=tmp_path, precision="int8-weights") as pipeline:
+        _, reports = draw(pipeline)
+    found = {name: each.passes["native-attention"] for name, each in reports.items()}
+    assert found == COUNTS
+    assert {each.precision for each in reports.values()} == {"int8-weights"}
+
+
 def rewrite_need(bundle, file, name, value):
     """As if it had been compiled elsewhere; sizes and checksums follow."""
     manifest = json.loads(file.read_text())
