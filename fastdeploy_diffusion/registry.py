@@ -46,6 +46,10 @@ PASSES: Mapping[str, str] = MappingProxyType(
             "fastdeploy_diffusion.passes.graph.fuse_group_norm:FuseGroupNormSiLU"
         ),
         "fuse-group-norm": "fastdeploy_diffusion.passes.graph.fuse_group_norm:FuseGroupNorm",
+        "channel-group-norm": (
+            "fastdeploy_diffusion.passes.graph.channel_group_norm:ChannelGroupNorm"
+        ),
+        "resize-nearest": "fastdeploy_diffusion.passes.graph.resize_nearest:ResizeNearest",
         "split-geglu": "fastdeploy_diffusion.passes.graph.split_geglu:SplitGEGLU",
         "fuse-gelu": "fastdeploy_diffusion.passes.graph.fuse_gelu:FuseGELU",
         "fuse-silu": "fastdeploy_diffusion.passes.graph.fuse_silu:FuseSiLU",

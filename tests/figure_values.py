@@ -8,11 +8,12 @@ from fastdeploy_diffusion.benchmark.architectures import ARCHITECTURES
 from fastdeploy_diffusion.benchmark.report.page import read_published
 from fastdeploy_diffusion.benchmark.summary import summarise
 from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
+from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
-from fastdeploy_diffusion.passes.registry import choose_passes, name_default_passes
+from fastdeploy_diffusion.passes.registry import choose_passes
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 GIB, MIB = 2**30, 2**20
@@ -81,8 +82,10 @@ def unet_gib(leave_out=None):
     """Weights that OpenVINO holds of SD 1.5's UNet, prologue and step, with its default passes."""
     config = UNet2DConditionConfig.from_dict(SD_1_5["unet"])
     network = build_skeleton(partial(UNet2DConditionModel, config))
-    names = [name for name in name_default_passes("openvino", "fp32") if name != leave_out]
-    apply_passes(choose_passes(names, "openvino"), network, strict=True)
+    names = [
+        name for name in create_engine("openvino").name_default_passes("fp32") if name != leave_out
+    ]
+    apply_passes(choose_passes(names), network, strict=True)
     shapes = list_shapes(network)
     replaced = {
         name.replace(".transformed", ".weight") for name in shapes if name.endswith(".transformed")

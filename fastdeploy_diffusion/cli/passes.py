@@ -92,7 +92,7 @@ def _choose(config: DiffusionConfig) -> list[Pass]:
             "passes is empty, so there is none to try",
             fix="name some with --passes, or leave it out",
         )
-    return choose_passes(config.passes, config.engine)
+    return choose_passes(config.passes)
 
 
 def _describe(trial: PassTrial, measure: bool) -> dict[str, Any]:

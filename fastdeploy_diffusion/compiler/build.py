@@ -23,6 +23,7 @@ from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import (
     CacheError,
@@ -34,7 +35,6 @@ from fastdeploy_diffusion.native.library import identify_library
 from fastdeploy_diffusion.passes.base import LayerPass
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
-from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.stage_programs import StageProgram
@@ -121,9 +121,11 @@ class ComponentBuild:
         return True
 
     @classmethod
-    def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
-        """Name the default passes: those that pay on the engine in the precision."""
-        return name_default_passes(engine, precision)
+    def name_default_passes(
+        cls, engine: Engine, precision: str, *, close: bool = False
+    ) -> tuple[str, ...]:
+        """Name the default passes: those that pay on the engine; with ``close``, may pay."""
+        return engine.name_default_passes(precision, close=close)
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.

@@ -107,11 +107,9 @@ class Placer:
         names = taken.passes if taken else self.pass_names
         self._is_default = names is None
         if names is None:
-            names = self.build_class.name_default_passes(
-                placement.engine.name, placement.spec.precision
-            )
+            names = self.build_class.name_default_passes(placement.engine, placement.spec.precision)
         self.placement = placement
-        found = find_passes(names, placement.engine.name, placement.spec.precision)
+        found = find_passes(names)
         self.passes = keep_compilable(found, placement)
         if self.pass_names is not None:
             self._warn_of_idle_passes()

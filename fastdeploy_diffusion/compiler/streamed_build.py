@@ -12,6 +12,7 @@ from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.device import parse_device
+from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.lazy import defer
@@ -66,12 +67,14 @@ class StreamedBuild(ComponentBuild):
         return create_engine(engine).takes_weights
 
     @classmethod
-    def name_default_passes(cls, engine: str, precision: str) -> tuple[str, ...]:
+    def name_default_passes(
+        cls, engine: Engine, precision: str, *, close: bool = False
+    ) -> tuple[str, ...]:
         """Name the passes that pay, without layer passes.
 
         The weights that these derive would have to be derived again at each step.
         """
-        passes = choose_passes(None, engine, precision)
+        passes = choose_passes(super().name_default_passes(engine, precision, close=close))
         return tuple(each.name for each in passes if isinstance(each, GraphPass))
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def tune_component(
 
     Args:
         build: Its own engine and passes do not matter.
-        passes: Names; ``None`` to try none, and each engine's default.
+        passes: Names; ``None`` to try none, each engine's default, and those with the close ones.
         runs: Number of timed runs, after one that is not.
     """
     feeds, signature = build.draw_feeds(), Signature(build.inputs, build.outputs)
@@ -50,12 +51,13 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
-            chosen = keep_compilable(find_passes(passes, engine, precision), placement)
+            name = partial(build.name_default_passes, placement.engine, precision)
+            sets = [(), name(), name(close=True)] if passes is None else [passes]
+            chosen = [keep_compilable(find_passes(names), placement) for names in sets]
             if passes is None:
-                chosen = keep_paying(chosen, signature)
-            chosen = keep_usable(chosen, signature)
+                chosen = [keep_paying(each, signature) for each in chosen]
             # A dict, for there may be no pass that pays.
-            for each in dict.fromkeys([(), chosen] if passes is None else [chosen]):
+            for each in dict.fromkeys(keep_usable(each, signature) for each in chosen):
                 candidate = replace(build, placement=placement, passes=each)
                 show(f"{build.name}: {engine} in {precision}, {len(each) or 'no'} passes")
                 found.append(_measure(candidate, feeds, cache, runs))

@@ -19,7 +19,7 @@ from fastdeploy_diffusion.errors import (
     EngineError,
     EngineUnavailableError,
 )
-from fastdeploy_diffusion.machine import count_usable_cores
+from fastdeploy_diffusion.machine import count_usable_cores, read_cpu_flags
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.runtime.program import Program
@@ -93,6 +93,22 @@ class Support:
     is_emulated: bool = False
 
 
+@dataclass(frozen=True)
+class PayingPasses:
+    """The passes that pay on an engine in a precision.
+
+    Args:
+        instructions: A set of instructions that the CPU must have, as Linux names it
+            (``"amx_bf16"``); empty for every machine.
+        close: Passes that pay on some models or machines only: ``tune`` tries them with the others.
+    """
+
+    precision: str
+    names: tuple[str, ...]
+    instructions: str = ""
+    close: tuple[str, ...] = ()
+
+
 class Engine(ABC):
     """A way to run programs. Making one imports no runtime and never fails."""
 
@@ -120,6 +136,8 @@ class Engine(ABC):
     # maps, and of the largest attention matrix; 0 where that is never held as a whole.
     held_features: ClassVar[float] = 0.0
     held_scores: ClassVar[float] = 0.0
+    # The passes that were measured to pay, by precision (docs/passes.md); the first that fit.
+    paying_passes: ClassVar[tuple[PayingPasses, ...]] = ()
     # What an artifact depends on beside network and signature: the "weights" in it, "precision",
     # "options", and the "device", or only its "kind". All else is chosen when it is loaded.
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset(
@@ -157,6 +175,14 @@ class Engine(ABC):
         if spec.device.kind != "cpu":
             return f"this library's operators run on CPUs, not on {spec.device}"
         return explain_missing_compiler()
+
+    def name_default_passes(self, precision: str, *, close: bool = False) -> tuple[str, ...]:
+        """Name the passes that pay in a precision on this machine; with ``close``, may pay."""
+        for each in self.paying_passes:
+            has_instructions = not each.instructions or each.instructions in read_cpu_flags()
+            if each.precision == precision and has_instructions:
+                return (*each.names, *each.close) if close else each.names
+        return ()
 
     def require_run(self, spec: BuildSpec) -> None:
         """Refuse a spec for which a finished build would not run, here or at all.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, PayingPasses, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import FLOATS
@@ -61,6 +61,7 @@ class ONNXRuntimeEngine(Engine):
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
     held_features: ClassVar[float] = 1.3
+    paying_passes: ClassVar[tuple[PayingPasses, ...]] = (PayingPasses("fp32", ("fuse-attention",)),)
 
     def _probe_run(self, device: Device) -> Availability:
         try:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
+from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, PayingPasses, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
-from fastdeploy_diffusion.engines.openvino_angles import keep_angles_exact
 from fastdeploy_diffusion.engines.openvino_attention import add_operators, narrow_attention
 from fastdeploy_diffusion.engines.openvino_compiled import CompiledModels
+from fastdeploy_diffusion.engines.openvino_exact import keep_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -40,6 +40,19 @@ class OpenVINOEngine(Engine):
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("openvino",)
     held_features: ClassVar[float] = 1.2
+    paying_passes: ClassVar[tuple[PayingPasses, ...]] = (
+        PayingPasses(
+            "fp32",
+            ("merge-qkv", "winograd-4x4", "winograd-2x2", "channels-last", "hoist-invariants"),
+        ),
+        PayingPasses(
+            "bf16",
+            (
+                *("phase-upsample", "hoist-invariants"),
+                *("channel-group-norm", "resize-nearest", "split-geglu"),
+            ),
+        ),
+    )
 
     def _probe_run(self, device: Device) -> Availability:
         try:
@@ -133,7 +146,7 @@ class _OpenVINOSession(Session):
         if self._properties["INFERENCE_PRECISION_HINT"] == "f32":
             prefer_onednn(model)
         else:
-            keep_angles_exact(model)
+            keep_exact(model)
         if self._properties["INFERENCE_PRECISION_HINT"] == "bf16":
             narrow_attention(model)
         with self._model.give_back_pages():

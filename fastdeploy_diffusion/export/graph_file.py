@@ -11,7 +11,7 @@ from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 # Since when most reductions take their axes as an input; the exported opset is older.
 _OPSET_OF_AXES = 18
-_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"})
+_REDUCTIONS = frozenset({"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"})
 
 
 def finish_graph(

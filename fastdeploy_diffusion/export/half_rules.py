@@ -2,8 +2,9 @@
 
 An operator runs in half precision if it is known to be safe there; all others stay in float32:
 
-* Norms (InstanceNormalization, of which group norms are made, and LayerNormalization): a mean of
-  thousands of values, and squares, which overflow fp16 from 256 on.
+* Norms (InstanceNormalization, of which group norms are made, LayerNormalization, and the sums over
+  axes of which both can be made): a mean of thousands of values, and squares, which overflow fp16
+  from 256 on.
 * Operators between a norm and the next product: scale and shift, and SiLU. Each rounding in between
   costs bf16 a part of its 8 bits, and no product gains by it.
 * Angles: operators that lead to a sine or cosine. Around timestep 999, numbers are 0.5 apart in
@@ -33,8 +34,8 @@ HALF_OPERATORS = MOVES | {
     *("Sigmoid", "Softmax", "Sub", "Tanh", "Where"),
 }
 PRODUCTS = frozenset({"Conv", "MatMul"})
-NORMS = frozenset({"InstanceNormalization", "LayerNormalization"})
-NORM_FOLLOWERS = MOVES | {"Add", "Mul", "Sigmoid"}
+NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "ReduceL2", "ReduceMean"})
+NORM_FOLLOWERS = MOVES | {"Add", "Cast", "Max", "Mul", "Pow", "Sigmoid"}
 ANGLE_READERS = frozenset({"Cos", "Sin"})
 # All others return the type of their first input, or of the one named here.
 _TYPE_GIVERS: Mapping[str, int] = {"OneHot": 2, "Where": 1}
@@ -79,10 +80,10 @@ def find_floats(graph: ir.Graph) -> set[ir.Value]:
 
 
 def find_computed(graph: ir.Graph, weights: frozenset[str]) -> set[ir.Value]:
-    """Find the values that depend on the inputs, and not on weights and constants alone."""
+    """Find the values that depend on the inputs' numbers, not on weights, constants and sizes."""
     computed = {value for value in graph.inputs if value.name not in weights}
     for node in graph:
-        if any(value in computed for value in node.inputs):
+        if node.op_type != "Shape" and any(value in computed for value in node.inputs):
             computed.update(node.outputs)
     return computed
 

@@ -1,4 +1,4 @@
-"""The passes by name, and the default passes of each engine."""
+"""The passes by name."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -15,23 +15,15 @@ from fastdeploy_diffusion.passes.user_passes import (
 from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.suggest import did_you_mean
 
-# By engine and precision. Only what was measured to pay is a default: see docs/passes.md.
-_DEFAULTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
-    {
-        ("openvino", "fp32"): (
-            "merge-qkv",
-            "winograd-4x4",
-            "winograd-2x2",
-            "channels-last",
-            "hoist-invariants",
-        ),
-        ("onnxruntime", "fp32"): ("fuse-attention",),
-    }
-)
 # ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``.
 _BY_SIZE = MappingProxyType(
-    dict.fromkeys(("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD))
-    | {"native-attention": (False, 0, True)}
+    {
+        **dict.fromkeys(
+            ("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD)
+        ),
+        "resize-nearest": (True, 0),
+        "native-attention": (False, 0, True),
+    }
 )
 _OWN: Mapping[str, NamedPass] = MappingProxyType(
     {name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0))) for name, path in PASSES.items()}
@@ -51,31 +43,22 @@ def make_all_passes() -> list[Pass]:
     return [*(each.load() for each in _OWN.values()), *load_all_user_passes(pass_names())]
 
 
-def name_default_passes(engine: str, precision: str) -> tuple[str, ...]:
-    """Name the passes that pay on an engine in a precision."""
-    return _DEFAULTS.get((engine, precision), ())
-
-
-def choose_passes(names: Sequence[str] | None, engine: str, precision: str = "fp32") -> list[Pass]:
+def choose_passes(names: Sequence[str]) -> list[Pass]:
     """Make the passes that `find_passes` finds; arguments and errors are the same."""
-    return [each.load() for each in find_passes(names, engine, precision)]
+    return [each.load() for each in find_passes(names)]
 
 
-def find_passes(names: Sequence[str] | None, engine: str, precision: str = "fp32") -> list[AnyPass]:
+def find_passes(names: Sequence[str]) -> list[AnyPass]:
     """List passes in the order in which they are applied; this library's own are not imported.
 
     This library's own come first, in their own order; then those of other distributions, in the
     order of ``names``. Layer passes are all applied before graph passes, which see what they made.
 
-    Args:
-        names: ``None`` for those that pay on the engine in the precision.
-
     Raises:
         ConfigError: There is no pass of a name.
         PassError: A pass of another distribution cannot be used.
     """
-    chosen = name_default_passes(engine, precision) if names is None else names
-    wanted = tuple(dict.fromkeys(chosen))
+    wanted = tuple(dict.fromkeys(names))
     own = [each for name, each in _OWN.items() if name in wanted]
     if not wanted:
         return []

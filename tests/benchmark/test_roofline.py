@@ -59,7 +59,7 @@ def test_a_component_is_counted_as_it_runs(tiny_sd1):
     feeds = denoiser.draw_feeds()
     plain, same = count_component(denoiser, feeds)
     assert plain == same
-    split = replace(denoiser, passes=tuple(choose_passes(["hoist-invariants"], "paddle-eager")))
+    split = replace(denoiser, passes=tuple(choose_passes(["hoist-invariants"])))
     before, step = count_component(split, feeds)
     assert before == plain
     assert 0.5 * plain.flops < step.flops < plain.flops

@@ -262,7 +262,7 @@ def test_the_code_of_a_build_is_that_of_its_network_and_its_passes():
         TensorSource("unet", {}),
         wrap=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
     )
-    chosen = tuple(choose_passes(["merge-kv", "fuse-silu"], "openvino"))
+    chosen = tuple(choose_passes(["merge-kv", "fuse-silu"]))
     build = ComponentBuild("unet", None, network, None, chosen, {}, (), ())
     room = "fastdeploy_diffusion"
     assert set(build.code) == {
@@ -402,6 +402,6 @@ def test_an_unknown_pass_is_explained(model):
 
 def test_passes_are_found_by_their_names():
     assert tuple(each.name for each in make_all_passes()) == pass_names()
-    assert [each.name for each in choose_passes(ALL[::-1], "paddle")] == ALL
+    assert [each.name for each in choose_passes(ALL[::-1])] == ALL
     with pytest.raises(ConfigError, match="there is no pass 'merge'"):
-        choose_passes(["merge"], "paddle")
+        choose_passes(["merge"])

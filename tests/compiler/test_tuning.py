@@ -9,6 +9,7 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline
 from fastdeploy_diffusion.compiler.tuning import tune_component
 from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.engines.base import PayingPasses
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
@@ -18,8 +19,8 @@ from fastdeploy_diffusion.engines.plan import (
     keep_plan,
     remember_unsafe,
 )
+from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CacheError, ConfigError
-from fastdeploy_diffusion.passes.registry import name_default_passes
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 
@@ -88,7 +89,7 @@ def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipelin
             measured = [each for each in tried if each.precision == "fp32"]
             paying = tuple(
                 name
-                for name in name_default_passes(engine, "fp32")
+                for name in create_engine(engine).name_default_passes("fp32")
                 if plan.component == "text_encoder" or name not in FOR_LARGE_PICTURES
             )
             assert [each.passes for each in measured] == list(dict.fromkeys([(), paying]))
@@ -126,6 +127,20 @@ def test_the_median_of_the_runs_after_the_first_counts(open_pipeline, monkeypatc
     plan = tune_component(build, Device("cpu"), **options)
     measured = [each for each in plan.candidates if each.seconds is not None]
     assert [each.seconds for each in measured] == [3]
+
+
+def test_passes_that_are_close_are_tried_besides_the_default_ones(
+    open_pipeline, monkeypatch, tmp_path
+):
+    build = open_pipeline(engine="paddle-eager").plan_builds(32, 32)[1]
+    monkeypatch.setattr("fastdeploy_diffusion.compiler.tuning.AUTO_ORDER", {"cpu": ("paddle",)})
+    paying = PayingPasses("fp32", ("merge-qkv",), close=("merge-kv",))
+    monkeypatch.setattr(type(create_engine("paddle")), "paying_passes", (paying,))
+    cache = ArtifactCache(tmp_path, limit=2**30)
+    options = {"passes": None, "cache": cache, "runs": 1, "show": [].append}
+    plan = tune_component(build, Device("cpu"), **options)
+    tried = [each.passes for each in plan.candidates if each.seconds is not None]
+    assert tried == [(), ("merge-qkv",), ("merge-qkv", "merge-kv")]
 
 
 def test_passes_that_were_asked_for_are_kept_to(open_pipeline):

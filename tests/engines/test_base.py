@@ -10,9 +10,11 @@ from engine_programs import CASES, draw_feeds
 from runnable import CPU_ENGINES
 
 from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.engines.base import BuildSpec, PayingPasses
+from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import ConfigError, EngineError, EngineUnavailableError
+from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.weights import read_weights
 
@@ -173,3 +175,27 @@ def test_a_build_that_fails_is_an_engine_error(tmp_path):
         create_engine("paddle").build(
             CASES["upsampler"].program("upsampler"), CPU, tmp_path / "file"
         )
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_passes_that_pay_are_named_in_precisions_that_the_engine_has(name):
+    engine = create_engine(name)
+    for each in engine.paying_passes:
+        assert {*each.names, *each.close} <= set(PASSES)
+        assert each.precision in {kind for kinds in engine.precisions.values() for kind in kinds}
+
+
+def test_the_passes_that_pay_depend_on_precision_and_instructions(monkeypatch):
+    class Chosen(OpenVINOEngine):
+        paying_passes = (
+            PayingPasses("bf16", ("merge-qkv", "split-geglu"), instructions="amx_bf16"),
+            PayingPasses("bf16", ("merge-qkv",), close=("merge-kv",)),
+        )
+
+    flags = ["avx512f", "avx512_bf16"]
+    monkeypatch.setattr("fastdeploy_diffusion.engines.base.read_cpu_flags", lambda: flags)
+    assert Chosen().name_default_passes("bf16") == ("merge-qkv",)
+    assert Chosen().name_default_passes("bf16", close=True) == ("merge-qkv", "merge-kv")
+    assert Chosen().name_default_passes("fp32", close=True) == ()
+    flags.append("amx_bf16")
+    assert Chosen().name_default_passes("bf16") == ("merge-qkv", "split-geglu")

@@ -26,13 +26,13 @@ def sign(*shape):
     ],
 )
 def test_passes_for_large_pictures(keep, shape, is_kept):
-    passes = choose_passes(None, "openvino")
+    passes = choose_passes([*FOR_LARGE_PICTURES, "merge-qkv", "channel-group-norm"])
     left_out = {each.name for each in passes} - {each.name for each in keep(passes, sign(*shape))}
     assert left_out == (set() if is_kept else FOR_LARGE_PICTURES)
 
 
 def test_what_is_known_of_a_pass_before_its_import_is_what_it_says():
-    for named in find_passes(pass_names(), "openvino"):
+    for named in find_passes(pass_names()):
         loaded = named.load()
         assert named is not loaded
         for each in ("name", "module", "needs_known_sizes", "pays_from"):

@@ -162,7 +162,7 @@ def test_what_is_merged_already_cannot_be_rotated():
 )
 def test_the_published_models_have_the_promised_counts(configs, component, counts):
     network = build_skeleton(lambda: MAKERS[component](configs[component]))
-    results, _ = apply_passes(choose_passes(LAYER_PASSES, "openvino"), network, strict=True)
+    results, _ = apply_passes(choose_passes(LAYER_PASSES), network, strict=True)
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
     assert not any(result.skipped for result in results)

@@ -36,6 +36,7 @@ COUNTS = {
     "fuse-attention": {"unet": 32, "text_encoder": 12, "vae": 1},
     "fuse-group-norm-silu": {"unet": 45, "text_encoder": 0, "vae": 29},
     "fuse-group-norm": {"unet": 16, "text_encoder": 0, "vae": 1},
+    "channel-group-norm": {"unet": 61, "text_encoder": 0, "vae": 30},
     "split-geglu": {"unet": 16, "text_encoder": 0, "vae": 0},
     "fuse-gelu": {"unet": 16, "text_encoder": 0, "vae": 0},
     "fuse-silu": {"unet": 68, "text_encoder": 12, "vae": 29},

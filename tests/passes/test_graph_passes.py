@@ -22,18 +22,19 @@ from fastdeploy_diffusion.passes.registry import make_all_passes
 
 # What is compiled has tests of its own: `test_native_attention`.
 PASSES = [each for each in make_all_passes() if isinstance(each, GraphPass) and not each.is_native]
-# By component, in the order of PASSES: attention, GroupNorm with and without SiLU, GEGLU, GELU,
-# SiLU, rotary embedding, RMSNorm, LayerNorm with modulation, GELU with tanh.
+# By component, in the order of PASSES: attention, GroupNorm with and without SiLU and both, nearest
+# upsampling, GEGLU, GELU, SiLU, rotary embedding, RMSNorm, LayerNorm with modulation, GELU with
+# tanh.
 COUNTS = {
-    "sd2 unet": [14, 23, 7, 7, 7, 35, 0, 0, 0, 0],
-    "sd1 text encoder": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0],
-    "sdxl text encoder": [2, 0, 0, 0, 2, 0, 0, 0, 0, 0],
-    "vae decoder": [1, 17, 1, 0, 0, 17, 0, 0, 0, 0],
-    "flux transformer": [4, 0, 0, 0, 0, 4, 8, 12, 11, 6],
-    "t5 encoder": [2, 0, 0, 0, 0, 0, 0, 5, 0, 2],
+    "sd2 unet": [14, 23, 7, 30, 2, 7, 7, 35, 0, 0, 0, 0],
+    "sd1 text encoder": [2, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0],
+    "sdxl text encoder": [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0],
+    "vae decoder": [1, 17, 1, 18, 2, 0, 0, 17, 0, 0, 0, 0],
+    "flux transformer": [4, 0, 0, 0, 0, 0, 0, 4, 8, 12, 11, 6],
+    "t5 encoder": [2, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 2],
 }
 REFUSED = {
-    Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm"),
+    Dialect.MICROSOFT: ("fuse-group-norm-silu", "fuse-group-norm", "channel-group-norm"),
     Dialect.STANDARD: ("fuse-adaptive-norm",),
 }
 GONE = {
@@ -62,7 +63,8 @@ def test_all_together_fire_as_often_as_the_config_says(component, dialect):
     rewritten, results = rewrite(graph, PASSES, dialect)
     refused = REFUSED.get(dialect, ())
     for each, result, count in zip(PASSES, results, COUNTS[component], strict=True):
-        assert each.expect(COMPONENTS[component].make()) == count
+        # Upsampling depends on the passes before.
+        assert each.expect(COMPONENTS[component].make()) in (None, count)
         assert bool(each.refuse(dialect)) == (each.name in refused)
         assert result.count == (0 if each.name in refused else count)
         assert len(result.skipped) == count - result.count
@@ -88,7 +90,7 @@ def test_all_together_fire_as_often_as_the_config_says(component, dialect):
 @pytest.mark.parametrize("each", PASSES, ids=str)
 def test_each_alone_fires_as_often_and_keeps_the_numbers(each, dialect):
     components = ("vae decoder", "flux transformer")
-    counts = {name: each.expect(COMPONENTS[name].make()) for name in components}
+    counts = {name: COUNTS[name][PASSES.index(each)] for name in components}
     component = next((name for name in components if counts[name]), None)
     # Or a transformer block; nothing is known of its config.
     graph = export_component(component) if component else export_block()

@@ -1,6 +1,8 @@
 """What graph passes leave alone, by name and with a reason; in ONNX's own notation."""
 
+import ml_dtypes
 import numpy as np
+import openvino
 import pytest
 from graph_checks import (
     RUNS,
@@ -13,8 +15,10 @@ from graph_checks import (
     run_openvino,
 )
 
+from fastdeploy_diffusion.engines.openvino_exact import keep_exact
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.passes.graph.channel_group_norm import ChannelGroupNorm
 from fastdeploy_diffusion.passes.graph.fuse_adaptive_norm import FuseAdaptiveNorm
 from fastdeploy_diffusion.passes.graph.fuse_attention import FuseAttention
 from fastdeploy_diffusion.passes.graph.fuse_gelu import FuseGELU
@@ -23,6 +27,7 @@ from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNorm, Fus
 from fastdeploy_diffusion.passes.graph.fuse_rms_norm import FuseRMSNorm
 from fastdeploy_diffusion.passes.graph.fuse_rotary import FuseRotary
 from fastdeploy_diffusion.passes.graph.fuse_silu import FuseSiLU
+from fastdeploy_diffusion.passes.graph.resize_nearest import ResizeNearest
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 
@@ -65,6 +70,15 @@ near (float[2,6,3,5] x, float[6] g, float[6] b) => (float[2,6,3,5] y)
   s = Mul (j, gu)
   y = Add (s, bu)
 }"""
+UPSAMPLING = """
+near (float[2,6,3,5] x) => (float[2,6,6,10] y)
+<int64[2] axes = {3, 5}, int64[6] times = {-1, -1, -1, 2, -1, 2}, int64[4] sizes = {0, 6, 6, 10}> {
+  s = Unsqueeze (x, axes)
+  n = Shape (s)
+  m = Max (n, times)
+  e = Expand (s, m)
+  y = Reshape (e, sizes)
+}"""
 GEGLU = """
 near (float[2,5,4] x, float[12,4] w, float[12] b) => (float[2,5,6] y)
 <int64[2] sizes = {6, 6}> {
@@ -90,6 +104,7 @@ near (float[2,5] x, float[1] t) => (float[2,5] y) <float[1] slope = {1.702}> {
   s = Sigmoid (u)
   y = Mul (s, x)
 }"""
+OPEN_GROUP_NORM = GROUP_NORM.replace("2,6,3,5]", "2,6,H,W]")
 GROUP_NORM_SILU = GROUP_NORM.replace(
     "y = Add (s, bu)", "z = Add (s, bu) q = Sigmoid (z) y = Mul (z, q)"
 )
@@ -161,6 +176,15 @@ NEAREST = {
     "SiLU does not follow": (FuseGroupNormSiLU, GROUP_NORM, "", ""),
     "SiLU follows": (FuseGroupNorm, GROUP_NORM_SILU, "", ""),
     "a shift over height": (FuseGroupNorm, GROUP_NORM, "{1, 2}", "{0, 1}"),
+    "a shift over rows": (ChannelGroupNorm, GROUP_NORM, "{1, 2}", "{0, 1}"),
+    "a gain of another number": (ChannelGroupNorm, GROUP_NORM, "Mul (j, gu)", "Div (j, gu)"),
+    "repeated three times": (
+        ResizeNearest,
+        UPSAMPLING.replace("6,10] y", "6,15] y").replace("6, 10}", "6, 15}"),
+        "2, -1, 2}",
+        "2, -1, 3}",
+    ),
+    "repeated as a whole": (ResizeNearest, UPSAMPLING, "{3, 5}", "{2, 4}"),
     "gated by something else": (SplitGEGLU, GEGLU, "", ""),
     "half of another number": (FuseGELU, GELU, "half = {0.5}", "half = {0.51}"),
     "quick GELU is none": (FuseGELU, SILU, "", ""),
@@ -204,6 +228,24 @@ SKIPPED = {
         FuseGroupNorm,
         GROUP_NORM.replace("{1, 1, 1}", "{1, 2, 1}"),
         {Dialect.STANDARD: ("y", "its groups have a gain or a shift of their own")},
+    ),
+    "groups with a shift": (
+        ChannelGroupNorm,
+        GROUP_NORM.replace("{0, 0, 0}", "{0, 2, 0}"),
+        {
+            Dialect.STANDARD: ("y", "its groups have a gain or a shift of their own"),
+            Dialect.MICROSOFT: ("y", "ONNX Runtime keeps channels first"),
+        },
+    ),
+    "tokens in groups": (
+        ChannelGroupNorm,
+        GROUP_NORM.replace("2,6,3,5]", "2,6,5]").replace("float[6]", "float[1]"),
+        {Dialect.STANDARD: ("y", "it is not of pictures with a known number of channels")},
+    ),
+    "turned besides": (
+        ResizeNearest,
+        UPSAMPLING.replace("{0, 6, 6, 10}", "{0, 6, 10, 6}").replace("6,6,10] y", "6,10,6] y"),
+        dict.fromkeys(Dialect, ("y", "it is not put together to twice the size")),
     ),
     "no kernel": (
         FuseGroupNorm,
@@ -301,6 +343,10 @@ def test_what_cannot_be_rewritten_is_skipped_with_a_reason(make, text, reasons):
         (FuseAttention, CAUSAL, ("Attention", "com.microsoft:MultiHeadAttention")),
         (FuseGroupNorm, GROUP_NORM, ("GroupNormalization", "InstanceNormalization")),
         (FuseGroupNormSiLU, GROUP_NORM_SILU, ("GroupNormalization", "InstanceNormalization")),
+        (ChannelGroupNorm, GROUP_NORM, ("ReduceL2", "InstanceNormalization")),
+        (ChannelGroupNorm, GROUP_NORM_SILU, ("ReduceL2", "InstanceNormalization")),
+        (ChannelGroupNorm, OPEN_GROUP_NORM, ("Reciprocal", "InstanceNormalization")),
+        (ResizeNearest, UPSAMPLING, ("Resize", "Resize")),
         (SplitGEGLU, GELU_SPLIT, ("Slice", "Slice")),
         (FuseGELU, GELU, ("Gelu", "com.microsoft:Gelu")),
         (FuseSiLU, SILU, ("Swish", "com.microsoft:QuickGelu")),
@@ -363,3 +409,76 @@ def test_a_pass_is_not_blamed_for_too_little_memory(error):
     with pytest.raises(type(error), match="alloc") as caught:
         rewrite(parse(GELU), [Large()], Dialect.STANDARD)
     assert caught.value is error
+
+
+def test_a_fused_group_norm_is_rewritten_as_well():
+    graph = parse(GROUP_NORM)
+    fused, _ = rewrite(graph, [FuseGroupNorm()], Dialect.STANDARD)
+    rewritten, (result,) = rewrite(fused, [ChannelGroupNorm()], Dialect.STANDARD)
+    assert result.count == 1
+    assert "GroupNormalization" not in list_operators(rewritten)
+    feeds = draw_feeds(graph, seed=4)
+    wanted = run_onnxruntime(graph, feeds)
+    assert relative_error(run_openvino(rewritten, feeds), wanted) <= 1e-5
+
+
+@pytest.mark.parametrize(("value", "error"), [(0.0, 1e-6), (7.0, 1e-6)])
+def test_a_picture_of_one_number_is_normalized_to_its_shift(value, error):
+    graph = parse(GROUP_NORM)
+    rewritten, _ = rewrite(graph, [ChannelGroupNorm()], Dialect.STANDARD)
+    feeds = draw_feeds(graph, seed=6) | {"x": np.full((2, 6, 3, 5), value, np.float32)}
+    wanted = np.broadcast_to(feeds["b"][:, None, None], (2, 6, 3, 5))
+    for run in (run_onnxruntime, run_openvino):
+        np.testing.assert_allclose(run(rewritten, feeds)[0], wanted, atol=1e-3 + error)
+
+
+def run_bf16(graph, feeds):
+    """Run as the engine does, behind an operator that takes its input in bf16."""
+    core = openvino.Core()
+    model = core.read_model(graph.SerializeToString())
+    kernel = np.eye(6, dtype=np.float32).reshape(6, 6, 1, 1)
+    for node in model.get_parameters():
+        if node.get_friendly_name() != "x":
+            constant = openvino.op.Constant(feeds[node.get_friendly_name()])
+            node.output(0).replace(constant.output(0))
+            model.remove_parameter(node)
+    keep_exact(model)
+    (parameter,) = model.get_parameters()
+    readers = parameter.output(0).get_target_inputs()
+    same = openvino.opset8.convolution(
+        parameter, openvino.op.Constant(kernel), [1, 1], [0, 0], [0, 0], [1, 1]
+    )
+    for each in readers:
+        each.replace_source_output(same.output(0))
+    (result,) = model.get_results()
+    last = openvino.opset8.convolution(
+        result.input_value(0), openvino.op.Constant(kernel), [1, 1], [0, 0], [0, 0], [1, 1]
+    )
+    model = openvino.Model([last], [parameter])
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    return compiled({parameter.get_friendly_name(): feeds["x"]})[0]
+
+
+def normalize(x, feeds):
+    groups = x.astype(np.float64).reshape(2, 3, -1)
+    centred = groups - groups.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return normed.reshape(x.shape) * feeds["g"][:, None, None] + feeds["b"][:, None, None]
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 30.0, -100.0])
+def test_group_norm_of_a_large_mean_loses_less_than_bf16_has_lost(mean):
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no instructions for bf16")
+    graph = parse(GROUP_NORM.replace("2,6,3,5]", "2,6,48,40]").replace("0.001", "0.00001"))
+    rewritten, _ = rewrite(graph, [ChannelGroupNorm()], Dialect.STANDARD)
+    random, feeds = np.random.default_rng(8), draw_feeds(graph, seed=8)
+    exact = feeds["x"] + mean + random.standard_normal((1, 6, 1, 1))
+    feeds["x"] = exact.astype(ml_dtypes.bfloat16).astype(np.float32)
+    wanted = normalize(feeds["x"], feeds)
+    difference = run_bf16(rewritten, feeds) - wanted
+    rounding = wanted - normalize(exact, feeds)
+    # What rounding the result costs, and a fraction of what rounding the picture has cost.
+    allowed = 2**-8 * np.sqrt((wanted**2).mean()) + np.sqrt((rounding**2).mean()) / 2
+    assert np.sqrt((difference**2).mean()) <= allowed
+    assert np.abs(difference.mean((2, 3))).max() <= allowed  # no channel is off as a whole

@@ -65,7 +65,7 @@ def test_the_unet_of_sdxl_has_the_promised_counts():
         "fuse-gelu": 70,
         "fuse-silu": 54,
     }
-    passes = choose_passes(list(promised), "openvino")
+    passes = choose_passes(list(promised))
     assert {each.name: each.expect(network) for each in passes} == promised
     results, _ = apply_passes(PASSES, network, strict=True)
     # Down two transformers of 2 blocks and two of 10, up three of each, and 10 in the middle.

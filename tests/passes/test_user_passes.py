@@ -30,7 +30,7 @@ def draw(model, passes, **options):
 
 def test_a_user_pass_is_chosen_by_name_and_follows_ours(install):
     install(GOOD, FOLD_NORM, version="1.2")
-    chosen = choose_passes([NAME, "merge-kv", "merge-qkv"], "paddle")
+    chosen = choose_passes([NAME, "merge-kv", "merge-qkv"])
     assert [str(each) for each in chosen] == [
         "merge-qkv",
         "merge-kv",
@@ -38,7 +38,7 @@ def test_a_user_pass_is_chosen_by_name_and_follows_ours(install):
     ]
     assert [each.name for each in make_all_passes()] == [*pass_names(), NAME]
     # Nobody gets it without asking.
-    assert choose_passes(None, "paddle") == []
+    assert choose_passes([]) == []
 
 
 ENGINES = ["paddle-eager", pytest.param("openvino", marks=pytest.mark.slow)]
@@ -83,7 +83,7 @@ def test_a_helper_beside_the_pass_is_part_of_its_code(install, tmp_path):
     entry_points.write_text(entry_points.read_text().replace("unused:", f"{MODULE}:"))
 
     def digest():
-        (made,) = choose_passes([NAME], "paddle")
+        (made,) = choose_passes([NAME])
         return made.origin.code
 
     first = digest()
@@ -118,17 +118,17 @@ def test_a_broken_pass_is_named_and_harms_no_other(install, code, passes, messag
     install(GOOD.replace("fold-norm", "sound"), {"sound": "FoldNorm"}, name="sound", module="sound")
     (broken,) = passes
     with pytest.raises(PassError, match=f"the pass '{broken}' of acme-passes 1.0 .*{message}"):
-        choose_passes([broken], "paddle")
+        choose_passes([broken])
     with pytest.warns(PassWarning, match=f"left out: the pass '{broken}' of acme-passes 1.0 "):
         assert [each.name for each in make_all_passes()] == [*pass_names(), "sound"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [each.name for each in choose_passes(["sound"], "paddle")] == ["sound"]
+        assert [each.name for each in choose_passes(["sound"])] == ["sound"]
 
 
 def test_a_name_of_ours_is_refused(install):
     install(GOOD.replace("fold-norm", "merge-qkv"), {"merge-qkv": "FoldNorm"})
-    for make in (lambda: choose_passes(["merge-qkv"], "paddle"), make_all_passes):
+    for make in (lambda: choose_passes(["merge-qkv"]), make_all_passes):
         with pytest.warns(PassWarning, match="'merge-qkv' of acme-passes 1.0 is refused"):
             passes = make()
         assert all(each.origin is None for each in passes)
@@ -138,7 +138,7 @@ def test_a_name_that_is_registered_twice_is_refused(install):
     install(GOOD, FOLD_NORM)
     install(GOOD, FOLD_NORM, name="other-passes", version="2.0", module="other_passes")
     with pytest.raises(PassError, match=r"by acme-passes 1\.0 and by other-passes 2\.0"):
-        choose_passes([NAME], "paddle")
+        choose_passes([NAME])
     with pytest.warns(PassWarning, match="uninstall all but one"):
         assert [each.name for each in make_all_passes()] == list(pass_names())
 
@@ -283,4 +283,4 @@ def test_a_config_knows_the_registered_names(install, tiny_sd1):
         DiffusionConfig(model_path=tiny_sd1, passes=["fold-nrom"])
     assert f"{pass_names()[-1]}, fold-norm" in caught.value.allowed
     with pytest.raises(ConfigError, match="did you mean 'fold-norm'"):
-        choose_passes(["fold-nrom"], "paddle")
+        choose_passes(["fold-nrom"])

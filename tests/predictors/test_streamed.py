@@ -92,7 +92,7 @@ def plan(options, source, engine="openvino", *, tokens=12, texts=5, passes=()):
         Placement(create_engine(engine), BuildSpec(Device("cpu"), threads=1)),
         network,
         Reference("denoiser", network, signature),
-        tuple(choose_passes(passes, engine)),
+        tuple(choose_passes(passes)),
         {},
         *signature,
     )

@@ -59,7 +59,7 @@ class Painter:
     def ablate(self) -> list[dict[str, Any]]:
         """Try each pass alone and all together on each component, in turns with none at all."""
         trials: list[dict[str, Any]] = []
-        passes = choose_passes(pass_names(), self.pipeline.config.engine)
+        passes = choose_passes(pass_names())
         for build in self.pipeline.plan_builds(self._task["height"], self._task["width"]):
             with PassTester(build, measure=True) as tester:
                 for each in passes:

@@ -42,25 +42,19 @@ class FuseGroupNorm(_FuseGroupNorms):
     before_silu = False
 
 
-class _GroupNorm(GraphRule):
-    opset = 21
-
-    def __init__(self, before_silu: bool) -> None:
-        self.before_silu = before_silu
+class ExportedGroupNorm(GraphRule):
+    """GroupNorm as Paddle2ONNX writes it."""
 
     def pattern(
         self, op: Any, x: Any, sizes: Any, ones: Any, zeros: Any, gain: Any, shift: Any
     ) -> Any:
+        """Build the pattern."""
         normed = op.InstanceNormalization(op.Reshape(x, sizes), ones, zeros, _outputs=["normed"])
         scaled = op.Mul(op.Reshape(normed, op.Shape(x)), op.Unsqueeze(gain, [1, 2]))
         return op.Add(scaled, op.Unsqueeze(shift, [1, 2]))
 
-    def match(self, place: Any, **_: Any) -> bool:
-        consumers = name_consumers(place.output_values[0])
-        is_silu = consumers == {"Sigmoid", "Mul"} or consumers == {"Swish"}
-        return is_silu == self.before_silu
-
     def check(self, place: Any, *, sizes: Any, ones: Any, zeros: Any, **_: Any) -> str:
+        """Refuse groups that are not known, or that are more than normalized."""
         groups = read_list(sizes) or []
         if len(groups) != 3 or groups[0] != 0 or groups[1] < 1 or groups[2] != -1:
             return "its groups are not known"
@@ -68,11 +62,25 @@ class _GroupNorm(GraphRule):
             return "its groups have a gain or a shift of their own"
         return ""
 
+    def read_options(self, sizes: Any, normed: Any) -> tuple[int, float]:
+        """Read the number of groups, and epsilon."""
+        _, groups, _ = read_list(sizes) or (0, 0, 0)
+        return int(groups), normed.producer().attributes.get_float("epsilon", 1e-5)
+
+
+class _GroupNorm(ExportedGroupNorm):
+    opset = 21
+
+    def __init__(self, before_silu: bool) -> None:
+        self.before_silu = before_silu
+
+    def match(self, place: Any, **_: Any) -> bool:
+        consumers = name_consumers(place.output_values[0])
+        is_silu = consumers == {"Sigmoid", "Mul"} or consumers == {"Swish"}
+        return is_silu == self.before_silu
+
     def rewrite(
         self, op: Any, x: Any, sizes: Any, gain: Any, shift: Any, normed: Any, **_: Any
     ) -> Any:
-        groups = read_list(sizes)
-        epsilon = normed.producer().attributes.get_float("epsilon", 1e-5)
-        return op.GroupNormalization(
-            x, gain, shift, num_groups=int(groups[1]) if groups else 0, epsilon=epsilon
-        )
+        groups, epsilon = self.read_options(sizes, normed)
+        return op.GroupNormalization(x, gain, shift, num_groups=groups, epsilon=epsilon)

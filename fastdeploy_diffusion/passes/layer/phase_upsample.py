@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import paddle
 from paddle import LazyGuard, Tensor, nn
+from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.resnet import Upsample2D
@@ -53,13 +54,18 @@ def _upsample(self: Any, features: Tensor, size: tuple[Any, Any] | None = None) 
     if size is not None and not (are_known(*size) and size == (2 * rows, 2 * columns)):
         return Upsample2D.forward(self, features, size)
     outputs = self.conv.weight.shape[0]
-    # (B, 4 · O, rows + 1, columns + 1): an odd phase starts one window later.
-    phases = self.phases(features).split(4, axis=1)
-    first, second = slice(None, -1), slice(1, None)
-    windows = [
-        phase[:, :, row, column]
-        for phase, (row, column) in zip(phases, product((first, second), repeat=2), strict=True)
-    ]
-    even = paddle.stack(windows[:2], axis=4)  # (B, O, rows, columns, 2)
-    odd = paddle.stack(windows[2:], axis=4)
-    return paddle.stack([even, odd], axis=3).reshape([0, outputs, rows + rows, columns + columns])
+    # Four convolutions, each with the border on its own side: of one, all windows would have to be
+    # cut out again.
+    phases = [
+        F.conv2d(
+            features,
+            self.phases.weight[index * outputs : (index + 1) * outputs],
+            self.phases.bias[index * outputs : (index + 1) * outputs],
+            padding=[1 - row, row, 1 - column, column],
+        )
+        for index, (row, column) in enumerate(product((0, 1), repeat=2))
+    ]  # (B, O, rows, columns)
+    # Engines know this as one operator, from depth to space.
+    pixels = paddle.concat(phases, axis=1).reshape([-1, 2, 2, outputs, rows, columns])
+    pixels = pixels.transpose([0, 3, 4, 1, 5, 2])  # (B, O, rows, 2, columns, 2)
+    return pixels.reshape([-1, outputs, rows + rows, columns + columns])
