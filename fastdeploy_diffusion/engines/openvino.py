@@ -47,10 +47,8 @@ class OpenVINOEngine(Engine):
         ),
         PayingPasses(
             "bf16",
-            (
-                *("phase-upsample", "hoist-invariants"),
-                *("channel-group-norm", "resize-nearest", "split-geglu"),
-            ),
+            ("phase-upsample", "hoist-invariants", "channel-group-norm", "resize-nearest"),
+            close=("split-geglu",),
         ),
     )
 
