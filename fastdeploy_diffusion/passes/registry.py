@@ -16,17 +16,20 @@ from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.suggest import did_you_mean
 
 # ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``.
-_BY_SIZE = MappingProxyType(
+_BY_SIZE: Mapping[str, tuple[bool, int, bool]] = MappingProxyType(
     {
         **dict.fromkeys(
-            ("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD)
+            ("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD, False)
         ),
-        "resize-nearest": (True, 0),
+        "resize-nearest": (True, 0, False),
         "native-attention": (False, 0, True),
     }
 )
 _OWN: Mapping[str, NamedPass] = MappingProxyType(
-    {name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0))) for name, path in PASSES.items()}
+    {
+        name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0, False)))
+        for name, path in PASSES.items()
+    }
 )
 
 
