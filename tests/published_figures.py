@@ -222,6 +222,13 @@ FIGURES: dict[str, dict[str, Source]] = {
         ),
         "from 3.9 to 5.2 GiB": Computed(lambda: (unet_gib("winograd-2x2"), unet_gib())),
         "they are 3.2 GiB": Computed(lambda: gib("sd15", "unet")),
+        "| only `channel-group-norm` | 1.10 ×": Dated("1b0bafe"),
+        "| only `phase-upsample` | 1.13 ×": Dated("1b0bafe"),
+        "| `channel-group-norm`, `resize-nearest` | 1.16 ×": Dated("1b0bafe"),
+        "| `channel-group-norm`, `phase-upsample` | 1.32 × | 1.07 ×": Dated("1b0bafe"),
+        "| the same, `split-geglu` | | 1.06 ×": Dated("1b0bafe"),
+        "| the same, `split-geglu`, `merge-qkv` | | 1.05 ×": Dated("1b0bafe"),
+        "took 620 ms with broadcasting": Dated("1b0bafe"),
     },
     "docs/precision.md": {
         "9.5e-3 | 0.81 | | 8.6e-4 | 1.22": Dated("73cadf3"),
