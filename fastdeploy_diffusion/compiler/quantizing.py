@@ -102,8 +102,9 @@ class Trials:
         with make_temporary_folder(self.build.name) as folder:
             trial = folder / "trial"
             shutil.copytree(self.folder, trial)
-            quantize_export(program, trial, INT8)
-            return self.build.placement.engine.load(program, spec, trial)
+            engine = self.build.placement.engine
+            quantize_export(program, trial, INT8, engine.dialect or Dialect.STANDARD)
+            return engine.load(program, spec, trial)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, PayingPasses, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.precision import FLOATS
+from fastdeploy_diffusion.precision import FLOATS, INT8
 from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import OperatorTime, Session
@@ -30,6 +30,8 @@ INSTALL = 'pip install "fastdeploy-diffusion[onnx]"'
 INSTALL_GPU = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
 PROFILED_RUNS = 3
 KERNEL_TIME = "_kernel_time"  # ends the names of kernels in its traces
+# On CPUs, rounded between operators in float32.
+HALVES = ("fp16", "bf16")
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 # ONNX Runtime's names of devices.
 DEVICES: Mapping[str, str] = {"cpu": "cpu", "gpu": "cuda"}
@@ -49,7 +51,7 @@ class ONNXRuntimeEngine(Engine):
     name: ClassVar[str] = "onnxruntime"
     # The convolutions of the opset that Paddle2ONNX writes take no bf16.
     precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "cpu": FLOATS,
+        "cpu": (*FLOATS, INT8),
         "gpu": ("fp32", "fp16"),
     }
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.onnxruntime_builder"
@@ -80,7 +82,7 @@ class ONNXRuntimeEngine(Engine):
 
     def supports(self, spec: BuildSpec) -> Support:
         """Tell what it supports: on CPUs, half precision is float32 arithmetic with rounding."""
-        rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
+        rounds = spec.device.kind == "cpu" and spec.precision in HALVES
         return replace(super().supports(spec), is_emulated=rounds)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
@@ -143,7 +145,7 @@ def _open(program: Program, spec: BuildSpec, artifact: Path, trace: Path | None 
     }
     options.add_external_initializers(list(weights), list(weights.values()))
     graph = str(artifact / GRAPH_FILE)
-    rounds = spec.device.kind == "cpu" and spec.precision != "fp32"
+    rounds = spec.device.kind == "cpu" and spec.precision in HALVES
     session = onnxruntime.InferenceSession(
         graph,
         options,

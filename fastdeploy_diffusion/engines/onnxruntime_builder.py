@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.engines.base import BuildSpec
+from fastdeploy_diffusion.export.int8 import quantize_export
 from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.program import Program
 
 if TYPE_CHECKING:
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
 
 
 def build(engine: ONNXRuntimeEngine, program: Program, spec: BuildSpec, out: Path) -> None:
-    """Export the graph in the spec's precision."""
+    """Export the graph in the spec's precision; what is not quantized in int8, in float32."""
+    is_quantized = PRECISIONS[spec.precision].is_quantized
     export_onnx(
         program,
         out,
         as_initializers=True,
         dialect=engine.dialect,
-        precision=spec.precision,
+        precision="fp32" if is_quantized else spec.precision,
         float32_kernels=spec.device.kind == "cpu",
     )
+    if is_quantized:
+        quantize_export(program, out, spec.precision, engine.dialect)

@@ -138,6 +138,9 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
             engine = require_engine(failed.engine.name, instead)
         except EngineUnavailableError:
             continue
+        # What computes in float32 and rounds is only taken from another that does: it is slower.
+        if engine.supports(instead).is_emulated and not engine.supports(failed.spec).is_emulated:
+            continue
         why = (
             f"{engine.name} on {failed.spec} is not safe ({problem}); "
             f"{engine.name} on {instead} runs instead"

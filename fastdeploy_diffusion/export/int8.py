@@ -3,18 +3,22 @@
 Weights are int8, symmetric, with a scale for each output channel. What a layer reads is uint8, with
 one scale and one zero point, which follow from its range. In the graph, QuantizeLinear and
 DequantizeLinear stand around each product, and engines replace them by products of integers.
-Scales of weights are inputs beside them: both are derived when the build is loaded.
+ONNX Runtime does so for convolutions only if their results are rounded to eight bits, too: for it,
+they are ConvInteger, whose results are not. Scales of weights are inputs beside them: both are
+derived when the build is loaded.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.quantized_layers import Product, find_products
+from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.quantization import Quantization, Range
 from fastdeploy_diffusion.runtime.manifest import (
@@ -29,12 +33,15 @@ from fastdeploy_diffusion.runtime.recipe import Derivation, Weight
 SCALES = ".scales"
 
 
-def quantize_export(program: Program, directory: Path, precision: str) -> None:
+def quantize_export(
+    program: Program, directory: Path, precision: str, dialect: Dialect = Dialect.STANDARD
+) -> None:
     """Quantize an export in place, as its program says.
 
     Args:
         directory: With ``graph.onnx`` in float32, whose weights are bound when it is loaded.
         precision: ``"int8"`` or ``"int8-weights"``.
+        dialect: The engine's.
 
     Raises:
         EngineError: The program was not calibrated; or the export is damaged, or another program's.
@@ -51,7 +58,11 @@ def quantize_export(program: Program, directory: Path, precision: str) -> None:
     path = directory / GRAPH_FILE
     model = ir.load(path)
     layers = quantize_graph(
-        model.graph, weights.keys(), quantization or Quantization(), weights_only=not is_whole
+        model.graph,
+        weights.keys(),
+        quantization or Quantization(),
+        weights_only=not is_whole,
+        dialect=dialect,
     )
     for layer in layers:
         made_of = weights[f"{layer}.weight"].made_of
@@ -69,6 +80,7 @@ def quantize_graph(
     quantization: Quantization,
     *,
     weights_only: bool = False,
+    dialect: Dialect = Dialect.STANDARD,
 ) -> list[str]:
     """Quantize a graph in place.
 
@@ -85,9 +97,12 @@ def quantize_graph(
         for each in find_products(graph, weights)
         if each.layer not in skip and (weights_only or each.layer in ranges)
     ]
-    rewriting = _Rewriting(graph)
+    rewriting = _Rewriting(graph, dialect)
     for product in products:
-        rewriting.quantize(product, None if weights_only else ranges[product.layer])
+        if weights_only:
+            rewriting.quantize_weight(product)
+        else:
+            rewriting.quantize(product, ranges[product.layer])
     for product in products:
         for node in reversed(product.path):
             if node.graph is graph and not node.outputs[0].uses():
@@ -103,40 +118,87 @@ def choose_scale(numbers: Range) -> tuple[np.float32, np.uint8]:
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
 
 
+class _Rounded(NamedTuple):
+    """A value in eight bits, its scale and zero point, and its numbers restored."""
+
+    value: ir.Value
+    scale: ir.Value
+    zero: ir.Value
+    restored: ir.Value
+
+
 class _Rewriting:
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, dialect: Dialect) -> None:
         self._graph = graph
-        self._rounded: dict[tuple[ir.Value, Range], ir.Value] = {}
+        self._dialect = dialect
+        self._rounded: dict[tuple[ir.Value, Range], _Rounded] = {}
         self._scales: dict[ir.Value, ir.Value] = {}
 
-    def quantize(self, product: Product, numbers: Range | None) -> None:
-        node = product.node
-        if numbers is not None:
-            value = node.inputs[0]
-            assert value is not None  # a product has two inputs
-            node.replace_input_with(0, self._round(value, numbers, node))
-        node.replace_input_with(1, self._restore(product))
+    def quantize(self, product: Product, numbers: Range) -> None:
+        """Quantize what a product reads, and its weight."""
+        rounded = self._round(product.node, numbers)
+        if self._dialect is Dialect.MICROSOFT and product.node.op_type == "Conv":
+            self._multiply_integers(product, rounded)
+            return
+        product.node.replace_input_with(0, rounded.restored)
+        self.quantize_weight(product)
 
-    def _round(self, value: ir.Value, numbers: Range, before: ir.Node) -> ir.Value:
-        """Round a value to eight bits, and back; once for all products that read it."""
+    def quantize_weight(self, product: Product) -> None:
+        restore = self._restore_last if self._dialect is Dialect.MICROSOFT else self._restore_first
+        product.node.replace_input_with(1, restore(product))
+
+    def _round(self, node: ir.Node, numbers: Range) -> _Rounded:
+        """Round what a product reads to eight bits, and back; once for all that read it."""
+        value = node.inputs[0]
+        assert value is not None  # a product has two inputs
         if (value, numbers) not in self._rounded:
-            scale, zero = (self._constant(each, before) for each in choose_scale(numbers))
-            rounded = self._add("QuantizeLinear", [value, scale, zero], before)
+            scale, zero = (self._constant(each, node) for each in choose_scale(numbers))
+            rounded = self._add("QuantizeLinear", [value, scale, zero], node)
             rounded.dtype = ir.DataType.UINT8
-            restored = self._add("DequantizeLinear", [rounded, scale, zero], before)
-            self._rounded[value, numbers] = restored
+            restored = self._add("DequantizeLinear", [rounded, scale, zero], node)
+            self._rounded[value, numbers] = _Rounded(rounded, scale, zero, restored)
         return self._rounded[value, numbers]
 
-    def _restore(self, product: Product) -> ir.Value:
+    def _restore_first(self, product: Product) -> ir.Value:
         """Restore a weight's numbers before all else: so OpenVINO recognizes it."""
         product.weight.dtype = ir.DataType.INT8
-        inputs: list[ir.Value | None] = [product.weight, self._find_scales(product.weight)]
-        attributes = {"axis": ir.AttrInt64("axis", 0)}
-        value = self._add("DequantizeLinear", inputs, product.node, attributes)
+        inputs = [product.weight, self._find_scales(product.weight)]
+        value = self._add("DequantizeLinear", inputs, product.node, _along(0))
         for node in product.path:
-            inputs = [value, *node.inputs[1:]]
-            value = self._add(node.op_type, inputs, product.node, node.attributes)
+            value = self._add(node.op_type, [value, *node.inputs[1:]], product.node, _copy(node))
         return value
+
+    def _restore_last(self, product: Product) -> ir.Value:
+        """Restore a weight's numbers just before its product: so ONNX Runtime recognizes it."""
+        value, scales, axis = product.weight, self._find_scales(product.weight), 0
+        value.dtype = ir.DataType.INT8
+        for node in product.path:
+            value = self._add(node.op_type, [value, *node.inputs[1:]], product.node, _copy(node))
+            value.dtype = ir.DataType.INT8
+            if node.op_type == "Slice":
+                scales = self._add("Slice", [scales, *node.inputs[1:]], product.node)
+            elif node.op_type == "Transpose":
+                axis = list(node.attributes["perm"].as_ints()).index(axis)
+        return self._add("DequantizeLinear", [value, scales], product.node, _along(axis))
+
+    def _multiply_integers(self, product: Product, rounded: _Rounded) -> None:
+        """Replace a convolution by one of integers, whose results are scaled afterwards."""
+        node, weight = product.node, product.weight
+        weight.dtype = ir.DataType.INT8
+        total = self._add("ConvInteger", [rounded.value, weight, rounded.zero], node, _copy(node))
+        total.dtype = ir.DataType.INT32
+        number = {"to": ir.AttrInt64("to", ir.DataType.FLOAT.value)}
+        steps = self._add("Mul", [self._find_scales(weight), rounded.scale], node)
+        column = self._constant(np.array([-1, 1, 1], np.int64), node)
+        steps = self._add("Reshape", [steps, column], node)
+        result = self._add("Mul", [self._add("Cast", [total], node, number), steps], node)
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            bias = self._add("Reshape", [node.inputs[2], column], node)
+            result = self._add("Add", [result, bias], node)
+        (output,) = node.outputs
+        result.name, output.name = output.name, None
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
 
     def _find_scales(self, weight: ir.Value) -> ir.Value:
         if weight in self._scales:
@@ -168,10 +230,18 @@ class _Rewriting:
         value.dtype = ir.DataType.FLOAT
         return value
 
-    def _constant(self, number: np.generic, before: ir.Node) -> ir.Value:
+    def _constant(self, number: np.generic | np.ndarray, before: ir.Node) -> ir.Value:
         node = ir.node("Constant", [], {"value": ir.tensor(np.asarray(number))})
         self._graph.insert_before(before, node)
         return node.outputs[0]
+
+
+def _along(axis: int) -> dict[str, ir.Attr]:
+    return {"axis": ir.AttrInt64("axis", axis)}
+
+
+def _copy(node: ir.Node) -> dict[str, ir.Attr]:
+    return dict(node.attributes)
 
 
 def _declare(like: ir.ExternalTensor, value: ir.Value, dtype: ir.DataType) -> ir.ExternalTensor:

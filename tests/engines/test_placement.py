@@ -138,6 +138,12 @@ def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():
             select_engine(name, Device("gpu"), "fp32", cpu_fallback=True, target="sm20")
 
 
+def test_nothing_that_is_emulated_is_safer_than_what_is_not():
+    asked = select_engine("onnxruntime", CPU, "int8", cpu_fallback=False, threads=2)
+    with pytest.warns(FallbackWarning, match=r"cpu in int8 .* cpu in fp32 runs instead"):
+        assert take_safer_precision(asked, "too far").spec == BuildSpec(CPU, "fp32", 2)
+
+
 def test_the_next_safer_precision_is_bf16_then_fp32():
     asked = select_engine("onnxruntime", CPU, "fp16", cpu_fallback=False, threads=2)
     with pytest.warns(

@@ -82,10 +82,10 @@ def ranges(program, feeds, tmp_path_factory):
     return choose_ranges("block", layers, [each[OBSERVED] for each in outputs], clips=False)
 
 
-def build_int8(program, folder, ranges, precision="int8", skip=()):
+def build_int8(program, folder, ranges, precision="int8", skip=(), engine="openvino"):
     quantized = replace(program, quantization=Quantization(ranges, frozenset(skip)))
-    create_engine("openvino").build(quantized, replace(CPU, precision=precision), folder)
-    return onnx.load(folder / "graph.onnx")
+    create_engine(engine).build(quantized, replace(CPU, precision=precision), folder)
+    return onnx.load(folder / "graph.onnx", load_external_data=False)
 
 
 def simulate(program, folder, feeds):
@@ -243,3 +243,21 @@ def test_the_same_ranges_have_the_same_digest_and_others_another(ranges):
     assert Quantization(wider, one.skip).digest != one.digest
     with pytest.raises(ValueError, match="no quantization"):
         Quantization.parse({"ranges": {"conv": 1}, "skip": []})
+
+
+@pytest.mark.parametrize("passes", [(), (SplitGEGLU(),)])
+def test_onnxruntime_multiplies_integers(program, feeds, ranges, tmp_path, passes):
+    split = replace(program, graph_passes=passes)
+    model = build_int8(split, tmp_path, ranges, engine="onnxruntime")
+    assert (count(model, "ConvInteger"), count(model, "Conv")) == (1, 0)
+    create_engine("openvino").build(program, CPU, tmp_path / "float")
+    wanted = run(program, CPU, tmp_path / "float", feeds)
+    build_int8(program, tmp_path / "same", ranges)
+    rounding = measure_error(simulate(program, tmp_path / "same", feeds), wanted)
+    spec = replace(CPU, precision="int8")
+    given = run(program, spec, tmp_path, feeds, "onnxruntime")
+    assert 0.5 * rounding < measure_error(given, wanted) < 1.2 * rounding
+    with create_engine("onnxruntime").load(program, spec, tmp_path) as session:
+        kinds = {each.kind for each in session.profile(**feeds[0])}
+    assert "MatMulIntegerToFloat" in kinds
+    assert not {"MatMul", "Conv", "FusedMatMul"} & kinds
