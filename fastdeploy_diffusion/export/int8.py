@@ -170,6 +170,11 @@ class _Rewriting:
 
     def _restore_last(self, product: Product) -> ir.Value:
         """Restore a weight's numbers just before its product: so ONNX Runtime recognizes it."""
+        value, scales, axis = self._lead(product)
+        return self._add("DequantizeLinear", [value, scales], product.node, _along(axis))
+
+    def _lead(self, product: Product) -> tuple[ir.Value, ir.Value, int]:
+        """Lead a weight in int8 to its product; returns it, its scales, and their axis in it."""
         value, scales, axis = product.weight, self._find_scales(product.weight), 0
         value.dtype = ir.DataType.INT8
         for node in product.path:
@@ -179,16 +184,16 @@ class _Rewriting:
                 scales = self._add("Slice", [scales, *node.inputs[1:]], product.node)
             elif node.op_type == "Transpose":
                 axis = list(node.attributes["perm"].as_ints()).index(axis)
-        return self._add("DequantizeLinear", [value, scales], product.node, _along(axis))
+        return value, scales, axis
 
     def _multiply_integers(self, product: Product, rounded: _Rounded) -> None:
         """Replace a convolution by one of integers, whose results are scaled afterwards."""
-        node, weight = product.node, product.weight
-        weight.dtype = ir.DataType.INT8
+        node = product.node
+        weight, scales, _ = self._lead(product)
         total = self._add("ConvInteger", [rounded.value, weight, rounded.zero], node, _copy(node))
         total.dtype = ir.DataType.INT32
         number = {"to": ir.AttrInt64("to", ir.DataType.FLOAT.value)}
-        steps = self._add("Mul", [self._find_scales(weight), rounded.scale], node)
+        steps = self._add("Mul", [scales, rounded.scale], node)
         column = self._constant(np.array([-1, 1, 1], np.int64), node)
         steps = self._add("Reshape", [steps, column], node)
         result = self._add("Mul", [self._add("Cast", [total], node, number), steps], node)

@@ -261,3 +261,29 @@ def test_onnxruntime_multiplies_integers(program, feeds, ranges, tmp_path, passe
         kinds = {each.kind for each in session.profile(**feeds[0])}
     assert "MatMulIntegerToFloat" in kinds
     assert not {"MatMul", "Conv", "FusedMatMul"} & kinds
+
+
+class Phases(nn.Layer):
+    """Two convolutions, each with its outputs of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(4, 6, 2)
+
+    def forward(self, sample):
+        weight = self.conv.weight
+        return F.conv2d(sample, weight[:3]) * F.conv2d(sample, weight[3:])
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_convolutions_of_one_weight_get_their_own_outputs(feeds, tmp_path, engine):
+    layer = Phases()
+    draw_parameters(layer)
+    layer.eval()
+    outputs = (TensorSpec("tokens", (None, 3, 8, 6), "float32"),)
+    program = Program("phases", layer, (TensorSpec("sample", (None, 4, 9, 7), "float32"),), outputs)
+    create_engine("openvino").build(program, CPU, tmp_path / "float")
+    wanted = run(program, CPU, tmp_path / "float", feeds)
+    build_int8(program, tmp_path, {"conv": Range(-4, 4)}, engine=engine)
+    given = run(program, replace(CPU, precision="int8"), tmp_path, feeds, engine)
+    assert 1e-3 < measure_error(given, wanted) < 0.03
