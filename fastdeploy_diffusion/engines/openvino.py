@@ -103,7 +103,10 @@ class _OpenVINOSession(Session):
         # Every compilation holds the weights in a layout of its own: one at a time.
         self._requests.clear()
         shapes = tuple(array.shape for array in feeds.values())
-        request = self._compile_model(shapes, {"PERF_COUNT": True}).create_infer_request()
+        assert self._model is not None  # a closed session runs no more
+        with self._model.give_back_pages():
+            compiled = self._compile_model(shapes, {"PERF_COUNT": True})
+        request = compiled.create_infer_request()
         seconds: dict[tuple[str, str], float] = defaultdict(float)
         request.infer(_share(feeds), share_inputs=True)  # the first run allocates
         for _ in range(PROFILED_RUNS):
@@ -129,13 +132,18 @@ class _OpenVINOSession(Session):
                 self._requests.clear()
             while len(self._requests) >= KEPT_BATCHES:
                 del self._requests[next(iter(self._requests))]
+            request = self._find_or_compile(shapes).create_infer_request()
+        self._requests[shapes] = request
+        return request
+
+    def _find_or_compile(self, shapes: Shapes) -> Any:
+        assert self._model is not None  # a closed session runs no more
+        with self._model.give_back_pages():
             compiled = self._compiled.find(self._core, shapes, self._properties)
             if compiled is None:
                 compiled = self._compile_model(shapes, {})
                 self._compiled.keep(compiled, shapes, self._properties)
-            request = compiled.create_infer_request()
-        self._requests[shapes] = request
-        return request
+        return compiled
 
     def _compile_model(self, shapes: Shapes, properties: Mapping[str, Any]) -> Any:
         assert self._model is not None  # a closed session runs no more
@@ -147,8 +155,7 @@ class _OpenVINOSession(Session):
             keep_exact(model)
         if self._properties["INFERENCE_PRECISION_HINT"] == "bf16":
             narrow_attention(model)
-        with self._model.give_back_pages():
-            return self._core.compile_model(model, "CPU", {**self._properties, **properties})
+        return self._core.compile_model(model, "CPU", {**self._properties, **properties})
 
 
 def _choose_float(precision: str) -> str:

@@ -83,7 +83,12 @@ class CompiledModels:
         if self._folder is None:
             return
         stream = io.BytesIO()
-        compiled.export_model(stream)
+        try:
+            compiled.export_model(stream)
+        except Exception as error:  # OpenVINO raises what it likes
+            message = f"a compiled model is not kept: {' '.join(str(error).split())[:300]}"
+            warnings.warn(message, CacheWarning, stacklevel=2)
+            return
         model = stream.getbuffer()
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)

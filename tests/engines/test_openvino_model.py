@@ -40,7 +40,6 @@ def kept(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     spec = replace(spec_for("openvino", threads=2), notes=folder)
     program = CASE.program("wide")
-    create_engine("openvino").build(program, spec, folder / "artifact")
     weights = {
         name: np.ascontiguousarray(value.numpy().T.astype(request.param))
         for name, value in program.layer.state_dict().items()
@@ -52,6 +51,7 @@ def kept(request, tmp_path_factory):
         value.set_value(np.ascontiguousarray(source.read(name).T))
     store = WeightStore(folder / "weights", "build", nullcontext)
     program = replace(program, tensors=source, store=store)
+    create_engine("openvino").build(program, spec, folder / "artifact")
     # Those of a checkpoint in float32 are read where they are.
     place = file.path if request.param == "float32" else folder / "weights"
     return folder / "artifact", program, spec, place
