@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Accuracy:
     @property
     def share(self) -> float:
         """The error as a share of the tolerance; infinite if the error is not a number."""
+        import numpy as np
+
         share = self.relative_error / self.tolerance if self.tolerance else np.inf
         return float(np.nan_to_num(share, nan=np.inf))
 
@@ -84,6 +87,8 @@ class LargestError(Criterion):
         rounded: Sequence[np.ndarray],
     ) -> Verdict:
         """Judge by max |given - exact| / max |exact|."""
+        import numpy as np
+
         pairs = [(_widen(a), _widen(b)) for a, b in zip(given, exact, strict=True)]
         # Of numpy, whose maximum of anything and NaN is NaN.
         difference = np.max([np.abs(a - b).max() for a, b in pairs])
@@ -115,6 +120,8 @@ class MeanError(Criterion):
         rounded: Sequence[np.ndarray],
     ) -> Verdict:
         """Judge by rms(given - exact) / rms(exact)."""
+        import numpy as np
+
         found, wanted = _widen(np.stack(given)), _widen(np.stack(exact))
         error = float(_measure(found - wanted) / (_measure(wanted) or 1.0))
         problem = "" if error <= self.limit else f"by {error:.2e} of its root mean square"
@@ -153,6 +160,8 @@ class RoundingError(Criterion):
         rounded: Sequence[np.ndarray],
     ) -> Verdict:
         """Judge by rms(given - exact) / rms(exact) beside rms(rounded - exact) / rms(exact)."""
+        import numpy as np
+
         found, wanted, noisy = (_widen(np.stack(each)) for each in (given, exact, rounded))
         size = _measure(wanted) or 1.0
         error = (found - wanted) / size
@@ -168,6 +177,8 @@ class RoundingError(Criterion):
     def _find_problem(
         self, wanted: np.ndarray, error: np.ndarray, noise: np.ndarray, rounding: float
     ) -> str:
+        import numpy as np
+
         total = _measure(error)
         if not total <= self.multiple * rounding:
             return (
@@ -211,6 +222,8 @@ def _compare_scales(found: np.ndarray, wanted: np.ndarray, noisy: np.ndarray) ->
     Strong noise takes from the projection on the exact output, or adds to the size; an error of
     scale changes both, to the same side.
     """
+    import numpy as np
+
     total = np.square(wanted).sum() or 1.0
     projection = float(((found - noisy) * wanted).sum() / total)
     size = (_measure(found) - _measure(noisy)) / (_measure(wanted) or 1.0)
@@ -220,9 +233,13 @@ def _compare_scales(found: np.ndarray, wanted: np.ndarray, noisy: np.ndarray) ->
 
 
 def _widen(array: np.ndarray) -> np.ndarray:
+    import numpy as np
+
     return array.astype(np.float64)
 
 
 def _measure(array: np.ndarray, axes: tuple[int, ...] | None = None) -> Any:
     """Compute the root mean square, over all axes or some."""
+    import numpy as np
+
     return np.sqrt(np.mean(np.square(array), axis=axes))

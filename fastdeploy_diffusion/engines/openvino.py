@@ -22,6 +22,7 @@ from fastdeploy_diffusion.runtime.session import OperatorTime, Session, Shapes, 
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
 PROFILED_RUNS = 3
+_BF16_PASSES = ("phase-upsample", "hoist-invariants", "channel-group-norm", "resize-nearest")
 KEPT_BATCHES = 4  # with and without guidance, full and last batches of a sequence of pictures
 
 
@@ -47,9 +48,11 @@ class OpenVINOEngine(Engine):
         ),
         PayingPasses(
             "bf16",
-            ("phase-upsample", "hoist-invariants", "channel-group-norm", "resize-nearest"),
+            (*_BF16_PASSES, "native-attention"),
+            instructions="amx_bf16",
             close=("split-geglu",),
         ),
+        PayingPasses("bf16", _BF16_PASSES, close=("split-geglu",)),
     )
 
     def _probe_run(self, device: Device) -> Availability:

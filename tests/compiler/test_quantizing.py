@@ -119,7 +119,7 @@ def test_int8_draws_nearly_the_picture_of_fp32_from_kept_builds(model, ranges, t
     for precision in ("int8", "int8-weights"):
         difference = np.abs(pictures[precision] - pictures["fp32"])
         assert difference.max() > 0
-        assert difference.mean() < 0.04, "of random weights, with guidance"
+        assert difference.mean() < 0.06, "of random weights, with guidance"
 
 
 def test_other_ranges_and_other_skips_are_other_builds(model, ranges, tmp_path):
@@ -140,7 +140,7 @@ def test_without_calibration_int8_is_an_error_that_says_how(model, tmp_path):
         open_tiny(model, tmp_path) as pipeline,
         pytest.raises(EngineError, match="denoiser: it was not calibrated") as caught,
     ):
-        pipeline.text_to_image("a cat", num_inference_steps=1, **SIZE)
+        plan(pipeline).open(None)
     assert "fastdeploy-diffusion quantize" in caught.value.fix
 
 
@@ -149,7 +149,7 @@ def test_streamed_weights_are_not_quantized(tiny_dev, tmp_path):
         open_tiny(tiny_dev, tmp_path, memory="streamed") as pipeline,
         pytest.raises(EngineUnavailableError, match="not streamed in int8"),
     ):
-        pipeline.text_to_image("a cat", num_inference_steps=1, **SIZE)
+        plan(pipeline)
 
 
 def test_without_inputs_nothing_is_observed(model, tmp_path):

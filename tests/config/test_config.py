@@ -56,6 +56,8 @@ def test_defaults() -> None:
     none = {"engine": None, "device": None, "precision": None}
     assert DiffusionConfig(model_path="m").model_dump() == {
         "model_path": "m",
+        "calibration_prompts": None,
+        "int8_quality": None,
         "variant": None,
         "tokenizer_path": None,
         "scheduler": None,

@@ -193,6 +193,14 @@ def _(bench: Bench) -> None:
         bench.open(engine="tensorrt", device="gpu", target="sm20")
 
 
+@case("int8_quality", "calibration_prompts")
+def _(bench: Bench) -> None:
+    # What they do in int8 is in tests/compiler/test_int8_search.py.
+    for option in ({"int8_quality": 32}, {"calibration_prompts": bench.folder / "none.txt"}):
+        with pytest.raises(ConfigError, match=next(iter(option))):
+            bench.open(**option)
+
+
 @case("cpu_fallback")
 def _(bench: Bench) -> None:
     with bench.falls_back("tensorrt"):

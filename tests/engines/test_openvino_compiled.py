@@ -61,7 +61,7 @@ def test_a_second_start_compiles_nothing_and_computes_the_same(start, compilatio
     assert len(compilations) == 1
 
 
-@pytest.mark.parametrize("other", [{"batch": 3}, {"threads": 1}, {"seed": 1}])
+@pytest.mark.parametrize("other", [{"batch": 3}, {"threads": 3}, {"seed": 1}])
 def test_other_shapes_threads_and_weights_are_compiled(other, start, compilations):
     first = start()
     changed = start(**other)

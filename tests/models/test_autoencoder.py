@@ -49,9 +49,9 @@ def test_parity(options, seed, scale):
     draw_reference_parameters(reference, seed, scale)
     layer = AutoencoderKL(AutoencoderKLConfig.from_dict(dict(reference.config)))
     copy_weights(layer, reference)
-    scale = layer.config.downscale
+    downscale = layer.config.downscale
     random = np.random.default_rng(seed)
-    images = random.standard_normal((3, 3, 5 * scale, 3 * scale), np.float32)
+    images = random.standard_normal((3, 3, 5 * downscale, 3 * downscale), np.float32)
     latents = random.standard_normal((3, layer.config.latent_channels, 5, 3), np.float32)
 
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_parity(options, seed, scale):
 
     assert relative_error(mean, wanted.mean) <= LARGEST_ERROR
     assert relative_error(log_variance, wanted.logvar) <= LARGEST_ERROR
-    # Of little variance, much is rounded: 1.2e-5 was measured, and 2e-6 of full weights.
+    # Of little variance, much is rounded: 2.1e-5 was measured, and 2e-6 of full weights.
     largest = 5e-5 if scale < 1 else LARGEST_ERROR
     assert relative_error(decoded, wanted_images) <= largest
 

@@ -62,7 +62,6 @@ def test_a_pipeline_is_made_from_what_people_give(folder, make):
         ("m", {"torch_dtype": "float16"}, "unknown option 'torch_dtype'", "'precision'"),
         ("m", {"safety_checker": 1}, "unknown option 'safety_checker'", "there is none here"),
         ("m", {"lora": "x"}, "unknown option 'lora': LoRA is not there yet", "merge it into"),
-        ("m", {"precision": "int8"}, "precision is 'int8'", "int8 is not there yet; precision='b"),
         ("m", {"use_safetensors": True}, "unknown option 'use_safe", ".safetensors files only"),
     ],
 )
