@@ -95,6 +95,12 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
             allowed="precision int8 with cache=True",
             fix="remove cache=False, or take precision bf16",
         )
+    if pipeline.config.memory == "streamed":
+        raise ConfigError(
+            f"memory is 'streamed', and {components[0].name} is in int8",
+            allowed="memory='resident' or 'staged': weights are not streamed in int8",
+            fix="set memory to 'staged', or take precision bf16",
+        )
     prompts = read_prompts(pipeline.config.calibration_prompts)
     key = _make_key(pipeline, components, prompts, cache)
     with cache.read(key) as entry:

@@ -9,7 +9,7 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.compiler.quantizing import choose_sensitive, observe, open_trials
-from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, NonFiniteError
+from fastdeploy_diffusion.errors import ConfigError, EngineError, NonFiniteError
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
@@ -136,18 +136,19 @@ def test_other_ranges_and_other_skips_are_other_builds(model, ranges, tmp_path):
 
 
 def test_without_calibration_int8_is_an_error_that_says_how(model, tmp_path):
-    with (
-        open_tiny(model, tmp_path) as pipeline,
-        pytest.raises(EngineError, match="denoiser: it was not calibrated") as caught,
-    ):
-        plan(pipeline).open(None)
+    with open_tiny(model, tmp_path, "fp32") as pipeline:
+        build = plan(pipeline)
+        spec = replace(build.placement.spec, precision="int8")
+        build = replace(build, placement=replace(build.placement, spec=spec))
+        with pytest.raises(EngineError, match=r"denoiser.*: it was not calibrated") as caught:
+            build.open(None)
     assert "fastdeploy-diffusion quantize" in caught.value.fix
 
 
 def test_streamed_weights_are_not_quantized(tiny_dev, tmp_path):
     with (
         open_tiny(tiny_dev, tmp_path, memory="streamed") as pipeline,
-        pytest.raises(EngineUnavailableError, match="not streamed in int8"),
+        pytest.raises(ConfigError, match="not streamed in int8"),
     ):
         plan(pipeline)
 

@@ -196,9 +196,13 @@ def _(bench: Bench) -> None:
 @case("int8_quality", "calibration_prompts")
 def _(bench: Bench) -> None:
     # What they do in int8 is in tests/compiler/test_int8_search.py.
-    for option in ({"int8_quality": 32}, {"calibration_prompts": bench.folder / "none.txt"}):
-        with pytest.raises(ConfigError, match=next(iter(option))):
-            bench.open(**option)
+    with pytest.raises(ConfigError, match="int8_quality is 32, and nothing is in int8"):
+        bench.open(int8_quality=32)
+    there = bench.open(
+        engine="openvino", precision="int8", calibration_prompts=bench.folder / "none.txt"
+    )
+    with pytest.raises(ConfigError, match=r"none\.txt"):
+        there.quantize()
 
 
 @case("cpu_fallback")
