@@ -23,7 +23,6 @@ from figure_values import (
 
 from fastdeploy_diffusion.benchmark.summary import WIDEST_SPREAD
 from fastdeploy_diffusion.compiler import int8_search
-from fastdeploy_diffusion.engines import openvino_compiled
 from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
 from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
@@ -133,8 +132,6 @@ FIGURES: dict[str, dict[str, Source]] = {
     },
     "docs/cache.md": {
         "of 4 KiB and more": Chosen("the size of a page of memory"),
-        "networks of up to 64 MiB": Computed(lambda: openvino_compiled.MOST_WEIGHTS / MIB),
-        "of 512 MiB, the last used stay": Computed(lambda: openvino_compiled.KEPT_BYTES / MIB),
     },
     "docs/native-attention.md": {
         "took 4.53 s without and 3.15 s with": Dated("b1fe1c2"),
@@ -142,7 +139,6 @@ FIGURES: dict[str, dict[str, Source]] = {
         "the medians were 1.17 and 1.42": Dated("b1fe1c2"),
     },
     "docs/engines/openvino.md": {
-        "a network of up to 64 MiB": Computed(lambda: openvino_compiled.MOST_WEIGHTS / MIB),
         "within 1e-5 of the largest": Asserted(
             "engines/test_openvino_linears.py::test_large_layers_leave_mlas_and_keep_their_numbers",
             "atol=1e-5",

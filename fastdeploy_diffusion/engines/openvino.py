@@ -11,7 +11,6 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, PayingPasses, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
 from fastdeploy_diffusion.engines.openvino_attention import add_operators, narrow_attention
-from fastdeploy_diffusion.engines.openvino_compiled import CompiledModels
 from fastdeploy_diffusion.engines.openvino_exact import keep_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
@@ -94,7 +93,6 @@ class _OpenVINOSession(Session):
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._model: OpenVINOModel | None = read_model(self._core, program, artifact)
-        self._compiled = CompiledModels(spec.notes, self._model.digest)
         self._requests: dict[Shapes, Any] = {}  # the one used last at the end
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -106,10 +104,7 @@ class _OpenVINOSession(Session):
         # Every compilation holds the weights in a layout of its own: one at a time.
         self._requests.clear()
         shapes = tuple(array.shape for array in feeds.values())
-        assert self._model is not None  # a closed session runs no more
-        with self._model.give_back_pages():
-            compiled = self._compile_model(shapes, {"PERF_COUNT": True})
-        request = compiled.create_infer_request()
+        request = self._compile_model(shapes, {"PERF_COUNT": True}).create_infer_request()
         seconds: dict[tuple[str, str], float] = defaultdict(float)
         request.infer(_share(feeds), share_inputs=True)  # the first run allocates
         for _ in range(PROFILED_RUNS):
@@ -135,18 +130,9 @@ class _OpenVINOSession(Session):
                 self._requests.clear()
             while len(self._requests) >= KEPT_BATCHES:
                 del self._requests[next(iter(self._requests))]
-            request = self._find_or_compile(shapes).create_infer_request()
+            request = self._compile_model(shapes, {}).create_infer_request()
         self._requests[shapes] = request
         return request
-
-    def _find_or_compile(self, shapes: Shapes) -> Any:
-        assert self._model is not None  # a closed session runs no more
-        with self._model.give_back_pages():
-            compiled = self._compiled.find(self._core, shapes, self._properties)
-            if compiled is None:
-                compiled = self._compile_model(shapes, {})
-                self._compiled.keep(compiled, shapes, self._properties)
-        return compiled
 
     def _compile_model(self, shapes: Shapes, properties: Mapping[str, Any]) -> Any:
         assert self._model is not None  # a closed session runs no more
@@ -158,7 +144,8 @@ class _OpenVINOSession(Session):
             keep_exact(model)
         if self._properties["INFERENCE_PRECISION_HINT"] == "bf16":
             narrow_attention(model)
-        return self._core.compile_model(model, "CPU", {**self._properties, **properties})
+        with self._model.give_back_pages():
+            return self._core.compile_model(model, "CPU", {**self._properties, **properties})
 
 
 def _choose_float(precision: str) -> str:

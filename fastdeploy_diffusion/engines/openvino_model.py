@@ -1,10 +1,10 @@
 """An exported graph with its weights, as OpenVINO reads it.
 
 Weights lie in files that are mapped into memory: the checkpoint's, or those that are kept beside
-builds, as `runtime.weight_store` says.
+builds, as `runtime.weight_store` says. OpenVINO's own compiled form is not
+kept: it takes as long to load as to compile again.
 """
 
-import hashlib
 import mmap
 import threading
 import warnings
@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastdeploy_diffusion.engines.openvino_compiled import MOST_WEIGHTS
 from fastdeploy_diffusion.mapped_file import MappedPages, find_pages
 from fastdeploy_diffusion.runtime.cache import MAKE_ROOM, CacheWarning
-from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest, find_library
+from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.weight_store import BoundWeights
 from fastdeploy_diffusion.runtime.weights import bind_weights
@@ -34,13 +31,10 @@ class OpenVINOModel:
 
     Args:
         mapped: The pages of large weights.
-        digest: Of graph and weights; ``None`` if it is not to be kept compiled: its
-            weights are more than `MOST_WEIGHTS`, or it has operators from outside.
     """
 
     model: Any
     mapped: Sequence[MappedPages]
-    digest: str | None
 
     @contextmanager
     def give_back_pages(self) -> Iterator[None]:
@@ -95,19 +89,7 @@ def read_model(core: Any, program: Program, artifact: Path) -> OpenVINOModel:
             constant = openvino.op.Constant(shared, shared_memory=True)
             parameter.output(0).replace(constant.output(0))
             model.remove_parameter(parameter)
-    # One with operators from outside was not tried.
-    digest = None if find_library(program, artifact) else _digest(artifact / GRAPH_FILE, bound)
-    return OpenVINOModel(model, mapped, digest)
-
-
-def _digest(graph: Path, bound: BoundWeights) -> str | None:
-    if sum(each.nbytes for each in bound.arrays.values()) > MOST_WEIGHTS:
-        return None
-    digest = hashlib.sha256(graph.read_bytes())
-    for name, array in bound.arrays.items():
-        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return OpenVINOModel(model, mapped)
 
 
 def _warn(program: Program, bound: BoundWeights) -> None:

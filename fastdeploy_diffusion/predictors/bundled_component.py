@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -37,21 +36,14 @@ class BundledComponent(Component):
 
     Args:
         weights: Its weights, and the bundle.
-        notes: As in `BuildSpec`.
 
     Raises:
         EngineUnavailableError: The engine that it was built for cannot run here.
     """
 
     def __init__(
-        self,
-        name: str,
-        network: Network,
-        weights: BundledWeights,
-        threads: int | None,
-        notes: Path | None,
+        self, name: str, network: Network, weights: BundledWeights, threads: int | None
     ) -> None:
-        self._notes = notes
         self.name, self._network, self._weights = name, network, weights
         self._built = built = weights.bundle.components[name]
         spec = BuildSpec(parse_device(built.device), built.precision, threads)
@@ -145,5 +137,4 @@ class BundledComponent(Component):
         check_files(folder, bundle, [build.folder, *filter(None, [self._built.weights])])
         program = Program(self.name, None, *signature, tensors=self._weights)
         programs = find_programs(program, folder / build.folder)
-        spec = replace(self._placement.spec, notes=self._notes)
-        return start_programs(self._placement.engine, spec, program, programs)
+        return start_programs(self._placement.engine, self._placement.spec, program, programs)

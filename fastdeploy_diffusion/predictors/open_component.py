@@ -57,9 +57,7 @@ def open_component(
     activations = network_config.count_activations
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):
-        cache = open_cache(config)
-        notes = None if cache is None else cache.root
-        return BundledComponent(name, network, source, config.threads, notes)
+        return BundledComponent(name, network, source, config.threads)
     # These import Paddle when they build; nothing else that runs a pipeline does.
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent

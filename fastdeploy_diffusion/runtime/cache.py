@@ -66,9 +66,8 @@ MAKE_ROOM = (
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
 EMBEDDINGS, CALIBRATIONS, NATIVE = "embeddings", "calibrations", "native"
-COMPILED = "compiled"
 WEIGHTS = "weights"
-_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, COMPILED, EMBEDDINGS, CALIBRATIONS, NATIVE)
+_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS, CALIBRATIONS, NATIVE)
 
 
 class CacheWarning(UserWarning):

@@ -15,7 +15,6 @@ from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
-    COMPILED,
     DIGESTS,
     EMBEDDINGS,
     NATIVE,
@@ -72,7 +71,7 @@ def test_builds_are_listed_verified_and_removed(folder):
     assert run("gc", *where).stdout == "removed 0 builds\n"
     assert run("gc", "--limit-gib", "0", *where).stdout == "removed 2 builds\n"
     assert "0 builds" in run("ls", *where).stdout
-    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, COMPILED, NATIVE):
+    for name in (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, NATIVE):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "note").touch()
     assert run("rm", "--all", *where).stdout == "removed 0 builds\n"
