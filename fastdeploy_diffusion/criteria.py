@@ -104,35 +104,6 @@ class LargestError(Criterion):
 
 
 @dataclass(frozen=True)
-class MeanError(Criterion):
-    """The root mean square error may be a share of the output's.
-
-    For precisions whose quality is judged by pictures: this only refuses what is broken.
-    """
-
-    limit: float
-    inputs: int = 1
-
-    def judge(
-        self,
-        given: Sequence[np.ndarray],
-        exact: Sequence[np.ndarray],
-        rounded: Sequence[np.ndarray],
-    ) -> Verdict:
-        """Judge by rms(given - exact) / rms(exact)."""
-        import numpy as np
-
-        found, wanted = _widen(np.stack(given)), _widen(np.stack(exact))
-        error = float(_measure(found - wanted) / (_measure(wanted) or 1.0))
-        problem = "" if error <= self.limit else f"by {error:.2e} of its root mean square"
-        return Verdict(Accuracy(error, self.limit), problem)
-
-    def __str__(self) -> str:
-        """Describe what is allowed, for errors."""
-        return f"{self.limit:.0e}"
-
-
-@dataclass(frozen=True)
 class RoundingError(Criterion):
     """The error may be a small multiple of what rounding does to the layer itself.
 

@@ -6,7 +6,8 @@ float32, and compiled for the one size and batch that is drawn, which is the qui
 In ``int8`` NNCF quantises weights and activations of the UNet, attention left out, the fastest of
 what its tools make; ``int8-hybrid`` is what optimum-intel makes of a UNet by default: int8
 convolutions, and int8 weights elsewhere. Both are calibrated with inputs that this library has
-recorded while it drew; what is not int8 runs in bfloat16 where the CPU has it.
+recorded while it generated pictures. Layers that are not quantised compute in bfloat16 where the
+CPU supports it.
 """
 
 import json

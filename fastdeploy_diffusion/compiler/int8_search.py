@@ -85,7 +85,8 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
         AccuracyError: The target is not reached, and the precision is pinned.
         DiffusionError: The pipeline cannot draw.
     """
-    components = _list_quantized(pipeline)
+    # What has its layers already is built as given.
+    components = [each for each in _list_quantized(pipeline) if each.quantization is None]
     if not components:
         return
     cache = open_cache(pipeline.config)
@@ -265,7 +266,7 @@ class Int8Search:
         return parts
 
     def _fit_decoder(self, part: Part, held_out: Calibration, wanted: Pictures) -> None:
-        """Give blocks of the decoder back until it is good enough by itself."""
+        """Return blocks of the decoder to floating point until it alone reaches its target PSNR."""
         latents = list(held_out.feeds(_DECODER))
 
         def measure(kept: int) -> float:
@@ -283,7 +284,7 @@ class Int8Search:
     def _fit_pictures(
         self, drawer: DiffusionPredictor[Any], parts: Sequence[Part], wanted: Pictures
     ) -> None:
-        """Give blocks of the others back until whole pictures are good enough."""
+        """Return blocks of the others to floating point until pictures reach the target PSNR."""
         ranked = sorted(
             ((each.error, part) for part in parts if part.name != _DECODER for each in part.blocks),
             key=lambda each: -each[0],
@@ -310,7 +311,7 @@ class Int8Search:
         return compare(draw_held_out(pipeline, self._prompts), wanted, self._steps)
 
     def _settle(self, parts: Sequence[Part], wanted: Pictures) -> dict[str, Choice]:
-        """Draw with the builds that will run, and refuse what is not good enough."""
+        """Measure the final builds; components below the target PSNR are refused int8."""
         refusals: dict[str, str] = {}
         own = [part for part in parts if part.name != _DECODER]
         for retry in range(_MOST_RETRIES + 1):
@@ -362,7 +363,7 @@ class Int8Search:
 def _list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
     found = [pipeline.component(each.name) for each in pipeline.report.components]
     return [
-        component  # type: ignore[misc]  # what is not built here has no quantized placement
+        component  # type: ignore[misc]  # not of a bundle: see quantize_components
         for component in found
         if PRECISIONS[component.placement.spec.precision].is_quantized
     ]

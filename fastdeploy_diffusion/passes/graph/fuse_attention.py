@@ -12,7 +12,7 @@ from fastdeploy_diffusion.passes.graph.constants import read_list, read_scalar, 
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
 _MICROSOFT = "com.microsoft"
-_SWAP_HEADS = [0, 2, 1, 3]  # (B, N, heads, dim) to (B, heads, N, dim), and back
+SWAP_HEADS = [0, 2, 1, 3]  # (B, N, heads, dim) to (B, heads, N, dim), and back
 
 
 class FuseAttention(GraphPass):
@@ -27,7 +27,11 @@ class FuseAttention(GraphPass):
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """Make the rules with and without a causal mask, and T5's, with a bias for a scale."""
         if dialect is Dialect.STANDARD:
-            return _Attention(is_causal=False), _Attention(is_causal=True), _BiasedAttention()
+            return (
+                ExportedAttention(is_causal=False),
+                ExportedAttention(is_causal=True),
+                ExportedBiasedAttention(),
+            )
         return (
             _MultiHeadAttention(is_causal=False),
             _MultiHeadAttention(is_causal=True),
@@ -35,7 +39,7 @@ class FuseAttention(GraphPass):
         )
 
 
-class _Attention(GraphRule):
+class ExportedAttention(GraphRule):
     """Queries (B, heads, N, dim), keys and values (B, heads, M, dim)."""
 
     opset = 23
@@ -44,6 +48,7 @@ class _Attention(GraphRule):
         self.is_causal = is_causal
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
+        """Match what Paddle exports."""
         scores = op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2]))
         if self.is_causal:
             mask = op.Trilu(op.Expand([-1e4], op.Shape(scores)), [1], upper=1)
@@ -51,22 +56,24 @@ class _Attention(GraphRule):
         return op.MatMul(op.Softmax(scores, axis=-1), value)
 
     def check(self, place: Any, **found: Any) -> str:
+        """Refuse what an attention operator cannot express."""
         return "" if read_scalar(found["scale"]) is not None else "its scale is no known number"
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
+        """Write ``Attention``."""
         return op.Attention(
             query, key, value, scale=read_scalar(scale), is_causal=int(self.is_causal)
         )
 
 
-class _MultiHeadAttention(_Attention):
+class _MultiHeadAttention(ExportedAttention):
     """Queries (B, N, heads, dim), keys and values (B, M, heads, dim)."""
 
     opset = 17
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
-        query, key, value = (op.Transpose(each, perm=_SWAP_HEADS) for each in (query, key, value))
-        return op.Transpose(super().pattern(op, query, key, value, scale), perm=_SWAP_HEADS)
+        query, key, value = (op.Transpose(each, perm=SWAP_HEADS) for each in (query, key, value))
+        return op.Transpose(super().pattern(op, query, key, value, scale), perm=SWAP_HEADS)
 
     def check(self, place: Any, **found: Any) -> str:
         if reason := super().check(place, **found):
@@ -78,34 +85,37 @@ class _MultiHeadAttention(_Attention):
         return _attend(op, query, key, value, (), options)
 
 
-class _BiasedAttention(GraphRule):
+class ExportedBiasedAttention(GraphRule):
     """Queries (B, heads, N, dim), keys and values (B, heads, M, dim), bias (1, heads, N, M)."""
 
     opset = 23
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        """Match what Paddle exports."""
         scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
         return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), value)
 
     def match(self, place: Any, *, bias: Any, **_: Any) -> bool:
-        # The other rules match causal masks.
+        """Leave causal masks to the other rules."""
         return bias.producer() is None or bias.producer().op_type != "Trilu"
 
     def check(self, place: Any, *, bias: Any, **_: Any) -> str:
+        """Refuse what an attention operator cannot express."""
         return "" if len(bias.shape or ()) == 4 else "its bias is not one for each head"
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
+        """Write ``Attention``."""
         return op.Attention(query, key, value, bias, scale=1.0)
 
 
-class _BiasedMultiHeadAttention(_BiasedAttention):
+class _BiasedMultiHeadAttention(ExportedBiasedAttention):
     """Queries (B, N, heads, dim), keys and values (B, M, heads, dim), bias (1, heads, N, M)."""
 
     opset = 17
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
-        query, key, value = (op.Transpose(each, perm=_SWAP_HEADS) for each in (query, key, value))
-        return op.Transpose(super().pattern(op, query, key, value, bias), perm=_SWAP_HEADS)
+        query, key, value = (op.Transpose(each, perm=SWAP_HEADS) for each in (query, key, value))
+        return op.Transpose(super().pattern(op, query, key, value, bias), perm=SWAP_HEADS)
 
     def check(self, place: Any, *, bias: Any, **found: Any) -> str:
         if reason := super().check(place, bias=bias, **found):

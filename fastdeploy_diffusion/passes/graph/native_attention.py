@@ -12,10 +12,14 @@ from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.native.library import DOMAIN, OPERATOR
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.graph.constants import read_scalar
+from fastdeploy_diffusion.passes.graph.fuse_attention import (
+    SWAP_HEADS,
+    ExportedAttention,
+    ExportedBiasedAttention,
+)
 from fastdeploy_diffusion.passes.graph_pass import GraphPass, GraphRule
 
 _MICROSOFT = "com.microsoft"
-_SWAP_HEADS = [0, 2, 1, 3]  # (B, N, heads, dim) to (B, heads, N, dim), and back
 
 
 class NativeAttention(GraphPass):
@@ -38,39 +42,25 @@ class NativeAttention(GraphPass):
         )
 
 
-class _Attention(GraphRule):
-    """Queries times a scale; without a mask, or with Paddle's causal one."""
+class _Attention(ExportedAttention):
+    """What is exported, and the heads put after the tokens."""
 
-    def __init__(self, is_causal: bool) -> None:
-        self.is_causal = is_causal
+    opset = 17
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
-        scores = op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2]))
-        if self.is_causal:
-            mask = op.Trilu(op.Expand([-1e4], op.Shape(scores)), [1], upper=1)
-            scores = op.Add(scores, mask)
-        return op.Transpose(op.MatMul(op.Softmax(scores, axis=-1), value), perm=_SWAP_HEADS)
-
-    def check(self, place: Any, **found: Any) -> str:
-        return "" if read_scalar(found["scale"]) is not None else "its scale is no known number"
+        return op.Transpose(super().pattern(op, query, key, value, scale), perm=SWAP_HEADS)
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, scale: Any) -> Any:
         return _attend(op, _swap_heads(op, query, key, value), read_scalar(scale), self.is_causal)
 
 
-class _BiasedAttention(GraphRule):
-    """Bias (1, heads, N, M) in place of a scale."""
+class _BiasedAttention(ExportedBiasedAttention):
+    """The same with a bias in place of a scale."""
+
+    opset = 17
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
-        scores = op.Add(op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2])), bias)
-        return op.Transpose(op.MatMul(op.Softmax(scores, axis=-1), value), perm=_SWAP_HEADS)
-
-    def match(self, place: Any, *, bias: Any, **_: Any) -> bool:
-        # The other rules match causal masks.
-        return bias.producer() is None or bias.producer().op_type != "Trilu"
-
-    def check(self, place: Any, *, bias: Any, **_: Any) -> str:
-        return "" if len(bias.shape or ()) == 4 else "its bias is not one for each head"
+        return op.Transpose(super().pattern(op, query, key, value, bias), perm=SWAP_HEADS)
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
         return _attend(op, (*_swap_heads(op, query, key, value), bias), 1.0)
@@ -81,7 +71,7 @@ class _FusedAttention(GraphRule):
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any) -> Any:
         fused = op.Attention(query, key, value, _outputs=["fused"])
-        return op.Transpose(fused, perm=_SWAP_HEADS)
+        return op.Transpose(fused, perm=SWAP_HEADS)
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, fused: Any) -> Any:
         tokens = _swap_heads(op, query, key, value)
@@ -93,7 +83,7 @@ class _FusedBiasedAttention(GraphRule):
 
     def pattern(self, op: Any, query: Any, key: Any, value: Any, bias: Any) -> Any:
         fused = op.Attention(query, key, value, bias, _outputs=["fused"])
-        return op.Transpose(fused, perm=_SWAP_HEADS)
+        return op.Transpose(fused, perm=SWAP_HEADS)
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, bias: Any, fused: Any) -> Any:
         tokens = _swap_heads(op, query, key, value)
@@ -127,8 +117,8 @@ def _swap_heads(op: Any, *values: Any) -> list[Any]:
     for each in values:
         made = each.producer()
         is_swapped = made is not None and made.op_type == "Transpose"
-        is_swapped = is_swapped and list(made.attributes["perm"].as_ints()) == _SWAP_HEADS
-        swapped.append(made.inputs[0] if is_swapped else op.Transpose(each, perm=_SWAP_HEADS))
+        is_swapped = is_swapped and list(made.attributes["perm"].as_ints()) == SWAP_HEADS
+        swapped.append(made.inputs[0] if is_swapped else op.Transpose(each, perm=SWAP_HEADS))
     return swapped
 
 
