@@ -15,19 +15,23 @@ from fastdeploy_diffusion.engines.tensorrt_package import (
 )
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.onnx_dialect import Dialect
-from fastdeploy_diffusion.precision import FLOATS
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
 
 PLAN_FILE = "engine.plan"
+UNQUANTIZED = "bf16"
+"""In int8, the precision of what is not quantized."""
+# The first architecture that has bf16, and computes convolutions in int8.
+_FIRST_INT8 = 80
 
 
 class TensorRTEngine(Engine):
     """TensorRT. Its plans are really built, and have not been run on a GPU yet."""
 
     name: ClassVar[str] = "tensorrt"
-    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": FLOATS}
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]] = {"gpu": tuple(PRECISIONS)}
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.tensorrt_builder"
     binds_weights: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
@@ -60,7 +64,7 @@ class TensorRTEngine(Engine):
         """Tell what it supports: every precision; a plan for an architecture needs such a GPU."""
         if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
             return Support(False, f"{spec.device} is {here}, not {spec.target}")
-        return super().supports(spec)
+        return self._supports_precision(spec)
 
     def require_build(self, spec: BuildSpec) -> None:
         """Refuse a spec that cannot be built here; a build for a target needs no GPU."""
@@ -69,10 +73,22 @@ class TensorRTEngine(Engine):
             return
         if spec.device.kind not in self.devices:
             raise EngineUnavailableError(self.probe_build(spec.device).reason, fix="device='gpu'")
-        if not (support := super().supports(spec)).ok:
-            raise EngineUnavailableError(support.reason)
         require_architecture(import_tensorrt(spec.target), spec.target)
+        if not (support := self._supports_precision(spec)).ok:
+            raise EngineUnavailableError(support.reason)
         probe_onnx_export().require()
+
+    def _supports_precision(self, spec: BuildSpec) -> Support:
+        support = super().supports(spec)
+        if support.ok and PRECISIONS[spec.precision].is_quantized:
+            gpu = spec.target or list_gpus()[spec.device.index]
+            if int(gpu.removeprefix("sm")) < _FIRST_INT8:
+                reason = (
+                    f"{self.name} runs {spec.precision} on GPUs from sm{_FIRST_INT8}, which have "
+                    f"{UNQUANTIZED} for the rest, not on {gpu}: take fp16"
+                )
+                return Support(False, reason)
+        return support
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         from fastdeploy_diffusion.engines.tensorrt_session import TensorRTSession

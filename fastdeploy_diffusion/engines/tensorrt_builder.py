@@ -10,13 +10,15 @@ import numpy as np
 from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
-from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE, TensorRTEngine
+from fastdeploy_diffusion.engines.tensorrt import PLAN_FILE, UNQUANTIZED, TensorRTEngine
 from fastdeploy_diffusion.engines.tensorrt_cuda import use_device
 from fastdeploy_diffusion.engines.tensorrt_package import import_tensorrt, make_logger
 from fastdeploy_diffusion.engines.tensorrt_session import BATCH
 from fastdeploy_diffusion.engines.tensorrt_timings import TimingCache, find_timings
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.int8 import quantize_export
 from fastdeploy_diffusion.export.onnx import export_onnx
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.manifest import check_manifest, read_graph_passes, write_manifest
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 from fastdeploy_diffusion.runtime.weights import read_weights
@@ -24,7 +26,12 @@ from fastdeploy_diffusion.size_range import Size, SizeRange
 
 
 def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) -> None:
-    """Export the graph in the spec's precision, and compile it with its weights."""
+    """Export the graph in the spec's precision, and compile it with its weights.
+
+    In int8, what is not quantized is in half precision, and what layers read is symmetric: TensorRT
+    takes no zero points.
+    """
+    precision = PRECISIONS[spec.precision]
     bounded = bound_batch(program)
     trt = import_tensorrt(spec.target)
     if spec.target is None:
@@ -35,8 +42,10 @@ def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) 
             folder,
             as_initializers=True,
             dialect=engine.dialect,
-            precision=spec.precision,
+            precision=UNQUANTIZED if precision.is_quantized else spec.precision,
         )
+        if precision.is_quantized:
+            quantize_export(bounded, folder, spec.precision, engine.dialect, symmetric=True)
         weights = read_weights(bounded, check_manifest(bounded, folder))
         timings = find_timings(trt, spec.notes, spec.target or list_gpus()[spec.device.index])
         plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)

@@ -45,6 +45,12 @@ def finish_graph(
     return results
 
 
+def raise_opset(model: Any, opset: int) -> None:
+    """Raise the opset of an ``onnx_ir.Model`` to another, unless its own is newer."""
+    model.opset_imports[""] = max(model.opset_imports[""], opset)
+    _move_axes(model)
+
+
 def prepare_graph(converted: Path) -> Any:
     """Read a graph as graph passes get it: without detours, and with inferred shapes.
 

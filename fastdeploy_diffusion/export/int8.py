@@ -1,7 +1,8 @@
 """Quantization of an exported graph: convolutions and linear layers in eight bits.
 
 Weights are int8, symmetric, with a scale for each output channel. What a layer reads is uint8, with
-one scale and one zero point, which follow from its range. In the graph, QuantizeLinear and
+one scale and one zero point, which follow from its range; or int8, symmetric, too, for engines that
+take nothing else. In the graph, QuantizeLinear and
 DequantizeLinear stand around each product, and engines replace them by products of integers.
 ONNX Runtime does so for convolutions only if their results are rounded to eight bits, too: for it,
 they are ConvInteger, whose results are not. Scales of weights are inputs beside them: both are
@@ -17,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.export.graph_file import raise_opset
 from fastdeploy_diffusion.export.quantized_layers import Product, find_products
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8
@@ -31,17 +33,26 @@ from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.recipe import Derivation, Weight
 
 SCALES = ".scales"
+# Since when scales, and what they scale, may be in half precision.
+_OPSET_OF_HALF_SCALES = 19
 
 
 def quantize_export(
-    program: Program, directory: Path, precision: str, dialect: Dialect = Dialect.STANDARD
+    program: Program,
+    directory: Path,
+    precision: str,
+    dialect: Dialect = Dialect.STANDARD,
+    *,
+    symmetric: bool = False,
 ) -> None:
     """Quantize an export in place, as its program says.
 
     Args:
-        directory: With ``graph.onnx`` in float32, whose weights are bound when it is loaded.
+        directory: With ``graph.onnx`` in float32 or half precision, whose weights are bound when it
+            is loaded. Scales have the type of what they scale.
         precision: ``"int8"`` or ``"int8-weights"``.
         dialect: The engine's.
+        symmetric: As for `quantize_graph`.
 
     Raises:
         EngineError: The program was not calibrated; or the export is damaged, or another program's.
@@ -63,12 +74,15 @@ def quantize_export(
         quantization or Quantization(),
         weights_only=not is_whole,
         dialect=dialect,
+        symmetric=symmetric,
     )
     for layer in layers:
-        made_of = weights[f"{layer}.weight"].made_of
+        made_of, dtype = weights[f"{layer}.weight"].made_of, weights[f"{layer}.weight"].dtype
         scales = Derivation((made_of,), "quantization-scales")
         weights[f"{layer}.weight"] = Weight(Derivation((made_of,), "quantize"), "int8")
-        weights[f"{layer}.weight{SCALES}"] = Weight(scales)
+        weights[f"{layer}.weight{SCALES}"] = Weight(scales, dtype)
+        if dtype != "float32":
+            raise_opset(model, _OPSET_OF_HALF_SCALES)
     ir.save(model, path)
     results = read_graph_passes(program, directory)
     write_manifest(program, directory, [GRAPH_FILE], weights, results)
@@ -81,12 +95,14 @@ def quantize_graph(
     *,
     weights_only: bool = False,
     dialect: Dialect = Dialect.STANDARD,
+    symmetric: bool = False,
 ) -> list[str]:
     """Quantize a graph in place.
 
     Args:
         weights: Names of its inputs or external initializers that are bound when it is loaded.
         weights_only: Whether products are of floating-point numbers, whatever the ranges.
+        symmetric: Whether what layers read is int8 around zero: a range counts by its farther end.
 
     Returns:
         Names of the layers that are quantized.
@@ -97,7 +113,7 @@ def quantize_graph(
         for each in find_products(graph, weights)
         if each.layer not in skip and (weights_only or each.layer in ranges)
     ]
-    rewriting = _Rewriting(graph, dialect)
+    rewriting = _Rewriting(graph, dialect, symmetric)
     for product in products:
         if weights_only:
             rewriting.quantize_weight(product)
@@ -118,6 +134,12 @@ def choose_scale(numbers: Range) -> tuple[np.float32, np.uint8]:
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
 
 
+def choose_symmetric_scale(numbers: Range) -> tuple[np.float32, np.int8]:
+    """Choose the scale at which 127 steps reach the farther end of a range; zero is 0."""
+    farther = max(abs(numbers.low), abs(numbers.high))
+    return np.float32(max(farther / 127, float(np.finfo(np.float32).tiny))), np.int8(0)
+
+
 class _Rounded(NamedTuple):
     """A value in eight bits, its scale and zero point, and its numbers restored."""
 
@@ -128,15 +150,16 @@ class _Rounded(NamedTuple):
 
 
 class _Rewriting:
-    def __init__(self, graph: ir.Graph, dialect: Dialect) -> None:
+    def __init__(self, graph: ir.Graph, dialect: Dialect, symmetric: bool) -> None:
         self._graph = graph
         self._dialect = dialect
+        self._choose_scale = choose_symmetric_scale if symmetric else choose_scale
         self._rounded: dict[tuple[ir.Value, Range], _Rounded] = {}
         self._scales: dict[ir.Value, ir.Value] = {}
 
     def quantize(self, product: Product, numbers: Range) -> None:
         """Quantize what a product reads, and its weight."""
-        rounded = self._round(product.node, numbers)
+        rounded = self._round(product, numbers)
         if self._dialect is Dialect.MICROSOFT and product.node.op_type == "Conv":
             self._multiply_integers(product, rounded)
             return
@@ -147,25 +170,31 @@ class _Rewriting:
         restore = self._restore_last if self._dialect is Dialect.MICROSOFT else self._restore_first
         product.node.replace_input_with(1, restore(product))
 
-    def _round(self, node: ir.Node, numbers: Range) -> _Rounded:
+    def _round(self, product: Product, numbers: Range) -> _Rounded:
         """Round what a product reads to eight bits, and back; once for all that read it."""
-        value = node.inputs[0]
+        node, value = product.node, product.node.inputs[0]
         assert value is not None  # a product has two inputs
         if (value, numbers) not in self._rounded:
-            scale, zero = (self._constant(each, node) for each in choose_scale(numbers))
+            number, middle = self._choose_scale(numbers)
+            kind = _get_type(self._find_scales(product.weight))
+            scale = self._constant(number.astype(kind.numpy()), node)
+            zero = self._constant(middle, node)
             rounded = self._add("QuantizeLinear", [value, scale, zero], node)
-            rounded.dtype = ir.DataType.UINT8
+            rounded.dtype = ir.DataType.from_numpy(middle.dtype)
             restored = self._add("DequantizeLinear", [rounded, scale, zero], node)
+            restored.dtype = kind
             self._rounded[value, numbers] = _Rounded(rounded, scale, zero, restored)
         return self._rounded[value, numbers]
 
     def _restore_first(self, product: Product) -> ir.Value:
-        """Restore a weight's numbers before all else: so OpenVINO recognizes it."""
+        """Restore a weight's numbers before all else: so OpenVINO and TensorRT recognize it."""
+        scales = self._find_scales(product.weight)
         product.weight.dtype = ir.DataType.INT8
-        inputs = [product.weight, self._find_scales(product.weight)]
-        value = self._add("DequantizeLinear", inputs, product.node, _along(0))
+        value = self._add("DequantizeLinear", [product.weight, scales], product.node, _along(0))
+        value.dtype = _get_type(scales)
         for node in product.path:
             value = self._add(node.op_type, [value, *node.inputs[1:]], product.node, _copy(node))
+            value.dtype = _get_type(scales)
         return value
 
     def _restore_last(self, product: Product) -> ir.Value:
@@ -175,7 +204,8 @@ class _Rewriting:
 
     def _lead(self, product: Product) -> tuple[ir.Value, ir.Value, int]:
         """Lead a weight in int8 to its product; returns it, its scales, and their axis in it."""
-        value, scales, axis = product.weight, self._find_scales(product.weight), 0
+        scales = self._find_scales(product.weight)
+        value, axis = product.weight, 0
         value.dtype = ir.DataType.INT8
         for node in product.path:
             value = self._add(node.op_type, [value, *node.inputs[1:]], product.node, _copy(node))
@@ -210,12 +240,12 @@ class _Rewriting:
             return self._scales[weight]
         assert weight.shape is not None  # weights have fixed shapes
         shape = ir.Shape([weight.shape[0]])
-        kind = ir.TensorType(ir.DataType.FLOAT)
-        scales = ir.Value(name=f"{weight.name}{SCALES}", type=kind, shape=shape)
+        kind = _get_type(weight)
+        scales = ir.Value(name=f"{weight.name}{SCALES}", type=ir.TensorType(kind), shape=shape)
         tensor = weight.const_value
         if isinstance(tensor, ir.ExternalTensor):
+            scales.const_value = _declare(tensor, scales, kind)
             weight.const_value = _declare(tensor, weight, ir.DataType.INT8)
-            scales.const_value = _declare(tensor, scales, ir.DataType.FLOAT)
             self._graph.register_initializer(scales)
         else:
             self._graph.inputs.append(scales)
@@ -239,6 +269,11 @@ class _Rewriting:
         node = ir.node("Constant", [], {"value": ir.tensor(np.asarray(number))})
         self._graph.insert_before(before, node)
         return node.outputs[0]
+
+
+def _get_type(value: ir.Value) -> ir.DataType:
+    assert value.dtype is not None  # weights and their scales are declared with types
+    return value.dtype
 
 
 def _along(axis: int) -> dict[str, ir.Attr]:

@@ -15,7 +15,12 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import EngineError
-from fastdeploy_diffusion.export.int8 import choose_scale, quantize_export, quantize_graph
+from fastdeploy_diffusion.export.int8 import (
+    choose_scale,
+    choose_symmetric_scale,
+    quantize_export,
+    quantize_graph,
+)
 from fastdeploy_diffusion.export.observers import OBSERVED, choose_ranges, observe_export
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.passes.graph.split_geglu import SplitGEGLU
@@ -150,6 +155,42 @@ def test_zero_is_exact_and_ends_are_within_a_step(numbers):
     ends = (0 - float(zero)) * float(scale), (255 - float(zero)) * float(scale)
     assert ends[0] <= min(numbers.low, 0) + scale
     assert ends[1] >= max(numbers.high, 0) - scale
+
+
+@pytest.mark.parametrize("numbers", [Range(-1.5, 3.0), Range(-4.0, -1.0), Range(0.0, 0.0)])
+def test_a_symmetric_scale_reaches_the_farther_end(numbers):
+    scale, zero = choose_symmetric_scale(numbers)
+    assert (zero, zero.dtype) == (0, np.int8)
+    assert 127 * float(scale) == pytest.approx(max(np.abs(numbers)))
+    assert scale > 0
+
+
+def test_symmetric_numbers_lose_a_little_more(program, feeds, ranges, tmp_path):
+    create_engine("openvino").build(program, CPU, tmp_path / "float")
+    wanted = run(program, CPU, tmp_path / "float", feeds)
+    quantized = replace(program, quantization=Quantization(ranges))
+    errors = []
+    for symmetric in (False, True):
+        folder = tmp_path / f"symmetric-{symmetric}"
+        export_onnx(quantized, folder)
+        quantize_export(quantized, folder, "int8", symmetric=symmetric)
+        errors.append(measure_error(simulate(quantized, folder, feeds), wanted))
+    assert errors[0] < errors[1] < 2 * errors[0] < 0.11
+
+
+def test_scales_have_the_type_of_what_they_scale(program, ranges, tmp_path):
+    quantized = replace(program, quantization=Quantization(ranges, frozenset(["out"])))
+    export_onnx(quantized, tmp_path, precision="fp16")
+    quantize_export(quantized, tmp_path, "int8", symmetric=True)
+    model = onnx.load(tmp_path / "graph.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    weights = check_manifest(program, tmp_path)
+    assert {name: each.dtype for name, each in weights.items() if "weight" in name} == {
+        **dict.fromkeys([f"{name}.weight" for name in LAYERS[:-1]], "int8"),
+        **dict.fromkeys([f"{name}.weight.scales" for name in LAYERS[:-1]], "float16"),
+        "out.weight": "float16",
+    }
+    assert count(model, "QuantizeLinear") == 3
 
 
 def test_every_layer_reads_eight_bits_and_is_near_float32(program, feeds, ranges, tmp_path):
