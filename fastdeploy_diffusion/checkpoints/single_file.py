@@ -72,12 +72,12 @@ def _check_widths(file: SafetensorsFile, layout: SingleFileLayout, family: str) 
 
 
 def _check_leftovers(file: SafetensorsFile, layout: SingleFileLayout, family: str) -> None:
-    inert = [rule.pattern for each in FAMILIES.values() for rule in each.inert]
+    inert = [rule for each in FAMILIES.values() for rule in each.inert]
     prefixes = tuple(layout.prefixes.values())
     unknown = sorted(
         name
         for name in file.tensors
-        if not name.startswith(prefixes) and not any(pattern.fullmatch(name) for pattern in inert)
+        if not name.startswith(prefixes) and not any(rule.match(name) for rule in inert)
     )
     if unknown:
         listed = ", ".join(unknown[:20])

@@ -291,7 +291,7 @@ def _apply(
     rules: Sequence[KeyRule], file: SafetensorsFile, stored_name: str, name: str
 ) -> list[tuple[str, TensorView]]:
     for rule in rules:
-        match = rule.pattern.fullmatch(name)
+        match = rule.match(name)
         if match is None:
             continue
         parts = sum(len(share) for share in rule.shares)

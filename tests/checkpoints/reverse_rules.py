@@ -27,7 +27,7 @@ class ReversedRule:
     def __init__(self, rule: KeyRule) -> None:
         self.is_squeezed = rule.squeezed
         groups: dict[str, str] = {}
-        text, pieces, place = rule.pattern.pattern, [""], 0
+        text, pieces, place = rule.pattern, [""], 0
         while place < len(text):
             part = _PART.match(text, place)
             if part is None or len(rule.names) != 1:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,19 @@ class KeyRule:
         squeezed: Stored as a 1×1 convolution kernel in some published files.
     """
 
-    pattern: re.Pattern[str]
+    pattern: str
     names: tuple[str, ...] = ()
     transposed: bool = False
     squeezed: bool = False
     slices: tuple[tuple[int, ...], ...] = ()
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)  # when it is asked for: most starts read no such names
+
+    def match(self, name: str) -> re.Match[str] | None:
+        """Match a whole name."""
+        return self._compiled.fullmatch(name)
 
     @property
     def shares(self) -> tuple[tuple[int, ...], ...]:
@@ -38,7 +47,7 @@ def rename(
     slices: tuple[tuple[int, ...], ...] = (),
 ) -> KeyRule:
     """Make a rule that gives the tensors of a pattern their canonical names."""
-    return KeyRule(re.compile(pattern), names, transposed, squeezed, slices)
+    return KeyRule(pattern, names, transposed, squeezed, slices)
 
 
 def rename_layers(table: Mapping[str, str], *, squeezed: bool = False) -> tuple[KeyRule, ...]:
@@ -51,4 +60,4 @@ def rename_layers(table: Mapping[str, str], *, squeezed: bool = False) -> tuple[
 
 def ignore(pattern: str) -> KeyRule:
     """Make a rule for tensors that published files carry and that the model does not use."""
-    return KeyRule(re.compile(pattern))
+    return KeyRule(pattern)
