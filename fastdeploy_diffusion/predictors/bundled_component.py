@@ -26,6 +26,7 @@ from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.stage_programs import find_programs
 from fastdeploy_diffusion.predictors.stage_session import start_programs
 from fastdeploy_diffusion.runtime.bundle import BundledBuild, check_files
+from fastdeploy_diffusion.runtime.checked_files import CheckedFiles
 from fastdeploy_diffusion.runtime.program import Program, Signature
 from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
@@ -36,15 +37,21 @@ class BundledComponent(Component):
 
     Args:
         weights: Its weights, and the bundle.
+        checked: The bundle's files whose checksums were compared before; ``None`` to compare all.
 
     Raises:
         EngineUnavailableError: The engine that it was built for cannot run here.
     """
 
     def __init__(
-        self, name: str, network: Network, weights: BundledWeights, threads: int | None
+        self,
+        name: str,
+        network: Network,
+        weights: BundledWeights,
+        threads: int | None,
+        checked: CheckedFiles | None = None,
     ) -> None:
-        self.name, self._network, self._weights = name, network, weights
+        self.name, self._network, self._weights, self._checked = name, network, weights, checked
         self._built = built = weights.bundle.components[name]
         spec = BuildSpec(parse_device(built.device), built.precision, threads)
         self._placement = Placement(create_engine(built.engine), spec)
@@ -134,7 +141,8 @@ class BundledComponent(Component):
 
     def _load(self, build: BundledBuild, signature: Signature) -> Session:
         folder, bundle = self._weights.folder, self._weights.bundle
-        check_files(folder, bundle, [build.folder, *filter(None, [self._built.weights])])
+        names = [build.folder, *filter(None, [self._built.weights])]
+        check_files(folder, bundle, names, self._checked)
         program = Program(self.name, None, *signature, tensors=self._weights)
         programs = find_programs(program, folder / build.folder)
         return start_programs(self._placement.engine, self._placement.spec, program, programs)

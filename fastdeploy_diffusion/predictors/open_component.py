@@ -16,7 +16,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.build_cache import open_cache
+from fastdeploy_diffusion.predictors.build_cache import open_cache, recall_checked_files
 from fastdeploy_diffusion.predictors.bundled_component import BundledComponent
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
@@ -57,7 +57,8 @@ def open_component(
     activations = network_config.count_activations
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):
-        return BundledComponent(name, network, source, config.threads)
+        checked = recall_checked_files(source.folder, open_cache(config))
+        return BundledComponent(name, network, source, config.threads, checked)
     # These import Paddle when they build; nothing else that runs a pipeline does.
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.runtime.checked_files import CheckedFiles
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 BUNDLE_FILE = "bundle.yaml"
@@ -131,23 +132,29 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def check_files(folder: Path, bundle: Bundle, names: list[str]) -> None:
+def check_files(
+    folder: Path, bundle: Bundle, names: list[str], checked: CheckedFiles | None = None
+) -> None:
     """Compare the checksums of files.
 
     Args:
         names: Files, and folders, whose files all count.
+        checked: Those that were compared before; ``None`` to compare all, and note none.
 
     Raises:
         CheckpointError: A file is damaged.
     """
-    chosen = [
-        file
-        for file in bundle.files
+    expected = {
+        folder / file: measured
+        for file, measured in bundle.files.items()
         if any(file == name or file.startswith(f"{name}/") for name in names)
-    ]
-    for file, found in zip(chosen, measure_files([folder / each for each in chosen]), strict=True):
-        if found != bundle.files[file]:
+    }
+    unknown = checked.list_unknown(expected) if checked else list(expected)
+    for path, found in zip(unknown, measure_files(unknown), strict=True):
+        if found != expected[path]:
             raise CheckpointError(
-                f"{folder / file} is damaged: its checksum is not that of the build",
+                f"{path} is damaged: its checksum is not that of the build",
                 fix=f"copy {folder.name} again, and all that is in it",
             )
+    if checked:
+        checked.note(expected)

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastdeploy_diffusion.mapped_file import lies_in_file, map_array
+from fastdeploy_diffusion.runtime.checked_files import CheckedFiles
 from fastdeploy_diffusion.runtime.recipe import (
     Array,
     Tensors,
@@ -39,6 +40,7 @@ from fastdeploy_diffusion.runtime.recipe import (
 from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
 
 _LISTS = "builds"
+_CHECKED = "checked"
 _SUFFIX = ".npy"
 # Weights smaller than a page of memory are made at each start.
 _SMALLEST = 1 << 12
@@ -82,6 +84,7 @@ class WeightStore:
         self._root = root
         self._build = build
         self._share = share
+        self._checked = CheckedFiles(root / _CHECKED)
 
     def bind(
         self, weights: Mapping[str, Weight], tensors: DigestedTensors, *, is_mapped: bool = False
@@ -121,21 +124,22 @@ class WeightStore:
                 additions.withdraw()
             else:
                 self._write_list(sorted(kept))
+            self._checked.note(kept.values())
         return BoundWeights(arrays, additions.size, additions.shortage)
 
     def _list_whole(self, keys: Iterable[str]) -> dict[str, Path]:
         """List the files of weights that are in the store; damaged ones are removed."""
         wanted = set(keys)
-        found = [path for path in _list_files(self._root) if _read_key(path) in wanted]
+        files = {_read_key(path): path for path in _list_files(self._root)}
+        whole = {key: path for key, path in files.items() if key in wanted}
+        unknown = self._checked.list_unknown(whole.values())
         with ThreadPoolExecutor() as pool:  # zlib releases Python's lock
-            damages = list(pool.map(find_damage, found))
-        whole = {}
-        for path, damage in zip(found, damages, strict=True):
-            if not damage:
-                whole[_read_key(path)] = path
-                continue
-            with suppress(OSError):  # a read-only store serves, too
-                path.unlink()
+            damages = list(pool.map(find_damage, unknown))
+        for path, damage in zip(unknown, damages, strict=True):
+            if damage:
+                del whole[_read_key(path)]
+                with suppress(OSError):  # a read-only store serves, too
+                    path.unlink()
         return whole
 
     def _write_list(self, keys: list[str]) -> None:
@@ -238,6 +242,8 @@ def sweep(root: Path, is_kept: Callable[[str], bool]) -> None:
         is_whole = path.suffix == _SUFFIX and _read_key(path) in used
         if path.is_file() and not is_whole:
             path.unlink(missing_ok=True)
+    if not used:
+        (root / _CHECKED).unlink(missing_ok=True)
     for folder in (root / _LISTS, root):
         with suppress(OSError):  # one that is not empty stays
             folder.rmdir()

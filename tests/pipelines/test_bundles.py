@@ -1,7 +1,9 @@
 """A bundle draws what the pipeline drew that it was made of, without all that builds."""
 
+import os
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from fastdeploy_diffusion.errors import (
     RequestError,
 )
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
+from fastdeploy_diffusion.runtime import bundle, checked_files
 from fastdeploy_diffusion.runtime.bundle import BUNDLE_FILE
 
 SIZES = [(16, 16), (24, 16)]
@@ -167,6 +170,36 @@ def test_a_damaged_blob_is_refused(copy):
     ):
         pipeline.text_to_image("a cat")
     assert "copy copy again" in caught.value.fix
+
+
+def test_files_are_compared_once_and_again_when_one_changes(copy, monkeypatch, tmp_path):
+    read, measure_files = [], bundle.measure_files
+
+    def count_and_measure(paths):
+        read.extend(path.name for path in paths)
+        return measure_files(paths)
+
+    def draw(**options):
+        read.clear()
+        with open_bundle(copy, **options) as pipeline:
+            pipeline.text_to_image("a cat", width=16, height=16, num_inference_steps=1)
+        return sorted(read)
+
+    now = time.time_ns()
+    monkeypatch.setattr(bundle, "measure_files", count_and_measure)
+    monkeypatch.setattr(checked_files.time, "time_ns", lambda: now + 3 * 10**9)
+    everything = draw(cache_dir=tmp_path / "cache")
+    assert "denoiser.safetensors" in everything
+    assert draw(cache_dir=tmp_path / "cache") == []
+    assert draw(cache=False) == draw(cache_dir=tmp_path / "other") == everything
+    file = copy / "weights" / "denoiser.safetensors"
+    content, times = bytearray(file.read_bytes()), file.stat()
+    content[-3] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(CheckpointError, match=r"denoiser\.safetensors is damaged"):
+        draw(cache_dir=tmp_path / "cache")
+    assert read == ["denoiser.safetensors"]
 
 
 @pytest.mark.parametrize("cut", [0, 5])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
 from fastdeploy_diffusion.mapped_file import lies_in_file
+from fastdeploy_diffusion.runtime import checked_files, weight_store
 from fastdeploy_diffusion.runtime.recipe import Derivation, Weight, derive, register_op
 from fastdeploy_diffusion.runtime.weight_store import (
     WeightStore,
@@ -220,3 +222,26 @@ def test_weights_are_written_while_the_lock_is_held(tmp_path):
     store.bind(WEIGHTS, open_source(tmp_path), is_mapped=True)
     assert held == [0, 3]
     assert len(list((tmp_path / "weights/builds").iterdir())) == 1
+
+
+def test_a_weight_is_compared_once_until_it_changes(tmp_path, monkeypatch):
+    read, find_damage = [], weight_store.find_damage
+
+    def count_and_find(path):
+        read.append(path)
+        return find_damage(path)
+
+    monkeypatch.setattr(weight_store, "find_damage", count_and_find)
+    source, now = open_source(tmp_path), time.time_ns()
+    open_store(tmp_path).bind(WEIGHTS, source, is_mapped=True)
+    monkeypatch.setattr(checked_files.time, "time_ns", lambda: now + 3 * 10**9)
+    for _ in range(3):
+        assert_bound(open_store(tmp_path).bind(WEIGHTS, source, is_mapped=True), source)
+    assert len(read) == count_files(tmp_path)
+    spoilt = read[0]
+    spoilt.write_bytes(bytes(spoilt.stat().st_size))
+    read.clear()
+    assert_bound(open_store(tmp_path).bind(WEIGHTS, source, is_mapped=True), source)
+    assert read == [spoilt]
+    sweep(tmp_path / "weights", lambda build: False)
+    assert not (tmp_path / "weights").exists()
