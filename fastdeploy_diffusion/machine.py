@@ -14,6 +14,10 @@ CPU_FLAGS = (
     *("asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16"),
 )
 
+# Of x86: those that add products of eight bits up in 32 bits.
+INT8_FLAGS = ("avx_vnni", "avx512_vnni", "amx_int8")
+_X86 = ("x86_64", "amd64", "i386", "i686")
+
 
 def count_usable_cores() -> int:
     """Count the cores that this process may use."""
@@ -35,6 +39,16 @@ def read_cpu_flags() -> list[str]:
     """List all instruction sets of the processor, as Linux names them; none on other systems."""
     cpu = _read_fields("/proc/cpuinfo")
     return (cpu.get("flags") or cpu.get("Features") or "").split()
+
+
+def sums_saturate() -> bool:
+    """Tell whether products of uint8 and int8 are added up in 16 bits here, in pairs.
+
+    So x86 does without the instructions of ``INT8_FLAGS`` (by ``vpmaddubsw``). Two products of 255
+    and 127 are beyond the largest number of 16 bits, which takes their place; two of 255 and 64
+    are not. Where the instructions are unknown, they are taken to be missing.
+    """
+    return platform.machine().lower() in _X86 and not set(INT8_FLAGS) & set(read_cpu_flags())
 
 
 def describe_machine() -> dict[str, Any]:

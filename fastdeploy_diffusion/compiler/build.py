@@ -230,11 +230,11 @@ class ComponentBuild:
             yield KeptBuild(entry.artifact, parts, entry.record["passes"], found.accuracy)
 
     def _identify_quantization(self) -> dict[str, Any]:
-        precision = self.placement.spec.precision
-        if not PRECISIONS[precision].is_quantized:
+        spec = self.placement.spec
+        if not PRECISIONS[spec.precision].is_quantized:
             return {}
         quantization = self.quantization or Quantization()
-        return {"quantization": [precision, quantization.digest]}
+        return {"quantization": [spec.precision, spec.weight_bits, quantization.digest]}
 
     def prove(self, session: Session) -> Accuracy:
         """Compare a session with the layer; see `compare`."""

@@ -19,6 +19,7 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.runtime.blobs import BlobWriter
@@ -151,6 +152,7 @@ def _write_component(
         weights=weights,
         builds=written,
         int8=asdict(report) if (report := pipeline.component(first.name).int8) else None,
+        weight_bits=spec.weight_bits if spec.precision == INT8 else None,
     )
 
 

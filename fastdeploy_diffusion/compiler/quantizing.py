@@ -103,7 +103,8 @@ class Trials:
             trial = folder / "trial"
             shutil.copytree(self.folder, trial)
             engine = self.build.placement.engine
-            quantize_export(program, trial, INT8, engine.dialect or Dialect.STANDARD)
+            dialect = engine.dialect or Dialect.STANDARD
+            quantize_export(program, trial, INT8, spec.weight_bits, dialect)
             return engine.load(program, spec, trial)
 
 

@@ -19,9 +19,10 @@ from fastdeploy_diffusion.errors import (
     EngineError,
     EngineUnavailableError,
 )
-from fastdeploy_diffusion.machine import count_usable_cores, read_cpu_flags
+from fastdeploy_diffusion.machine import count_usable_cores, read_cpu_flags, sums_saturate
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.onnx_dialect import Dialect
+from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.runtime.program import Program
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class BuildSpec:
     def cpu_threads(self) -> int:
         """The number of CPU threads, with the default filled in."""
         return self.threads or count_usable_cores()
+
+    @property
+    def weight_bits(self) -> int:
+        """The bits of each weight that is quantized: 7 where those of 8 would be wrong."""
+        is_multiplied = self.precision == INT8 and self.device.kind == "cpu"
+        return 7 if is_multiplied and sums_saturate() else 8
 
     def __str__(self) -> str:
         built_for = f" for {self.target}" if self.target else ""

@@ -27,4 +27,4 @@ def build(engine: ONNXRuntimeEngine, program: Program, spec: BuildSpec, out: Pat
         float32_kernels=spec.device.kind == "cpu",
     )
     if is_quantized:
-        quantize_export(program, out, spec.precision, engine.dialect)
+        quantize_export(program, out, spec.precision, spec.weight_bits, engine.dialect)

@@ -45,7 +45,9 @@ def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) 
             precision=UNQUANTIZED if precision.is_quantized else spec.precision,
         )
         if precision.is_quantized:
-            quantize_export(bounded, folder, spec.precision, engine.dialect, symmetric=True)
+            quantize_export(
+                bounded, folder, spec.precision, spec.weight_bits, engine.dialect, symmetric=True
+            )
         weights = read_weights(bounded, check_manifest(bounded, folder))
         timings = find_timings(trt, spec.notes, spec.target or list_gpus()[spec.device.index])
         plan = build_plan(trt, bounded, graph.read_bytes(), weights, spec, timings)

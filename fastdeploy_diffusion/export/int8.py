@@ -41,6 +41,7 @@ def quantize_export(
     program: Program,
     directory: Path,
     precision: str,
+    weight_bits: int,
     dialect: Dialect = Dialect.STANDARD,
     *,
     symmetric: bool = False,
@@ -51,6 +52,7 @@ def quantize_export(
         directory: With ``graph.onnx`` in float32 or half precision, whose weights are bound when it
             is loaded. Scales have the type of what they scale.
         precision: ``"int8"`` or ``"int8-weights"``.
+        weight_bits: Of a weight: 8, or 7, whose products with uint8 add up in pairs within int16.
         dialect: The engine's.
         symmetric: As for `quantize_graph`.
 
@@ -78,8 +80,11 @@ def quantize_export(
     )
     for layer in layers:
         made_of, dtype = weights[f"{layer}.weight"].made_of, weights[f"{layer}.weight"].dtype
-        scales = Derivation((made_of,), "quantization-scales")
-        weights[f"{layer}.weight"] = Weight(Derivation((made_of,), "quantize"), "int8")
+        rounded, scales = (
+            Derivation((made_of,), op, {"bits": weight_bits})
+            for op in ("quantize", "quantization-scales")
+        )
+        weights[f"{layer}.weight"] = Weight(rounded, "int8")
         weights[f"{layer}.weight{SCALES}"] = Weight(scales, dtype)
         if dtype != "float32":
             raise_opset(model, _OPSET_OF_HALF_SCALES)

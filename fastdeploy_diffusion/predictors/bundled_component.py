@@ -20,6 +20,8 @@ from fastdeploy_diffusion.errors import (
     RequestError,
 )
 from fastdeploy_diffusion.int8_report import Int8Report
+from fastdeploy_diffusion.machine import INT8_FLAGS
+from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.predictors.component import Component, ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
@@ -56,6 +58,7 @@ class BundledComponent(Component):
         spec = BuildSpec(parse_device(built.device), built.precision, threads)
         self._placement = Placement(create_engine(built.engine), spec)
         self._require_engine()
+        self._require_products()
         self.report = ComponentReport(name, built.engine, built.device, built.precision, None)
         self.int8 = Int8Report.parse(built.int8) if built.int8 else None
         self.pool = SessionPool(self._make, self._measure, lambda session: True, self._announce)
@@ -108,6 +111,20 @@ class BundledComponent(Component):
                 f"{self._weights.folder} was made for {engine.name}: {error.problem}",
                 fix=fix or "make another bundle: fastdeploy-diffusion bundle --engine …",
             ) from error
+
+    def _require_products(self) -> None:
+        """Refuse weights whose products this CPU would add up wrongly, without an error."""
+        built, most = self._built, self._placement.spec.weight_bits
+        # Bundles that do not say it were made with eight bits everywhere.
+        if built.precision == INT8 and (built.weight_bits or 8) > most:
+            raise EngineUnavailableError(
+                f"{self._weights.folder} holds the {self.name} in int8 with weights of eight bits, "
+                "and this CPU, without instructions for it (VNNI), would add their products up "
+                "wrongly",
+                allowed=f"a CPU with {', '.join(INT8_FLAGS[:-1])} or {INT8_FLAGS[-1]}; here, "
+                f"weights of {most} bits",
+                fix="make the bundle on a CPU without them, which runs everywhere, or in fp32",
+            )
 
     def _make(self, signature: Signature) -> RecoveringSession:
         started = time.perf_counter()

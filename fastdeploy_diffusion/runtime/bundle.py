@@ -60,6 +60,7 @@ class BundledComponent(_Record):
         network: Its name in the checkpoint.
         weights: The file of its weights; ``None`` where they lie in the engine's own files.
         int8: What it costs that layers are in int8, as measured where it was made.
+        weight_bits: Of weights in int8 that are multiplied by integers; ``None`` without such.
     """
 
     network: str
@@ -69,6 +70,7 @@ class BundledComponent(_Record):
     weights: str | None
     builds: list[BundledBuild]
     int8: dict[str, Any] | None = None
+    weight_bits: int | None = None
 
 
 class Bundle(_Record):

@@ -302,16 +302,21 @@ def _transform_kernel(kernel: FloatArray, matrix: list[list[float]]) -> FloatArr
 
 
 @register_op("quantize")
-def _quantize(weight: FloatArray) -> npt.NDArray[np.int8]:
-    """Round a weight to int8, symmetric, in steps of `quantization-scales`."""
-    steps = _measure_steps(weight).reshape(-1, *(1,) * (weight.ndim - 1))
+def _quantize(weight: FloatArray, bits: int) -> npt.NDArray[np.int8]:
+    """Round a weight to int8, symmetric, in steps of `quantization-scales` of as many bits."""
+    steps = _measure_steps(weight, bits).reshape(-1, *(1,) * (weight.ndim - 1))
     return np.rint(weight / steps).astype(np.int8)
 
 
 @register_op("quantization-scales")
-def _measure_steps(weight: FloatArray) -> FloatArray:
-    """Choose for each output, the first axis, the step at which 127 of them reach its largest."""
+def _measure_steps(weight: FloatArray, bits: int) -> FloatArray:
+    """Choose a step for each output, the first axis: of 8 bits, 127 steps reach its largest weight.
+
+    Args:
+        bits: 8, or fewer, which leave the ends of int8 free: of 7, 63 steps reach it.
+    """
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    most = np.float32(2 ** (bits - 1) - 1)
     # Of an output that is all zeros, any step is right.
-    steps: FloatArray = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+    steps: FloatArray = np.where(largest > 0, largest / most, np.float32(1))
     return steps

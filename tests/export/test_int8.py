@@ -173,7 +173,7 @@ def test_symmetric_numbers_lose_a_little_more(program, feeds, ranges, tmp_path):
     for symmetric in (False, True):
         folder = tmp_path / f"symmetric-{symmetric}"
         export_onnx(quantized, folder)
-        quantize_export(quantized, folder, "int8", symmetric=symmetric)
+        quantize_export(quantized, folder, "int8", 8, symmetric=symmetric)
         errors.append(measure_error(simulate(quantized, folder, feeds), wanted))
     assert errors[0] < errors[1] < 2 * errors[0] < 0.11
 
@@ -181,7 +181,7 @@ def test_symmetric_numbers_lose_a_little_more(program, feeds, ranges, tmp_path):
 def test_scales_have_the_type_of_what_they_scale(program, ranges, tmp_path):
     quantized = replace(program, quantization=Quantization(ranges, frozenset(["out"])))
     export_onnx(quantized, tmp_path, precision="fp16")
-    quantize_export(quantized, tmp_path, "int8", symmetric=True)
+    quantize_export(quantized, tmp_path, "int8", 8, symmetric=True)
     model = onnx.load(tmp_path / "graph.onnx")
     onnx.checker.check_model(model, full_check=True)
     weights = check_manifest(program, tmp_path)
@@ -247,7 +247,7 @@ def test_without_calibration_int8_is_refused(program, tmp_path):
     export_onnx(program, tmp_path)
     before = (tmp_path / "graph.onnx").read_bytes()
     with pytest.raises(EngineError, match="not calibrated"):
-        quantize_export(program, tmp_path, "int8")
+        quantize_export(program, tmp_path, "int8", 8)
     assert (tmp_path / "graph.onnx").read_bytes() == before
 
 
