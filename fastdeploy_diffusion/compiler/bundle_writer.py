@@ -43,7 +43,7 @@ Size = tuple[int | None, int | None]
 _OF_THE_MACHINE = {
     *("model_path", "variant", "tokenizer_path", "cache", "cache_dir", "cache_limit_gib"),
     *("embedding_cache", "cpu_fallback", "threads", "memory"),
-    *("int8_quality", "calibration_prompts"),
+    *("int8_quality", "int8_portable", "calibration_prompts"),
 }
 
 

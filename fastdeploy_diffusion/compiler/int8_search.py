@@ -140,6 +140,7 @@ def open_like(
     changes: dict[str, Any] = {
         "precision": precision,
         "int8_quality": None,
+        "int8_portable": False,
         "embedding_cache": EmbeddingCacheConfig(memory_mib=0),
     }
     for name in COMPONENTS:
@@ -395,7 +396,9 @@ def _make_key(
     identity = {
         "networks": {each.name: each.network.identify(cache.root) for each in everything},
         "placements": [
-            [each.placement.engine.name, each.placement.spec.precision] for each in everything
+            [each.placement.engine.name, spec.precision, spec.weight_bits]
+            for each in everything
+            for spec in (each.placement.spec,)
         ],
         "passes": pipeline.config.passes,
         "prompts": prompts.digest,

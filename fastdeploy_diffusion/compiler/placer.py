@@ -86,6 +86,7 @@ class Placer:
             threads=choice.threads,
             target=choice.target,
             options=choice.options,
+            portable_int8=choice.portable_int8,
         )
         # Nothing is known to be right in half precision before it was measured.
         unmeasured = "fp32" if choice.precision == AUTO else choice.precision

@@ -45,7 +45,8 @@ def tune_component(
     found = []
     for engine in AUTO_ORDER[device.kind]:
         for precision in _list_precisions(build):
-            spec = BuildSpec(device, precision, build.placement.spec.threads)
+            given = build.placement.spec
+            spec = BuildSpec(device, precision, given.threads, portable_int8=given.portable_int8)
             try:
                 placement = Placement(require_engine(engine, spec), spec)
             except EngineUnavailableError as error:

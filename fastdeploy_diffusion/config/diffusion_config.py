@@ -48,7 +48,7 @@ from fastdeploy_diffusion.config.sections import (
 )
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import INT8, PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 
@@ -83,6 +83,7 @@ class EngineChoice:
     target: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned_by: str | None = None
+    portable_int8: bool = False
 
 
 class DiffusionConfig(ConfigSection):
@@ -138,6 +139,11 @@ class DiffusionConfig(ConfigSection):
         min_length=1,
         title="prompts that int8 is calibrated with; 40 of the package if left out",
         description="path of a text file in UTF-8, one prompt a line, 5 to 1000 of them",
+    )
+    int8_portable: bool = Field(
+        default=False,
+        description="true or false: whether weights in int8 have 7 bits, so that bundles run on "
+        "every CPU",
     )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="number of CPU threads: a whole number, 1 to 1024"
@@ -286,17 +292,19 @@ class DiffusionConfig(ConfigSection):
         own: ComponentConfig = getattr(self, name)
         device = own.device or self.device
         on_gpu = parse_device(device).kind == "gpu"
+        precision = own.precision or self.precision
         options = {"tensorrt": self.tensorrt.model_dump(exclude_none=True)}
         if on_gpu:
             options["paddle"] = self.paddle.model_dump(exclude_none=True)
         return EngineChoice(
             engine=own.engine or self.engine,
             device=device,
-            precision=own.precision or self.precision,
+            precision=precision,
             pinned_by=None if own.precision in (None, "auto") else f"{name}.precision",
             threads=self.threads,
             target=self.target if on_gpu else None,
             options={engine: given for engine, given in options.items() if given},
+            portable_int8=self.int8_portable and precision == INT8,
         )
 
     def digest(self) -> str:
@@ -329,7 +337,8 @@ class DiffusionConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check_int8_has_effect(self) -> Self:
-        precisions = [self.component(name).precision for name in COMPONENTS]
+        components = [self.component(name) for name in COMPONENTS]
+        precisions = [each.precision for each in components]
         if self.int8_quality is not None and not any(
             name in PRECISIONS and PRECISIONS[name].is_quantized for name in precisions
         ):
@@ -338,6 +347,14 @@ class DiffusionConfig(ConfigSection):
                 allowed="a quality for precision int8 or int8-weights",
                 fix="add precision='int8', or remove int8_quality",
                 option="int8_quality",
+            )
+        on_cpu = [each.precision for each in components if parse_device(each.device).kind == "cpu"]
+        if self.int8_portable and INT8 not in on_cpu:
+            raise refuse(
+                "int8_portable is true, and nothing is in int8 on a CPU",
+                allowed="true for precision int8 on CPUs",
+                fix="add precision='int8', or remove int8_portable",
+                option="int8_portable",
             )
         return self
 

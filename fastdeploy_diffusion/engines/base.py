@@ -41,6 +41,7 @@ class BuildSpec:
         options: The engine's options by name, as JSON values; its own defaults where left out.
         notes: Folder for what makes later builds and starts faster (kernels, timings), and has no
             effect on the result of a build; ``None`` keeps nothing.
+        portable_int8: Whether weights in int8 are right on every CPU, not on this one alone.
 
     Raises:
         ConfigError: ``threads`` is less than 1.
@@ -52,6 +53,7 @@ class BuildSpec:
     target: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: Path | None = None
+    portable_int8: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -64,9 +66,9 @@ class BuildSpec:
 
     @property
     def weight_bits(self) -> int:
-        """The bits of each weight that is quantized: 7 where those of 8 would be wrong."""
+        """The bits of each weight that is quantized: 7 where products of 8 would be wrong."""
         is_multiplied = self.precision == INT8 and self.device.kind == "cpu"
-        return 7 if is_multiplied and sums_saturate() else 8
+        return 7 if is_multiplied and (self.portable_int8 or sums_saturate()) else 8
 
     def __str__(self) -> str:
         built_for = f" for {self.target}" if self.target else ""

@@ -56,6 +56,7 @@ def select_engine(
     threads: int | None = None,
     target: str | None = None,
     options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    portable_int8: bool = False,
 ) -> Placement:
     """Choose the engine asked for if it can run here, and otherwise the nearest on the CPU.
 
@@ -75,7 +76,7 @@ def select_engine(
             either.
         ConfigError: There is no engine of this name.
     """
-    asked = BuildSpec(device, precision, threads, target)
+    asked = BuildSpec(device, precision, threads, target, portable_int8=portable_int8)
     try:
         if name == AUTO:
             return _choose(asked, options)

@@ -118,12 +118,11 @@ class BundledComponent(Component):
         # Bundles that do not say it were made with eight bits everywhere.
         if built.precision == INT8 and (built.weight_bits or 8) > most:
             raise EngineUnavailableError(
-                f"{self._weights.folder} holds the {self.name} in int8 with weights of eight bits, "
-                "and this CPU, without instructions for it (VNNI), would add their products up "
-                "wrongly",
-                allowed=f"a CPU with {', '.join(INT8_FLAGS[:-1])} or {INT8_FLAGS[-1]}; here, "
+                f"{self._weights.folder} holds the {self.name} in int8 with weights of 8 bits; "
+                "without VNNI, this CPU would add their products up wrongly",
+                allowed=f"a CPU with {', '.join(INT8_FLAGS[:-1])} or {INT8_FLAGS[-1]}; on others, "
                 f"weights of {most} bits",
-                fix="make the bundle on a CPU without them, which runs everywhere, or in fp32",
+                fix="make the bundle again with int8_portable: true, which runs everywhere",
             )
 
     def _make(self, signature: Signature) -> RecoveringSession:

@@ -9,12 +9,19 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.compiler.quantizing import choose_sensitive, observe, open_trials
-from fastdeploy_diffusion.errors import ConfigError, EngineError, NonFiniteError
+from fastdeploy_diffusion.errors import (
+    ConfigError,
+    EngineError,
+    EngineUnavailableError,
+    NonFiniteError,
+)
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.quantization import Quantization
+from fastdeploy_diffusion.runtime.bundle import BUNDLE_FILE
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 
 SIZE = {"height": 16, "width": 16}
+BASE = "fastdeploy_diffusion.engines.base"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +144,17 @@ def test_other_ranges_and_other_skips_are_other_builds(model, ranges, tmp_path):
         assert weights.find_keys(root)[0] != key
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_weights_of_other_bits_are_other_builds(model, ranges, tmp_path, monkeypatch, precision):
+    with open_tiny(model, tmp_path, precision) as pipeline:
+        build = replace(plan(pipeline), quantization=choose(ranges))
+        keys = []
+        for saturates in (False, True):
+            monkeypatch.setattr(f"{BASE}.sums_saturate", lambda saturates=saturates: saturates)
+            keys.append(build.find_keys(ArtifactCache(tmp_path, 1 << 30).root)[0])
+    assert (keys[0] != keys[1]) == (precision == "int8")
+
+
 def test_without_calibration_int8_is_an_error_that_says_how(model, tmp_path):
     with open_tiny(model, tmp_path, "fp32") as pipeline:
         build = plan(pipeline)
@@ -198,3 +216,26 @@ def test_a_bundle_in_int8_draws_the_same_picture(model, ranges, tmp_path):
         wanted = pipeline.text_to_image("a cat", **request, **SIZE)
     with open_pipeline(DiffusionConfig(model_path=tmp_path / "bundle")) as bundled:
         np.testing.assert_array_equal(bundled.text_to_image("a cat", **request), wanted)
+
+
+def test_a_bundle_in_int8_runs_where_its_products_are_right(model, ranges, tmp_path, monkeypatch):
+    with open_tiny(model, tmp_path / "cache", int8_portable=True) as pipeline:
+        pipeline.component("denoiser").quantization = choose(ranges)
+        bundle = write_bundle(pipeline, [(16, 16)], tmp_path / "bundle")
+    bits = {name: each.weight_bits for name, each in bundle.components.items()}
+    assert bits == {"text_encoder": None, "denoiser": 7, "vae_decoder": None}
+    config = DiffusionConfig(model_path=tmp_path / "bundle")
+    for saturates in (False, True):
+        monkeypatch.setattr(f"{BASE}.sums_saturate", lambda saturates=saturates: saturates)
+        open_pipeline(config).close()
+    file = tmp_path / "bundle" / BUNDLE_FILE
+    text = file.read_text()
+    for changed in ("weight_bits: 8", "weight_bits: null"):
+        file.write_text(text.replace("weight_bits: 7", changed))
+        with pytest.raises(EngineUnavailableError, match=r"denoiser in int8.* 8 bits") as caught:
+            open_pipeline(config)
+        assert "avx512_vnni" in caught.value.allowed
+        assert "int8_portable: true" in caught.value.fix
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{BASE}.sums_saturate", lambda: False)
+            open_pipeline(config).close()

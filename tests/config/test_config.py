@@ -58,6 +58,7 @@ def test_defaults() -> None:
         "model_path": "m",
         "calibration_prompts": None,
         "int8_quality": None,
+        "int8_portable": False,
         "variant": None,
         "tokenizer_path": None,
         "scheduler": None,

@@ -205,6 +205,20 @@ def _(bench: Bench) -> None:
         there.quantize()
 
 
+@case("int8_portable")
+def _(bench: Bench) -> None:
+    # What it does to weights is in tests/compiler/test_quantizing.py.
+    with pytest.raises(ConfigError, match="int8_portable is true, and nothing is in int8"):
+        bench.open(int8_portable=True, precision="int8-weights")
+    with pytest.raises(ConfigError, match="nothing is in int8 on a CPU"):
+        bench.open(int8_portable=True, precision="int8", device="gpu")
+    components = bench.open(engine="openvino", int8_portable=True, denoiser={"precision": "int8"})
+    specs = {
+        name: components.component(name).placement.spec for name in ("denoiser", "vae_decoder")
+    }
+    assert [specs[name].weight_bits for name in ("denoiser", "vae_decoder")] == [7, 8]
+
+
 @case("cpu_fallback")
 def _(bench: Bench) -> None:
     with bench.falls_back("tensorrt"):

@@ -185,6 +185,29 @@ def test_passes_that_pay_are_named_in_precisions_that_the_engine_has(name):
         assert each.precision in {kind for kinds in engine.precisions.values() for kind in kinds}
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "device", "precision", "is_portable", "bits"),
+    [
+        ("x86_64", ["avx2", "fma"], "cpu", "int8", False, 7),
+        ("x86_64", ["avx512f", "avx512bw"], "cpu", "int8", False, 7),
+        ("x86_64", ["avx2", "avx_vnni"], "cpu", "int8", False, 8),
+        ("x86_64", ["avx512f", "avx512_vnni"], "cpu", "int8", False, 8),
+        ("x86_64", ["avx512_vnni"], "cpu", "int8", True, 7),
+        ("AMD64", [], "cpu", "int8", False, 7),
+        ("aarch64", ["asimd"], "cpu", "int8", False, 8),
+        ("x86_64", ["avx2"], "cpu", "int8-weights", False, 8),
+        ("x86_64", ["avx2"], "gpu", "int8", False, 8),
+    ],
+)
+def test_weights_have_the_bits_whose_products_are_right(
+    machine, flags, device, precision, is_portable, bits, monkeypatch
+):
+    monkeypatch.setattr("fastdeploy_diffusion.machine.read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    spec = BuildSpec(Device(device), precision, portable_int8=is_portable)
+    assert spec.weight_bits == bits
+
+
 def test_the_passes_that_pay_depend_on_precision_and_instructions(monkeypatch):
     class Chosen(OpenVINOEngine):
         paying_passes = (

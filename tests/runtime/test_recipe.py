@@ -58,6 +58,17 @@ def store(folder, dtype, shapes=None):
     return TensorSource("checkpoint", {name: TensorView(file, name) for name in tensors})
 
 
+@pytest.mark.parametrize(("bits", "most"), [(8, 127), (7, 63)])
+def test_a_weight_is_rounded_to_a_number_of_bits(bits, most, tmp_path):
+    source = store(tmp_path, "F32")
+    rounded = derive(Weight(Derivation(("kernel",), "quantize", {"bits": bits}), "int8"), source)
+    made = Derivation(("kernel",), "quantization-scales", {"bits": bits})
+    scales = derive(Weight(made), source)[:, None, None, None]
+    assert rounded.dtype == np.int8
+    assert (np.abs(rounded).max(axis=(1, 2, 3)) == most).all(), "of each output"
+    assert (np.abs(rounded * scales - source.read("kernel")) <= 0.501 * scales).all()
+
+
 @pytest.mark.parametrize(
     ("dtype", "wanted", "seen"),
     [
