@@ -88,7 +88,7 @@ namespace avx2 {
 #define LANES 8
 #define PAIRS 0
 #define TILES 0
-#define BLOCK_ROWS 24
+#define BLOCK_ROWS 48
 #define BLOCK_KEYS 256
 #define GROUP_ROWS 6
 #include "attention_block.inc"
