@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,11 @@ from fastdeploy_diffusion.native.compile import ATTENTION, compile_library
 
 FUZZ = Path(__file__).with_name("fuzz_attention.py")
 SHAPES = 80  # for each instruction set
+# By compiler: its own flags, and the libraries that they make a program need.
+SANITIZERS = {
+    "g++": ((), ("libasan.so", "libubsan.so")),
+    "clang++": (("-shared-libasan",), (f"libclang_rt.asan-{platform.machine()}.so",)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,36 +84,48 @@ def test_random_shapes_are_right_and_touch_nothing_else(attention_path, isa):
 
 
 @pytest.mark.slow
-def test_sanitizers_find_nothing(isa, tmp_path_factory):
-    library = _compile_with_sanitizers(tmp_path_factory)
-    preloaded = _find_preloaded()
+@pytest.mark.parametrize("compiler", SANITIZERS)
+def test_sanitizers_find_nothing(isa, compiler, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    library = _compile_with_sanitizers(compiler, tmp_path_factory)
     ran = run_fuzz(
         *(library, isa, 7_000 * isa, 30),
-        LD_PRELOAD=preloaded,
+        LD_PRELOAD=_find_preloaded(compiler),
         ASAN_OPTIONS="detect_leaks=0:abort_on_error=0",
         UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
-def _compile_with_sanitizers(tmp_path_factory):
+def _compile_with_sanitizers(compiler, tmp_path_factory):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
     folder = tmp_path_factory.getbasetemp() / "sanitized"
     flags = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    return compile_library("attention", [ATTENTION], folder, flags=flags)
+    own, _ = SANITIZERS[compiler]
+    return compile_library("attention", [ATTENTION], folder, flags=(*flags, *own))
 
 
-def _find_preloaded():
+def _find_preloaded(compiler):
     """The sanitizers' libraries, which must be loaded before Python."""
-    command = os.environ.get("CXX", "g++").split()[0]
     found = []
-    for name in ("libasan.so", "libubsan.so"):
+    for name in SANITIZERS[compiler][1]:
         ran = subprocess.run(
-            [command, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
         )
         found.append(ran.stdout.strip())
     if not all(os.path.isabs(each) for each in found):
-        pytest.skip(f"{command} brings no library of its sanitizers")
+        pytest.skip(f"{compiler} brings no library of its sanitizers")
     return " ".join(found)
+
+
+@pytest.mark.slow
+def test_what_clang_compiles_is_right(isa, tmp_path, monkeypatch):
+    if shutil.which("clang++") is None:
+        pytest.skip("there is no clang++")
+    monkeypatch.setenv("CXX", "clang++")
+    ran = run_fuzz(compile_library("attention", [ATTENTION], tmp_path), isa, 30_000 * isa, SHAPES)
+    assert ran.returncode == 0, ran.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
