@@ -32,7 +32,10 @@ FIGURE = re.compile(
 )
 # Code, links, links to papers by their numbers; what a processor is sold as; versions and models,
 # several of them too.
-NAMES = r"(?:Python|CUDA|Paddle|YAML|SD|Stable Diffusion|TensorRT-RTX|Apache|section|as in|按)"
+NAMES = (
+    r"(?:Python|CUDA|ONNX Runtime|Paddle|YAML|SD|Stable Diffusion|TensorRT-RTX|Apache|section|as in"
+    r"|按)"
+)
 NO_FIGURES = re.compile(
     r"`[^`]*`|\]\([^)]*\)|\[[\d.]+\]|[\d.]+ GHz"
     rf"|{NAMES} [\d.]+(?:(?:, | or | and |、| 或 | 和 )[\d.]+)*"

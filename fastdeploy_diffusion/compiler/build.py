@@ -196,7 +196,7 @@ class ComponentBuild:
         engine, spec = self.placement.engine, self.placement.spec
         passes = {"passes": [each.identify() for each in self.passes]}
         if any(each.is_native for each in self.passes) and engine.native_adapter:
-            library = identify_library(engine.native_adapter, engine.runtimes)
+            library = identify_library(engine.native_adapter, engine.native_runtimes)
             passes["library"] = [library]
         graph = make_graph_key(
             engine,

@@ -137,6 +137,8 @@ class Engine(ABC):
     dialect: ClassVar[Dialect | None] = None
     # The adapter, in ``native/``, by which it runs operators that are compiled for it.
     native_adapter: ClassVar[str | None] = None
+    # The packages of which those need the very version that they were compiled for.
+    native_runtimes: ClassVar[tuple[str, ...]] = ()
     # Whether a build is worth keeping for other processes.
     keeps_builds: ClassVar[bool] = True
     # Whether a row of a batch is the same, bit for bit, beside any number of any other rows.

@@ -20,6 +20,7 @@ import numpy as np
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, PayingPasses, Support
 from fastdeploy_diffusion.engines.onnx_export import EXPORT_PACKAGES, probe_onnx_export
+from fastdeploy_diffusion.native.library import load_library
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import FLOATS, INT8
 from fastdeploy_diffusion.runtime.manifest import GRAPH_FILE, check_manifest
@@ -59,6 +60,7 @@ class ONNXRuntimeEngine(Engine):
     takes_weights: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
+    native_adapter: ClassVar[str] = "onnxruntime_attention.cpp"
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset({"kind", "precision"})
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
@@ -136,6 +138,8 @@ def _open(program: Program, spec: BuildSpec, artifact: Path, trace: Path | None 
     options.intra_op_num_threads = spec.cpu_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
+    if library := load_library(program, artifact):
+        options.register_custom_ops_library(str(library))
     if trace is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(trace)

@@ -36,6 +36,7 @@ class OpenVINOEngine(Engine):
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
     native_adapter: ClassVar[str] = "openvino_attention.cpp"
+    native_runtimes: ClassVar[tuple[str, ...]] = ("openvino",)
     artifact_depends_on: ClassVar[frozenset[str]] = frozenset()
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("openvino",)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.native.library import OPERATOR, load_library
-from fastdeploy_diffusion.runtime.manifest import find_library
 from fastdeploy_diffusion.runtime.program import Program
 
 _INPUTS = 3  # queries, keys, values; a bias stays in float32
@@ -21,9 +20,8 @@ def add_operators(core: Any, program: Program, artifact: Path) -> None:
     Raises:
         EngineError: This machine is not what they need.
     """
-    if found := find_library(program, artifact):
-        load_library(program.name, *found)
-        core.add_extension(str(found[0]))
+    if library := load_library(program, artifact):
+        core.add_extension(str(library))
 
 
 def narrow_attention(model: Any) -> None:

@@ -29,7 +29,7 @@ def build(engine: OpenVINOEngine, program: Program, spec: BuildSpec, out: Path) 
         quantize_export(program, out, spec.precision, spec.weight_bits)
     if any(each.is_native for each in program.graph_passes):
         compile_operators(engine, out / LIBRARY_FILE, spec.notes)
-        add_library(out, LIBRARY_FILE, describe_needs(engine.runtimes))
+        add_library(out, LIBRARY_FILE, describe_needs(engine.native_runtimes))
 
 
 def compile_operators(engine: OpenVINOEngine, out: Path, notes: Path | None = None) -> None:
@@ -43,4 +43,4 @@ def compile_operators(engine: OpenVINOEngine, out: Path, notes: Path | None = No
     package = Path(openvino.__file__).parent
     libraries = [str(next((package / "libs").glob(f"{name}.so*"))) for name in _LIBRARIES]
     places = ["-isystem", str(package / "include"), *libraries]
-    build_library(engine.native_adapter, engine.runtimes, out, notes, places)
+    build_library(engine.native_adapter, engine.native_runtimes, out, notes, places)

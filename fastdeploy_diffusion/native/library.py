@@ -16,6 +16,8 @@ from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 from fastdeploy_diffusion.machine import find_version
 from fastdeploy_diffusion.native.compile import ATTENTION, compile_library, find_compiler
 from fastdeploy_diffusion.runtime.cache import NATIVE
+from fastdeploy_diffusion.runtime.manifest import find_library
+from fastdeploy_diffusion.runtime.program import Program
 
 # In ONNX graphs, and in those of engines.
 DOMAIN = "fastdeploy_diffusion"
@@ -54,7 +56,11 @@ def identify_library(adapter: str, runtimes: Sequence[str]) -> dict[str, str]:
 
 
 def build_library(
-    adapter: str, runtimes: Sequence[str], out: Path, notes: Path | None, places: Sequence[str]
+    adapter: str,
+    runtimes: Sequence[str],
+    out: Path,
+    notes: Path | None,
+    places: Sequence[str] = (),
 ) -> None:
     """Compile the library, or copy it if it was compiled before.
 
@@ -80,20 +86,27 @@ def build_library(
         shutil.copyfile(library, out)
 
 
-def load_library(component: str, file: Path, needs: Mapping[str, str]) -> None:
-    """Load a library for as long as the process lives.
+def load_library(program: Program, artifact: Path) -> Path | None:
+    """Load the library of a build, if it has one, for as long as the process lives.
 
     An engine would unload it with the first of its objects, others of which may still use it.
+
+    Returns:
+        The library, for the engine to look for its operators in.
 
     Raises:
         EngineError: This machine, or an installed package, is not what it needs.
     """
+    library = find_library(program, artifact)
+    if library is None:
+        return None
+    file, needs = library
     here = {name: found for name in needs if (found := find_version(name))}
     here |= {"system": platform.system(), "machine": platform.machine()}
     wrong = [name for name, needed in needs.items() if here.get(name) != needed]
     if wrong:
         raise EngineError(
-            f"{component}: its operators were compiled for "
+            f"{program.name}: its operators were compiled for "
             + ", ".join(f"{name} {needs[name]}" for name in wrong)
             + "; here is "
             + ", ".join(f"{name} {here.get(name) or '(none)'}" for name in wrong),
@@ -103,10 +116,11 @@ def load_library(component: str, file: Path, needs: Mapping[str, str]) -> None:
         ctypes.CDLL(str(file))
     except OSError as error:
         raise EngineError(
-            f"{component}: {file} cannot be loaded: {error}",
+            f"{program.name}: {file} cannot be loaded: {error}",
             allowed="a machine with the C++ runtime library of the one that compiled it, or newer",
             fix="build it again here, or without the pass native-attention",
         ) from error
+    return file
 
 
 def _explain_needs(needs: Mapping[str, str], wrong: Sequence[str]) -> str:

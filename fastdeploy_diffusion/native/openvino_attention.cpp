@@ -1,18 +1,11 @@
 // The attention kernel as an operator of OpenVINO, and of the ONNX graphs that it reads.
-//
-// Inputs: queries (B, N, heads, dim), keys and values (B, M, heads, dim), and, where there is one, a
-// bias of scores in float32 that broadcasts to (B, heads, N, M). Output: (B, N, heads, dim), in the
-// type of the queries. In bfloat16, products are rounded to that; in float32 they are exact.
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
 #include <openvino/frontend/onnx/extension/conversion.hpp>
 #include <openvino/op/op.hpp>
 #include <tbb/parallel_for.h>
 
-#include <cmath>
-#include <vector>
-
-#include "attention.h"
+#include "attention_operator.h"
 
 namespace {
 
@@ -26,18 +19,9 @@ void run_in_arena(void*, int64_t tasks, void (*task)(void*, int64_t), void* argu
       tbb::simple_partitioner());
 }
 
-// Tokens before heads.
-void lay_out(int64_t (&strides)[3], const ov::Shape& shape) {
-  strides[0] = shape[1] * shape[2] * shape[3], strides[1] = shape[3];
-  strides[2] = shape[2] * shape[3];
-}
-
-// No query sees a later key.
-std::vector<float> make_mask(int64_t queries, int64_t keys) {
-  std::vector<float> mask(queries * keys, 0.0f);
-  for (int64_t query = 0; query < queries; ++query)
-    for (int64_t key = query + 1; key < keys; ++key) mask[query * keys + key] = -INFINITY;
-  return mask;
+fdd::Tensor read(const ov::Tensor& tensor) {
+  const ov::Shape shape = tensor.get_shape();
+  return {fdd::Sizes(shape.begin(), shape.end()), tensor.data()};
 }
 
 class NativeAttention : public ov::op::Op {
@@ -45,8 +29,8 @@ class NativeAttention : public ov::op::Op {
   OPENVINO_OP("NativeAttention", "fastdeploy_diffusion");
 
   NativeAttention() = default;
-  NativeAttention(const ov::OutputVector& inputs, float scale, bool is_causal)
-      : Op(inputs), scale_(scale), is_causal_(is_causal) {
+  NativeAttention(const ov::OutputVector& inputs, const fdd::Options& options)
+      : Op(inputs), options_(options) {
     constructor_validate_and_infer_types();
   }
 
@@ -58,60 +42,42 @@ class NativeAttention : public ov::op::Op {
   }
 
   std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
-    return std::make_shared<NativeAttention>(inputs, scale_, is_causal_);
+    return std::make_shared<NativeAttention>(inputs, options_);
   }
 
   bool visit_attributes(ov::AttributeVisitor& visitor) override {
-    visitor.on_attribute("scale", scale_);
-    visitor.on_attribute("is_causal", is_causal_);
+    visitor.on_attribute("scale", options_.scale);
+    visitor.on_attribute("is_causal", options_.is_causal);
     return true;
   }
 
   bool has_evaluate() const override { return true; }
 
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
-    const ov::Shape query = inputs[0].get_shape(), value = inputs[2].get_shape();
-    outputs[0].set_shape({query[0], query[1], query[2], value[3]});
+    fdd::Inputs in{read(inputs[0]), read(inputs[1]), read(inputs[2]), {}};
+    if (inputs.size() > 3) in.bias = read(inputs[3]);
+    const char* const problem = fdd::find_problem(in, options_);
+    OPENVINO_ASSERT(!problem, "NativeAttention: ", problem ? problem : "");
+    const fdd::Sizes sizes = fdd::find_output(in);
+    outputs[0].set_shape(ov::Shape(sizes.begin(), sizes.end()));
     const bool is_narrow = inputs[0].get_element_type() == ov::element::bf16;
-    fdd_attention_shape shape{};
-    shape.batch = query[0], shape.queries = query[1], shape.heads = query[2];
-    shape.keys = value[1], shape.head_size = query[3], shape.value_size = value[3];
-    lay_out(shape.q, query), lay_out(shape.k, inputs[1].get_shape()), lay_out(shape.v, value);
-    lay_out(shape.o, outputs[0].get_shape());
-    shape.scale = scale_;
-    shape.in = shape.out = shape.products = is_narrow ? FDD_BF16 : FDD_F32;
-    std::vector<float> mask;
-    if (is_causal_) {
-      mask = make_mask(shape.queries, shape.keys);
-      shape.bias = mask.data();
-      shape.bias_stride[2] = shape.keys, shape.bias_stride[3] = 1;
-    } else if (inputs.size() > 3) {
-      shape.bias = inputs[3].data<const float>();
-      int64_t stride = 1;
-      for (int axis = 3; axis >= 0; --axis) {
-        const int64_t size = inputs[3].get_shape()[axis];
-        shape.bias_stride[axis] = size == 1 ? 0 : stride;
-        stride *= size;
-      }
-    }
-    const int status = fdd_attention(&shape, inputs[0].data(), inputs[1].data(), inputs[2].data(),
-                                     outputs[0].data(), run_in_arena, nullptr, 0);
-    OPENVINO_ASSERT(status == FDD_OK, "attention refuses its inputs, with status ", status);
+    const int status = fdd::attend(in, options_, is_narrow ? FDD_BF16 : FDD_F32, outputs[0].data(),
+                                   run_in_arena, nullptr);
+    OPENVINO_ASSERT(status == FDD_OK, "NativeAttention ends with status ", status);
     return true;
   }
 
  private:
-  float scale_ = 1;
-  bool is_causal_ = false;
+  fdd::Options options_;
 };
 
 ov::OutputVector convert(const ov::frontend::NodeContext& node) {
   ov::OutputVector inputs;
   for (size_t index = 0; index < node.get_input_size(); ++index)
     inputs.push_back(node.get_input(static_cast<int>(index)));
-  return std::make_shared<NativeAttention>(inputs, node.get_attribute<float>("scale"),
-                                           node.get_attribute<int64_t>("is_causal", 0) != 0)
-      ->outputs();
+  const fdd::Options options{node.get_attribute<float>("scale"),
+                             node.get_attribute<int64_t>("is_causal", 0) != 0};
+  return std::make_shared<NativeAttention>(inputs, options)->outputs();
 }
 
 }  // namespace

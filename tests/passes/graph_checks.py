@@ -62,9 +62,13 @@ def draw_feeds(model, seed, batch=3, generators=None):
     return feeds
 
 
-def run_onnxruntime(model, feeds):
+def run_onnxruntime(model, feeds, operators=None, threads=0):
+    """Run a graph; ``operators`` is the library of those that ONNX Runtime has not."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)

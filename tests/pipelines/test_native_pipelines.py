@@ -20,6 +20,8 @@ from fastdeploy_diffusion.runtime.manifest import MANIFEST_FILE
 REQUEST = {"seed": 3, "num_inference_steps": 2, "output_type": "np", "width": 16, "height": 16}
 COUNTS = {"text_encoder": 2, "denoiser": 8, "vae_decoder": 1}
 
+ENGINES = ("openvino", "onnxruntime")
+
 needs_compiler = pytest.mark.skipif(bool(explain_missing_compiler()), reason="no C++ compiler")
 
 
@@ -41,10 +43,12 @@ def plain(tiny_sd1):
 
 
 @needs_compiler
-def test_pictures_stay_and_kept_builds_are_found(tiny_sd1, plain, tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pictures_stay_and_kept_builds_are_found(engine, tiny_sd1, plain, tmp_path):
     drawn = []
     for is_cached in (False, True):
-        with open_native(tiny_sd1, cache_dir=tmp_path, threads=1 + is_cached) as pipeline:
+        options = {"engine": engine, "threads": 1 + is_cached}
+        with open_native(tiny_sd1, cache_dir=tmp_path, **options) as pipeline:
             picture, reports = draw(pipeline)
         assert {name: each.passes for name, each in reports.items()} == {
             name: {"native-attention": count} for name, count in COUNTS.items()
@@ -79,9 +83,23 @@ def test_engines_without_the_operator_say_so(tiny_sd1, tmp_path):
         assert pipeline.report.components[0].engine == "paddle-eager"
 
 
+# What a bundle's library needs of the machine that draws from it, and what helps without.
+NEEDS = {
+    "openvino": {
+        "openvino": ("2024.0.0", r"pip install openvino==2024\.0\.0"),
+        "machine": ("sparc64", "build it again"),
+    },
+    # One library serves every version.
+    "onnxruntime": {"machine": ("sparc64", "build it again")},
+}
+
+
 @needs_compiler
-def test_a_bundle_carries_the_library_and_refuses_other_machines(tiny_sd1, tmp_path, monkeypatch):
-    with open_native(tiny_sd1, cache_dir=tmp_path / "cache") as pipeline:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bundle_carries_the_library_and_refuses_other_machines(
+    engine, tiny_sd1, tmp_path, monkeypatch
+):
+    with open_native(tiny_sd1, cache_dir=tmp_path / "cache", engine=engine) as pipeline:
         wanted, _ = draw(pipeline)
         write_bundle(pipeline, [(16, 16)], tmp_path / "bundle")
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -90,10 +108,10 @@ def test_a_bundle_carries_the_library_and_refuses_other_machines(tiny_sd1, tmp_p
     np.testing.assert_array_equal(picture, wanted)
     assert reports["denoiser"].passes == {"native-attention": COUNTS["denoiser"]}
 
-    for name, other, fix in (
-        ("openvino", "2024.0.0", r"pip install openvino==2024\.0\.0"),
-        ("machine", "sparc64", "build it again"),
-    ):
+    written = [json.loads(file.read_text()) for file in (tmp_path / "bundle").rglob(MANIFEST_FILE)]
+    for manifest in written:
+        assert set(manifest["library"]["needs"]) == {"system", *NEEDS[engine]}
+    for name, (other, fix) in NEEDS[engine].items():
         for file in (tmp_path / "bundle").rglob(MANIFEST_FILE):
             rewrite_need(tmp_path / "bundle", file, name, other)
         with (
@@ -102,6 +120,20 @@ def test_a_bundle_carries_the_library_and_refuses_other_machines(tiny_sd1, tmp_p
         ):
             draw(pipeline)
         assert re.search(fix, caught.value.fix)
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_onnxruntime_takes_it_in_the_half_precisions_that_it_emulates(
+    precision, tiny_sd1, plain, tmp_path
+):
+    options = {"engine": "onnxruntime", "precision": precision}
+    with open_native(tiny_sd1, cache_dir=tmp_path, **options) as pipeline:
+        picture, reports = draw(pipeline)
+    found = {name: each.passes["native-attention"] for name, each in reports.items()}
+    assert found == COUNTS
+    assert {each.precision for each in reports.values()} == {precision}
+    np.testing.assert_allclose(picture, plain, atol=0.2)
 
 
 @needs_compiler
