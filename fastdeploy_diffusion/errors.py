@@ -78,14 +78,23 @@ class AccuracyError(EngineError):
     """An engine's output differs from the Paddle layer by more than the tolerance.
 
     Args:
-        relative_error: How far it is, as a share of the layer's largest output.
+        relative_error: How far it is, as a share of the layer's output.
+        rounding_error: That of the layer itself, rounded to the precision; ``None`` if the
+            criterion does not ask for it.
     """
 
     def __init__(
-        self, problem: str, *, relative_error: float, allowed: str = "", fix: str = ""
+        self,
+        problem: str,
+        *,
+        relative_error: float,
+        rounding_error: float | None = None,
+        allowed: str = "",
+        fix: str = "",
     ) -> None:
         super().__init__(problem, allowed=allowed, fix=fix)
         self.relative_error = relative_error
+        self.rounding_error = rounding_error
 
 
 class PassError(DiffusionError):

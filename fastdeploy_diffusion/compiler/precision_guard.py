@@ -88,7 +88,11 @@ class PrecisionGuard:
         )
         if isinstance(error, AccuracyError):
             return AccuracyError(
-                problem, relative_error=error.relative_error, allowed=error.allowed, fix=fix
+                problem,
+                relative_error=error.relative_error,
+                rounding_error=error.rounding_error,
+                allowed=error.allowed,
+                fix=fix,
             )
         return NonFiniteError(problem, allowed=allowed, fix=fix)
 

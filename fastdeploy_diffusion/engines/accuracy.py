@@ -83,6 +83,7 @@ def verify(
             f"{program.name}: output {worst!r} of the {session.engine} engine differs from the "
             f"Paddle layer {problem} (seed {seed})",
             relative_error=accuracy.relative_error,
+            rounding_error=accuracy.rounding_error,
             allowed=str(criterion),
             fix="use a higher precision or another engine, and report this",
         )
