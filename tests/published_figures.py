@@ -22,7 +22,7 @@ from figure_values import (
 )
 
 from fastdeploy_diffusion.benchmark.summary import WIDEST_SPREAD
-from fastdeploy_diffusion.compiler import int8_search
+from fastdeploy_diffusion.compiler import int8_search, reference_files
 from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
 from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
@@ -132,6 +132,7 @@ FIGURES: dict[str, dict[str, Source]] = {
     },
     "docs/cache.md": {
         "of 4 KiB and more": Chosen("the size of a page of memory"),
+        "At most 512 MiB": Computed(lambda: reference_files.LIMIT / MIB),
     },
     "docs/native-attention.md": {
         "took 4.53 s without and 3.15 s with": Dated("b1fe1c2"),

@@ -16,7 +16,7 @@ from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.table import LINE, align_within, format_age, format_bytes
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
+    from fastdeploy_diffusion.runtime.array_files import ArrayFiles
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
     from fastdeploy_diffusion.runtime.cache_entry import CacheEntry
 
@@ -36,6 +36,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and 
 
 _SHOWN_DIGITS = 8
 _GIB = 2**30
+# Kinds of arrays that are kept beside the builds, each in the folder of its plural.
+_ARRAYS = {"embedding": "text", "reference": "run"}
 _PICTURE, _TOKENS, _TEXT = 4, 3, 2  # dimensions, the batch among them
 
 
@@ -56,10 +58,11 @@ def ls(folder: Folder = None, as_json: AsJson = False, debug: Debug = False) -> 
             print(to_json([_describe(cache, entry) for entry in entries]))
         else:
             print("\n".join([*_list_builds(cache, entries), _sum_up(cache, entries)]))
-            texts, size = _open_embeddings(folder).measure()
-            if texts:
-                plural = "" if texts == 1 else "s"
-                print(f"embeddings of {texts} text{plural}, {size / 2**20:.1f} MiB")
+            for kind, what in _ARRAYS.items():
+                count, size = _open_arrays(folder, kind).measure()
+                if count:
+                    plural = "" if count == 1 else "s"
+                    print(f"{kind}s of {count} {what}{plural}, {size / 2**20:.1f} MiB")
 
 
 @cache_app.command()
@@ -71,7 +74,7 @@ def verify(folder: Folder = None, as_json: AsJson = False, debug: Debug = False)
         damages = [cache.find_damage(entry) for entry in entries]
         others = {
             "weight": cache.find_damaged_weights(),
-            "embedding": _open_embeddings(folder).find_damage(),
+            **{kind: _open_arrays(folder, kind).find_damage() for kind in _ARRAYS},
         }
         rest = [(kind, *found) for kind, each in others.items() for found in each.items()]
         if as_json:
@@ -98,7 +101,7 @@ def rm(
 ) -> None:
     """Remove builds; the next start makes them again.
 
-    With --all also the notes beside them: digests, kernels and their times, embeddings.
+    With --all also the notes beside them: digests, kernels and their times, embeddings, references.
     """
     from fastdeploy_diffusion.errors import CacheError
 
@@ -136,11 +139,10 @@ def _open(folder: str | None, limit_gib: float = 0.0) -> ArtifactCache:
     return ArtifactCache(root, int(limit_gib * _GIB))
 
 
-def _open_embeddings(folder: str | None) -> EmbeddingFiles:
-    from fastdeploy_diffusion.predictors.embedding_files import EmbeddingFiles
-    from fastdeploy_diffusion.runtime.cache import EMBEDDINGS
+def _open_arrays(folder: str | None, kind: str) -> ArrayFiles:
+    from fastdeploy_diffusion.runtime.array_files import ArrayFiles
 
-    return EmbeddingFiles(_open(folder).root / EMBEDDINGS, limit=0)
+    return ArrayFiles(_open(folder).root / f"{kind}s")
 
 
 def _choose(entries: list[CacheEntry], digests: list[str]) -> list[CacheEntry]:

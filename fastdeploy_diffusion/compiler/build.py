@@ -314,7 +314,7 @@ class ComponentBuild:
         self, artifact: Path, notes: Path | None = None, store: WeightStore | None = None
     ) -> BuiltSession:
         obstacle = self._find_obstacle()
-        if obstacle is None and not self.reference.has_run:
+        if obstacle is None:
             require_room(self)  # Without the proof, nothing is built: an export takes minutes.
         program, parts, counts = build_artifact(self, artifact, notes)
         if obstacle is None:

@@ -100,11 +100,12 @@ class BuiltComponent(Component):
             sizes: Of a picture, for the ranges of the signature, by their names; the ranges' opt
                 where left out.
         """
+        cache = self.placer.cache
         return self._build_class(
             self.name,
             self.placer.placement,
             self.placer.network,
-            Reference(self.name, self.placer.network, signature),
+            Reference(self.name, self.placer.network, signature, cache.root if cache else None),
             self.placer.choose_passes(signature),
             self._generators,
             *signature,

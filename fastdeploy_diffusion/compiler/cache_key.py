@@ -46,7 +46,7 @@ def make_graph_key(
     if "kind" in depends_on:
         chosen["device"] = {"kind": spec.device.kind}
     if "device" in depends_on:
-        chosen["device"] = _identify(spec.device, spec.target)
+        chosen["device"] = identify_device(spec.device, spec.target)
     if "precision" in depends_on:
         chosen["precision"] = spec.precision
     if "options" in depends_on:
@@ -87,7 +87,7 @@ def make_proof_key(engine: Engine, spec: BuildSpec, weights: str, code: Sequence
             "weights": weights,
             "code": digest_code([type(engine).__module__, *_PROVES, *code]),
             "packages": {name: find_version(name) for name in (*engine.packages, *engine.runtimes)},
-            "device": _identify(spec.device, spec.target),
+            "device": identify_device(spec.device, spec.target),
             "precision": spec.precision,
             "options": dict(spec.options),
         }
@@ -120,14 +120,14 @@ def make_plan_key(
             "engine": "plan",
             "engines": [engine.name for engine in engines],
             "packages": {name: find_version(name) for name in packages},
-            "device": _identify(device, None),
+            "device": identify_device(device, None),
             "precision": "",
         }
     )
 
 
 @functools.cache
-def _identify(device: Device, target: str | None) -> dict[str, str]:
+def identify_device(device: Device, target: str | None) -> dict[str, str]:
     """Identify a device by architecture and, for a GPU, driver: builds may not run on others."""
     found = {"kind": device.kind, "machine": platform.machine(), "system": platform.system()}
     if target is not None:

@@ -47,29 +47,26 @@ def compare(build: ComponentBuild, session: Session) -> Accuracy:
 
 
 def run_reference(build: ComponentBuild) -> None:
-    """Compute the layer's outputs for the proof, and free the layer: they are kept.
+    """Have the layer's outputs for the proof, computed unless they are kept, and free the layer.
 
     So the layer's weights and a session's are not in memory together.
     """
-    inputs, criterion = build.reference.program.inputs, _find_criterion(build)
-    rows = [
-        take_last_rows(inputs, _draw(build, sizes, inputs, _SEED + index))
-        for sizes in _list_sizes(build)
-        for index in range(criterion.inputs)
-    ]
     try:
-        # Rounding overwrites the weights: first all that needs them as they are.
-        for rounded_to in dict.fromkeys(["", criterion.rounds_to]):
-            for row in rows:
-                build.reference.expect(row, rounded_to)
+        for row, rounded_to in _list_runs(build):
+            build.reference.expect(row, rounded_to)
     finally:
         build.reference.release()
 
 
 def require_room(build: ComponentBuild) -> None:
-    """Refuse a proof if the layer does not fit into memory; raises as `Reference.expect`."""
-    for sizes in _list_sizes(build):
-        build.reference.require_room(fill_shapes(build.inputs, {**sizes, "batch": 1}))
+    """Refuse a proof if the layer has to run, and does not fit into memory.
+
+    Raises:
+        ResourceError: There is less memory than it takes.
+    """
+    for row, rounded_to in _list_runs(build):
+        if not build.reference.knows(row, rounded_to):
+            build.reference.require_room({name: array.shape for name, array in row.items()})
 
 
 def draw_inputs(build: ComponentBuild, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -82,6 +79,18 @@ def _draw(
 ) -> dict[str, np.ndarray]:
     shapes = fill_shapes(build.inputs, sizes)
     return draw_feeds(build.name, inputs, seed, build.generators, shapes)
+
+
+def _list_runs(build: ComponentBuild) -> list[tuple[dict[str, np.ndarray], str]]:
+    """List the inputs that the layer runs on, and the type that it is rounded to for each."""
+    inputs, criterion = build.reference.program.inputs, _find_criterion(build)
+    rows = [
+        take_last_rows(inputs, _draw(build, sizes, inputs, _SEED + index))
+        for sizes in _list_sizes(build)
+        for index in range(criterion.inputs)
+    ]
+    # Rounding overwrites the weights: first all that needs them as they are.
+    return [(row, each) for each in dict.fromkeys(["", criterion.rounds_to]) for row in rows]
 
 
 def _find_criterion(build: ComponentBuild) -> Criterion:

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastdeploy_diffusion.engines.paddle_eager import PaddleEagerEngine, run_layer
+from fastdeploy_diffusion.compiler.reference_files import ReferenceFiles
+from fastdeploy_diffusion.engines.paddle_eager import PaddleEagerEngine
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.paddle_rounding import round_layer
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import (
@@ -22,16 +25,23 @@ class Reference:
     """A component's layer without passes, which is loaded for as long as it is needed.
 
     It is slow and large, and for the same inputs its outputs stay the same: so they are kept, and
-    many builds that are tried one after the other are compared with one run of the layer.
+    builds for other engines and precisions, of other processes as well, are compared with one run
+    of the layer.
 
+    Args:
+        root: The cache's folder, to keep them on disk; ``None`` to keep them in memory alone.
     """
 
-    def __init__(self, name: str, network: Network, signature: Signature) -> None:
+    def __init__(
+        self, name: str, network: Network, signature: Signature, root: Path | None = None
+    ) -> None:
         self.program = Program(name, None, *signature)
         self._network = network
         self._layer: Any = None
         self._rounded_to = ""
         self._outputs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+        self.root = root
+        self._files = ReferenceFiles(root, network, signature.outputs) if root else None
 
     def load(self, rounded_to: str = "") -> Program:
         """Load the layer with its weights, which stay in memory until `release`.
@@ -71,15 +81,22 @@ class Reference:
             EngineError: The layer does not return as many tensors as the signature names.
         """
         key = _digest(feeds), rounded_to
-        if key not in self._outputs:
+        if not self._recall(key):
             self.require_room({name: array.shape for name, array in feeds.items()})
             self._outputs[key] = run_layer(self.load(rounded_to), feeds)
+            if self._files:
+                self._files.keep(*key, self._outputs[key])
         return self._outputs[key]
 
-    @property
-    def has_run(self) -> bool:
-        """Whether outputs are kept."""
-        return bool(self._outputs)
+    def knows(self, feeds: Mapping[str, np.ndarray], rounded_to: str = "") -> bool:
+        """Tell whether the outputs for inputs are kept, so that `expect` runs nothing."""
+        return self._recall((_digest(feeds), rounded_to))
+
+    def _recall(self, key: tuple[str, str]) -> bool:
+        found = self._files.find(*key) if self._files and key not in self._outputs else None
+        if found is not None:
+            self._outputs[key] = found
+        return key in self._outputs
 
     def require_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse to run the layer on inputs of these shapes, by name, where it does not fit.

@@ -150,9 +150,8 @@ class StreamedBuild(ComponentBuild):
             name,
             self.placement,
             network,
-            Reference(
-                name, network, Signature(stage.inputs, stage.outputs)
-            ),  # its layer has its weights itself
+            # Its layer has its weights itself.
+            Reference(name, network, Signature(stage.inputs, stage.outputs), self.reference.root),
             self.passes,
             {each.name: generators[each.name] for each in stage.inputs if each.name in generators},
             (*stage.inputs, *(weights.specs if weights else ())),

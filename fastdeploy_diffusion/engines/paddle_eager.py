@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import Availability, BuildSpec, Engine, Support
 from fastdeploy_diffusion.engines.paddle_devices import probe_paddle
-from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.runtime.program import Program
 from fastdeploy_diffusion.runtime.session import Session
 
@@ -37,34 +37,6 @@ class PaddleEagerEngine(Engine):
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _PaddleEagerSession(self.name, program, spec)
-
-
-def run_layer(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a program's layer once, without gradients.
-
-    Args:
-        feeds: Every input, in the order of ``program.inputs``.
-
-    Returns:
-        The outputs by name.
-
-    Raises:
-        EngineError: The layer does not return as many tensors as the program names.
-    """
-    from fastdeploy_diffusion.paddle_runtime import eager_mode, paddle
-
-    with eager_mode(), paddle.no_grad():
-        layer: Any = program.layer
-        returned: Any = layer(*(paddle.to_tensor(array) for array in feeds.values()))
-        tensors = [returned] if isinstance(returned, paddle.Tensor) else list(returned)
-        if len(tensors) != len(program.outputs):
-            raise EngineError(
-                f"{program.name}: the network returns {len(tensors)} tensors",
-                allowed=", ".join(spec.name for spec in program.outputs),
-            )
-        return {
-            spec.name: tensor.numpy() for spec, tensor in zip(program.outputs, tensors, strict=True)
-        }
 
 
 class _PaddleEagerSession(Session):

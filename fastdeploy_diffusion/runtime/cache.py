@@ -66,8 +66,17 @@ MAKE_ROOM = (
 # Folders beside the entries, of what saves time and decides nothing of a build.
 DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS = "digests", "tensorrt-timings", "cinn-kernels"
 EMBEDDINGS, CALIBRATIONS, NATIVE = "embeddings", "calibrations", "native"
+REFERENCES = "references"
 WEIGHTS = "weights"
-_NOTES = (DIGESTS, TENSORRT_TIMINGS, CINN_KERNELS, EMBEDDINGS, CALIBRATIONS, NATIVE)
+_NOTES = (
+    DIGESTS,
+    TENSORRT_TIMINGS,
+    CINN_KERNELS,
+    EMBEDDINGS,
+    CALIBRATIONS,
+    NATIVE,
+    REFERENCES,
+)
 
 
 class CacheWarning(UserWarning):
@@ -176,7 +185,7 @@ class ArtifactCache:
         return is_gone
 
     def remove_notes(self) -> None:
-        """Remove the notes beside the entries: digests, kernels, embeddings of texts, calibrations.
+        """Remove the notes beside the entries: digests, kernels, references, calibrations.
 
         Raises:
             CacheError: They cannot be removed.

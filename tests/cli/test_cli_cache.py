@@ -12,12 +12,13 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli.cache import describe_size
 from fastdeploy_diffusion.cli.table import format_age
 from fastdeploy_diffusion.criteria import Accuracy
-from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
+from fastdeploy_diffusion.runtime.array_files import ArrayFiles
 from fastdeploy_diffusion.runtime.cache import (
     CINN_KERNELS,
     DIGESTS,
     EMBEDDINGS,
     NATIVE,
+    REFERENCES,
     TENSORRT_TIMINGS,
     ArtifactCache,
 )
@@ -78,18 +79,23 @@ def test_builds_are_listed_verified_and_removed(folder):
     assert [each.name for each in folder.iterdir()] == ["locks"]
 
 
-def test_embeddings_are_counted_verified_and_removed(tmp_path):
-    where = ("--dir", str(tmp_path))
-    files = EmbeddingFiles(tmp_path / EMBEDDINGS, limit=10**6)
-    files.keep("ab", Embedding(np.ones((2, 3), np.float32), None))
-    assert "embeddings of 1 text, 0.0 MiB" in run("ls", *where).stdout
+@pytest.mark.parametrize(
+    ("kind", "counted"),
+    [("embedding", "embeddings of 1 text"), ("reference", "references of 1 run")],
+)
+def test_kept_arrays_are_counted_verified_and_removed(tmp_path, kind, counted):
+    where, folder = ("--dir", str(tmp_path)), tmp_path / f"{kind}s"
+    assert folder.name in (EMBEDDINGS, REFERENCES)
+    files = ArrayFiles(folder, limit=10**6)
+    files.keep("ab", {"values": np.ones((2, 3), np.float32)})
+    assert f"{counted}, 0.0 MiB" in run("ls", *where).stdout
     run("verify", *where)
-    (tmp_path / EMBEDDINGS / "ab.safetensors").write_bytes(b"")
-    assert "embedding ab.safetensors: " in run("verify", *where, code=1).stdout
+    (folder / "ab.safetensors").write_bytes(b"")
+    assert f"{kind} ab.safetensors: " in run("verify", *where, code=1).stdout
     (damaged,) = json.loads(run("verify", "--json", *where, code=1).stdout)
-    assert damaged["embedding"] == "ab.safetensors"
+    assert damaged[kind] == "ab.safetensors"
     run("rm", "--all", *where)
-    assert not (tmp_path / EMBEDDINGS).exists()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

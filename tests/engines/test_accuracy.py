@@ -14,7 +14,7 @@ from fastdeploy_diffusion.engines.accuracy import (
 )
 from fastdeploy_diffusion.engines.accuracy import verify as verify_with
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineError
 from fastdeploy_diffusion.paddle_runtime import paddle

@@ -6,7 +6,7 @@ from component_programs import COMPONENTS
 from engine_programs import draw_feeds
 from runnable import runnable, spec_for
 
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 
 BUILDERS = tuple(name for name in engine_names() if name != "paddle-eager")

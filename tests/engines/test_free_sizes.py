@@ -8,7 +8,7 @@ from component_programs import COMPONENTS, HEIGHT, TOKENS, WIDTH
 from engine_programs import draw_feeds
 from runnable import CPU_ENGINES, spec_for
 
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.engines.tensorrt_builder import bound_batch
 from fastdeploy_diffusion.errors import EngineError

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.onnxruntime import _choose_provider
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 
 CASE = COMPONENTS["vae decoder"]

@@ -6,7 +6,7 @@ from engine_programs import Case, draw_feeds, float_spec
 from runnable import spec_for
 
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.machine import describe_machine
 from fastdeploy_diffusion.paddle_runtime import paddle

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from fastdeploy_diffusion.checkpoints import TensorSource
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.runtime.weight_store import WeightStore

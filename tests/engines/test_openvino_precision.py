@@ -7,7 +7,7 @@ from engine_programs import draw_feeds
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 
 # Of what is rounded: no fewer bits are lost than half precision has.

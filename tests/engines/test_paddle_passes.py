@@ -9,7 +9,7 @@ from fastdeploy_diffusion.config.option_sections import PADDLE_GPU_PASSES
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.paddle import choose_gpu_passes
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.paddle_runtime import paddle

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from engine_programs import CASES, draw_feeds
 
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
 from fastdeploy_diffusion.paddle_runtime import paddle
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec

@@ -8,7 +8,7 @@ import pytest
 from drawn_parameters import draw_parameters
 
 from fastdeploy_diffusion import onnx_packages
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError
 from fastdeploy_diffusion.export.onnx import export_onnx
 from fastdeploy_diffusion.paddle_runtime import paddle

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_parameters import draw_parameters
 
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.pir import PROGRAM_FILE, WEIGHTS_FILE, export_program
 from fastdeploy_diffusion.paddle_runtime import paddle

@@ -9,7 +9,7 @@ from tiny_checkpoint import write_tiny_sd
 from fastdeploy_diffusion import DiffusionConfig, GenerationRequest, SDPipeline
 from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.engines.accuracy import draw_feeds
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.runtime.program import fill_shapes
 from fastdeploy_diffusion.size_range import SizeRange, choose_size

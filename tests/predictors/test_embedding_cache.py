@@ -1,7 +1,5 @@
 """Embeddings that are kept: encoders that are not even loaded, and the same pictures."""
 
-import itertools
-import os
 import shutil
 import threading
 import time
@@ -16,6 +14,7 @@ from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession
 from fastdeploy_diffusion.predictors.texts import Text, Wanted
+from fastdeploy_diffusion.runtime.array_files import ArrayFiles
 from fastdeploy_diffusion.runtime.cache import EMBEDDINGS, CacheWarning
 
 REQUEST = {"seed": 5, "num_inference_steps": 1}
@@ -132,7 +131,7 @@ def test_another_process_finds_them_on_disk(model, tmp_path, watch):
         picture, counts = draw(open_pipeline(model, **options))
     assert (len(warned), counts) == (2, (0, 2))
     np.testing.assert_array_equal(picture, wanted)
-    assert EmbeddingFiles(tmp_path / EMBEDDINGS, limit=0).find_damage() == {}
+    assert ArrayFiles(tmp_path / EMBEDDINGS).find_damage() == {}
 
 
 def test_what_may_change_the_numbers_is_another_encoder(model, tmp_path):
@@ -172,36 +171,6 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path):
 
 def make_embedding(value, floats=256):
     return Embedding(np.full((1, floats), value, np.float32), 1e-6)
-
-
-def test_files_used_longest_ago_go_first(tmp_path):
-    files = EmbeddingFiles(tmp_path, limit=4000)  # three files of 1024 bytes and their headers
-    now = itertools.count(1)
-
-    def touch(name):
-        moment = next(now)
-        os.utime(tmp_path / f"{name}.safetensors", (moment, moment))
-
-    for name in "abc":
-        files.keep(name, make_embedding(ord(name)))
-        touch(name)
-    touch("a")
-    files.keep("d", make_embedding(4))
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "c", "d"]
-    assert files.measure()[0] == 3
-    assert files.find("a").values[0, 0] == ord("a")
-    assert files.find("b") is None
-    files.keep("large", make_embedding(1, floats=2000))
-    assert [path.stem for path in tmp_path.iterdir()] == ["large"]
-
-
-def test_a_file_under_another_name_is_damaged(tmp_path):
-    files = EmbeddingFiles(tmp_path, limit=4000)
-    files.keep("a", make_embedding(1))
-    (tmp_path / "a.safetensors").rename(tmp_path / "b.safetensors")
-    assert files.find_damage() == {"b.safetensors": "its content has changed"}
-    with pytest.warns(CacheWarning, match="its content has changed"):
-        assert files.find("b") is None
 
 
 def test_memory_holds_what_was_used_last(model):

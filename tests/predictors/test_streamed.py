@@ -20,7 +20,7 @@ from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.paddle_eager import run_layer
+from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CheckpointError, EngineUnavailableError
