@@ -1,9 +1,11 @@
 """The judge's score of the model in the box on every engine and precision that runs here.
 
 ``python benchmarks/judge_engines.py`` draws the 200 captions of the tests on each, and compares the
-pictures with those of the first: OpenVINO, if it is there.
+pictures with those of the first: OpenVINO, if it is there. With ``--passes downsample-tokens`` it
+draws them on the first engine alone, in float32, without passes and with these.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -30,23 +32,32 @@ STEPS, BATCH = 20, 20
 
 def main() -> None:
     """Judge every engine in every precision, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--passes", type=lambda text: text.split(","), help="NAME,NAME,…")
+    passes = parser.parse_args().passes
+    choices: dict[str, dict[str, Any]] = {
+        f"{engine} {precision}": {"engine": engine, "precision": precision}
+        for engine in ENGINES
+        for precision in PRECISIONS
+    }
+    if passes:
+        own = {"engine": ENGINES[0], "precision": "fp32"}
+        choices = {"no passes": {**own, "passes": []}, ", ".join(passes): {**own, "passes": passes}}
     rows: dict[str, Any] = {}
     first = None
-    for engine in ENGINES:
-        for precision in PRECISIONS:
-            try:
-                config = DiffusionConfig.from_preset(
-                    "shapes", engine=engine, precision=precision, cpu_fallback=False
-                )
-                pipeline = SDPipeline(config)
-            except EngineUnavailableError as error:
-                rows[f"{engine} {precision}"] = {"missing": error.problem}
-                continue
-            pictures = draw(pipeline)
-            first = pictures if first is None else first
-            row = rows[f"{engine} {precision}"] = rate(pipeline, pictures, first)
-            print(engine, precision, row, file=sys.stderr, flush=True)
-            pipeline.close()
+    for name, choice in choices.items():
+        try:
+            pipeline = SDPipeline(
+                DiffusionConfig.from_preset("shapes", cpu_fallback=False, **choice)
+            )
+        except EngineUnavailableError as error:
+            rows[name] = {"missing": error.problem}
+            continue
+        pictures = draw(pipeline)
+        first = pictures if first is None else first
+        rows[name] = rate(pipeline, pictures, first)
+        print(name, rows[name], file=sys.stderr, flush=True)
+        pipeline.close()
     print(json.dumps(rows, indent=2))
 
 
@@ -67,10 +78,15 @@ def rate(pipeline: SDPipeline, pictures: list[Any], first: list[Any]) -> dict[st
         is_right(scene, judge(picture))
         for (scene, _), picture in zip(choose_scenes(), pictures, strict=True)
     ]
+    pairs = zip(pictures, first, strict=True)
+    differing = [
+        psnr for pair in pairs if (psnr := measure_psnr(*(np.stack([each]) for each in pair)))
+    ]
     return {
         "right": sum(marks),
         "captions": len(marks),
-        "lowest_psnr_db": measure_psnr(*(np.stack([*each]) for each in (pictures, first))),
+        "lowest_psnr_db": min(differing, default=None),
+        "mean_psnr_db": float(np.mean(differing)) if differing else None,
         "relative_errors": {each.name: each.relative_error for each in pipeline.report.components},
         "precisions": {each.name: each.precision for each in pipeline.report.components},
     }

@@ -60,5 +60,8 @@ PASSES: Mapping[str, str] = MappingProxyType(
         ),
         "fuse-gelu-tanh": "fastdeploy_diffusion.passes.graph.fuse_gelu_tanh:FuseTanhGELU",
         "native-attention": "fastdeploy_diffusion.passes.graph.native_attention:NativeAttention",
+        "downsample-tokens": (
+            "fastdeploy_diffusion.passes.layer.downsample_tokens:DownsampleTokens"
+        ),
     }
 )

@@ -103,6 +103,7 @@ def _describe(trial: PassTrial, measure: bool) -> dict[str, Any]:
         "expected": trial.expected,
         "skipped": dict(trial.skipped),
         "error": trial.error,
+        "changes_picture": trial.changes_picture,
     }
     if not measure:
         return row
@@ -120,6 +121,8 @@ def _explain(trial: PassTrial) -> list[str]:
     if trial.expected is not None:
         matched += f" of {trial.expected}"
     error = "" if trial.error is None else f"within {trial.error:.0e} of the Paddle layer"
+    if error and trial.changes_picture:
+        error += " with it, and so another picture"
     return [matched, error, _explain_speed(trial.timings) if trial.timings else ""]
 
 

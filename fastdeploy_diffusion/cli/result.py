@@ -92,6 +92,8 @@ def describe_component(report: ComponentReport) -> list[str]:
     """Describe a component's placement and proof, in cells."""
     if report.relative_error is not None:
         proof = f"proven to {report.relative_error:.0e} of the Paddle layer"
+        if report.changes_picture:
+            proof += f" with {', '.join(report.changes_picture)}"
         if report.rounding_error is not None:
             proof += f", {_describe_rounding(report.rounding_error)}"
     elif report.unchecked:

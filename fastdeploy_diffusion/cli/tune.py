@@ -96,6 +96,8 @@ def format_explanation(report: PipelineReport, plans: Plans, as_json: bool) -> s
         lines += align([describe_component(each)])
         passes = ", ".join(f"{name} {count}" for name, count in each.passes.items() if count)
         lines += _wrap(f"passes: {passes or 'none'}")
+        if each.changes_picture:
+            lines += _wrap(f"another picture, as asked for, by: {', '.join(each.changes_picture)}")
         if each.fallback:
             lines += _wrap(each.fallback)
         lines += describe_int8(each)

@@ -1,13 +1,14 @@
 """Builds of components: loaded from the cache, or built, proven and kept."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import Self
 
 from fastdeploy_diffusion.compiler.artifact import build_artifact, find_artifact
 from fastdeploy_diffusion.compiler.cache_key import make_graph_key, make_proof_key
@@ -97,7 +98,8 @@ class ComponentBuild:
     """A component for given sizes on a given engine.
 
     Args:
-        reference: The layer that it is compared with; variants of this build share it.
+        reference: The layer that it is compared with; variants of this build share it, unless
+            their passes change the picture.
         generators: For inputs of the check that are not standard normal.
         sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
             those without a name.
@@ -158,6 +160,10 @@ class ComponentBuild:
                 raise  # It cannot run here: without a cache it is of no use.
             _warn(f"{self.name}: this build is not kept: {error.in_one_line}")
             return self._make_for_now()
+
+    def with_passes(self, passes: Sequence[AnyPass]) -> Self:
+        """Plan the same build with other passes, and compare it with what these change."""
+        return replace(self, passes=tuple(passes), reference=self.reference.follow(passes))
 
     @property
     def layer_passes(self) -> tuple[LayerPass, ...]:

@@ -26,6 +26,7 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
+from fastdeploy_diffusion.passes.contract import keep_changing, name_changes
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
@@ -100,13 +101,14 @@ class BuiltComponent(Component):
             sizes: Of a picture, for the ranges of the signature, by their names; the ranges' opt
                 where left out.
         """
-        cache = self.placer.cache
+        cache, passes = self.placer.cache, self.placer.choose_passes(signature)
+        root = cache.root if cache else None
         return self._build_class(
             self.name,
             self.placer.placement,
             self.placer.network,
-            Reference(self.name, self.placer.network, signature, cache.root if cache else None),
-            self.placer.choose_passes(signature),
+            Reference(self.name, self.placer.network, signature, root, keep_changing(passes)),
+            passes,
             self._generators,
             *signature,
             sizes={"batch": self._rows, **sizes},
@@ -211,6 +213,7 @@ class BuiltComponent(Component):
             cached=built.cached,
             unchecked=built.unchecked,
             passes=built.passes,
+            changes_picture=name_changes(self.placer.passes, built.passes),
         )
         return Running(built.session, self.placer.placement, self.report)
 

@@ -19,6 +19,7 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.passes.contract import name_changes
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
@@ -184,6 +185,7 @@ def _write_build(
         outputs=[each.describe() for each in build.outputs],
         folder=name,
         passes=dict(artifact.passes),
+        changes_picture=name_changes(build.passes, artifact.passes),
         **asdict(artifact.accuracy),
     )
 

@@ -20,22 +20,24 @@ from fastdeploy_diffusion.runtime.program import Program
 def find_guilty_pass(build: ComponentBuild) -> PassError | None:
     """Apply each pass alone, and compare the result with the original.
 
-    For a layer pass, the Paddle layer is run without an engine, so any difference or failure is the
-    pass's. A graph pass is judged on the engine, if that is right without it.
+    Those that change the picture are always applied: they make the original. For a layer pass, the
+    Paddle layer is run without an engine, so any difference or failure is the pass's. A graph pass
+    is judged on the engine, if that is right without it.
 
     Returns:
         The error of the first faulty pass, to be raised; ``None`` if there is none.
     """
     if not build.passes:
         return None
+    changes = build.reference.layer_passes
     try:
-        _prove(build, ())
+        _prove(build, changes)
     except Exception:  # the network fails without any pass
         return None
-    for each in [named.load() for named in build.passes]:
+    for each in [named.load() for named in build.passes if not named.changes_picture]:
         try:
             if isinstance(each, LayerPass):
-                _prove(build, (each,))
+                _prove(build, (*changes, each))
             elif isinstance(each, GraphPass):
                 _prove_on_engine(build, each)
         except Exception as error:  # of any type: the pass has made the difference
@@ -54,11 +56,12 @@ def find_guilty_pass(build: ComponentBuild) -> PassError | None:
 
 
 def _prove_on_engine(build: ComponentBuild, each: GraphPass) -> None:
+    changes = build.reference.passes
     try:
-        replace(build, passes=()).open(None).session.close()
+        build.with_passes(changes).open(None).session.close()
     except Exception:  # the engine fails without any pass
         return
-    replace(build, passes=(each,)).open(None).session.close()
+    build.with_passes((*changes, each)).open(None).session.close()
 
 
 def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:

@@ -33,9 +33,11 @@ class PassTrial:
         expected: How many the model's config promises; ``None`` where nothing is promised.
         skipped: Why it refused places that match, by their names.
         error: Largest difference of the rewritten network on the engine from the Paddle float32
-            layer as it was, relative to that layer's largest output; ``None`` if nothing was built.
+            layer as it was, or as the pass changes it on purpose, relative to that layer's largest
+            output; ``None`` if nothing was built.
         problem: Why the pass cannot be used here; empty if it can.
         timings: Seconds with and without it; ``None`` if they were not measured.
+        changes_picture: Whether it changes the picture of this component on purpose.
     """
 
     component: str
@@ -46,6 +48,7 @@ class PassTrial:
     error: float | None = None
     problem: str = ""
     timings: TurnTimings | None = None
+    changes_picture: bool = False
 
 
 class PassTester:
@@ -82,7 +85,12 @@ class PassTester:
         except PassError as error:
             return PassTrial(self._build.name, each.name, None, None, {}, problem=error.problem)
         trial = PassTrial(
-            self._build.name, result.name, result.count, result.expected, result.skipped
+            self._build.name,
+            result.name,
+            result.count,
+            result.expected,
+            result.skipped,
+            changes_picture=each.changes_picture and result.count > 0,
         )
         if not result.is_as_promised:
             return replace(trial, problem=_explain_count(each, result))
@@ -99,7 +107,7 @@ class PassTester:
             AccuracyError: The numbers change.
             EngineError: The build fails.
         """
-        built = replace(self._build, passes=tuple(passes)).open(None)
+        built = self._build.with_passes(passes).open(None)
         with built.session as session:
             return built.relative_error, self._time(session) if self._measure else None
 
@@ -109,7 +117,7 @@ class PassTester:
         except AccuracyError as failure:
             return replace(trial, error=failure.relative_error, problem=failure.problem)
         except Exception:
-            if guilty := find_guilty_pass(replace(self._build, passes=(each,))):
+            if guilty := find_guilty_pass(self._build.with_passes([each])):
                 return replace(trial, problem=guilty.problem)
             raise
         return replace(trial, error=error, timings=timings)
@@ -141,7 +149,7 @@ class PassTester:
 
     def _time(self, session: Session) -> TurnTimings:
         if self._plain is None:
-            self._plain = replace(self._build, passes=()).open(None).session
+            self._plain = self._build.with_passes(()).open(None).session
         feeds = self._build.draw_feeds()
         return time_in_turns(self._plain, session, feeds)
 

@@ -27,7 +27,7 @@ from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
-from fastdeploy_diffusion.passes.contract import AnyPass
+from fastdeploy_diffusion.passes.contract import AnyPass, keep_changing
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
@@ -158,11 +158,14 @@ class Placer:
         self._move(self._guard.retreat(self.placement, error, remembers=False), self.passes)
 
     def fall_back(self, error: EngineError) -> bool:
-        """Fall back to the CPU's engine from one that failed, with a warning, where allowed."""
+        """Fall back to the CPU's engine from one that failed, with a warning, where allowed.
+
+        Of the passes, those that change the picture stay: it is still the one that was asked for.
+        """
         # A build for another machine cannot fall back to an engine here.
         if not self.cpu_fallback or self.placement.spec.target is not None:
             return False
-        return self._move(replace_engine(self.placement, error.problem), ())
+        return self._move(replace_engine(self.placement, error.problem), keep_changing(self.passes))
 
     def find_plan(self) -> ComponentPlan | None:
         """Look up the plan of `tune`; ``None`` if it was not tuned here."""

@@ -1,17 +1,21 @@
 """The reference of a component's builds: the Paddle layer in float32."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import Self
 
 from fastdeploy_diffusion.compiler.reference_files import ReferenceFiles
+from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.engines.paddle_eager import PaddleEagerEngine
 from fastdeploy_diffusion.engines.paddle_layer import run_layer
 from fastdeploy_diffusion.engines.paddle_rounding import round_layer
+from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.contract import AnyPass, keep_changing
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.memory_need import (
     hold_activations,
@@ -22,7 +26,7 @@ from fastdeploy_diffusion.runtime.program import Program, Signature
 
 
 class Reference:
-    """A component's layer without passes, which is loaded for as long as it is needed.
+    """A component's layer, which is loaded for as long as it is needed.
 
     It is slow and large, and for the same inputs its outputs stay the same: so they are kept, and
     builds for other engines and precisions, of other processes as well, are compared with one run
@@ -30,18 +34,25 @@ class Reference:
 
     Args:
         root: The cache's folder, to keep them on disk; ``None`` to keep them in memory alone.
+        passes: Those that change the picture on purpose, which alone are applied to it.
     """
 
     def __init__(
-        self, name: str, network: Network, signature: Signature, root: Path | None = None
+        self,
+        name: str,
+        network: Network,
+        signature: Signature,
+        root: Path | None = None,
+        passes: tuple[AnyPass, ...] = (),
     ) -> None:
         self.program = Program(name, None, *signature)
+        self.passes = passes
         self._network = network
         self._layer: Any = None
         self._rounded_to = ""
         self._outputs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         self.root = root
-        self._files = ReferenceFiles(root, network, signature.outputs) if root else None
+        self._files = ReferenceFiles(root, network, signature.outputs, passes) if root else None
 
     def load(self, rounded_to: str = "") -> Program:
         """Load the layer with its weights, which stay in memory until `release`.
@@ -57,11 +68,30 @@ class Reference:
         if self._layer is not None and self._rounded_to not in ("", rounded_to):
             self.release()
         if self._layer is None:
-            self._layer, self._rounded_to = self._network.load(), ""
+            self._layer, self._rounded_to = self._load_layer(), ""
         if self._rounded_to != rounded_to:
             round_layer(self._layer, rounded_to)
             self._rounded_to = rounded_to
         return replace(self.program, layer=self._layer)
+
+    @property
+    def layer_passes(self) -> tuple[LayerPass, ...]:
+        """The passes that are applied to it; loading them imports Paddle."""
+        loaded = (each.load() for each in self.passes)
+        return tuple(each for each in loaded if isinstance(each, LayerPass))
+
+    def _load_layer(self) -> Any:
+        if not self.passes:
+            return self._network.load()
+        return rewrite_network(self._network, self.layer_passes).load()
+
+    def follow(self, passes: Sequence[AnyPass]) -> Self:
+        """Return the reference of builds with other passes: itself, if these change as much."""
+        changes = keep_changing(passes)
+        if [str(each) for each in changes] == [str(each) for each in self.passes]:
+            return self
+        signature = Signature(self.program.inputs, self.program.outputs)
+        return type(self)(self.program.name, self._network, signature, self.root, changes)
 
     def release(self) -> None:
         """Free the layer's memory; its outputs are kept."""

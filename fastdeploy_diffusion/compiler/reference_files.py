@@ -15,6 +15,7 @@ from fastdeploy_diffusion.compiler.code_digest import digest_code
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
 from fastdeploy_diffusion.machine import find_version
+from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.array_files import ArrayFiles
 from fastdeploy_diffusion.runtime.cache import REFERENCES
@@ -41,12 +42,20 @@ class ReferenceFiles:
     Args:
         root: The cache's folder.
         outputs: Of the layer, in its order.
+        passes: Applied to the layer.
     """
 
-    def __init__(self, root: Path, network: Network, outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        network: Network,
+        outputs: tuple[TensorSpec, ...],
+        passes: tuple[AnyPass, ...] = (),
+    ) -> None:
         self._root = root
         self._network = network
         self._outputs = outputs
+        self._passes = passes
         self._files = ArrayFiles(root / REFERENCES, LIMIT, "the Paddle layer runs again")
 
     def find(self, inputs: str, rounded_to: str) -> dict[str, np.ndarray] | None:
@@ -69,7 +78,10 @@ class ReferenceFiles:
         ingredients: dict[str, Any] = {
             "network": self._network.identify(self._root),
             "outputs": [each.describe() for each in self._outputs],
-            "code": digest_code([*_MAKES, *self._network.modules]),
+            "passes": [each.identify() for each in self._passes],
+            "code": digest_code(
+                [*_MAKES, *self._network.modules, *(each.module for each in self._passes)]
+            ),
             "packages": {name: find_version(name) for name in PaddleEngine.packages},
             "device": identify_device(Device("cpu"), None),
             "format": _FORMAT,

@@ -151,7 +151,13 @@ class StreamedBuild(ComponentBuild):
             self.placement,
             network,
             # Its layer has its weights itself.
-            Reference(name, network, Signature(stage.inputs, stage.outputs), self.reference.root),
+            Reference(
+                name,
+                network,
+                Signature(stage.inputs, stage.outputs),
+                self.reference.root,
+                self.reference.passes,
+            ),
             self.passes,
             {each.name: generators[each.name] for each in stage.inputs if each.name in generators},
             (*stage.inputs, *(weights.specs if weights else ())),

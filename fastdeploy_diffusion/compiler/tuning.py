@@ -59,7 +59,7 @@ def tune_component(
                 chosen = [keep_paying(each, signature) for each in chosen]
             # A dict, for there may be no pass that pays.
             for each in dict.fromkeys(keep_usable(each, signature) for each in chosen):
-                candidate = replace(build, placement=placement, passes=each)
+                candidate = replace(build, placement=placement).with_passes(each)
                 show(f"{build.name}: {engine} in {precision}, {len(each) or 'no'} passes")
                 found.append(_measure(candidate, feeds, cache, runs))
     shapes = {name: array.shape for name, array in feeds.items()}

@@ -96,11 +96,20 @@ class BasicTransformerBlock(nn.Layer):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Map ``tokens`` (B, N, dim), conditioned on ``context`` (B, M, context_dim)."""
-        tokens = tokens + self.attn1(self.norm1(tokens))
+    def forward(self, tokens: Tensor, context: Tensor, size: tuple[Any, Any]) -> Tensor:
+        """Map ``tokens`` (B, N, dim), conditioned on ``context`` (B, M, context_dim).
+
+        Args:
+            size: Height and width of the feature map whose pixels the tokens are.
+        """
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attn1(normed, self.choose_keys(normed, size))
         tokens = tokens + self.attn2(self.norm2(tokens), context)
         return tokens + self.ff(self.norm3(tokens))
+
+    def choose_keys(self, tokens: Tensor, size: tuple[Any, Any]) -> Tensor:
+        """Choose the tokens that self-attention attends to; a pass may choose fewer than all."""
+        return tokens
 
 
 class Transformer2DModel(nn.Layer):
@@ -141,7 +150,7 @@ class Transformer2DModel(nn.Layer):
         else:
             tokens = _to_tokens(self.proj_in(hidden))
         for block in self.transformer_blocks:
-            tokens = block(tokens, context)
+            tokens = block(tokens, context, (height, width))
         if self.linear_projection:
             tokens = self.proj_out(tokens)
         hidden = tokens.transpose([0, 2, 1]).reshape([0, channels, height, width])

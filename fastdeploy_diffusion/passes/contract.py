@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -46,6 +47,9 @@ class Pass(ABC):
     pays_from: ClassVar[int] = 0
     # Whether what it makes is compiled when a graph is built: see `native.library`.
     is_native: ClassVar[bool] = False
+    # Whether pictures differ with it on purpose. Then it is in no engine's default set, runs before
+    # all others, and builds are compared with the layer as it leaves it.
+    changes_picture: ClassVar[bool] = False
     # This library's own passes have none.
     origin: PassOrigin | None = None
 
@@ -101,6 +105,7 @@ class NamedPass:
     needs_known_sizes: bool
     pays_from: int
     is_native: bool = False
+    changes_picture: bool = False
 
     @property
     def module(self) -> str:
@@ -118,6 +123,16 @@ class NamedPass:
 
 
 AnyPass: TypeAlias = Pass | NamedPass
+
+
+def keep_changing(passes: Sequence[AnyPass]) -> tuple[AnyPass, ...]:
+    """Drop the passes that leave the picture as it is."""
+    return tuple(each for each in passes if each.changes_picture)
+
+
+def name_changes(passes: Sequence[AnyPass], counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Name the passes that have changed the picture, by how often each rewrote the network."""
+    return tuple(each.name for each in keep_changing(passes) if counts.get(each.name))
 
 
 def require_promise(each: Pass, result: PassResult, network: str) -> None:

@@ -15,7 +15,8 @@ from fastdeploy_diffusion.passes.user_passes import (
 from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.suggest import did_you_mean
 
-# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``.
+# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``;
+# then those that set ``changes_picture``.
 _BY_SIZE: Mapping[str, tuple[bool, int, bool]] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -25,9 +26,12 @@ _BY_SIZE: Mapping[str, tuple[bool, int, bool]] = MappingProxyType(
         "native-attention": (False, 0, True),
     }
 )
+_CHANGES_PICTURE = ("downsample-tokens",)
 _OWN: Mapping[str, NamedPass] = MappingProxyType(
     {
-        name: NamedPass(name, path, *_BY_SIZE.get(name, (False, 0, False)))
+        name: NamedPass(
+            name, path, *_BY_SIZE.get(name, (False, 0, False)), name in _CHANGES_PICTURE
+        )
         for name, path in PASSES.items()
     }
 )
@@ -54,8 +58,9 @@ def choose_passes(names: Sequence[str]) -> list[Pass]:
 def find_passes(names: Sequence[str]) -> list[AnyPass]:
     """List passes in the order in which they are applied; this library's own are not imported.
 
-    This library's own come first, in their own order; then those of other distributions, in the
-    order of ``names``. Layer passes are all applied before graph passes, which see what they made.
+    Those that change the picture come first. Of the others, and of these, this library's own come
+    first, in their own order; then those of other distributions, in the order of ``names``. Layer
+    passes are all applied before graph passes, which see what they made.
 
     Raises:
         ConfigError: There is no pass of a name.
@@ -76,4 +81,5 @@ def find_passes(names: Sequence[str]) -> list[AnyPass]:
                 allowed=", ".join(known),
                 fix=did_you_mean(name, known),
             )
-    return [*own, *(load_user_pass(name, registered[name]) for name in others)]
+    found: list[AnyPass] = [*own, *(load_user_pass(name, registered[name]) for name in others)]
+    return sorted(found, key=lambda each: not each.changes_picture)

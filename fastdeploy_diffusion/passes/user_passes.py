@@ -99,6 +99,12 @@ def _make(entry_point: EntryPoint) -> Pass:
             allowed="sites, a tuple of kinds of places (fastdeploy_diffusion.passes.Site) or None",
             fix=fix,
         )
+    if loaded.changes_picture and not issubclass(loaded, LayerPass):
+        raise PassError(
+            "changes the picture, and is no layer pass",
+            allowed="changes_picture for layer passes: builds are compared with the changed layer",
+            fix=fix,
+        )
     made: Pass = loaded()
     distribution = entry_point.dist
     made.origin = PassOrigin(

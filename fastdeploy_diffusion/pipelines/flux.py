@@ -276,3 +276,9 @@ def _check_config(config: DiffusionConfig) -> None:
                 allowed="the checkpoint's own scheduler, and a build for each size",
                 fix=f"leave {name} out",
             )
+    if "downsample-tokens" in (config.passes or ()):
+        raise ConfigError(
+            "passes has downsample-tokens, which would change nothing: Flux has no UNet",
+            allowed="downsample-tokens for Stable Diffusion and SDXL",
+            fix="leave it out",
+        )

@@ -136,6 +136,7 @@ class BundledComponent(Component):
             rounding_error=build.rounding_error,
             build_seconds=time.perf_counter() - started,
             passes=build.passes,
+            changes_picture=build.changes_picture,
             cached=True,
         )
         running = Running(session, self._placement, report)

@@ -44,6 +44,8 @@ class ComponentReport:
         installable: The pip command of each engine that ``auto`` tries before this one and that is
             not installed, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
+        changes_picture: Those of them that change the picture on purpose. The errors are from the
+            layer as they leave it.
         cached: Whether a kept build was loaded; its error was measured when it was built.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
         unchecked: Why the build was not compared with the layer: it cannot run here.
@@ -66,6 +68,7 @@ class ComponentReport:
     passed_over: Mapping[str, str] = field(default_factory=dict)
     installable: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
+    changes_picture: tuple[str, ...] = ()
     int8: Int8Report | None = None
 
 

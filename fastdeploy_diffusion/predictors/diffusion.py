@@ -450,7 +450,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
                     "precision": each.precision,
                     "fallback": each.fallback,
                     "relative_error": each.relative_error,
-                    **_describe_int8(each),
+                    **_describe_changes(each),
                 }
                 for each in self.report.components
             },
@@ -458,8 +458,11 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         }
 
 
-def _describe_int8(report: ComponentReport) -> dict[str, Any]:
-    """Describe for a picture's metadata what int8 costs, where a component runs in it."""
-    if report.int8 is None or not PRECISIONS[report.precision].is_quantized:
-        return {}
-    return {"int8": report.int8.metadata}
+def _describe_changes(report: ComponentReport) -> dict[str, Any]:
+    """Describe for a picture's metadata what changes it on purpose: passes, and int8's cost."""
+    changes: dict[str, Any] = {}
+    if report.changes_picture:
+        changes["changes_picture"] = report.changes_picture
+    if report.int8 is not None and PRECISIONS[report.precision].is_quantized:
+        changes["int8"] = report.int8.metadata
+    return changes

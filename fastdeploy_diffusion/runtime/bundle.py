@@ -34,6 +34,7 @@ class BundledBuild(_Record):
     Args:
         folder: Where its graphs lie, as a kept build's.
         passes: How often each pass rewrote the network.
+        changes_picture: Those of them that change the picture on purpose.
         relative_error: From the Paddle float32 layer, where it was built.
         rounding_error: What rounding to half precision does to the layer itself.
     """
@@ -45,6 +46,7 @@ class BundledBuild(_Record):
     relative_error: float
     tolerance: float
     rounding_error: float | None = None
+    changes_picture: tuple[str, ...] = ()
 
     @property
     def signature(self) -> Signature:

@@ -17,7 +17,9 @@ COUNTS = {
     "denoiser": (0, 4, 4, 0, 1, 0, 0, 0, 12),
     "vae_decoder": (0, 1, 0, 0, 1, 0, 0, 0, 0),
 }
-KEYS = ["component", "pass", "matched", "expected", "skipped", "error"]
+# The one that changes the picture is a layer pass, too, and the last.
+CHANGING = {"downsample-tokens": {"denoiser": 3}}
+KEYS = ["component", "pass", "matched", "expected", "skipped", "error", "changes_picture"]
 TIMING_KEYS = ["seconds_without", "seconds_with", "times_as_fast", "times_as_fast_quartiles"]
 FOLD_NORM = {"fold-norm": "FoldNorm"}
 
@@ -43,9 +45,12 @@ def test_json_has_a_row_for_each_component_and_pass(tiny_sd1, tmp_path):
         count, skipped = 0, {"": "paddle-eager reads no ONNX graph"}
         if row["pass"] in LAYER_PASSES:
             count, skipped = COUNTS[row["component"]][LAYER_PASSES.index(row["pass"])], {}
+        elif row["pass"] in CHANGING:
+            count, skipped = CHANGING[row["pass"]].get(row["component"], 0), {}
         expected = None if row["pass"] == "channels-last" else count
         assert (row["matched"], row["expected"], row["skipped"]) == (count, expected, skipped)
         assert row["error"] is None if count == 0 else 0 <= row["error"] <= 1e-5
+        assert row["changes_picture"] is (row["pass"] in CHANGING and count > 0)
     # What is only tried pushes nothing out of the cache.
     assert not (tmp_path / "builds").exists()
 
@@ -70,6 +75,12 @@ def test_the_table_says_the_same(tiny_sd1):
     assert [line.split() for line in lines[4:11] if "channels-last" not in line] == [
         [name, "0", "of", "0"] for name in nothing
     ]
+
+
+def test_the_table_says_what_changes_the_picture(tiny_sd1):
+    text = run("--model", tiny_sd1, "--passes", "downsample-tokens").stdout
+    pattern = r"  downsample-tokens +3 of 3 +within .* of the Paddle layer with it, and so another"
+    assert len(re.findall(pattern, text)) == 1
 
 
 def test_measure_adds_the_times(tiny_sd1, monkeypatch):

@@ -24,7 +24,10 @@ def test_a_pass_is_not_guilty_of_too_little_memory(cause, is_guilty, monkeypatch
             raise EngineError("paddle-eager could not load denoiser") from cause
 
     monkeypatch.setattr(pass_blame, "_prove", prove)
-    build = SimpleNamespace(name="denoiser", passes=choose_passes(["merge-qkv"]))
+    reference = SimpleNamespace(layer_passes=())
+    build = SimpleNamespace(
+        name="denoiser", passes=choose_passes(["merge-qkv"]), reference=reference
+    )
     found = pass_blame.find_guilty_pass(build)
     assert (found is not None) is is_guilty
     assert found is None or "the pass merge-qkv fails its check on denoiser" in found.problem

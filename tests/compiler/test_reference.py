@@ -51,6 +51,13 @@ def build(model, runs, tmp_path):
     return open_and_build
 
 
+def test_a_pass_that_changes_the_picture_has_outputs_of_its_own(build):
+    assert build()[0] == ALL
+    assert build(passes=["downsample-tokens"])[0] == ALL
+    assert build(passes=["downsample-tokens", "merge-qkv"])[0] == {}
+    assert build(passes=["merge-qkv"])[0] == {}
+
+
 def test_another_engine_precision_or_pass_runs_only_what_is_new(build):
     assert build()[0] == ALL
     assert build(engine="openvino")[0] == {}

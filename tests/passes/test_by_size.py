@@ -35,6 +35,6 @@ def test_what_is_known_of_a_pass_before_its_import_is_what_it_says():
     for named in find_passes(pass_names()):
         loaded = named.load()
         assert named is not loaded
-        for each in ("name", "module", "needs_known_sizes", "pays_from"):
+        for each in ("name", "module", "needs_known_sizes", "pays_from", "changes_picture"):
             assert getattr(named, each) == getattr(loaded, each), named.name
         assert named.identify() == loaded.identify()

@@ -80,7 +80,8 @@ def test_all_passes_together_keep_the_latents(engine, folders, tmp_path):
     wanted = draw(open_flux(folders[True], passes=()), **GUIDED)
     for cached in (False, True):
         options = {"denoiser": {"engine": engine}, "cache_dir": tmp_path}
-        passes = [name for name in pass_names() if name != "native-attention"]
+        left_out = {"native-attention", "downsample-tokens"}
+        passes = [name for name in pass_names() if name not in left_out]
         pipeline = open_flux(folders[True], passes=passes, **options)
         assert_close(draw(pipeline, **GUIDED), wanted)
         (report,) = (each for each in pipeline.report.components if each.name == "denoiser")

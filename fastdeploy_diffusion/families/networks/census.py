@@ -9,6 +9,7 @@ class Site(Enum):
     """A kind of place in a network; a place may be of several kinds."""
 
     SELF_ATTENTION = "self-attention"
+    FINEST_SELF_ATTENTION = "self-attention at the largest resolution of a UNet that has any"
     CROSS_ATTENTION = "cross-attention"
     ROTARY_ATTENTION = "attention with rotary embedding"
     ROTATION = "rotary embedding of queries, or of keys"

@@ -180,6 +180,13 @@ class UNet2DConditionConfig(NetworkConfig):
         )
 
     @property
+    def finest_attention(self) -> int:
+        """The largest resolution that has attention; the first is 0, the middle's the last."""
+        kinds = zip(self.down_block_types, self.up_block_types[::-1], strict=True)
+        attends = (any(each.startswith("CrossAttn") for each in kind) for kind in kinds)
+        return next((level for level, found in enumerate(attends) if found), self.blocks - 1)
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Residual blocks at each resolution on the way down."""
         return per_block("layers_per_block", self.layers_per_block, self.blocks)
@@ -225,9 +232,12 @@ class UNet2DConditionConfig(NetworkConfig):
         resnets = 2 + sum(2 * layers + 1 for layers in self.layers)
         blocks = self._count_by_level(self.depths)
         is_alone = self.addition_embed_type is None
+        finest = [0] * self.blocks
+        finest[self.finest_attention] = self.depths[self.finest_attention]
         attention = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION, Site.QKV)
         return {
             **dict.fromkeys((*attention, Site.GEGLU), blocks),
+            Site.FINEST_SELF_ATTENTION: self._count_by_level(finest),
             Site.INVARIANT: resnets + blocks,
             Site.SILU: resnets + (1 if is_alone else 2),  # of the embedded timestep, and in it
             Site.GROUP_NORM_SILU: 2 * resnets + 1,
