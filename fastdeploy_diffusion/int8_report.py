@@ -61,6 +61,7 @@ class Int8Report:
         own_psnr: Of the decoder alone, where it was judged by itself, in dB.
         blocks: By cost, the worst first; empty where weights alone are in int8.
         sensitive: How many layers stay in floating point without being measured.
+        stand_in: The engine, and the device, on which all of it was measured, if not on its own.
     """
 
     quality: PictureQuality
@@ -70,6 +71,7 @@ class Int8Report:
     own_psnr: float | None = None
     blocks: tuple[BlockCost, ...] = ()
     sensitive: int = 0
+    stand_in: str = ""
 
     @property
     def quantized(self) -> int:
@@ -84,7 +86,8 @@ class Int8Report:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the metadata of a picture says."""
-        return {"target_psnr": self.target, **asdict(self.quality)}
+        measured_on = {"measured_on": self.stand_in} if self.stand_in else {}
+        return {"target_psnr": self.target, **asdict(self.quality), **measured_on}
 
     @classmethod
     def parse(cls, described: Mapping[str, Any]) -> Int8Report:

@@ -21,8 +21,7 @@ from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
-from fastdeploy_diffusion.errors import ConfigError, RequestError
+from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError, RequestError
 from fastdeploy_diffusion.images import check_folder, explain_unwritten
 from fastdeploy_diffusion.precision import INT8, PRECISIONS
 from fastdeploy_diffusion.whole_file import write_whole
@@ -30,6 +29,7 @@ from fastdeploy_diffusion.whole_file import write_whole
 if TYPE_CHECKING:
     from fastdeploy_diffusion.picture_quality import Pictures
     from fastdeploy_diffusion.predictors.component import ComponentReport
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.predictors.result import PipelineReport
 
 _BLOCK_HEADINGS = ("block", "layers", "cost", "runs in")
@@ -70,22 +70,16 @@ def load_int8(
     Raises:
         ConfigError: As `load_config`, or another precision is asked for.
     """
-    if precision is None and not _list_int8(load_config(model, file)):
+    if precision is None and not load_config(model, file).list_quantized():
         precision = INT8
     config = load_config(model, file, precision=precision, **options)
-    if not _list_int8(config):
+    if not config.list_quantized():
         raise ConfigError(
             f"precision is {config.precision!r}, and nothing is in int8",
             allowed=", ".join(name for name, each in PRECISIONS.items() if each.is_quantized),
             fix="--precision int8",
         )
     return config
-
-
-def _list_int8(config: DiffusionConfig) -> list[str]:
-    """List the components that are to be quantized."""
-    chosen = {name: PRECISIONS.get(config.component(name).precision) for name in COMPONENTS}
-    return [name for name, precision in chosen.items() if precision and precision.is_quantized]
 
 
 def quantize_all(config: DiffusionConfig, page: Path | None) -> tuple[PipelineReport, list[Pair]]:
@@ -98,9 +92,12 @@ def quantize_all(config: DiffusionConfig, page: Path | None) -> tuple[PipelineRe
         The report, and a pair of pictures for each held-out prompt.
 
     Raises:
+        RequestError: There is a page, and what is built for another machine draws no pictures.
         DiffusionError: As `open_pipeline` and the pipeline's ``quantize`` and ``build``.
     """
     pipeline = open_pipeline(config)
+    if page is not None:
+        _require_pictures(pipeline)
     from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
     from fastdeploy_diffusion.compiler.int8_search import draw_held_out, open_like
 
@@ -111,17 +108,32 @@ def quantize_all(config: DiffusionConfig, page: Path | None) -> tuple[PipelineRe
         report = pipeline.build()
         if page is not None:
             prompts = read_prompts(pipeline.config.calibration_prompts)
-            show("drawing in int8 for the page", 0, 2)
-            given = draw_held_out(pipeline, prompts)
+            given = draw_held_out(pipeline, prompts, "drawing in int8 for the page", show)
             pipeline.close()  # two models need not be in memory at once
-            show("drawing in float32 for the page", 1, 2)
             with open_like(pipeline, "fp32") as exact_pipeline:
-                exact = draw_held_out(exact_pipeline, prompts)
+                exact = draw_held_out(
+                    exact_pipeline, prompts, "drawing in float32 for the page", show
+                )
             pairs = [
                 Pair(prompt, exact[[index]], given[[index]])
                 for index, prompt in enumerate(prompts.held_out)
             ]
     return report, pairs
+
+
+def _require_pictures(pipeline: DiffusionPredictor[Any]) -> None:
+    for each in pipeline.report.components:
+        placement = pipeline.component(each.name).placement
+        if placement.spec.target is not None:
+            try:
+                placement.engine.require_run(placement.spec)
+            except EngineUnavailableError as error:
+                raise RequestError(
+                    f"--output shows pictures, and {each.name} is built for "
+                    f"{placement.spec.target} and does not run here: {error.problem}",
+                    allowed="a table, without --output",
+                    fix="leave out --output",
+                ) from error
 
 
 def format_quantization(report: PipelineReport, as_json: bool) -> str:
@@ -145,6 +157,8 @@ def describe_int8(component: ComponentReport) -> list[str]:
     if not PRECISIONS[component.precision].is_quantized:
         return [f"  not in int8: {component.fallback}"]
     lines = [f"  {found.quality}; the target is {found.target:g} dB"]
+    if found.stand_in:
+        lines.append(f"  measured on {found.stand_in}, which stands in for {component.engine}")
     if found.unquantized != "fp32":
         lines.append(f"  wholly in {found.unquantized}: {found.unquantized_psnr:.1f} dB")
     if found.own_psnr is not None:

@@ -16,6 +16,7 @@ import yaml
 from fastdeploy_diffusion import __version__
 from fastdeploy_diffusion.checksum import measure_files
 from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
+from fastdeploy_diffusion.compiler.tokenizer_folders import list_tokenizer_folders
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
@@ -192,18 +193,13 @@ def _write_build(
 
 def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
     """Copy configs, and the folders of tokenizers."""
-    checkpoint, given = pipeline.checkpoint, pipeline.config.tokenizer_path
+    checkpoint = pipeline.checkpoint
     files = {f"{name}/config.json": name for name in checkpoint.family.networks}
     for file, name in {**files, "scheduler/scheduler_config.json": "scheduler"}.items():
         (folder / file).parent.mkdir(parents=True)
         text = json.dumps(checkpoint.config(name), indent=2, ensure_ascii=False)
         (folder / file).write_text(text, encoding="utf-8")
-    names = checkpoint.family.tokenizers
-    for name in names:
-        source = checkpoint.folder(name)
-        if given is not None:
-            source = Path(given) if len(names) == 1 else Path(given) / name
-        assert source is not None  # or the pipeline would not have opened
+    for name, source in list_tokenizer_folders(pipeline).items():
         (folder / name).mkdir()
         for each in sorted(source.iterdir()):
             if each.is_file():

@@ -100,12 +100,14 @@ def make_plan_key(
     component: str,
     network: Mapping[str, Any],
     code: Sequence[str],
+    target: str | None = None,
 ) -> CacheKey:
     """Collect what a plan of a component depends on.
 
     Args:
         network: Identifies the network, with its weights.
         code: The modules whose change makes the plan stale.
+        target: The GPU architecture that it is for, in place of the device.
 
     Raises:
         CacheError: The device cannot be identified.
@@ -120,7 +122,7 @@ def make_plan_key(
             "engine": "plan",
             "engines": [engine.name for engine in engines],
             "packages": {name: find_version(name) for name in packages},
-            "device": identify_device(device, None),
+            "device": identify_device(device, target),
             "precision": "",
         }
     )

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fastdeploy_diffusion.compiler.tokenizer_folders import digest_tokenizers
 from fastdeploy_diffusion.disk_room import describe_shortage
 from fastdeploy_diffusion.errors import CacheError, ConfigError
 from fastdeploy_diffusion.requests.request import GenerationRequest
@@ -69,8 +70,17 @@ class Calibration:
         for _, outputs in self._list(component):
             yield dict(outputs)
 
+    def count(self, component: str) -> int:
+        """Count the calls of a component; raises as `feeds`."""
+        named = (each for path in self._files for each in _read_names(path))
+        return sum(name == component for name, *_ in named)
+
+    @property
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
     def _list(self, component: str) -> Iterator[tuple[Arrays, Arrays]]:
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in self._files:
             for name, inputs, outputs in _read(path):
                 if name == component:
                     yield inputs, outputs
@@ -167,7 +177,7 @@ def _identify(
         "seed": SEED,
         "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
         "prediction_type": pipeline.config.prediction_type,
-        "tokenizers": pipeline.config.tokenizer_path,
+        "tokenizers": digest_tokenizers(pipeline),
         "components": {each.name: each.network.identify(root) for each in components},
         "precisions": [each.placement.spec.precision for each in components],
         "calls": CALLS,
@@ -225,18 +235,30 @@ def _pack(calls: Sequence[Call]) -> bytes:
 
 
 def _read(path: Path) -> list[Call]:
+    with _open(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        calls: list[Call] = []
+        for name, *both in json.loads(file.metadata()[_CALLS_KEY]):
+            inputs, outputs = (
+                {each: tensors[key] for each, key in names.items()} for names in both
+            )
+            calls.append((name, inputs, outputs))
+        return calls
+
+
+def _read_names(path: Path) -> list[Any]:
+    """Read the calls of a file without their numbers."""
+    with _open(path) as file:
+        named: list[Any] = json.loads(file.metadata()[_CALLS_KEY])
+        return named
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
-            named = json.loads((file.metadata() or {})[_CALLS_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            calls: list[Call] = []
-            for name, *both in named:
-                inputs, outputs = (
-                    {each: tensors[key] for each, key in names.items()} for names in both
-                )
-                calls.append((name, inputs, outputs))
-            return calls
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+            yield file
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CacheError(
             f"the calibration in {path.parent} is damaged: {path.name}: {error}",
             fix="start again: what is damaged is recorded anew",

@@ -80,10 +80,12 @@ class Part:
         feeds = _spread(feeds)
         layers = [each for each in self.ranges if each not in self.sensitive]
         sizes = Counter(map(name_block, layers))
+        task = f"{self.name}: cost of each block"
+        show(task, 0, len(sizes))
         exact = self._run_all(frozenset(self.ranges), feeds)
         costs = []
         for number, (block, size) in enumerate(sizes.items()):
-            show(f"{self.name}: cost of each block", number, len(sizes))
+            show(task, number, len(sizes))
             skip = frozenset(each for each in self.ranges if name_block(each) != block)
             given = self._run_all(skip | self.sensitive, feeds)
             costs.append(BlockCost(block, size, _measure_error(given, exact)))

@@ -27,7 +27,9 @@ from fastdeploy_diffusion.compiler.calibration import (
 )
 from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
 from fastdeploy_diffusion.compiler.int8_part import Part
+from fastdeploy_diffusion.compiler.int8_stand_in import find_unobserved, open_stand_in
 from fastdeploy_diffusion.compiler.quantizing import observe, open_trials
+from fastdeploy_diffusion.compiler.tokenizer_folders import digest_tokenizers
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.option_sections import EmbeddingCacheConfig
 from fastdeploy_diffusion.errors import ConfigError
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
     from fastdeploy_diffusion.runtime.cache_entry import CacheKey
-    from fastdeploy_diffusion.runtime.session import Session
+    from fastdeploy_diffusion.runtime.session import Arrays, Session
 
 TARGET, FEW_STEPS_TARGET = 30.0, 25.0
 """The least mean PSNR to float32, in dB, where ``int8_quality`` says nothing."""
@@ -53,6 +55,7 @@ FEW_STEPS = 8
 _DECODER = "vae_decoder"
 DECODER_MARGIN = 5.0  # dB above the target: a third of the error that the whole may have
 _SAME = 100.0  # dB of pictures that do not differ in any pixel
+_LAST_TASK = "drawing with the builds that were chosen"
 _MOST_TRIES = 7
 _MOST_RETRIES = 3
 
@@ -75,6 +78,7 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
     """Choose the layers of a pipeline that are in int8, or take the choice that is kept.
 
     A component that does not reach the target falls back to a safer precision, with a warning.
+    Where an engine cannot be observed, the CPU stands in for the whole pipeline.
 
     Args:
         show: Called with each task, and how far it is.
@@ -111,8 +115,7 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
             found = slot.find()  # another process may have searched while this one waited
             kept = found and found.record
             if not kept:
-                search = Int8Search(pipeline, components, prompts, cache, show)
-                choices = search.run()
+                choices = _search(pipeline, components, prompts, cache, show)
                 described = {name: _describe(each) for name, each in choices.items()}
                 slot.keep_record(described, components[0].network.model)
                 return
@@ -120,13 +123,20 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
         _install(pipeline.component(name), _parse(described))
 
 
-def draw_held_out(pipeline: DiffusionPredictor[Any], prompts: CalibrationPrompts) -> Pictures:
-    """Draw the held-out prompts, the same pictures each time; (B, H, W, 3) uint8."""
-    drawn = (
-        pipeline.generate(prompt, seed=SEED + index, output_type="np").images
-        for index, prompt in enumerate(prompts.held_out)
-    )
-    return _to_bytes(drawn)
+def draw_held_out(
+    pipeline: DiffusionPredictor[Any], prompts: CalibrationPrompts, task: str, show: Show
+) -> Pictures:
+    """Draw the held-out prompts, the same pictures each time; (B, H, W, 3) uint8.
+
+    Args:
+        show: Called with the task before each picture.
+    """
+
+    def draw(index: int, prompt: str) -> Any:
+        show(task, index, len(prompts.held_out))
+        return pipeline.generate(prompt, seed=SEED + index, output_type="np").images
+
+    return _to_bytes(draw(*each) for each in enumerate(prompts.held_out))
 
 
 @contextmanager
@@ -205,6 +215,7 @@ class Int8Search:
         pipeline: Draws the final pictures, by which the choice is judged.
         components: Those to be quantized.
         cache: Keeps what is recorded.
+        symmetric: Whether ranges reach as far below zero as above.
     """
 
     def __init__(
@@ -214,9 +225,12 @@ class Int8Search:
         prompts: CalibrationPrompts,
         cache: ArtifactCache,
         show: Show,
+        *,
+        symmetric: bool = False,
     ) -> None:
         self._pipeline, self._components, self._prompts = pipeline, components, prompts
         self._cache, self._show = cache, show
+        self._symmetric = symmetric
         settings = pipeline.describe_request(GenerationRequest(prompt=""))
         self._size = settings["width"], settings["height"]
         self._steps: int = settings["num_inference_steps"]
@@ -231,10 +245,8 @@ class Int8Search:
         wanted = _to_bytes(denormalize(each["images"]) for each in held_out.outputs(_DECODER))
         with ExitStack() as opened:
             drawer = opened.enter_context(open_like(self._pipeline, self._float))
-            recorded = self._record(drawer, self._prompts.calibrating)
-            self._show(f"drawing in {self._float}", 0, len(wanted))
-            self._float_psnr = self._measure(drawer, wanted).psnr
-            parts = self._open_parts(recorded, held_out, opened)
+            self._float_psnr = self._measure(drawer, wanted, f"drawing in {self._float}").psnr
+            parts = self._open_parts(drawer, held_out, opened)
             for part in parts:
                 if part.name == _DECODER:
                     self._fit_decoder(part, held_out, wanted)
@@ -248,18 +260,21 @@ class Int8Search:
         return record_calibration(pipeline, prompts, self._size, root, self._show, **options)
 
     def _open_parts(
-        self, recorded: Calibration, held_out: Calibration, opened: ExitStack
+        self, drawer: DiffusionPredictor[Any], held_out: Calibration, opened: ExitStack
     ) -> list[Part]:
         """Export the components, measure their ranges, and the cost of each block."""
+        # Weights alone need no ranges.
+        whole = [each for each in self._components if each.placement.spec.precision == INT8]
+        if not whole:
+            return []
+        recorded = self._record(drawer, self._prompts.calibrating)
         width, height = self._size
         builds = {each.name: each for each in self._pipeline.plan_builds(height, width)}
         parts = []
-        for number, component in enumerate(self._components):
-            if component.placement.spec.precision != INT8:
-                continue  # weights alone need no ranges
+        for component in whole:
             name, build = component.name, builds[component.name]
-            self._show(f"{name}: ranges of what layers read", number, len(self._components))
-            ranges = observe(build, recorded.feeds(name))
+            feeds = self._tell(f"{name}: ranges of what layers read", recorded, name)
+            ranges = observe(build, feeds, symmetric=self._symmetric)
             part = Part(component, ranges, opened.enter_context(open_trials(build, ranges)))
             opened.callback(part.close)
             part.measure_costs(list(held_out.feeds(name)), self._show)
@@ -268,11 +283,12 @@ class Int8Search:
 
     def _fit_decoder(self, part: Part, held_out: Calibration, wanted: Pictures) -> None:
         """Return blocks of the decoder to floating point until it alone reaches its target PSNR."""
-        latents = list(held_out.feeds(_DECODER))
 
         def measure(kept: int) -> float:
             part.kept = kept
             session = part.start()
+            task = f"{part.name} in int8, {kept} of {len(part.blocks)} blocks back"
+            latents = self._tell(task, held_out, _DECODER)
             images = _to_bytes(denormalize(session.run(**each)["images"]) for each in latents)
             part.own_psnr = compare(images, wanted, 1).psnr
             return part.own_psnr
@@ -298,18 +314,28 @@ class Int8Search:
 
         def measure(kept: int) -> float:
             give_back(kept)
-            self._show(f"drawing in int8, {kept} of {len(ranked)} blocks back", 0, len(wanted))
+            task = f"drawing in int8, {kept} of {len(ranked)} blocks back"
             runs = {part.name: _run_on(part.start()) for part in parts if not part.is_refused}
             with intercept_runs(drawer, runs):
-                return self._measure(drawer, wanted).psnr
+                return self._measure(drawer, wanted, task).psnr
 
         if ranked and self._float_psnr < self._target:
             give_back(len(ranked))
         elif ranked:
             give_back(find_fewest(measure, [error for error, _ in ranked], self._target))
 
-    def _measure(self, pipeline: DiffusionPredictor[Any], wanted: Pictures) -> PictureQuality:
-        return compare(draw_held_out(pipeline, self._prompts), wanted, self._steps)
+    def _measure(
+        self, pipeline: DiffusionPredictor[Any], wanted: Pictures, task: str
+    ) -> PictureQuality:
+        drawn = draw_held_out(pipeline, self._prompts, task, self._show)
+        return compare(drawn, wanted, self._steps)
+
+    def _tell(self, task: str, calls: Calibration, component: str) -> Iterator[Arrays]:
+        """Read the inputs of a component's calls, and show the task before each."""
+        total = calls.count(component)
+        for done, feeds in enumerate(calls.feeds(component)):
+            self._show(task, done, total)
+            yield feeds
 
     def _settle(self, parts: Sequence[Part], wanted: Pictures) -> dict[str, Choice]:
         """Measure the final builds; components below the target PSNR are refused int8."""
@@ -322,8 +348,7 @@ class Int8Search:
                 elif part.name not in refusals:
                     refusals[part.name] = self._explain(part.own_psnr)
                     part.component.refuse_precision(refusals[part.name])
-            self._show("drawing with the builds that were chosen", 0, len(wanted))
-            quality = self._measure(self._pipeline, wanted)
+            quality = self._measure(self._pipeline, wanted, _LAST_TASK)
             if quality.psnr >= self._target or all(part.is_refused for part in own):
                 break
             for part in own:  # builds differ a little from trials
@@ -332,7 +357,7 @@ class Int8Search:
             for component in _list_quantized(self._pipeline):  # weights alone, or the decoder
                 refusals[component.name] = self._explain(quality.psnr)
                 component.refuse_precision(refusals[component.name])
-            quality = self._measure(self._pipeline, wanted)
+            quality = self._measure(self._pipeline, wanted, _LAST_TASK)
         choices = {}
         for component in self._components:
             found = next((part for part in parts if part.component is component), None)
@@ -359,6 +384,28 @@ class Int8Search:
             )
         reached = "" if psnr is None else f", and {psnr:.1f} dB are reached"
         return f"too much is lost in int8: the target is {self._target:g} dB{reached}"
+
+
+def _search(
+    pipeline: DiffusionPredictor[Any],
+    components: Sequence[BuiltComponent],
+    prompts: CalibrationPrompts,
+    cache: ArtifactCache,
+    show: Show,
+) -> dict[str, Choice]:
+    """Search the layers, on the CPU if need be, and let the pipeline run as was chosen."""
+    if not find_unobserved(components):
+        return Int8Search(pipeline, components, prompts, cache, show).run()
+    with open_stand_in(pipeline, components) as (stand_in, own):
+        places = {each.name: each.placement for each in own}
+        found = Int8Search(stand_in, own, prompts, cache, show, symmetric=True).run()
+    choices = {}
+    for name, choice in found.items():
+        measured_on = f"{places[name].engine.name} on {places[name].spec.device}"
+        report = replace(choice.report, stand_in=measured_on)
+        choices[name] = replace(choice, report=report)
+        _install(pipeline.component(name), choices[name])
+    return choices
 
 
 def _list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
@@ -401,13 +448,18 @@ def _make_key(
             for spec in (each.placement.spec,)
         ],
         "passes": pipeline.config.passes,
+        "tokenizers": digest_tokenizers(pipeline),
         "prompts": prompts.digest,
         "settings": {name: each for name, each in settings.items() if name != "seed"},
         "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
         "target": find_target(pipeline, settings["num_inference_steps"]),
     }
-    device = components[0].placement.spec.device
-    return make_plan_key(list(engines.values()), device, "int8", identity, (__name__,))
+    specs = [each.placement.spec for each in components]
+    # A choice for an architecture goes with the builds to a machine that has it.
+    chosen = next((each for each in specs if each.target is not None), specs[0])
+    return make_plan_key(
+        list(engines.values()), chosen.device, "int8", identity, (__name__,), chosen.target
+    )
 
 
 def _install(component: Any, choice: Choice) -> None:

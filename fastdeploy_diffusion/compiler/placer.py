@@ -31,6 +31,7 @@ from fastdeploy_diffusion.passes.contract import AnyPass, keep_changing
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.passes.user_passes import PassWarning
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.component import ComponentReport
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
@@ -68,6 +69,7 @@ class Placer:
 
     def __post_init__(self) -> None:
         self._device = parse_device(self.choice.device)
+        self._refusal = ""  # of int8, for good
         self._guard = PrecisionGuard(
             self.name, self.network.model, self.choice.pinned_by, self.cache, self.make_key
         )
@@ -105,6 +107,10 @@ class Placer:
         if taken:
             placement = select(taken.engine, precision=taken.precision)
         placement = self._guard.avoid(placement, plan)
+        if self._refusal and PRECISIONS[placement.spec.precision].is_quantized:
+            refused = AccuracyError(f"{self.name}: {self._refusal}", relative_error=math.inf)
+            placement = self._guard.retreat(placement, refused, remembers=False) or placement
+            taken = None
         names = taken.passes if taken else self.pass_names
         self._is_default = names is None
         if names is None:
@@ -149,13 +155,15 @@ class Placer:
         return self._move(self._guard.retreat(self.placement, error), self.passes)
 
     def refuse_precision(self, reason: str) -> None:
-        """Fall back to the next safer precision, with a warning; the caller keeps the reason.
+        """Fall back from int8 to the next safer precision, with a warning, also after `tune`.
+
+        The caller keeps the reason for other starts.
 
         Raises:
             AccuracyError: The precision is pinned.
         """
-        error = AccuracyError(f"{self.name}: {reason}", relative_error=math.inf)
-        self._move(self._guard.retreat(self.placement, error, remembers=False), self.passes)
+        self._refusal = reason
+        self.place()
 
     def fall_back(self, error: EngineError) -> bool:
         """Fall back to the CPU's engine from one that failed, with a warning, where allowed.
@@ -215,7 +223,8 @@ class Placer:
         engines = [create_engine(name) for name in sorted(names)]
         code = ("fastdeploy_diffusion.compiler.tuning", *self.network.modules)
         identity = self.network.identify(cache.root)
-        return make_plan_key(engines, self._device, self.name, identity, code)
+        target = self.choice.target
+        return make_plan_key(engines, self._device, self.name, identity, code, target)
 
     def _move(self, placement: Placement | None, passes: tuple[AnyPass, ...]) -> bool:
         if placement is None:

@@ -39,7 +39,11 @@ _SENSITIVE: Mapping[str, str] = {
 
 
 def observe(
-    build: ComponentBuild, feeds: Iterable[Mapping[str, np.ndarray]], *, clips: bool = True
+    build: ComponentBuild,
+    feeds: Iterable[Mapping[str, np.ndarray]],
+    *,
+    clips: bool = True,
+    symmetric: bool = False,
 ) -> dict[str, Range]:
     """Run a component on inputs, and choose the range of what each of its layers reads.
 
@@ -48,6 +52,7 @@ def observe(
     Args:
         feeds: Inputs of the whole component, of one or more runs.
         clips: As for `choose_ranges`.
+        symmetric: Likewise.
 
     Returns:
         By name after the layer passes, in the order of the graph.
@@ -61,7 +66,7 @@ def observe(
         observed, layers = observe_export(program, folder)
         with engine.load(observed, spec, folder) as session:
             rows = (session.run(**feed)[OBSERVED] for feed in feeds)
-            return choose_ranges(build.name, layers, rows, clips=clips)
+            return choose_ranges(build.name, layers, rows, clips=clips, symmetric=symmetric)
 
 
 def choose_sensitive(component: str, layers: Collection[str]) -> frozenset[str]:
@@ -126,7 +131,7 @@ def open_trials(build: ComponentBuild, ranges: Mapping[str, Range]) -> Iterator[
 def _export(build: ComponentBuild, spec: BuildSpec) -> Iterator[tuple[Program, Path]]:
     """Export a component as one program, without graph passes: they leave these numbers alone."""
     engine = build.placement.engine
-    if engine.dialect not in (Dialect.STANDARD, Dialect.MICROSOFT):
+    if not engine.can_be_observed:
         raise EngineError(
             f"{build.name}: {engine.name} cannot show what its layers read",
             allowed="openvino and onnxruntime",

@@ -307,6 +307,15 @@ class DiffusionConfig(ConfigSection):
             portable_int8=self.int8_portable and precision == INT8,
         )
 
+    def list_quantized(self) -> list[str]:
+        """List the sub-predictors that are asked for in int8, or with weights in it."""
+        precisions = {name: self.component(name).precision for name in COMPONENTS}
+        return [
+            name
+            for name, precision in precisions.items()
+            if precision in PRECISIONS and PRECISIONS[precision].is_quantized
+        ]
+
     def digest(self) -> str:
         """Identify this configuration: sha256 (hex) of its canonical JSON."""
         text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
@@ -337,17 +346,14 @@ class DiffusionConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check_int8_has_effect(self) -> Self:
-        components = [self.component(name) for name in COMPONENTS]
-        precisions = [each.precision for each in components]
-        if self.int8_quality is not None and not any(
-            name in PRECISIONS and PRECISIONS[name].is_quantized for name in precisions
-        ):
+        if self.int8_quality is not None and not self.list_quantized():
             raise refuse(
                 f"int8_quality is {self.int8_quality:g}, and nothing is in int8",
                 allowed="a quality for precision int8 or int8-weights",
                 fix="add precision='int8', or remove int8_quality",
                 option="int8_quality",
             )
+        components = map(self.component, COMPONENTS)
         on_cpu = [each.precision for each in components if parse_device(each.device).kind == "cpu"]
         if self.int8_portable and INT8 not in on_cpu:
             raise refuse(

@@ -34,7 +34,7 @@ class BuildSpec:
     """The target of a build: device, precision, threads and options.
 
     Args:
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; inputs and outputs keep their specs' types.
+        precision: Of `PRECISIONS`, by name; inputs and outputs keep their specs' types.
         threads: CPU threads of one run; ``None`` for every core that the process may use.
         target: The GPU architecture to build for, ``"sm86"``, where that need not be a GPU of this
             machine; ``None`` for the device itself.
@@ -133,6 +133,9 @@ class Engine(ABC):
     binds_weights: ClassVar[bool] = False
     # Whether weights may also be inputs, in half precision too, of a program that many share.
     takes_weights: ClassVar[bool] = False
+    # Whether its artifact is the exported graph, to which outputs can be added that show what
+    # layers read.
+    can_be_observed: ClassVar[bool] = False
     # The operators of the ONNX graphs that it reads; ``None`` if it reads none.
     dialect: ClassVar[Dialect | None] = None
     # The adapter, in ``native/``, by which it runs operators that are compiled for it.

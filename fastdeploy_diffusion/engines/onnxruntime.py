@@ -58,6 +58,7 @@ class ONNXRuntimeEngine(Engine):
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.onnxruntime_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    can_be_observed: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.MICROSOFT
     native_adapter: ClassVar[str] = "onnxruntime_attention.cpp"

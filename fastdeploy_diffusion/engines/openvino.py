@@ -33,6 +33,7 @@ class OpenVINOEngine(Engine):
     builder: ClassVar[str] = "fastdeploy_diffusion.engines.openvino_builder"
     binds_weights: ClassVar[bool] = True
     takes_weights: ClassVar[bool] = True
+    can_be_observed: ClassVar[bool] = True
     keeps_rows_apart: ClassVar[bool] = True
     dialect: ClassVar[Dialect] = Dialect.STANDARD
     native_adapter: ClassVar[str] = "openvino_attention.cpp"

@@ -59,7 +59,12 @@ def observe_export(program: Program, directory: Path) -> tuple[Program, list[str
 
 
 def choose_ranges(
-    component: str, layers: list[str], observed: Iterable[np.ndarray], *, clips: bool = True
+    component: str,
+    layers: list[str],
+    observed: Iterable[np.ndarray],
+    *,
+    clips: bool = True,
+    symmetric: bool = False,
 ) -> dict[str, Range]:
     """Choose for each layer the range in which eight bits lose least of what it read.
 
@@ -67,6 +72,7 @@ def choose_ranges(
         observed: The output of each call.
         clips: Whether a smaller range than the full one may be chosen: the one of the least mean
             square error.
+        symmetric: Whether ranges reach as far below zero as above.
 
     Raises:
         EngineError: There was no call.
@@ -84,6 +90,9 @@ def choose_ranges(
             f"{component}: there are no inputs to calibrate it with",
             allowed="the inputs of one run, or more",
         )
+    if symmetric:
+        highs = np.maximum(-lows, highs)
+        lows = -highs
     samples = np.concatenate(kept, axis=1)
     return {
         layer: _clip(Range(float(low), float(high)), sample, clips=clips)

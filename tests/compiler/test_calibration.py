@@ -1,6 +1,7 @@
 """A calibration holds what the networks were really given, and goes on after an interruption."""
 
 import errno
+import shutil
 
 import numpy as np
 import pytest
@@ -26,10 +27,11 @@ def folder(tmp_path_factory):
     return write_tiny_sd(tmp_path_factory.mktemp("tiny") / "sd")
 
 
-def open_pipeline(folder, **defaults):
+def open_pipeline(folder, tokenizer_path=None, **defaults):
     return SDPipeline(
         DiffusionConfig(
             model_path=folder,
+            tokenizer_path=tokenizer_path,
             engine="paddle-eager",
             scheduler="ddim",
             defaults={"num_inference_steps": 3, "guidance_scale": 4.0, **defaults},
@@ -95,6 +97,26 @@ def test_what_it_depends_on_is_in_its_digest(pipeline, folder, tmp_path, change)
     assert one.digest != other.digest
 
 
+def test_the_same_tokenizer_elsewhere_is_the_same_and_another_is_not(pipeline, folder, tmp_path):
+    digests = []
+    for name in ("copy", "another"):
+        tokenizer = shutil.copytree(folder / "tokenizer", tmp_path / name)
+        if name == "another":
+            merges = (tokenizer / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges[1:3] = merges[2:0:-1]
+            (tokenizer / "merges.txt").write_text("\n".join(merges), encoding="utf-8")
+        (tokenizer / "README.md").write_text(name)  # no part of a vocabulary
+        changed = open_pipeline(folder, tokenizer)
+        digests.append(record(changed, tmp_path, PROMPTS[:1]).digest)
+    assert digests[0] == record(pipeline, tmp_path, PROMPTS[:1]).digest != digests[1]
+
+
+def test_calls_are_counted_without_reading_their_numbers(pipeline, tmp_path):
+    recorded = record(pipeline, tmp_path)
+    for name in ("text_encoder", "denoiser", "vae_decoder", "safety_checker"):
+        assert recorded.count(name) == len(list(recorded.feeds(name)))
+
+
 def test_a_run_can_be_replaced(pipeline):
     settings = {"seed": 3, "output_type": "latent", "height": 32, "width": 32}
 
@@ -142,6 +164,8 @@ def test_a_damaged_file_is_recorded_anew(pipeline, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CacheError, match=r"damaged: 0001\.safetensors"):
         list(whole.feeds("denoiser"))
+    with pytest.raises(CacheError, match=r"damaged: 0001\.safetensors"):
+        whole.count("denoiser")
     assert all(same(record(pipeline, tmp_path).feeds("denoiser"), expected))
 
 

@@ -1,6 +1,7 @@
 """A pipeline in int8 calibrates itself, says what it costs, and falls back where it is too much."""
 
 import warnings
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -71,13 +72,19 @@ def open_pipeline(folder, prompts, root):
 def test_a_pipeline_in_int8_says_what_it_costs_and_starts_from_what_is_kept(
     open_pipeline, engine, monkeypatch, tmp_path
 ):
-    tasks = []
+    shown = defaultdict(list)
     with open_pipeline(engine) as pipeline:
-        report = pipeline.quantize(lambda task, done, total: tasks.append(task))
+        report = pipeline.quantize(lambda task, done, total: shown[task].append((done, total)))
         picture = pipeline.text_to_image("a cat", seed=4)
         write_bundle(pipeline, [(32, 32)], tmp_path / "bundle")
-    assert "recording calibration" in tasks
-    assert "denoiser: cost of each block" in tasks
+    # Every call, block and picture is told before it is run.
+    calls = 4 * (3 + 1)  # of four prompts, whose first step is two calls
+    told = shown["denoiser: ranges of what layers read"]
+    assert told == [(done, calls) for done in range(calls)]
+    assert shown["recording calibration"] == [(done, 4) for done in range(5)]
+    assert shown["drawing with the builds that were chosen"] == [(0, 1)]
+    told, blocks = shown["denoiser: cost of each block"], len(report.components[1].int8.blocks)
+    assert list(dict.fromkeys(told)) == [(done, blocks) for done in range(blocks)]
     denoiser = next(each for each in report.components if each.name == "denoiser")
     assert (denoiser.precision, denoiser.fallback) == ("int8", None)
     found = denoiser.int8
