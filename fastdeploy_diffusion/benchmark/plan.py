@@ -29,6 +29,8 @@ REFERENCE: Mapping[str, Any] = {
     "target": None,
     "passes": [],
     "cache": False,
+    "int8_quality": None,
+    "int8_portable": False,
 }
 
 Size = tuple[int | None, int | None]

@@ -10,7 +10,9 @@ from typing import Any
 from fastdeploy_diffusion.benchmark.case import OWN, Case, Task, Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
+from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
 from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.runtime.cache import CALIBRATIONS
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
@@ -69,6 +71,13 @@ class Workplace:
             # Every picture's prompt is encoded, as by the peers.
             "embedding_cache": {"memory_mib": 0},
         }
+        # What is only said of int8 is of the cases in it.
+        unsaid = {"int8_quality": None, "int8_portable": False}
+        chosen = config.model_copy(update={"precision": case.precision, **unsaid})
+        if not chosen.list_quantized():
+            own["int8_quality"] = None
+        if INT8 not in [chosen.component(name).precision for name in chosen.list_quantized()]:
+            own["int8_portable"] = False
         scheduler = config.scheduler and SCHEDULERS[config.scheduler].diffusers_name
         task = Task(
             config=own if case.is_own else {},
@@ -115,9 +124,10 @@ class Workplace:
         """Find inputs that were recorded for a piece of work, by our own int8 or for peers."""
         caches = [*map(self.cache_folder, self._list_own(work)), self._calibration_cache(work)]
         found = [each for cache in caches for each in (cache / CALIBRATIONS).glob("*/")]
-        # Beside the prompts to calibrate with lie fewer ones, which our int8 is judged by.
-        counts = {each: len(list(each.glob("*.safetensors"))) for each in found}
-        return str(max(found, key=counts.__getitem__)) if any(counts.values()) else None
+        # Beside them lie fewer ones, which our int8 is judged by.
+        prompts = read_prompts(self.plan.config.calibration_prompts).calibrating
+        whole = (each for each in found if len(list(each.glob("*.safetensors"))) == len(prompts))
+        return next(map(str, whole), None)
 
     def _list_own(self, work: Work) -> list[Case]:
         return [each for each in self.plan.cases if each.is_own and each.work == work]

@@ -62,7 +62,8 @@ class TensorRTEngine(Engine):
 
     def supports(self, spec: BuildSpec) -> Support:
         """Tell what it supports: every precision; a plan for an architecture needs such a GPU."""
-        if spec.target is not None and spec.target != (here := list_gpus()[spec.device.index]):
+        here = next(iter(list_gpus()[spec.device.index :]), "missing")
+        if spec.target is not None and spec.target != here:
             return Support(False, f"{spec.device} is {here}, not {spec.target}")
         return self._supports_precision(spec)
 

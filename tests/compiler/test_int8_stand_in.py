@@ -13,6 +13,7 @@ from fastdeploy_diffusion.cli.quantize import format_quantization, quantize_all
 from fastdeploy_diffusion.compiler import int8_search
 from fastdeploy_diffusion.compiler.build import UncheckedWarning
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
+from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import EngineUnavailableError, RequestError
 from fastdeploy_diffusion.runtime.cache import CacheWarning
 
@@ -98,6 +99,17 @@ def test_weights_alone_are_judged_on_the_cpu_too(config):
     assert (denoiser.engine, denoiser.precision) == ("tensorrt", "int8-weights")
     assert denoiser.int8.quality.psnr >= 12.0
     assert chosen["denoiser"].ranges == {}
+
+
+@pytest.mark.slow
+def test_what_is_refused_on_the_cpu_is_built_in_bf16(config):
+    changed = config.model_copy(update={"int8_quality": 80.0})
+    for _ in range(2):
+        report, _, caught = build(changed)
+        denoiser = report.components[1]
+        assert (denoiser.engine, denoiser.precision) == ("tensorrt", "bf16")
+        assert "80 dB" in denoiser.fallback
+        assert FallbackWarning in caught
 
 
 def test_without_an_engine_on_the_cpu_the_reason_is_said(config, monkeypatch, tmp_path):

@@ -265,6 +265,8 @@ def test_a_plan_for_another_gpu_is_refused(engine, monkeypatch):
     support = engine.supports(BuildSpec(Device("gpu", 1), target="sm86"))
     assert (support.ok, support.reason) == (False, "gpu:1 is sm89, not sm86")
     assert engine.supports(BuildSpec(Device("gpu", 1), target="sm89")).ok
+    elsewhere = engine.supports(BuildSpec(Device("gpu", 2), target="sm89"))
+    assert (elsewhere.ok, elsewhere.reason) == (False, "gpu:2 is missing, not sm89")
     assert (
         engine.probe_run(Device("gpu", 2)).reason == "there is no gpu:2: the driver sees 2 GPU(s)"
     )

@@ -11,11 +11,13 @@ import numpy as np
 
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.export.operation_counts import count_operations
+from fastdeploy_diffusion.quantization import Quantization, Range
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
 _RUNS = 5
 _COPIED_BYTES = 2**27  # of each array: far more than a processor's caches
 _PRODUCT, _CONVOLUTION = (1024, 1024), (2, 320, 64, 64)
+_RANGE = Range(-4, 4)  # in int8, where the numbers do not matter
 _REPEATS = 4  # so that what a run costs besides weighs little
 
 
@@ -51,11 +53,13 @@ def measure_copy(threads: int) -> float:
 
 
 def _measure(placement: Placement, layer: Any, shape: tuple[int, ...]) -> float:
+    layers = (name.removesuffix(".weight") for name, _ in layer.named_parameters())
     program = Program(
         "yardstick",
         layer.eval(),
         (TensorSpec("x", shape, "float32"),),
         (TensorSpec("y", shape, "float32"),),
+        quantization=Quantization(dict.fromkeys(layers, _RANGE)),
     )
     counts = count_operations(program, {"x": shape})
     x = np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -12,6 +12,7 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.compiler.rewriting import rewrite_network
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.operation_counts import OperationCounts, count_operations
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.program import Program
@@ -19,7 +20,6 @@ from fastdeploy_diffusion.runtime.session import Session
 
 OPERATORS = 10
 _RUNS, _SECONDS = 7, 10.0  # as many runs, unless that takes longer
-_HALF = ("fp16", "bf16")
 
 
 def survey_component(build: ComponentBuild, cache: ArtifactCache | None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def survey_component(build: ComponentBuild, cache: ArtifactCache | None) -> dict
         "seconds": seconds,
         "plain_flops": plain.flops,
         "flops": counts.flops,
-        "moved_bytes": counts.elements * (2 if spec.precision in _HALF else 4),
+        "moved_bytes": counts.elements * PRECISIONS[spec.precision].weight_bytes,
         **operators,
     }
 
