@@ -72,7 +72,7 @@ def make_plan(**changes):
 def identify_anew():
     """What is read of the machine once is read for each test."""
     yield
-    cache_key._identify.cache_clear()
+    cache_key.identify_device.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Case:
         with monkeypatch.context() as change:
             if self.found:
                 change.setattr(cache_key, *self.found)
-            cache_key._identify.cache_clear()
+            cache_key.identify_device.cache_clear()
             return make(**self.changes)
 
 
@@ -205,8 +205,9 @@ def test_every_ingredient_alone_makes_another_key(make, cases, constants, monkey
 
 def test_every_field_of_what_is_built_for_is_in_the_key():
     decided = {"device", "precision", "target", "options"}
-    # Chosen when a build is loaded; and where notes may lie.
-    undecided = {"threads": 1, "notes": Path("notes")}
+    # Chosen when a build is loaded; where notes may lie; and what decides the bits of weights in
+    # int8, which are in the key of a build that has any.
+    undecided = {"threads": 1, "notes": Path("notes"), "portable_int8": True}
     assert {each.name for each in fields(BuildSpec)} == decided | undecided.keys()
     for name, value in undecided.items():
         for make in (make_key, make_proof):
@@ -279,9 +280,9 @@ def test_what_runs_on_the_graph_of_one_machine_runs_on_that_of_another(monkeypat
         here = make_key(engine=engine), make_proof(engine=engine)
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr(cache_key, *CPU)
-            cache_key._identify.cache_clear()
+            cache_key.identify_device.cache_clear()
             there = make_key(engine=engine), make_proof(engine=engine)
-        cache_key._identify.cache_clear()
+        cache_key.identify_device.cache_clear()
         assert there[0].digest == here[0].digest
         assert there[1].digest != here[1].digest
 
@@ -321,7 +322,7 @@ def test_another_gpu_or_driver_is_another_key(tmp_path, monkeypatch):
     def identify(spec=GPU, **changes):
         for name, value in {**machine, **changes}.items():
             monkeypatch.setenv(name, value)
-        cache_key._identify.cache_clear()
+        cache_key.identify_device.cache_clear()
         return make_key(spec=spec).digest
 
     digests = [
