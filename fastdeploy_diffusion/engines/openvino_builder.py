@@ -26,7 +26,8 @@ def build(engine: OpenVINOEngine, program: Program, spec: BuildSpec, out: Path) 
     """
     export_onnx(program, out, dialect=engine.dialect)
     if PRECISIONS[spec.precision].is_quantized:
-        quantize_export(program, out, spec.precision, spec.weight_bits)
+        bits = spec.weight_bits
+        quantize_export(program, out, spec.precision, bits, multiplies_patches=True)
     if any(each.is_native for each in program.graph_passes):
         compile_operators(engine, out / LIBRARY_FILE, spec.notes)
         add_library(out, LIBRARY_FILE, describe_needs(engine.native_runtimes))

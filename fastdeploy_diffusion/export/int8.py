@@ -10,6 +10,7 @@ derived when the build is loaded.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,7 +20,8 @@ import onnx_ir as ir
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.graph_file import raise_opset
-from fastdeploy_diffusion.export.quantized_layers import Product, find_products
+from fastdeploy_diffusion.export.patches import multiply_patches
+from fastdeploy_diffusion.export.quantized_layers import PRODUCTS, Product, find_products
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.quantization import Quantization, Range
@@ -45,6 +47,7 @@ def quantize_export(
     dialect: Dialect = Dialect.STANDARD,
     *,
     symmetric: bool = False,
+    multiplies_patches: bool = False,
 ) -> None:
     """Quantize an export in place, as its program says.
 
@@ -55,6 +58,8 @@ def quantize_export(
         weight_bits: Of a weight: 8, or 7, whose products with uint8 add up in pairs within int16.
         dialect: The engine's.
         symmetric: As for `quantize_graph`.
+        multiplies_patches: Whether the engine keeps weights alone in int8 in matrix products only:
+            convolutions become such, as `multiply_patches`, or stay in floating point.
 
     Raises:
         EngineError: The program was not calibrated; or the export is damaged, or another program's.
@@ -70,11 +75,19 @@ def quantize_export(
     weights = check_manifest(program, directory)
     path = directory / GRAPH_FILE
     model = ir.load(path)
+    quantization = quantization or Quantization()
+    with_patches = multiplies_patches and not is_whole
+    if with_patches:
+        for layer in multiply_patches(model, weights.keys(), quantization.skip):
+            weight = weights[f"{layer}.weight"]
+            patches = Derivation((weight.made_of,), "patches")
+            weights[f"{layer}.weight"] = replace(weight, made_of=patches)
     layers = quantize_graph(
         model.graph,
         weights.keys(),
-        quantization or Quantization(),
+        quantization,
         weights_only=not is_whole,
+        operators=["MatMul"] if with_patches else PRODUCTS,
         dialect=dialect,
         symmetric=symmetric,
     )
@@ -99,6 +112,7 @@ def quantize_graph(
     quantization: Quantization,
     *,
     weights_only: bool = False,
+    operators: Collection[str] = PRODUCTS,
     dialect: Dialect = Dialect.STANDARD,
     symmetric: bool = False,
 ) -> list[str]:
@@ -107,6 +121,7 @@ def quantize_graph(
     Args:
         weights: Names of its inputs or external initializers that are bound when it is loaded.
         weights_only: Whether products are of floating-point numbers, whatever the ranges.
+        operators: The products to quantize.
         symmetric: Whether what layers read is int8 around zero: a range counts by its farther end.
 
     Returns:
@@ -116,7 +131,9 @@ def quantize_graph(
     products = [
         each
         for each in find_products(graph, weights)
-        if each.layer not in skip and (weights_only or each.layer in ranges)
+        if each.node.op_type in operators
+        and each.layer not in skip
+        and (weights_only or each.layer in ranges)
     ]
     rewriting = _Rewriting(graph, dialect, symmetric)
     for product in products:

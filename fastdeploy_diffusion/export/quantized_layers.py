@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+PRODUCTS = ("Conv", "MatMul")
+"""The operators that int8 may compute."""
 _WEIGHT = ".weight"
 # On the way from a weight to its product; engines fold them when they load.
 _LEADS = frozenset({"Identity", "Slice", "Transpose"})
@@ -35,7 +37,7 @@ def find_products(graph: ir.Graph, weights: Collection[str]) -> list[Product]:
     """
     found = []
     for node in graph:
-        if node.op_type not in ("Conv", "MatMul"):
+        if node.op_type not in PRODUCTS:
             continue
         path: list[ir.Node] = []
         value = node.inputs[1]

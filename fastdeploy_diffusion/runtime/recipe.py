@@ -254,6 +254,13 @@ def _tile(array: Array, times: int) -> Array:
     return np.tile(array, times)
 
 
+@register_op("patches", moves=True)
+def _order_by_patches(kernel: Array) -> Array:
+    """Turn a (O, I, height, width) kernel into a matrix (O, height · width · I)."""
+    rows: Array = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
+    return rows
+
+
 @register_op("part-pairs", moves=True)
 def _part_pairs(array: Array, heads: int) -> Array:
     """Move the first numbers of all pairs of a head's outputs before the second ones."""
