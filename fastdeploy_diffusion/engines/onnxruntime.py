@@ -66,7 +66,9 @@ class ONNXRuntimeEngine(Engine):
     packages: ClassVar[tuple[str, ...]] = EXPORT_PACKAGES
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
     held_features: ClassVar[float] = 1.3
-    paying_passes: ClassVar[tuple[PayingPasses, ...]] = (PayingPasses("fp32", ("fuse-attention",)),)
+    paying_passes: ClassVar[tuple[PayingPasses, ...]] = (
+        PayingPasses("fp32", ("fuse-attention",), close=("native-attention",)),
+    )
 
     def _probe_run(self, device: Device) -> Availability:
         try:

@@ -46,6 +46,7 @@ class OpenVINOEngine(Engine):
         PayingPasses(
             "fp32",
             ("merge-qkv", "winograd-4x4", "winograd-2x2", "channels-last", "hoist-invariants"),
+            close=("native-attention",),
         ),
         PayingPasses(
             "bf16",
