@@ -10,7 +10,11 @@ from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.families.published.sd import SD_1_5
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.passes.base import apply_passes
+from fastdeploy_diffusion.passes.graph.channel_group_norm import ChannelGroupNorm
+from fastdeploy_diffusion.passes.graph.fuse_group_norm import FuseGroupNormSiLU
+from fastdeploy_diffusion.passes.layer.channels_last import ChannelsLast
 from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
+from fastdeploy_diffusion.passes.layer.winograd import LargeTileWinograd, SmallTileWinograd
 from fastdeploy_diffusion.predictors.stage_programs import cut_program
 from fastdeploy_diffusion.runtime.program import Program, TensorSpec
 
@@ -64,6 +68,20 @@ def test_the_graph_has_them(component):
     found = {result.name: result.count for result in results if result.name in COUNTS}
     assert found == {name: counts[component] for name, counts in COUNTS.items()}
     assert not any(result.skipped for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("component", ["unet", "vae"])
+def test_norms_that_are_computed_channels_last_are_not_promised(component):
+    network = sketch(component)
+    before = {each.name: each.expect(network) for each in PASSES}
+    apply_passes([LargeTileWinograd(), SmallTileWinograd(), ChannelsLast()], network, strict=True)
+    graph = export(Program(component, network, *SIGNATURES[component]))
+    _, results = rewrite(graph, [ChannelGroupNorm()], Dialect.STANDARD)
+    expected = ChannelGroupNorm().expect(network)
+    assert [result.count for result in results] == [expected]
+    assert 0 < expected < before["channel-group-norm"]
+    assert FuseGroupNormSiLU().expect(network) < before["fuse-group-norm-silu"]
 
 
 @pytest.mark.slow

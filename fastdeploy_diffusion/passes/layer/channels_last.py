@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
 from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
 from fastdeploy_diffusion.passes.layer.winograd_convolution import convolve_tiles
+from fastdeploy_diffusion.runtime.pass_result import PassResult
 
 
 class ChannelsLast(LayerPass):
@@ -27,6 +29,16 @@ class ChannelsLast(LayerPass):
     sites = None  # it depends on the passes before
     needs_known_sizes: ClassVar[bool] = True
     pays_from: ClassVar[int] = SMALLEST_FOR_WINOGRAD
+
+    def apply(self, network: nn.Layer) -> tuple[PassResult, dict[str, MadeOf]]:
+        """Rewrite a network, whose census loses the norms that blocks compute channels last."""
+        before = _count_norms(network)
+        applied = super().apply(network)
+        changed: Any = network
+        if hasattr(network, "census"):
+            left = changed.census[Site.GROUP_NORM_SILU] - _count_norms(network) + before
+            changed.census = {**changed.census, Site.GROUP_NORM_SILU: left}
+        return applied
 
     def match(self, layer: nn.Layer) -> bool:
         """Match a residual block or an upsampler that a Winograd pass has rewritten."""
@@ -48,6 +60,12 @@ class ChannelsLast(LayerPass):
         is_block = isinstance(layer, ResnetBlock2D)
         layer.forward = MethodType(_run_block if is_block else _upsample, layer)
         return {}
+
+
+def _count_norms(network: nn.Layer) -> int:
+    """Count the GroupNorms that no graph pass finds any more: two in each block."""
+    blocks = (each for each in network.sublayers() if isinstance(each, ResnetBlock2D))
+    return 2 * len([each for each in blocks if getattr(each, "is_channels_last", False)])
 
 
 def _list_convolutions(layer: Any) -> list[Any]:
