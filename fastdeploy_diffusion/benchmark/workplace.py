@@ -61,26 +61,9 @@ class Workplace:
         for option in () if case.is_own else _UNTOLD:
             if getattr(config, option) is not None:
                 raise ChildError(f"{option} is set, which peers are not told")
-        own = {
-            **config.model_dump(exclude_unset=True),
-            "engine": case.engine,
-            "precision": case.precision,
-            "threads": work.threads,
-            "cpu_fallback": False,
-            "cache_dir": str(self.cache_folder(case)),
-            # Every picture's prompt is encoded, as by the peers.
-            "embedding_cache": {"memory_mib": 0},
-        }
-        # What is only said of int8 is of the cases in it.
-        unsaid = {"int8_quality": None, "int8_portable": False}
-        chosen = config.model_copy(update={"precision": case.precision, **unsaid})
-        if not chosen.list_quantized():
-            own["int8_quality"] = None
-        if INT8 not in [chosen.component(name).precision for name in chosen.list_quantized()]:
-            own["int8_portable"] = False
         scheduler = config.scheduler and SCHEDULERS[config.scheduler].diffusers_name
         task = Task(
-            config=own if case.is_own else {},
+            config=self._configure(case) if case.is_own else {},
             model_path=os.path.abspath(config.model_path),
             family=self.plan.family,
             scheduler=scheduler,
@@ -95,6 +78,28 @@ class Workplace:
             calibration=self._find_calibration(work) if case.is_calibrated else None,
         )
         return task.model_dump(mode="json")
+
+    def _configure(self, case: Case) -> dict[str, Any]:
+        """Make the configuration of a case of ours."""
+        config = self.plan.config
+        own = {
+            **config.model_dump(exclude_unset=True),
+            "engine": case.engine,
+            "precision": case.precision,
+            "threads": case.work.threads,
+            "cpu_fallback": False,
+            "cache_dir": str(self.cache_folder(case)),
+            # Every picture's prompt is encoded, as by the peers.
+            "embedding_cache": {"memory_mib": 0},
+        }
+        # What is only said of int8 is of the cases in it.
+        unsaid = {"int8_quality": None, "int8_portable": False}
+        chosen = config.model_copy(update={"precision": case.precision, **unsaid})
+        if not chosen.list_quantized():
+            own["int8_quality"] = None
+        if INT8 not in [chosen.component(name).precision for name in chosen.list_quantized()]:
+            own["int8_portable"] = False
+        return own
 
     def calibrate(self, case: Case) -> None:
         """Record the inputs that a peer's case is quantised with, if our int8 has not.

@@ -32,6 +32,7 @@ from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
 from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
+from fastdeploy_diffusion.runtime.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.runtime.program import Program, Signature
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
@@ -215,6 +216,8 @@ class BuiltComponent(Component):
             passes=built.passes,
             changes_picture=name_changes(self.placer.passes, built.passes),
         )
+        # Compilation and proof free what the first run would come on top of.
+        give_back_freed_memory()
         return Running(built.session, self.placer.placement, self.report)
 
     def _open(self, signature: Signature) -> BuiltSession:

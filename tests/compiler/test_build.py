@@ -33,7 +33,7 @@ from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.cache import CacheWarning
 
 ENGINES = ("paddle", "openvino", "onnxruntime")
-NOTES = {"locks", "digests"}  # beside the builds
+NOTES = {"locks", "digests", "references"}  # beside the builds
 
 
 def draw(model, cache_dir, engine="paddle", **options):

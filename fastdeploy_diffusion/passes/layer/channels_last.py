@@ -35,8 +35,8 @@ class ChannelsLast(LayerPass):
         before = _count_norms(network)
         applied = super().apply(network)
         changed: Any = network
-        if hasattr(network, "census"):
-            left = changed.census[Site.GROUP_NORM_SILU] - _count_norms(network) + before
+        if (taken := _count_norms(network) - before) and hasattr(network, "census"):
+            left = changed.census[Site.GROUP_NORM_SILU] - taken
             changed.census = {**changed.census, Site.GROUP_NORM_SILU: left}
         return applied
 
