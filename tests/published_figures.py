@@ -163,6 +163,7 @@ FIGURES: dict[str, dict[str, Source]] = {
     "docs/engines/tensorrt.md": {
         "had 3.46 GB": Dated("16bc8b6"),
         "took 12.3 GB of memory": Dated("16bc8b6"),
+        "1.28 times as large": Dated("c801c26"),
     },
     "docs/flux.md": {
         "120 dB at least": FLUX_PARITY,

@@ -22,7 +22,7 @@ from fastdeploy_diffusion.runtime.session import Session
 
 PLAN_FILE = "engine.plan"
 UNQUANTIZED = "bf16"
-"""In int8, the precision of what is not quantized."""
+"""The precision of layers that stay in floating point in a build in int8."""
 # The first architecture that has bf16, and computes convolutions in int8.
 _FIRST_INT8 = 80
 

@@ -28,8 +28,8 @@ from fastdeploy_diffusion.size_range import Size, SizeRange
 def build(engine: TensorRTEngine, program: Program, spec: BuildSpec, out: Path) -> None:
     """Export the graph in the spec's precision, and compile it with its weights.
 
-    In int8, what is not quantized is in half precision, and what layers read is symmetric: TensorRT
-    takes no zero points.
+    In int8, the other layers are in half precision, and activations are quantized symmetrically:
+    TensorRT takes no zero points.
     """
     precision = PRECISIONS[spec.precision]
     bounded = bound_batch(program)
