@@ -22,20 +22,33 @@ class Scheduler(ABC, Generic[ConfigT]):
 
     Attributes:
         ignored_options: Options of the file that belong to other algorithms: no effect here.
+        order: Entries of ``timesteps`` that one step takes, but for the first or last step.
     """
 
     diffusers_name: ClassVar[str]
     config_class: ClassVar[type[SchedulerConfig]]
+    order: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
         self.ignored_options: Mapping[str, Any] = MappingProxyType({})
         self.num_inference_steps = 0
         self._timesteps: TimestepArray | None = None
+        self._begin_index = 0
+        self._position = 0
 
     @property
     def timesteps(self) -> TimestepArray:
-        """One timestep per denoiser call, int64 or float32.
+        """One timestep per denoiser call of this request, int64 or float32.
+
+        Raises:
+            RequestError: ``set_timesteps`` was not called.
+        """
+        return self.planned_timesteps[self._begin_index :]
+
+    @property
+    def planned_timesteps(self) -> TimestepArray:
+        """The timesteps with those that ``set_begin_index`` left out.
 
         Raises:
             RequestError: ``set_timesteps`` was not called.
@@ -72,8 +85,24 @@ class Scheduler(ABC, Generic[ConfigT]):
                 f"fewer steps: steps_offset={self.config.steps_offset} moves the first timestep to "
                 f"{planned[0]}, past the last trained one, {limit - 1}",
             )
-        self._timesteps = planned
-        self.num_inference_steps = num_inference_steps
+        self._begin(planned, num_inference_steps)
+
+    def set_begin_index(self, index: int) -> None:
+        """Leave out the first timesteps of a plan, as image-to-image does.
+
+        Args:
+            index: Number of them: ``order`` for each step that is left out.
+
+        Raises:
+            RequestError: ``set_timesteps`` was not called, or no timestep would be left.
+        """
+        count = len(self.planned_timesteps)
+        if not 0 <= index < count:
+            raise RequestError(
+                f"a request cannot begin at index {index} of {count} timesteps",
+                allowed=f"0 to {count - 1}",
+            )
+        self._begin_index = self._position = index
 
     def step(
         self,
@@ -98,7 +127,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         Raises:
             RequestError: The timestep is not the one that is due, or the shapes do not fit.
         """
-        self.due_index(timestep)
+        position = self.due_index(timestep)
         # Half precision would overflow here: latents can start at 4096 times unit noise.
         output = np.asarray(model_output, dtype=np.float32)
         current = np.asarray(latents, dtype=np.float32)
@@ -108,7 +137,9 @@ class Scheduler(ABC, Generic[ConfigT]):
                 allowed=str(self.output_shape(current.shape)),
                 fix="give step() the output for these latents, after classifier-free guidance",
             )
-        return self._step(output, timestep, current, noise)
+        result = self._step(position, output, current, noise)
+        self._position = position + 1
+        return result
 
     @abstractmethod
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
@@ -116,42 +147,45 @@ class Scheduler(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
-        """Noise clean latents ``(B, C, H, W)`` up to a timestep, for image-to-image."""
+        """Noise clean latents to the level of one of this request's timesteps.
+
+        For image-to-image, and between the steps of inpainting.
+
+        Args:
+            original: ``(B, C, H, W)`` float32.
+            noise: Standard-normal, same shape.
+            timestep: An entry of ``timesteps``.
+
+        Raises:
+            RequestError: The timestep is none of them.
+        """
 
     def index_of(self, timestep: float) -> int:
-        """Find the position of a timestep in ``timesteps``.
+        """Find the position of a timestep in ``planned_timesteps``.
 
-        Of a timestep repeated after the first, the second: there a Heun step starts.
+        Of equal ones, the one that is due next.
 
         Raises:
             RequestError: The timestep is not in ``timesteps``.
         """
-        positions = np.flatnonzero(self.timesteps == timestep)
+        positions = np.flatnonzero(self.timesteps == timestep) + self._begin_index
         if len(positions) == 0:
             raise RequestError(
                 f"timestep {timestep} is not one of this request's timesteps",
                 allowed=f"{self.timesteps[0]} … {self.timesteps[-1]}, as planned by set_timesteps",
                 fix="pass the entries of scheduler.timesteps, not their positions",
             )
-        if positions[0] == 0 or len(positions) == 1:
-            return int(positions[0])
-        return int(positions[1])
+        ahead = positions[positions >= self._position]
+        return int(ahead[0] if len(ahead) else positions[-1])
 
     def due_index(self, timestep: float) -> int:
-        """Find the position of a step's timestep; schedulers with state check the order.
-
-        Raises:
-            RequestError: The timestep is out of order.
-        """
-        return self.index_of(timestep)
-
-    def require_due(self, position: int, timestep: float) -> int:
-        """Return the due position, if the timestep is that of it.
+        """Return the position in ``planned_timesteps`` that is due, if the timestep is that of it.
 
         Raises:
             RequestError: It is another one.
         """
-        remaining = self.timesteps[position:]
+        position = self._position
+        remaining = self.planned_timesteps[position:]
         if len(remaining) == 0 or remaining[0] != timestep:
             raise RequestError(
                 f"timestep {timestep} is not the one that is due",
@@ -187,8 +221,13 @@ class Scheduler(ABC, Generic[ConfigT]):
     def _plan(self, steps: int) -> TimestepArray:
         """Reset all state of a request and return its timesteps."""
 
+    def _begin(self, planned: TimestepArray, steps: int) -> None:
+        """Begin a request with a new plan."""
+        self._timesteps, self.num_inference_steps = planned, steps
+        self._begin_index = self._position = 0
+
     @abstractmethod
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        """Run the algorithm on checked float32 arrays."""
+        """Run the algorithm on checked float32 arrays, at a position of ``planned_timesteps``."""

@@ -50,12 +50,12 @@ class DDIMScheduler(VariancePreservingScheduler[DDIMConfig]):
         return space_timesteps(self.config, steps)
 
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        config = self.config
+        config, timestep = self.config, int(self.planned_timesteps[position])
         stride = config.num_train_timesteps // self.num_inference_steps
-        power = self.signal_power(int(timestep))
-        power_next = self.signal_power(int(timestep) - stride)
+        power = self.signal_power(timestep)
+        power_next = self.signal_power(timestep - stride)
         alpha, sigma = math.sqrt(power), math.sqrt(1 - power)
 
         clean = predict_clean(config.prediction_type, model_output, latents, alpha, sigma)

@@ -48,13 +48,13 @@ class DDPMScheduler(VariancePreservingScheduler[DDPMConfig]):
         return (latents_shape[0], 2 * latents_shape[1], *latents_shape[2:])
 
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        config = self.config
+        config, timestep = self.config, int(self.planned_timesteps[position])
         # Empty unless the variance is learned.
         output, predicted_variance = np.split(model_output, [latents.shape[1]], axis=1)
-        following = self.timesteps[self.index_of(timestep) + 1 :]
-        power = self.signal_power(int(timestep))
+        following = self.planned_timesteps[position + 1 :]
+        power = self.signal_power(timestep)
         power_next = self.signal_power(int(following[0]) if len(following) else -1)
         alpha = power / power_next
         beta = 1 - alpha

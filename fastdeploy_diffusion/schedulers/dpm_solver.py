@@ -92,7 +92,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         self._outputs = []
         return timesteps
 
-    def _step_from(
+    def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
         algorithm = self.config.algorithm_type
@@ -133,8 +133,8 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
     def _highest_order(self, position: int) -> int:
         """Choose the order that stability allows at a position."""
         config = self.config
-        remaining = len(self.timesteps) - position
-        lower = config.lower_order_final and len(self.timesteps) < FEW_STEPS
+        remaining = len(self.planned_timesteps) - position
+        lower = config.lower_order_final and len(self.planned_timesteps) < FEW_STEPS
         if remaining == 1 and (
             lower or config.euler_at_final or config.final_sigmas_type == "zero"
         ):

@@ -51,7 +51,7 @@ class EulerScheduler(SigmaScheduler[EulerConfig]):
         self._set_sigmas(sigmas, 0.0 if to_zero else float(self.train_sigmas[0]))
         return timesteps
 
-    def _step_from(
+    def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
         sigma, sigma_next = self._sigma(position), self._sigma(position + 1)

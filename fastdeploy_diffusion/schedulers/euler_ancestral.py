@@ -42,7 +42,7 @@ class EulerAncestralScheduler(SigmaScheduler[EulerAncestralConfig]):
         self._set_sigmas(timesteps_to_sigmas(timesteps, self.train_sigmas), 0.0)
         return timesteps
 
-    def _step_from(
+    def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
         sigma, sigma_next = self._sigma(position), self._sigma(position + 1)

@@ -74,7 +74,6 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
     def __init__(self, config: FlowMatchEulerConfig) -> None:
         super().__init__(config)
         self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
-        self._position = 0
         self._given: Sequence[float] | None = None
         self._tokens: int | None = None
 
@@ -110,25 +109,16 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         self.check_steps(num_inference_steps)
         if sigmas is not None and len(sigmas) != num_inference_steps:
             raise self.refuse_steps(num_inference_steps, f"{len(sigmas)}, one for each of sigmas")
-        self._timesteps = self._plan(num_inference_steps)
-        self.num_inference_steps = num_inference_steps
+        self._begin(self._plan(num_inference_steps), num_inference_steps)
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
         """Return the latents as they are."""
         return latents
 
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
-        """Noise clean latents to the level of one of this request's timesteps."""
+        """Mix clean latents with noise, as ``scale_noise`` of diffusers does."""
         sigma = float(self.sigmas[self.index_of(timestep)])
         return np.asarray(sigma * noise + (1.0 - sigma) * original)
-
-    def due_index(self, timestep: float) -> int:
-        """Find the position of the timestep that is due.
-
-        Raises:
-            RequestError: The timestep is not the one that is due.
-        """
-        return self.require_due(self._position, timestep)
 
     def _plan(self, steps: int) -> TimestepArray:
         config = self.config
@@ -149,7 +139,6 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         rounded = sigmas.astype(np.float32)
         rounded = 1 - rounded if config.invert_sigmas else rounded
         self.sigmas = np.append(rounded, np.float32(final))
-        self._position = 0
         return np.asarray(rounded * np.float32(config.num_train_timesteps))
 
     def _space(self, steps: int) -> FloatArray:
@@ -181,11 +170,9 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         return np.asarray(factor / (factor + (1 / sigmas - 1)))
 
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        position = self.due_index(timestep)
         sigma, following = (float(each) for each in self.sigmas[position : position + 2])
-        self._position = position + 1
         if not self.config.stochastic_sampling:
             return np.asarray(latents + np.float32(following - sigma) * model_output)
         clean = latents - np.float32(sigma) * model_output

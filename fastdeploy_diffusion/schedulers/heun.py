@@ -53,6 +53,7 @@ class HeunScheduler(SigmaScheduler[HeunConfig]):
 
     diffusers_name = "HeunDiscreteScheduler"
     config_class = HeunConfig
+    order = 2
 
     def __init__(self, config: HeunConfig) -> None:
         super().__init__(config)
@@ -69,7 +70,7 @@ class HeunScheduler(SigmaScheduler[HeunConfig]):
         self._first_half = None
         return _repeat_after_first(timesteps)
 
-    def _step_from(
+    def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
         sigma = self._sigma(position)

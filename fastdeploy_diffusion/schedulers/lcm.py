@@ -70,21 +70,21 @@ class LCMScheduler(VariancePreservingScheduler[LCMConfig]):
         return descending[chosen]
 
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
-        config = self.config
-        power = self.signal_power(int(timestep))
+        config, timestep = self.config, int(self.planned_timesteps[position])
+        power = self.signal_power(timestep)
         clean = predict_clean(
             config.prediction_type, model_output, latents, math.sqrt(power), math.sqrt(1 - power)
         )
         clean = clip_sample(config, clean)
 
-        scaled = float(timestep) * config.timestep_scaling
+        scaled = timestep * config.timestep_scaling
         skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
         out = scaled / math.sqrt(scaled**2 + SIGMA_DATA**2)
         denoised = out * clean + skip * latents
 
-        following = self.timesteps[self.index_of(timestep) + 1 :]
+        following = self.planned_timesteps[position + 1 :]
         if len(following) == 0:
             return denoised
         power_next = self.signal_power(int(following[0]))

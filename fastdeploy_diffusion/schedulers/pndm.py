@@ -54,6 +54,20 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
         self._start: FloatArray = np.empty(0)  # latents that a step of several calls began with
         self._slope: FloatArray = np.empty(0)  # weighted sum over one Runge-Kutta step
 
+    def set_begin_index(self, index: int) -> None:
+        """Leave out the first timesteps of a plan, as image-to-image does.
+
+        Raises:
+            RequestError: No timestep would be left, or Runge-Kutta steps would be left out.
+        """
+        if index and not self.config.skip_prk_steps:
+            raise RequestError(
+                f"a request with Runge-Kutta steps cannot begin at index {index}",
+                allowed="0: the whole plan",
+                fix="set skip_prk_steps to true in scheduler_config.json, or use another scheduler",
+            )
+        super().set_begin_index(index)
+
     def _plan(self, steps: int) -> TimestepArray:
         spaced = space_timesteps(self.config, steps)
         self._calls, self._history = 0, []
@@ -71,24 +85,19 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
         return np.concatenate([np.array(warm_up, dtype=np.int64), spaced[WARM_UP_STEPS:]])
 
     def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
+        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
     ) -> FloatArray:
         warming_up = not self.config.skip_prk_steps and self._calls < 4 * WARM_UP_STEPS
         advance = self._step_runge_kutta if warming_up else self._step_multistep
-        result = advance(model_output, int(timestep), latents)
+        result = advance(position, model_output, latents)
         self._calls += 1
         return result
 
     def _step_runge_kutta(
-        self, model_output: FloatArray, timestep: int, latents: FloatArray
+        self, position: int, model_output: FloatArray, latents: FloatArray
     ) -> FloatArray:
         """Take one of the four calls of a step of equation 12; the paper's "pseudo Runge-Kutta"."""
-        if timestep != self.timesteps[self._calls]:
-            raise RequestError(
-                f"a Runge-Kutta step cannot start at timestep {timestep}",
-                allowed=f"{self.timesteps[self._calls]}: the whole plan, in order",
-                fix="set skip_prk_steps to true in scheduler_config.json, or use another scheduler",
-            )
+        timestep = int(self.planned_timesteps[position])
         stage = self._calls % 4
         weighted = RUNGE_KUTTA_WEIGHTS[stage] * model_output
         if stage == 0:
@@ -98,14 +107,15 @@ class PNDMScheduler(VariancePreservingScheduler[PNDMConfig]):
             self._slope = self._slope + weighted
         middle = self.config.num_train_timesteps // self.num_inference_steps // 2
         target = timestep if stage % 2 else timestep - middle
-        start = int(self.timesteps[self._calls - stage])
+        start = int(self.planned_timesteps[position - stage])
         slope = self._slope if stage == 3 else model_output
         return self._transfer(self._start, start, target, slope)
 
     def _step_multistep(
-        self, model_output: FloatArray, timestep: int, latents: FloatArray
+        self, position: int, model_output: FloatArray, latents: FloatArray
     ) -> FloatArray:
         """Take a linear multistep step, as far back as the history goes."""
+        timestep = int(self.planned_timesteps[position])
         stride = self.config.num_train_timesteps // self.num_inference_steps
         if self._calls == 1:
             # Correct the first step with the slope at its end.

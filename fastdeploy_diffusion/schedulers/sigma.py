@@ -1,12 +1,11 @@
 """The base of Euler, Euler ancestral, Heun and DPM-Solver: noise levels and a position."""
 
 import math
-from abc import abstractmethod
 
 import numpy as np
 
 from fastdeploy_diffusion.schedulers.arrays import FloatArray
-from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
+from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.betas import cumulate_alphas
 from fastdeploy_diffusion.schedulers.config import ConfigT
 
@@ -32,12 +31,11 @@ class SigmaScheduler(Scheduler[ConfigT]):
             alphas_cumprod[-1] = TINY_SIGNAL_POWER
         self.train_sigmas = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
         self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
-        self._position: int | None = None
 
     @property
     def init_noise_sigma(self) -> float:
         """The largest noise level, which for "leading" is added to latents of unit variance."""
-        largest = max(self._sigma(position) for position in range(len(self.timesteps)))
+        largest = max(self._sigma(position) for position in range(len(self.planned_timesteps)))
         if self.config.timestep_spacing == "leading":
             return math.sqrt(largest**2 + 1)
         return largest
@@ -51,34 +49,9 @@ class SigmaScheduler(Scheduler[ConfigT]):
         """Noise clean latents to the level of one of this request's timesteps."""
         return np.asarray(original + self._sigma(self.index_of(timestep)) * noise)
 
-    def due_index(self, timestep: float) -> int:
-        """Find the position of the timestep that is due; a request's first call chooses its start.
-
-        Raises:
-            RequestError: The timestep is not the one that is due.
-        """
-        if self._position is None:
-            return self.index_of(timestep)
-        return self.require_due(self._position, timestep)
-
     def _set_sigmas(self, sigmas: FloatArray, final: float) -> None:
         self.sigmas = np.append(sigmas, final).astype(np.float32)
-        self._position = None
 
     def _sigma(self, position: int) -> float:
         # A Python float, so that coefficients are double and arrays stay float32 in numpy 1 and 2.
         return float(self.sigmas[position])
-
-    def _step(
-        self, model_output: FloatArray, timestep: float, latents: FloatArray, noise: DrawNoise
-    ) -> FloatArray:
-        position = self.due_index(timestep)
-        result = self._step_from(position, model_output, latents, noise)
-        self._position = position + 1
-        return result
-
-    @abstractmethod
-    def _step_from(
-        self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
-    ) -> FloatArray:
-        """Run the algorithm from ``sigmas[position]`` to ``sigmas[position + 1]``."""

@@ -1,5 +1,7 @@
 """What every scheduler promises the denoising loop, whatever its algorithm."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_timesteps_of_another_request_are_refused(name):
         scheduler.step(draw_latents(), 7, draw_latents(), noise=draw_latents)
 
 
-@pytest.mark.parametrize("name", ["euler", "euler-ancestral", "heun", "dpm-solver", FLOW])
+@pytest.mark.parametrize("name", sorted({*ALL} - {"pndm"}))
 def test_timesteps_out_of_order_are_refused(name):
     scheduler = create(name)
     scheduler.set_timesteps(3)
@@ -111,44 +113,83 @@ def test_timesteps_out_of_order_are_refused(name):
         scheduler.step(draw_latents(), timestep, draw_latents(), noise=draw_latents)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_add_noise_equals_diffusers(name):
-    config = {**SD, "timestep_spacing": "leading", "steps_offset": 1}
-    scheduler = create_scheduler(config, name)
-    scheduler.set_timesteps(20)
-    original, noise = draw_latents(3), draw_latents(4)
-    for position in (0, 7, len(scheduler.timesteps) - 1):
-        reference = create_reference(config, scheduler.diffusers_name, 20)
-        reference._begin_index = None
-        timesteps = reference.timesteps[[position] * SHAPE[0]]
-        theirs = reference.add_noise(torch.from_numpy(original), torch.from_numpy(noise), timesteps)
-        ours = scheduler.add_noise(original, noise, scheduler.timesteps[position])
-        assert ours.dtype == np.float32
-        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_request_can_start_in_the_middle(name):
-    """Image-to-image: the rest of a plan, entered at a timestep of its own."""
-    config = {**SD, "skip_prk_steps": True}
-    scheduler = create_scheduler(config, name)
+@pytest.fixture(params=ALL)
+def image_to_image(request):
+    """Each scheduler with that of diffusers, both begun at their fifth step of ten."""
+    if request.param == FLOW:
+        config, scheduler = FLUX_SCHNELL, create_flow_scheduler(FLUX_SCHNELL)
+    else:
+        config = {**SD, "skip_prk_steps": True, "timestep_spacing": "leading", "steps_offset": 1}
+        scheduler = create_scheduler(config, request.param)
     reference = create_reference(config, scheduler.diffusers_name, 10)
-    reference._begin_index = None
+    assert scheduler.order == reference.order
     scheduler.set_timesteps(10)
-    ours, theirs = draw_latents(), torch.from_numpy(draw_latents())
-    options = {} if name in ("pndm", "heun") else {"generator": torch.Generator().manual_seed(1)}
-    generator = torch.Generator().manual_seed(1)
-    for timestep, reference_timestep in zip(
-        scheduler.timesteps[4:], reference.timesteps[4:], strict=True
-    ):
-        output = denoise(scheduler.scale_model_input(ours, timestep), timestep)
+    begin = 4 * reference.order
+    scheduler.set_begin_index(begin)
+    if hasattr(reference, "set_begin_index"):
+        reference.set_begin_index(begin)
+    return scheduler, reference, reference.timesteps[begin:]
+
+
+def test_a_request_begins_with_noised_latents_and_takes_the_rest_of_its_steps(image_to_image):
+    scheduler, reference, timesteps = image_to_image
+    np.testing.assert_allclose(scheduler.timesteps, timesteps.numpy(), rtol=1e-6)
+    original, drawn = draw_latents(3), draw_latents(4)
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    accepted = inspect.signature(reference.step).parameters
+    options = {"generator": generators[1]} if "generator" in accepted else {}
+
+    def noise_reference(timestep):
+        arguments = torch.from_numpy(original), torch.from_numpy(drawn), timestep.expand(SHAPE[0])
+        if hasattr(reference, "add_noise"):
+            return reference.add_noise(*arguments)
+        return reference.scale_noise(arguments[0], arguments[2], arguments[1])
+
+    ours = scheduler.add_noise(original, drawn, scheduler.timesteps[0])
+    assert ours.dtype == np.float32
+    theirs = noise_reference(timesteps[0])
+    assert_close(ours, theirs)
+    for given, wanted in zip(scheduler.timesteps, timesteps, strict=True):
+        # Inpainting noises the original to the level of each step as well.
+        assert_close(scheduler.add_noise(original, drawn, given), noise_reference(wanted))
+        output = denoise(scheduler.scale_model_input(ours, given), given)
         ours = scheduler.step(
-            output, timestep, ours, noise=lambda: torch.randn(SHAPE, generator=generator).numpy()
+            output,
+            given,
+            ours,
+            noise=lambda: torch.randn(SHAPE, generator=generators[0]).numpy(),
         )
-        scaled = reference.scale_model_input(theirs, reference_timestep).numpy()
-        output = torch.from_numpy(denoise(scaled, reference_timestep))
-        theirs = reference.step(output, reference_timestep, theirs, **options).prev_sample
+        scale = getattr(reference, "scale_model_input", lambda latents, _: latents)
+        output = torch.from_numpy(denoise(scale(theirs, wanted).numpy(), wanted))
+        theirs = reference.step(output, wanted, theirs, **options).prev_sample
+        assert_close(ours, theirs)
+    with pytest.raises(RequestError, match="every step was taken"):
+        scheduler.step(ours, given, ours, noise=draw_latents)
+
+
+def assert_close(ours, theirs):
     assert np.abs(ours - theirs.numpy()).max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_begin_counts_for_one_request_and_leaves_a_step(name):
+    scheduler = create(name)
+    with pytest.raises(RequestError, match="set_timesteps"):
+        scheduler.set_begin_index(0)
+    scheduler.set_timesteps(10)
+    whole = scheduler.timesteps
+    if name != "pndm":
+        scheduler.set_begin_index(len(whole) - 1)
+        np.testing.assert_array_equal(scheduler.timesteps, whole[-1:])
+        np.testing.assert_array_equal(scheduler.planned_timesteps, whole)
+        with pytest.raises(RequestError, match=f"(?s)not one of this request's.*{whole[-1]}"):
+            scheduler.index_of(whole[0])
+    for index in (-1, len(whole)):
+        with pytest.raises(RequestError, match=f"begin at index {index}"):
+            scheduler.set_begin_index(index)
+    scheduler.set_timesteps(10)
+    np.testing.assert_array_equal(scheduler.timesteps, whole)
+    scheduler.step(draw_latents(), whole[0], draw_latents(), noise=draw_latents)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "lcm"])
@@ -186,7 +227,7 @@ def test_runge_kutta_cannot_start_in_the_middle():
     scheduler = create("pndm")
     scheduler.set_timesteps(10)
     with pytest.raises(RequestError, match="skip_prk_steps"):
-        scheduler.step(draw_latents(), scheduler.timesteps[4], draw_latents(), noise=draw_latents)
+        scheduler.set_begin_index(4)
 
 
 def test_runge_kutta_needs_more_than_three_steps():
