@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import Parameter, Signature
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from fastdeploy_diffusion.errors import EngineError
@@ -77,7 +79,30 @@ def _trace(program: Program, path: Path) -> None:
             paddle.static.InputSpec(list(spec.open_shape), spec.dtype, spec.name)
             for spec in program.inputs
         ]
-        paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
+        with _named_arguments(program.layer, [spec.name for spec in program.inputs]):
+            paddle.jit.save(program.layer, str(path.with_suffix("")), input_spec=specs)
+
+
+@contextmanager
+def _named_arguments(layer: Any, names: list[str]) -> Iterator[None]:
+    """Name the arguments of a layer's ``forward`` until the block ends.
+
+    Paddle's trace requires a name for each; many a layer has as many inputs as its config says.
+    """
+    forward, own = layer.forward, vars(layer).get("forward")
+    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+
+    def named(layer: Any, *tensors: Any) -> Any:
+        return forward(*tensors)
+
+    named.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    layer.forward = MethodType(named, layer)
+    try:
+        yield
+    finally:
+        del layer.forward
+        if own is not None:
+            layer.forward = own
 
 
 @contextmanager

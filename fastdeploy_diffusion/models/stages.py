@@ -1,11 +1,8 @@
 """Stages with their functions, and the layers that are built of them."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from inspect import Parameter
-from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -52,15 +49,6 @@ class StageLayer(nn.Layer):
             if stage.blocks:
                 blocks = list(getattr(network, stage.blocks))[: stage.repeats]
                 setattr(self, stage.blocks, nn.LayerList(blocks))
-        # Paddle's own trace requires named arguments.
-        names = ["self", *(spec.name for spec in signature.inputs)]
-        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-
-        def named(layer: StageLayer, *inputs: Tensor) -> list[Tensor]:
-            return StageLayer.forward(layer, *inputs)
-
-        named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        self.forward = MethodType(named, self)  # type: ignore[method-assign]
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         """Run the stages.
@@ -76,7 +64,7 @@ class StageLayer(nn.Layer):
             for stage in self.stages:
                 for layer in getattr(self, stage.blocks) if stage.blocks else (self,):
                     given = stage.compute(layer, *(values[spec.name] for spec in stage.inputs))
-                    tensors = given if isinstance(given, tuple) else (given,)
+                    tensors = given if isinstance(given, tuple | list) else (given,)
                     for spec, tensor in zip(stage.outputs, tensors, strict=True):
                         values[name_value(spec.name)] = tensor
         return [values[name_value(name)] for name in outputs]

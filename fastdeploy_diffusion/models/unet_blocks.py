@@ -71,18 +71,25 @@ class DownBlock(nn.Layer):
         return hidden, skips
 
 
-class UNetMidBlock2DCrossAttn(nn.Layer):
-    """Residual block, transformer, residual block at the lowest resolution."""
+class MidBlock(nn.Layer):
+    """``UNetMidBlock2DCrossAttn``, and of ControlNets without attention ``UNetMidBlock2D``.
 
-    def __init__(self, spec: BlockSpec) -> None:
+    Args:
+        attend: Whether a transformer and another residual block follow the first one.
+    """
+
+    def __init__(self, spec: BlockSpec, attend: bool) -> None:
         super().__init__()
-        self.resnets = nn.LayerList([spec.resnet(spec.channels), spec.resnet(spec.channels)])
-        self.attentions = nn.LayerList([spec.transformer()])
+        resnets = 2 if attend else 1
+        self.resnets = nn.LayerList([spec.resnet(spec.channels) for _ in range(resnets)])
+        self.attentions = spec.transformers(1, attend)
 
     def forward(self, hidden: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        hidden = self.attentions[0](self.resnets[0](hidden, time), context)
-        return self.resnets[1](hidden, time)
+        hidden = self.resnets[0](hidden, time)
+        if self.attentions is None:
+            return hidden
+        return self.resnets[1](self.attentions[0](hidden, context), time)
 
 
 class UpBlock(nn.Layer):

@@ -25,5 +25,5 @@ def keep_paying(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPas
         height * width
         for *_, height, width in (spec.shape for spec in signature.inputs if len(spec.shape) == 4)
         if isinstance(height, int) and isinstance(width, int)
-    ]
+    ][:1]  # the latents; a denoiser takes smaller residuals, and a ControlNet a picture, besides
     return tuple(each for each in passes if all(size >= each.pays_from for size in pixels))

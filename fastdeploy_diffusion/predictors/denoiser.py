@@ -3,7 +3,8 @@
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
-from fastdeploy_diffusion.families.networks.unet import SIZE_NUMBERS, UNet2DConditionConfig
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.families.networks.unet_encoder import SIZE_NUMBERS
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size

@@ -74,9 +74,9 @@ class RecoveringSession(Session):
     def _run_rows(self, rows: Sequence[Row]) -> Arrays:
         def run(session: Session) -> Arrays:
             translated = [row._replace(handle=self._translate(row.handle, session)) for row in rows]
-            return {next(iter(self._outputs)): session.run_rows(translated)}
+            return session.run_all(translated)
 
-        given = [_get_arrays(row.handle).values() for row in rows]
+        given = [[*_get_arrays(row.handle).values(), *row.residuals.values()] for row in rows]
         feeds = [*(row.sample for row in rows), *chain(*given)]
         if intercept := self._find_interceptor():
             return intercept(self._join(rows), lambda: self._repeat(run, feeds))

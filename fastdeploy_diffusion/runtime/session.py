@@ -21,7 +21,9 @@ Shapes = tuple[tuple[int, ...], ...]
 Arrays = Mapping[str, np.ndarray]
 TIMESTEP = "timestep"
 """The input that makes a program a denoiser's: its first input is the sample, all others besides
-are the conditioning."""
+are the conditioning, but for residuals."""
+RESIDUAL = "residual_"
+"""Begins the names of inputs that belong to a step, as the sample does."""
 
 
 class OperatorTime(NamedTuple):
@@ -55,11 +57,13 @@ class Row(NamedTuple):
     Args:
         sample: Its latents, without the batch.
         timestep: One of those that its handle was conditioned for.
+        residuals: The inputs whose names begin with `RESIDUAL`, without the batch.
     """
 
     handle: Handle
     sample: np.ndarray
     timestep: float
+    residuals: Arrays = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +148,8 @@ class Session(ABC):
         """Take the conditioning of a row, and compute what its steps share.
 
         Args:
-            arrays: By name, every input besides the first, which is the sample, and ``timestep``;
-                of one row. They are copied.
+            arrays: By name, every input besides the first, which is the sample, ``timestep`` and
+                residuals; of one row. They are copied.
             timesteps: All that the row will run at.
 
         Returns:
@@ -175,12 +179,18 @@ class Session(ABC):
                 inputs without a batch differ; otherwise as ``run``.
             NonFiniteError: As ``run``.
         """
+        return self.run_all(rows)[next(iter(self._outputs))]
+
+    def run_all(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """Run like ``run_rows``, for every output by name."""
         with self._lock, self._explain("run"):
             self._require_open()
             for row in rows:
                 self._check_row(row)
-            spec = next(iter(self._outputs.values()))
-            return self._check_output(spec, self._run_rows(rows)[spec.name])
+            given = self._run_rows(rows)
+            return {
+                name: self._check_output(spec, given[name]) for name, spec in self._outputs.items()
+            }
 
     def compile(self, sizes: Mapping[str, int]) -> None:
         """Compile for sizes that are to run, where the engine compiles for each; else do nothing.
@@ -300,7 +310,9 @@ class Session(ABC):
                 fix="run() it",
             )
         _, *others = self._inputs.values()
-        return [each for each in others if each.name != TIMESTEP]
+        return [
+            each for each in others if each.name != TIMESTEP and not each.name.startswith(RESIDUAL)
+        ]
 
     def _make_rows(self, feeds: Arrays) -> list[Row]:
         """Condition on each row of a batch."""
@@ -313,13 +325,30 @@ class Session(ABC):
                 for name in names
             }
             timestep = float(feeds[TIMESTEP][index])
-            rows.append(Row(self._condition(own, [timestep]), sample, timestep))
+            residuals = {
+                name: feeds[name][index] for name in self._inputs if name.startswith(RESIDUAL)
+            }
+            rows.append(Row(self._condition(own, [timestep]), sample, timestep, residuals))
         return rows
 
     def _stack_samples(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        return {next(iter(self._inputs)): np.stack([row.sample for row in rows])}
+        """Stack what each row brings to a step: samples and residuals."""
+        return {
+            next(iter(self._inputs)): np.stack([row.sample for row in rows]),
+            **{
+                name: np.stack([row.residuals[name] for row in rows])
+                for name in self._inputs
+                if name.startswith(RESIDUAL)
+            },
+        }
 
     def _check_row(self, row: Row) -> None:
+        wanted = {name for name in self._inputs if name.startswith(RESIDUAL)}
+        if row.residuals.keys() != wanted:
+            raise EngineError(
+                f"{self._component}: a row has the residuals {sorted(row.residuals) or 'none'}",
+                allowed=", ".join(sorted(wanted)) or "none",
+            )
         if row.handle.session is not self:
             raise EngineError(
                 f"{self._component}: a row's handle is another session's",

@@ -1,12 +1,15 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import paddle
 import pytest
+from drawn_parameters import draw_parameters
 from engine_programs import float_spec
 from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.models.controlnet import ControlNetModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
@@ -152,3 +155,77 @@ def test_twice_equals_once():
     (result,), derivations = apply_passes([HoistInvariants()], layer, strict=False)
     assert (result.count, derivations) == (0, {})
     assert list(layer.state_dict()) == names
+
+
+CONTROLNET = {
+    **{key: CONFIG[key] for key in CONFIG if key not in ("out_channels", "sample_size")},
+    "conditioning_embedding_out_channels": [4, 6],
+}
+del CONTROLNET["up_block_types"]
+WITHOUT_ATTENTION = {
+    **CONTROLNET,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+}
+
+
+def make_controlnet(config):
+    controlnet = ControlNetModel(ControlNetConfig.from_dict(config))
+    draw_parameters(controlnet)
+    controlnet.eval()
+    return controlnet
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    # 2 + 2 or 2 + 1 residual blocks; one cross-attention down and one in the middle, or none.
+    [(CONTROLNET, 6), (WITHOUT_ATTENTION, 3), ({**SDXL_LIKE, **CONTROLNET}, 6)],
+)
+def test_a_controlnet_keeps_its_numbers_in_two_programs(config, count):
+    config = {key: value for key, value in config.items() if key in _KNOWN}
+    layer = make_controlnet(config)
+    hoisted, results = rewrite(lambda: make_controlnet(config), layer, HoistInvariants())
+    assert (results[-1].count, results[-1].expected, results[-1].skipped) == (count, count, {})
+    feeds = {
+        "sample": paddle.randn([1, 4, 5, 9]),
+        "timestep": 1000 * paddle.rand([1]),
+        "encoder_hidden_states": paddle.randn([1, 7, 20]),
+        "text_embeds": paddle.randn([1, 10]),
+        "time_ids": paddle.randint(0, 2048, [1, 6]).astype("float32"),
+        "controlnet_cond": paddle.rand([1, 3, 10, 18]),
+    }
+    given = {name: feeds[name] for name in layer.argument_names}
+    wanted = layer(*given.values())
+    for one, other in zip(hoisted(*given.values()), wanted, strict=True):
+        assert relative_error(one, other) <= 1e-5
+
+    inputs = tuple(float_spec(name, None, *each.shape[1:]) for name, each in given.items())
+    outputs = tuple(
+        float_spec(f"residual_{index}", None, *each.shape[1:]) for index, each in enumerate(wanted)
+    )
+    prologue, step = cut_program(Program("controlnet", hoisted, inputs, outputs))
+    # As many timesteps at once as the stage says; the picture is embedded here alone.
+    rows = prologue.program.inputs[1].shape[0]
+    tensors = [
+        given[spec.name].tile([rows] + [1] * (given[spec.name].ndim - 1))
+        if spec.shape[0] == rows
+        else given[spec.name]
+        for spec in prologue.program.inputs
+    ]
+    values = {
+        spec.name: each[:1]
+        for spec, each in zip(
+            prologue.program.outputs, prologue.program.layer(*tensors), strict=True
+        )
+    }
+    assert "controlnet_cond" not in {spec.name for spec in step.program.inputs}
+    values["sample"] = given["sample"]
+    stepped = step.program.layer(*(values[spec.name] for spec in step.program.inputs))
+    for one, other in zip(stepped, wanted, strict=True):
+        assert relative_error(one, other) <= 1e-5
+
+
+_KNOWN = (
+    *(field.name for field in fields(ControlNetConfig)),
+    *ControlNetConfig.only,
+)

@@ -9,11 +9,13 @@ from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
+from fastdeploy_diffusion.models.controlnet import ControlNetModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
 from fastdeploy_diffusion.passes.layer.hoist_invariants import HoistInvariants
@@ -53,6 +55,20 @@ def test_sd_1_5_has_the_promised_counts(component, counts):
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
     assert not any(result.skipped for result in results)
+
+
+def test_the_controlnet_of_sd_1_5_has_the_promised_counts():
+    raw = dict(SD_1_5["unet"])
+    for key in ("out_channels", "up_block_types", "sample_size", "center_input_sample"):
+        raw.pop(key)
+    config = ControlNetConfig.from_dict(raw)
+    network = build_skeleton(lambda: ControlNetModel(config))
+    results, _ = apply_passes(PASSES, network, strict=True)
+    # Two transformers at each of three levels and one in the middle; eight residual blocks and two;
+    # large tiles for four convolutions at each of two levels, and the last of the embedding's.
+    counts = [7, 7, 0, 9, 12, 17]
+    assert [result.count for result in results] == counts
+    assert [result.expected for result in results] == counts
 
 
 def test_the_unet_of_sdxl_has_the_promised_counts():

@@ -73,6 +73,27 @@ LDM_UNET_RULES: tuple[KeyRule, ...] = (
     ),
 )
 
+# ``cldm.py`` numbers the zero convolutions as the results that they take, and the layers of the
+# picture's embedding with the SiLUs between them; the first and the last have names of their own.
+_EMBEDDING_CONVOLUTIONS = 8
+LDM_CONTROLNET_RULES: tuple[KeyRule, ...] = (
+    *LDM_UNET_RULES,
+    *rename_layers(
+        {
+            r"zero_convs\.(\d+)\.0": r"controlnet_down_blocks.\1",
+            r"middle_block_out\.0": "controlnet_mid_block",
+            r"input_hint_block\.0": "controlnet_cond_embedding.conv_in",
+            **{
+                rf"input_hint_block\.{2 * index}": f"controlnet_cond_embedding.blocks.{index - 1}"
+                for index in range(1, _EMBEDDING_CONVOLUTIONS - 1)
+            },
+            rf"input_hint_block\.{2 * _EMBEDDING_CONVOLUTIONS - 2}": (
+                "controlnet_cond_embedding.conv_out"
+            ),
+        }
+    ),
+)
+
 _VAE_LAYERS: Mapping[str, str] = {
     r"(encoder|decoder)\.norm_out": r"\1.conv_norm_out",
     r"(encoder|decoder)\.mid\.block_1\.(norm1|conv1|norm2|conv2)": r"\1.mid_block.resnets.0.\2",

@@ -1,183 +1,72 @@
 """The config of UNets."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
-from pydantic import Field
-
-from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
 from fastdeploy_diffusion.families.networks.census import Census, Convolution, Site
 from fastdeploy_diffusion.families.networks.network_config import (
-    Epsilon,
-    HeadCount,
     LatentSize,
-    LayerCount,
-    NetworkConfig,
     PerBlock,
     Stack,
     Width,
-    check_division,
-    per_block,
 )
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
-from fastdeploy_diffusion.shown import show
+from fastdeploy_diffusion.families.networks.unet_encoder import (
+    ENCODER_INERT,
+    ENCODER_ONLY,
+    UNetEncoderConfig,
+)
 
-# Height and width of the original, top and left of the crop, height and width of the target.
-SIZE_NUMBERS = 6
-_DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
-_WAYS = ("down", "up")
-
-_ONLY: dict[str, tuple[Any, ...]] = {
-    "act_fn": ("silu", "swish"),
-    "addition_embed_type": (None, "text_time"),
-    "addition_embed_type_num_heads": (64,),
-    "attention_type": ("default",),
-    "center_input_sample": (False,),
-    "class_embed_type": (None,),
-    "class_embeddings_concat": (False,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "cross_attention_norm": (None,),
-    "downsample_padding": (1,),
-    "dual_cross_attention": (False,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "mid_block_only_cross_attention": (None, False),
-    "mid_block_scale_factor": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "num_class_embeds": (None,),
-    "only_cross_attention": (False,),
-    "resnet_out_scale_factor": (1.0,),
-    "resnet_skip_time_act": (False,),
-    "resnet_time_scale_shift": ("default",),
-    "reverse_transformer_layers_per_block": (None,),
-    "time_cond_proj_dim": (None,),
-    "time_embedding_act_fn": (None,),
-    "time_embedding_dim": (None,),
-    "time_embedding_type": ("positional",),
-    "timestep_post_act": (None,),
-}
-# Dropout acts in training only; upcast_attention asks half-precision runs for what float32 does.
-_INERT = frozenset({"dropout", "upcast_attention"})
 
 
 @dataclass(frozen=True)
-class UNet2DConditionConfig(NetworkConfig):
-    """The keys of a UNet's ``config.json`` that decide what it computes.
+class UNet2DConditionConfig(UNetEncoderConfig):
+    """The keys of a UNet's ``config.json`` that decide what it computes."""
 
-    ``attention_head_dim`` holds the *number* of heads wherever ``num_attention_heads`` is absent:
-    a name that the published files got wrong and that has to be read as they meant it.
-    """
-
-    only = _ONLY
-    inert = _INERT
+    only: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **ENCODER_ONLY,
+        "attention_type": ("default",),
+        "center_input_sample": (False,),
+        "class_embeddings_concat": (False,),
+        "conv_in_kernel": (3,),
+        "conv_out_kernel": (3,),
+        "cross_attention_norm": (None,),
+        "dual_cross_attention": (False,),
+        "mid_block_only_cross_attention": (None, False),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+        "resnet_out_scale_factor": (1.0,),
+        "resnet_skip_time_act": (False,),
+        "reverse_transformer_layers_per_block": (None,),
+        "time_cond_proj_dim": (None,),
+        "time_embedding_act_fn": (None,),
+        "time_embedding_dim": (None,),
+        "time_embedding_type": ("positional",),
+        "timestep_post_act": (None,),
+    }
+    inert = ENCODER_INERT | {"dropout"}  # which acts in training only
 
     sample_size: LatentSize | tuple[LatentSize, LatentSize] | None = None
-    in_channels: Width = 4
     out_channels: Width = 4
-    flip_sin_to_cos: bool = True
-    freq_shift: Annotated[int, Field(ge=0, le=1)] = 0
-    down_block_types: PerBlock[str] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: PerBlock[str] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    block_out_channels: PerBlock[Width] = (320, 640, 1280, 1280)
-    layers_per_block: LayerCount | PerBlock[LayerCount] = 2
-    norm_num_groups: Width = 32
-    norm_eps: Epsilon = 1e-5
-    cross_attention_dim: Width | PerBlock[Width] = 1280
-    transformer_layers_per_block: LayerCount | PerBlock[LayerCount] = 1
-    attention_head_dim: HeadCount | PerBlock[HeadCount] = 8
-    num_attention_heads: HeadCount | PerBlock[HeadCount] | None = None
-    use_linear_projection: bool = False
-    addition_embed_type: str | None = None
-    addition_time_embed_dim: Width | None = None
-    projection_class_embeddings_input_dim: Width | None = None
 
     def __post_init__(self) -> None:
-        for key, known in (("down_block_types", _DOWN_BLOCKS), ("up_block_types", _UP_BLOCKS)):
-            for block in per_block(key, getattr(self, key), self.blocks):
-                if block not in known:
-                    raise UnsupportedModelError(
-                        f"UNet2DConditionConfig: {key} has {show(block)}, which is not implemented",
-                        allowed=", ".join(known),
-                    )
-        name, widths = type(self).__name__, self.block_out_channels
-        check_division(name, "norm_num_groups", self.norm_num_groups, widths)
-        key = "num_attention_heads" if self.num_attention_heads else "attention_head_dim"
-        for width, heads in zip(widths, self.heads, strict=True):
-            check_division(name, key, heads, (width,))
-        if len(set(self.context_dims)) > 1:
-            raise UnsupportedModelError(
-                f"{name}: cross_attention_dim = {list(self.context_dims)} is not implemented",
-                allowed="the same width for all blocks: they read the same text",
-            )
-        for key, dim in (
-            ("block_out_channels", widths[0]),
-            ("addition_time_embed_dim", self.addition_time_embed_dim),
-        ):
-            # The exponents of a sinusoid's frequencies are divided by it.
-            if dim is not None and dim // 2 <= self.freq_shift:
-                raise UnsupportedModelError(
-                    f"{name}: {key} begins with {dim}, too narrow for sinusoids with freq_shift = "
-                    f"{self.freq_shift}",
-                    allowed=f"at least {2 * self.freq_shift + 2}",
-                )
-        if self.addition_embed_type == "text_time" and not (
-            self.addition_time_embed_dim and self.projection_class_embeddings_input_dim
-        ):
-            raise UnsupportedModelError(
-                "UNet2DConditionConfig: addition_embed_type 'text_time' needs "
-                "addition_time_embed_dim and projection_class_embeddings_input_dim"
-            )
-        if self.text_embeds_dim is not None and self.text_embeds_dim < 1:
-            raise UnsupportedModelError(
-                f"{name}: projection_class_embeddings_input_dim = "
-                f"{self.projection_class_embeddings_input_dim} leaves no room for a text beside "
-                f"{SIZE_NUMBERS} sizes of addition_time_embed_dim = {self.addition_time_embed_dim}"
-            )
+        self.check_blocks("up_block_types", _UP_BLOCKS)
+        super().__post_init__()
 
     @property
     def stacks(self) -> list[Stack]:
         """All stacks of layers, those that hold others first."""
-        levels = range(self.blocks)
-        stacks = [Stack("block_out_channels", f"{way}_blocks", self.blocks) for way in _WAYS]
-        depths = [("mid_block", self.depths[-1])]
-        for way, types in zip(_WAYS, (self.down_block_types, self.up_block_types), strict=True):
-            for position, kind in enumerate(types):
-                is_up = way == "up"
-                level = levels[-1 - position] if is_up else position
-                block = f"{way}_blocks.{position}"
-                layers = self.layers[level] + is_up
-                stacks.append(Stack("layers_per_block", f"{block}.resnets", layers))
-                if kind.startswith("CrossAttn"):
-                    depths.append((block, self.depths[level]))
-        return stacks + [
-            Stack("transformer_layers_per_block", f"{block}.attentions.0.transformer_blocks", depth)
-            for block, depth in depths
-        ]
-
-    @property
-    def text_embeds_dim(self) -> int | None:
-        """Width of SDXL's pooled text, which is embedded with sizes; None in SD 1.x and 2.x."""
-        if self.addition_embed_type is None:
-            return None
-        sizes = SIZE_NUMBERS * (self.addition_time_embed_dim or 0)
-        return (self.projection_class_embeddings_input_dim or 0) - sizes
-
-    @property
-    def blocks(self) -> int:
-        """Number of resolutions."""
-        return len(self.block_out_channels)
-
-    @property
-    def heads(self) -> tuple[int, ...]:
-        """Attention heads at each resolution."""
-        return per_block(
-            "attention_head_dim", self.num_attention_heads or self.attention_head_dim, self.blocks
-        )
+        stacks = [*super().stacks, Stack("block_out_channels", "up_blocks", self.blocks)]
+        for position, kind in enumerate(self.up_block_types):
+            level, block = self.blocks - 1 - position, f"up_blocks.{position}"
+            stacks.append(Stack("layers_per_block", f"{block}.resnets", self.layers[level] + 1))
+            if kind.startswith("CrossAttn"):
+                stacks.append(self.stack_transformers(block, self.depths[level]))
+        return stacks
 
     @property
     def finest_attention(self) -> int:
@@ -185,23 +74,6 @@ class UNet2DConditionConfig(NetworkConfig):
         kinds = zip(self.down_block_types, self.up_block_types[::-1], strict=True)
         attends = (any(each.startswith("CrossAttn") for each in kind) for kind in kinds)
         return next((level for level, found in enumerate(attends) if found), self.blocks - 1)
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Residual blocks at each resolution on the way down."""
-        return per_block("layers_per_block", self.layers_per_block, self.blocks)
-
-    @property
-    def depths(self) -> tuple[int, ...]:
-        """Transformer blocks in each attention at each resolution."""
-        return per_block(
-            "transformer_layers_per_block", self.transformer_layers_per_block, self.blocks
-        )
-
-    @property
-    def context_dims(self) -> tuple[int, ...]:
-        """Width of the text conditioning at each resolution."""
-        return per_block("cross_attention_dim", self.cross_attention_dim, self.blocks)
 
     def count_activations(self, shapes: Shapes) -> Activations:
         """Count the numbers alive at once in a run, for shapes of its inputs."""
@@ -248,35 +120,22 @@ class UNet2DConditionConfig(NetworkConfig):
 
     def _count_by_level(self, each: Sequence[int]) -> int:
         """Sum a count per transformer over all transformers, given by level."""
-        down = sum(
-            self.layers[level] * each[level]
-            for level, kind in enumerate(self.down_block_types)
-            if kind.startswith("CrossAttn")
-        )
         levels = range(self.blocks - 1, -1, -1)
         up = sum(
             (self.layers[level] + 1) * each[level]
             for level, kind in zip(levels, self.up_block_types, strict=True)
             if kind.startswith("CrossAttn")
         )
-        return down + each[-1] + up
+        return self.count_down(each) + up
 
     def _list_convolutions(self) -> Iterator[Convolution]:
         """List two of each residual block, and one after each doubling."""
-        width = self.block_out_channels[0]
-        skips = [width]
-        for level, outputs in enumerate(self.block_out_channels):
-            for _ in range(self.layers[level]):
-                yield from (Convolution(width, outputs), Convolution(outputs, outputs))
-                width = outputs
-                skips.append(width)
-            if level < self.blocks - 1:
-                skips.append(width)
-        yield from [Convolution(width, width)] * 4
+        yield from self.list_encoder_convolutions()
+        width, skips = self.block_out_channels[-1], list(self.skips)
         for level in reversed(range(self.blocks)):
             outputs = self.block_out_channels[level]
             for _ in range(self.layers[level] + 1):
-                inputs = width + skips.pop()
+                inputs = width + skips.pop().channels
                 yield from (Convolution(inputs, outputs), Convolution(outputs, outputs))
                 width = outputs
             if level:

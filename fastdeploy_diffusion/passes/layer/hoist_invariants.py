@@ -22,19 +22,22 @@ from fastdeploy_diffusion.models.attention import Attention
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
 from fastdeploy_diffusion.models.flux_blocks import GAIN, AdaptiveLayerNorm
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D
-from fastdeploy_diffusion.models.unet import UNet2DConditionModel
+from fastdeploy_diffusion.models.unet_encoder import UNetEncoder
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
 
 
 class HoistInvariants(LayerPass):
-    """Time projections, and keys and values of cross-attentions, of a UNet; modulations of Flux."""
+    """Time projections, and keys and values of cross-attentions, of UNets and ControlNets.
+
+    Of Flux, modulations.
+    """
 
     name: ClassVar[str] = "hoist-invariants"
     sites = (Site.INVARIANT,)
 
     def match(self, layer: nn.Layer) -> bool:
-        """Match a UNet, or Flux's transformer, whose blocks still have the projections."""
-        denoisers = (UNet2DConditionModel, FluxTransformer2DModel)
+        """Match a UNet, a ControlNet or Flux's transformer whose blocks still have them."""
+        denoisers = (UNetEncoder, FluxTransformer2DModel)
         return isinstance(layer, denoisers) and not layer.is_hoisted
 
     def check(self, layer: nn.Layer) -> str:
@@ -62,7 +65,9 @@ def _move_projections(unet: Any) -> Mapping[str, MadeOf]:
         for name in (("merged",) if hasattr(attention, "merged") else ("to_k", "to_v"))
     ]
     unet.time_projections, time_weights = _stack("time_projections", times)
-    unet.context_projections, context_weights = _stack("context_projections", contexts)
+    context_weights: dict[str, MadeOf] = {}
+    if contexts:  # not in ControlNets that read no text
+        unet.context_projections, context_weights = _stack("context_projections", contexts)
     start = 0
     for block in resnets.values():
         width = block.time_emb_proj.weight.shape[1]
