@@ -80,7 +80,7 @@ def train_unet(
     """Train on velocity prediction (Salimans & Ho, 2022), ``batch`` latents on every worker."""
     captions = [text for scene in training_scenes() for text in spell(scene)]
     contexts = encode_captions(encoder, tokenizer, [*captions, ""])
-    alphas = _schedule_alphas()
+    alphas = schedule_alphas()
     odds = pool.weigh()
     run = TrainingRun(path, {"unet": unet}, steps=steps, learning_rate=1e-3)
     for random in run.run(save_every=250):
@@ -108,7 +108,7 @@ def train_unet(
     run.use_average()
 
 
-def _schedule_alphas() -> np.ndarray:
+def schedule_alphas() -> np.ndarray:
     """The share of signal (alpha bar) at each of the 1000 timesteps."""
     start, end = SCHEDULER_CONFIG["beta_start"], SCHEDULER_CONFIG["beta_end"]
     betas = np.linspace(start**0.5, end**0.5, 1000, dtype=np.float32) ** 2
@@ -214,7 +214,7 @@ def denoise(
     if last == steps:
         latents = noise
     else:
-        alpha = _schedule_alphas()[int(timesteps[0])]
+        alpha = schedule_alphas()[int(timesteps[0])]
         latents = np.sqrt(alpha) * latents + np.sqrt(1 - alpha) * noise
     unet.eval()
     with paddle.no_grad():

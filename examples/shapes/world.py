@@ -1,6 +1,7 @@
 """Captions and pictures of the shapes world: ``a small red circle on a blue background``."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,19 +70,49 @@ def all_scenes() -> list[Scene]:
     ]
 
 
+class Placement(NamedTuple):
+    """Where an object is, and how large: its centre from the left and the top, and its radius.
+
+    All are in pixels.
+    """
+
+    x: float
+    y: float
+    radius: float
+
+
 def draw(scene: Scene, random: np.random.Generator) -> np.ndarray:
     """Draw a scene a little off the centre, (128, 128, 3) float32 in [-1, 1]."""
     size = scene.size or random.choice(list(SIZES))
     radius = random.uniform(24, 27) if size == "small" else random.uniform(42, 46)
     slack = 4.0
-    centre = RESOLUTION / 2 + random.uniform(-slack, slack, 2)
-    ys, xs = np.mgrid[:RESOLUTION, :RESOLUTION].astype(np.float32) + 0.5
-    inside = np.clip(0.5 - _distance(scene.shape, xs - centre[0], ys - centre[1], radius), 0, 1)
+    x, y = RESOLUTION / 2 + random.uniform(-slack, slack, 2)
+    return paint(scene, Placement(x, y, radius))
+
+
+def paint(scene: Scene, place: Placement) -> np.ndarray:
+    """Draw a scene with its object in a place, (128, 128, 3) float32 in [-1, 1]."""
+    inside = np.clip(0.5 - _measure_distances(scene.shape, place), 0, 1)
     colour, background = (
         np.array(COLOURS[name][1]) / 127.5 - 1 for name in (scene.colour, scene.background)
     )
     picture = background + inside[..., None] * (colour - background)
     return picture.astype(np.float32)
+
+
+def draw_edges(shape: str, place: Placement, thickness: float = 2.0) -> np.ndarray:
+    """Draw the outline of a shape in white on black, (128, 128) float32 in [0, 1].
+
+    Args:
+        thickness: In pixels.
+    """
+    distances = np.abs(_measure_distances(shape, place))
+    return np.clip((thickness + 1) / 2 - distances, 0, 1).astype(np.float32)
+
+
+def _measure_distances(shape: str, place: Placement) -> np.ndarray:
+    ys, xs = np.mgrid[:RESOLUTION, :RESOLUTION].astype(np.float32) + 0.5
+    return _distance(shape, xs - place.x, ys - place.y, place.radius)
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
