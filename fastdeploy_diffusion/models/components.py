@@ -4,6 +4,7 @@ import paddle
 from paddle import Tensor, nn
 
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
+from fastdeploy_diffusion.models.autoencoder_tiny import AutoencoderTiny
 from fastdeploy_diffusion.models.clip import CLIPTextModel
 
 
@@ -56,4 +57,20 @@ class LatentDecoder(nn.Layer):
             latents = latents + self.config.shift_factor
         if self.post_quant_conv is not None:
             latents = self.post_quant_conv(latents)
+        return self.decoder(latents)
+
+
+class TinyLatentDecoder(nn.Layer):
+    """The tiny autoencoder's decoder, for the denoiser's scaled latents; without the encoder."""
+
+    def __init__(self, vae: AutoencoderTiny) -> None:
+        super().__init__()
+        self.config, self.census = vae.config, vae.config.census()
+        self.decoder = vae.decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map scaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""
+        latents = latents / self.config.scaling_factor
+        if self.config.shift_factor is not None:
+            latents = latents + self.config.shift_factor
         return self.decoder(latents)
