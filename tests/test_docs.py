@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from diffusers import AutoencoderTiny
 from tiny_flux import shrink
 from tiny_sdxl import shrink_sdxl
 from typer.testing import CliRunner
@@ -40,6 +41,7 @@ PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
 READERS_FOLDER = "/models/stable-diffusion"
 READERS_PATHS = ("/models/", "runs/")
 READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
+READERS_TINY = "/models/taesd"
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -152,6 +154,9 @@ def readers_folders(tmp_path_factory):
     texts = {"text_encoder": text_encoder, "text_encoder_2": text_encoder}
     small = shrink_sdxl(**texts, unet={"sample_size": 32}, vae=vae)
     write_random_checkpoint(found[READERS_SDXL], small)
+    found[READERS_TINY] = folder / "tiny"
+    narrow = {f"{side}_block_out_channels": (4,) * 4 for side in ("encoder", "decoder")}
+    AutoencoderTiny(**narrow).save_pretrained(found[READERS_TINY])
     return found
 
 

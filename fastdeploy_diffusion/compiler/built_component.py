@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
 
+from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.checked_weights import is_noted, note_fit
 from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
 from fastdeploy_diffusion.compiler.placer import Placer
 from fastdeploy_diffusion.compiler.reference import Reference
+from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
 from fastdeploy_diffusion.config import EngineChoice
 from fastdeploy_diffusion.engines import accuracy
 from fastdeploy_diffusion.engines.placement import Placement
@@ -27,14 +29,21 @@ from fastdeploy_diffusion.errors import (
 from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
 from fastdeploy_diffusion.passes.contract import keep_changing, name_changes
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.predictors.recovering_session import RecoveringSession, Running
+from fastdeploy_diffusion.predictors.tiling import Tiling
 from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.freed_memory import give_back_freed_memory
 from fastdeploy_diffusion.runtime.program import Program, Signature
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
+
+_TILED_BUILDS: Mapping[Tiling, type[ComponentBuild]] = {
+    Tiling.EXACT: TiledBuild,
+    Tiling.BLENDED: BlendedBuild,
+}
 
 
 class BuiltComponent(Component):
@@ -104,7 +113,8 @@ class BuiltComponent(Component):
         """
         cache, passes = self.placer.cache, self.placer.choose_passes(signature)
         root = cache.root if cache else None
-        return self._build_class(
+        build_class = _TILED_BUILDS.get(self.choose_tiling(signature), self._build_class)
+        return build_class(
             self.name,
             self.placer.placement,
             self.placer.network,
@@ -115,6 +125,15 @@ class BuiltComponent(Component):
             sizes={"batch": self._rows, **sizes},
             quantization=self.quantization,
         )
+
+    def run_in_windows(self, signature: Signature, wanted: bool) -> bool:
+        """Run in windows from now on, or no longer; not without kept builds, nor in int8."""
+        placement, cache = self.placer.placement, self.placer.cache
+        if self.tiling is None or cache is None or not placement.engine.keeps_builds:
+            return False
+        if PRECISIONS[placement.spec.precision].is_quantized:
+            return False
+        return self.tiling.run_in_windows(signature, wanted)
 
     def quantize(self, quantization: Quantization) -> None:
         """Build in int8 with these ranges and exceptions from now on."""
@@ -203,7 +222,7 @@ class BuiltComponent(Component):
         )
 
     def _build(self, signature: Signature) -> Running:
-        started = time.perf_counter()
+        started, tiling = time.perf_counter(), self.choose_tiling(signature)
         built = self._open(signature)
         if self._is_checked and self.placer.cache and self.placement.engine.keeps_builds:
             note_fit(self.network, self.placer.cache.root)
@@ -214,7 +233,12 @@ class BuiltComponent(Component):
             cached=built.cached,
             unchecked=built.unchecked,
             passes=built.passes,
-            changes_picture=name_changes(self.placer.passes, built.passes),
+            changes_picture=(
+                *name_changes(self.placer.passes, built.passes),
+                *self.changes,
+                *(("blended-tiles",) if tiling == Tiling.BLENDED else ()),
+            ),
+            tiling=None if tiling == Tiling.OFF else tiling.value,
         )
         # Compilation and proof free what the first run would come on top of.
         give_back_freed_memory()

@@ -15,7 +15,9 @@ import yaml
 
 from fastdeploy_diffusion import __version__
 from fastdeploy_diffusion.checksum import measure_files
+from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
+from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
 from fastdeploy_diffusion.compiler.tokenizer_folders import list_tokenizer_folders
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
@@ -44,7 +46,7 @@ Size = tuple[int | None, int | None]
 # Options of a configuration that are about this machine, and not about pictures.
 _OF_THE_MACHINE = {
     *("model_path", "variant", "tokenizer_path", "cache", "cache_dir", "cache_limit_gib"),
-    *("embedding_cache", "cpu_fallback", "threads", "memory"),
+    *("embedding_cache", "cpu_fallback", "threads", "memory", "vae_tiling", "tiny_vae_path"),
     *("int8_quality", "int8_portable", "calibration_prompts"),
 }
 
@@ -89,6 +91,12 @@ def write_bundle(
             "a bundle is made of kept builds of whole components",
             allowed="cache=True, and memory='resident' or 'staged'",
         )
+    if pipeline.config.vae_decoder == "tiny":
+        raise ConfigError(
+            "a bundle is made of one checkpoint, and vae_decoder is 'tiny'",
+            allowed="vae_decoder='full'",
+            fix="remove vae_decoder",
+        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = []
     for width, height in sizes:
@@ -96,6 +104,13 @@ def write_bundle(
         drawn.append(pipeline.choose_size(height=height, width=width))
         for build in pipeline.plan_builds(height=height, width=width):
             known = [(each.inputs, each.outputs) for each in builds[build.name]]
+            if isinstance(build, (TiledBuild, BlendedBuild)):
+                raise ConfigError(
+                    f"the decoder of {drawn[-1][0]} x {drawn[-1][1]} runs in tiles, and a bundle "
+                    "is made of builds of whole components",
+                    allowed="vae_tiling='off', and sizes that fit into memory",
+                    fix="add vae_tiling='off', or leave this size out",
+                )
             if (build.inputs, build.outputs) not in known:
                 builds[build.name].append(build)
     pipeline.close()  # weights are read once more, and need not be in memory twice

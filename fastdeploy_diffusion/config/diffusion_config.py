@@ -24,6 +24,7 @@ from fastdeploy_diffusion.config.option_sections import (
 )
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import (
+    DECODER_HELP,
     DEVICE_HELP,
     ENGINE_HELP,
     INT8_QUALITY_HELP,
@@ -33,8 +34,10 @@ from fastdeploy_diffusion.config.sections import (
     PREDICTION_TYPE_HELP,
     SCHEDULER_HELP,
     TARGET_HELP,
+    TILING_HELP,
     ComponentConfig,
     ConfigSection,
+    DecoderName,
     DeviceName,
     EngineName,
     MayBeEmpty,
@@ -45,6 +48,7 @@ from fastdeploy_diffusion.config.sections import (
     RequestDefaults,
     SchedulerName,
     TargetName,
+    TilingName,
 )
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
@@ -164,6 +168,20 @@ class DiffusionConfig(ConfigSection):
         description=PASSES_HELP,
     )
     memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
+    vae_tiling: TilingName = Field(
+        default="auto",
+        title="how the VAE decodes pictures that are large for the memory",
+        description=TILING_HELP,
+    )
+    vae_decoder: DecoderName = Field(
+        default="full", title="which decoder makes the pictures", description=DECODER_HELP
+    )
+    tiny_vae_path: FilePath | None = Field(
+        default=None,
+        min_length=1,
+        title="tiny VAE of previews, and of vae_decoder='tiny'",
+        description="path of a folder with an AutoencoderTiny of diffusers for this model",
+    )
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
     )
@@ -329,6 +347,29 @@ class DiffusionConfig(ConfigSection):
                 allowed="ranges of sizes with enable_dynamic_shape=True",
                 fix="add enable_dynamic_shape=True, or remove shapes",
                 option="shapes",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_decoding(self) -> Self:
+        is_tiny = self.vae_decoder == "tiny"
+        if is_tiny and self.tiny_vae_path is None:
+            raise refuse(
+                "vae_decoder is 'tiny', and tiny_vae_path is not given",
+                allowed="a folder with config.json and weights of an AutoencoderTiny",
+                fix="add tiny_vae_path, for Stable Diffusion 1.x as madebyollin/taesd",
+                option="vae_decoder",
+            )
+        needs_cache = self.vae_tiling == "exact" and not self.cache
+        if self.vae_tiling in ("exact", "blended") and (
+            is_tiny or self.enable_dynamic_shape or needs_cache
+        ):
+            raise refuse(
+                f"vae_tiling is {self.vae_tiling!r}, vae_decoder {self.vae_decoder!r}, "
+                f"enable_dynamic_shape {self.enable_dynamic_shape}, and cache {self.cache}",
+                allowed="tiles of the full decoder at known sizes; exact ones with kept builds",
+                fix="leave vae_tiling out, or remove what does not go with it",
+                option="vae_tiling",
             )
         return self
 

@@ -13,7 +13,13 @@ from fastdeploy_diffusion.config.yaml_loader import YamlDocument, load_yaml
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.suggest import did_you_mean
 
-PATH_OPTIONS = ("model_path", "tokenizer_path", "cache_dir", "calibration_prompts")
+PATH_OPTIONS = (
+    "model_path",
+    "tokenizer_path",
+    "tiny_vae_path",
+    "cache_dir",
+    "calibration_prompts",
+)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ PRECISION_CHOICES = ("auto", *PRECISIONS)
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 MEMORY_CHOICES = ("resident", "staged", "streamed")
+TILING_CHOICES = ("auto", "off", "exact", "blended")
+DECODER_CHOICES = ("full", "tiny")
 
 ENGINE_HELP = f"one of {', '.join(ENGINE_CHOICES)}"
 DEVICE_HELP = "cpu, gpu, gpu:N, xpu or xpu:N, N being the index of the device"
@@ -42,6 +44,15 @@ PREDICTION_TYPE_HELP = (
 MEMORY_HELP = (
     f"one of {', '.join(MEMORY_CHOICES)}: whether all components stay in memory, or each is loaded "
     "for its stage alone, and Flux's transformer block by block"
+)
+TILING_HELP = (
+    f"one of {', '.join(TILING_CHOICES)}: whether the VAE decodes a picture as a whole, in windows "
+    "with the same numbers, or in tiles that are blended, which changes the picture; auto decodes "
+    "in windows what does not fit into memory as a whole"
+)
+DECODER_HELP = (
+    f"one of {', '.join(DECODER_CHOICES)}: whether pictures are decoded by the model's own VAE, or "
+    "by the tiny one of tiny_vae_path, which is fast and changes the picture"
 )
 INT8_QUALITY_HELP = (
     "dB, 10 to 80: how close pictures in int8 must come to those of float32; layers go back to "
@@ -119,6 +130,8 @@ DeviceName = Annotated[str, AfterValidator(_check_device)]
 PrecisionName = Annotated[str, AfterValidator(partial(_check_choice, PRECISION_CHOICES))]
 TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
+TilingName = Annotated[str, AfterValidator(partial(_check_choice, TILING_CHOICES))]
+DecoderName = Annotated[str, AfterValidator(partial(_check_choice, DECODER_CHOICES))]
 MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
 SchedulerName = Annotated[str, AfterValidator(_read_scheduler)]
 # Any, for an element that is refused must be blamed on the whole option.

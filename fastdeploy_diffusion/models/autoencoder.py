@@ -1,12 +1,16 @@
 """The autoencoder between pictures and latents (Kingma & Welling, 2014; Rombach et al., 2022)."""
 
+from collections.abc import Sequence
+
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.models.attention import Attention
+from fastdeploy_diffusion.models.decoder_stages import TileStage, list_decoder_stages
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import read_sizes
+from fastdeploy_diffusion.runtime.program import TensorSpec
 
 _EPS = 1e-6
 
@@ -30,6 +34,12 @@ class AutoencoderKL(nn.Layer):
             moments = self.quant_conv(moments)
         mean, log_variance = moments.chunk(2, axis=1)
         return mean, log_variance.clip(-30.0, 20.0)
+
+    def list_stages(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> list[TileStage]:
+        """Declare the stages of the decoder, for tiles; see `list_decoder_stages`."""
+        return list_decoder_stages(self, inputs, outputs)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map unscaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""

@@ -21,7 +21,7 @@ class LayerStage(Stage):
 
     Args:
         compute: Maps inputs to outputs, given the layer first; or a block, where there are blocks.
-        parts: Those of the layer that it uses, by name; one may be ``None``.
+        parts: Those of the layer that it uses, by their paths; one may be ``None``.
         blocks: The layer's list of blocks that it runs.
         draw: Generators of check inputs that are not standard normal, by name.
     """
@@ -44,8 +44,8 @@ class StageLayer(nn.Layer):
         super().__init__()
         self.stages, self.signature = tuple(stages), signature
         for stage in stages:
-            for name in stage.parts:
-                setattr(self, name, getattr(network, name))
+            for path in stage.parts:
+                _place(self, network, path)
             if stage.blocks:
                 blocks = list(getattr(network, stage.blocks))[: stage.repeats]
                 setattr(self, stage.blocks, nn.LayerList(blocks))
@@ -68,6 +68,17 @@ class StageLayer(nn.Layer):
                     for spec, tensor in zip(stage.outputs, tensors, strict=True):
                         values[name_value(spec.name)] = tensor
         return [values[name_value(name)] for name in outputs]
+
+
+def _place(layer: nn.Layer, network: Any, path: str) -> None:
+    """Give a layer a part of a network under the same path, in empty layers where it is inside."""
+    *outer, name = path.split(".")
+    for each in outer:
+        network = getattr(network, each)
+        if not hasattr(layer, each):
+            setattr(layer, each, nn.Layer())
+        layer = getattr(layer, each)
+    setattr(layer, name, getattr(network, name))
 
 
 def take_stage(

@@ -24,7 +24,7 @@ from fastdeploy_diffusion.predictors.packing import list_positions, pack, unpack
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import POOLED, CLIPTextEncoder, T5TextEncoder
 from fastdeploy_diffusion.predictors.texts import Texts
-from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.predictors.vae import open_decoder
 from fastdeploy_diffusion.requests.flux_request import FluxPlan, FluxRequest, plan_flux
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
@@ -71,7 +71,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
             checkpoint, config, T5Tokenizer.from_folder(folders[1])
         )
         self._denoiser = FluxDenoiser(checkpoint, config)
-        self._vae = VAEDecoder(checkpoint, config)
+        self._vae = open_decoder(checkpoint, config)
         check_fit(checkpoint.path, *self._list_joints())
         self._limits = self._read_limits()
         self._scheduler_config = checkpoint.config("scheduler")

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
-from fastdeploy_diffusion.predictors.vae import VAEDecoder
+from fastdeploy_diffusion.predictors.vae import open_decoder
 from fastdeploy_diffusion.requests.request import ModelLimits
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
@@ -45,7 +45,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         super().__init__(config, checkpoint)
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
-        self._vae = VAEDecoder(checkpoint, config)
+        self._vae = open_decoder(checkpoint, config)
         self._limits = self._read_limits()
         self._scheduler_config = checkpoint.config("scheduler")
         if config.prediction_type is not None:

@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdeploy_diffusion.engines.placement import Placement
+from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.int8_report import Int8Report
 from fastdeploy_diffusion.predictors.memory_need import estimate_stage
 from fastdeploy_diffusion.predictors.network import Network
-from fastdeploy_diffusion.runtime.program import Signature
+from fastdeploy_diffusion.predictors.tiling import Tiling, TilingChoice
+from fastdeploy_diffusion.runtime.program import Signature, fill_shapes
 from fastdeploy_diffusion.runtime.session import Arrays, Session
 from fastdeploy_diffusion.runtime.session_pool import SessionPool
 
@@ -44,12 +46,14 @@ class ComponentReport:
         installable: The pip command of each engine that ``auto`` tries before this one and that is
             not installed, by name.
         passes: How many places each pass rewrote, by name; as many as the model's config promises.
-        changes_picture: Those of them that change the picture on purpose. The errors are from the
-            layer as they leave it.
+        changes_picture: Those of them that change the picture on purpose, and what else does:
+            ``"blended-tiles"``, ``"tiny-decoder"``. The errors are from the layer as passes leave
+            it.
         cached: Whether a kept build was loaded; its error was measured when it was built.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
         unchecked: Why the build was not compared with the layer: it cannot run here.
         int8: The layers in int8 and their cost, where int8 was asked for and measured.
+        tiling: How it runs in tiles, as ``vae_tiling`` names it; ``None`` where it runs as a whole.
     """
 
     name: str
@@ -70,6 +74,7 @@ class ComponentReport:
     passes: Mapping[str, int] = field(default_factory=dict)
     changes_picture: tuple[str, ...] = ()
     int8: Int8Report | None = None
+    tiling: str | None = None
 
 
 class Component(ABC):
@@ -80,6 +85,8 @@ class Component(ABC):
         report: Of the session lent last; before the first, of the placement.
         int8: For the report, once it is measured.
         pool: Its sessions.
+        tiling: Chooses how it runs in tiles; ``None`` where it always runs as a whole.
+        changes: What changes the picture on purpose besides passes, for the report.
         intercept: Called in place of each run, with its inputs by name and the run itself;
             returns its outputs. ``None`` where nobody records or replaces runs.
     """
@@ -89,6 +96,8 @@ class Component(ABC):
     pool: SessionPool[RecoveringSession]
     intercept: Interceptor | None = None
     int8: Int8Report | None = None
+    tiling: TilingChoice | None = None
+    changes: tuple[str, ...] = ()
     _rows: int = 1  # of a batch, that one picture takes
 
     @property
@@ -113,6 +122,25 @@ class Component(ABC):
             EngineError: The build failed.
         """
         return self.pool.lend(signature, keep=keep)
+
+    def choose_tiling(self, signature: Signature) -> Tiling:
+        """Choose how it runs in tiles."""
+        return self.tiling.choose(signature) if self.tiling else Tiling.OFF
+
+    def count_activations(self, signature: Signature, sizes: Mapping[str, int]) -> Activations:
+        """Count the numbers alive at once in a run of given sizes."""
+        shapes = fill_shapes(signature.inputs, sizes)
+        if self.tiling is not None:
+            return self.tiling.count_activations(signature, shapes)
+        return self.network.count_activations(shapes)
+
+    def run_in_windows(self, signature: Signature, wanted: bool) -> bool:
+        """Run in windows with the numbers of the whole from now on, or no longer.
+
+        Returns:
+            Whether this is possible, and changes anything.
+        """
+        return False
 
     def close(self) -> None:
         """Free the engine's memory; running requests fail, and the next one builds again."""

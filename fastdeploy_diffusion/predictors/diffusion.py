@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from PIL import Image
 from typing_extensions import Self
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
@@ -19,7 +20,7 @@ from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.component import Component, ComponentReport
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
-from fastdeploy_diffusion.predictors.loop import DenoisingLoop, Loop, PlanT
+from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
     Estimate,
@@ -28,9 +29,11 @@ from fastdeploy_diffusion.predictors.memory_need import (
     estimate_need,
 )
 from fastdeploy_diffusion.predictors.open_component import quantize_components
+from fastdeploy_diffusion.predictors.preview_decoder import PreviewDecoder
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
+from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
@@ -63,6 +66,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._digest: str | None = None
         self._components: tuple[Component, ...] = ()
         self._quantizing = threading.RLock()
+        self._previews = PreviewDecoder(checkpoint, config)
         self._is_quantized = False
 
     def _join(self, *components: Component) -> None:
@@ -118,6 +122,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         """Free the engines' memory; a later request builds again."""
         for each in self._components:
             each.close()
+        self._previews.close()
         self._embeddings.clear()
 
     def __enter__(self) -> Self:
@@ -371,7 +376,10 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             for part in self._list_parts(plan):
                 part.component.pool.drop_idle(but=part.signature)
 
-        self._budget.require(*self._describe_need(plan), self._limits.multiple, make_room)
+        batch, estimate = self._describe_need(plan)
+        decoder = self._list_parts(plan)[-1]
+        decode_in_windows_if_needed(decoder, lambda: self._budget.fits(batch, estimate))
+        self._budget.require(batch, estimate, self._limits.multiple, make_room)
 
     def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:
         need = self._describe_need(plan)
@@ -423,6 +431,14 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             yield from self._draw(plan, scheduler, residency, cancelled)
 
     @property
+    def _has_previews(self) -> bool:
+        return self._config.tiny_vae_path is not None
+
+    def _decode_preview(self, plan: PlanT, latents: FloatArray) -> list[Image.Image]:
+        signature = self._list_parts(plan)[-1].signature
+        return self._previews.decode(signature, self._unpack(plan, latents))
+
+    @property
     def _keeps_rows_apart(self) -> bool:
         *_, denoiser, _ = self._components
         # Weights that are inputs, engines multiply in another order for another batch.
@@ -443,6 +459,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             "model": self._checkpoint.name,
             "model_digest": self._digest,
             "memory": self.config.memory,
+            **({"tiny_vae_digest": digest} if (digest := self._vae.tiny_digest) else {}),
             "components": {
                 each.name: {
                     "engine": each.engine,
@@ -463,6 +480,8 @@ def _describe_changes(report: ComponentReport) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if report.changes_picture:
         changes["changes_picture"] = report.changes_picture
+    if report.tiling:
+        changes["tiling"] = report.tiling
     if report.int8 is not None and PRECISIONS[report.precision].is_quantized:
         changes["int8"] = report.int8.metadata
     return changes

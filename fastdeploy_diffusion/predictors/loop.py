@@ -6,8 +6,9 @@ It is a generator that yields the predictions that it needs, and receives them; 
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -20,6 +21,7 @@ from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
     GenerationResult,
@@ -132,6 +134,15 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """Convert latents to the VAE's layout, (B, C, H, W)."""
         return latents
 
+    @property
+    @abstractmethod
+    def _has_previews(self) -> bool:
+        """Whether there is a tiny VAE to decode them."""
+
+    @abstractmethod
+    def _decode_preview(self, plan: PlanT, latents: FloatArray) -> list[Image.Image]:
+        """Decode latents with the tiny VAE, apart from the request's own components."""
+
     @abstractmethod
     def _name_scheduler(self, plan: PlanT) -> str:
         """Name the scheduler of a request."""
@@ -191,8 +202,10 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 kind = (session, plan.height, plan.width) if self._keeps_rows_apart else None
                 predicted = yield Predict(session, rows, most, kind)
                 assert predicted is not None  # a driver answers
+                guided = self._guide(plan, predicted)
+                preview = self._note_preview(plan, scheduler, float(timestep), latents, guided)
                 latents = scheduler.step(
-                    self._guide(plan, predicted),
+                    guided,
                     timestep,
                     latents,
                     noise=lambda: _draw(generators, plan.latent_shape),
@@ -202,7 +215,9 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 )
                 check_latents(latents, plan, index + 1, total)
                 steps.append(residency.lap())
-                event = StepEvent(index + 1, total, float(timestep), latents, steps[-1])
+                event = StepEvent(
+                    index + 1, total, float(timestep), latents, steps[-1], preview=preview
+                )
                 if index < total - 1:
                     yield event
         check_cancelled(total)
@@ -246,6 +261,20 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     known[key] = Conditioning(tensors)
                 conditionings.append(known[key])
         return conditions
+
+    def _note_preview(
+        self,
+        plan: PlanT,
+        scheduler: Scheduler[Any],
+        timestep: float,
+        latents: FloatArray,
+        predicted: FloatArray,
+    ) -> Callable[[], list[Image.Image]] | None:
+        """Note what a preview of a step is made of; ``None`` where there are none."""
+        if not self._has_previews:
+            return None
+        decode = partial(self._decode_preview, plan)
+        return Preview.of(decode, scheduler, timestep, latents, predicted).draw
 
     def _guide(self, plan: PlanT, predicted: FloatArray) -> FloatArray:
         if not plan.is_guided:

@@ -56,6 +56,11 @@ class MemoryBudget:
             fix=ways.fix,
         )
 
+    def fits(self, batch: PictureBatch, estimate: Estimate) -> bool:
+        """Tell whether a batch may fit into memory."""
+        room = self._find_room()
+        return room is None or estimate(batch, self._memory).total <= room.size
+
     def limit(self, batch: PictureBatch, estimate: Estimate) -> int:
         """Halve the number of pictures of a batch until they fit; at least 1."""
         room, pictures = self._find_room(), batch.pictures

@@ -21,7 +21,7 @@ from fastdeploy_diffusion.errors import ResourceError
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.memory_room import find_memory_room, format_size
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.runtime.program import Signature, fill_shapes
+from fastdeploy_diffusion.runtime.program import Signature
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.base import Engine
@@ -124,7 +124,7 @@ def estimate_stage(
     if placement.spec.device.kind != "cpu":
         return StageNeed()
     precision = placement.spec.precision
-    counted = network.count_activations(fill_shapes(signature.inputs, sizes))
+    counted = component.count_activations(signature, sizes)
     return StageNeed(
         network.count_weights() * PRECISIONS[precision].weight_bytes,
         hold_activations(placement.engine, precision, counted),

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
+from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.families.networks.autoencoder_tiny import AUTOENCODER_TINY
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.predictors.build_cache import open_cache, recall_checked_files
@@ -37,6 +39,7 @@ def open_component(
     generators: Mapping[str, Generator] = MappingProxyType({}),
     rows: int = 1,
     is_streamed: bool = False,
+    tiny: TinyVAEFolder | None = None,
     **form: Any,
 ) -> Component:
     """Open a component of a checkpoint.
@@ -47,13 +50,15 @@ def open_component(
         generators: As for `BuiltComponent`.
         rows: Likewise.
         is_streamed: Whether it runs block by block, with the weights of one in memory.
+        tiny: A tiny autoencoder, in place of the checkpoint's component.
         **form: Further arguments of its `Network`.
 
     Raises:
         EngineUnavailableError: The engine asked for cannot run here.
     """
-    kind = checkpoint.family.networks[part]
-    name, source = _NAMES.get(kind.role, part), checkpoint.tensors(part)
+    kind = AUTOENCODER_TINY if tiny else checkpoint.family.networks[part]
+    name = _NAMES.get(kind.role, part)
+    source = tiny.tensors if tiny else checkpoint.tensors(part)
     activations = network_config.count_activations
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):

@@ -1,5 +1,6 @@
 """Results of a generation: events while it runs, pictures and timings at its end."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,6 +99,8 @@ class StepEvent:
         total: Number of steps (of denoiser calls: two-call schedulers have more).
         latents: After the step, (B, 4, H/8, W/8) float32.
         result: The pictures; only in the last event.
+        preview: Draws what the step predicts of the finished pictures, with the tiny VAE of
+            ``tiny_vae_path``: Pillow images, decoded when it is called. ``None`` without one.
     """
 
     step: int
@@ -106,3 +109,4 @@ class StepEvent:
     latents: npt.NDArray[np.float32]
     seconds: float
     result: GenerationResult | None = None
+    preview: Callable[[], list[Image.Image]] | None = None

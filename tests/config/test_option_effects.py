@@ -285,6 +285,24 @@ def _(bench: Bench) -> None:
         bench.open(memory="streamed")
 
 
+@case("vae_tiling")
+def _(bench: Bench) -> None:
+    side = 16 + open_checkpoint(bench.model).config("vae")["sample_size"]
+    report = bench.open(vae_tiling="blended").build(height=side, width=side)
+    assert report.components[-1].changes_picture == ("blended-tiles",)
+    assert bench.open().build(height=side, width=side).components[-1].changes_picture == ()
+
+
+@case("vae_decoder", "tiny_vae_path")
+def _(bench: Bench) -> None:
+    options = {"tiny_vae_path": bench.model / "vae"}  # not a tiny one
+    bench.open(**options)
+    with pytest.raises(CheckpointError, match="AutoencoderTiny"):
+        bench.open(vae_decoder="tiny", **options)
+    with pytest.raises(ConfigError, match="tiny_vae_path"):
+        bench.open(vae_decoder="tiny")
+
+
 @case("cache", "cache_dir")
 def _(bench: Bench) -> None:
     folder = bench.folder / "builds"

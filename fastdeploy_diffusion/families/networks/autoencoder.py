@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -39,6 +39,10 @@ class AutoencoderKLConfig(NetworkConfig):
 
     only = _ONLY
     inert = _INERT
+    # Of exact tiling: rows and columns of the largest windows of feature maps, and the queries of
+    # one run of the attention, so that an engine may hold a score for each of them and every key.
+    window: ClassVar[int] = 128
+    queries: ClassVar[int] = 1024
 
     in_channels: Width = 3
     out_channels: Width = 3
@@ -92,6 +96,23 @@ class AutoencoderKLConfig(NetworkConfig):
     def downscale(self) -> int:
         """Pixels of the picture per pixel of the latents, in each direction."""
         return int(2 ** (len(self.block_out_channels) - 1))
+
+    @property
+    def tile_pixels(self) -> int:
+        """Rows and columns of the tiles that diffusers blends, in pixels."""
+        size = self.sample_size
+        return size[0] if isinstance(size, tuple) else size
+
+    def count_window_activations(self, shapes: Shapes) -> Activations:
+        """Count as `count_activations` for a run in windows, with the attention's keys and values.
+
+        Feature maps lie outside of memory, but for one window.
+        """
+        _, _, height, width = shapes["latents"]
+        widest, window = max(self.block_out_channels), self.window**2
+        pixels = height * width if self.mid_block_add_attention else 0
+        tokens = 2 * pixels * self.block_out_channels[-1]
+        return Activations(max(3 * widest * window, tokens), self.queries * pixels)
 
     def count_activations(self, shapes: Shapes) -> Activations:
         """Count the numbers alive at once in a run of the decoder, for shapes of its inputs."""
