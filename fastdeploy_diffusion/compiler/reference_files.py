@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import numpy as np
 from fastdeploy_diffusion.compiler.cache_key import identify_device
 from fastdeploy_diffusion.compiler.code_digest import digest_code
 from fastdeploy_diffusion.device import Device
+from fastdeploy_diffusion.disk_room import describe_shortage
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
 from fastdeploy_diffusion.machine import find_version
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.array_files import ArrayFiles
-from fastdeploy_diffusion.runtime.cache import REFERENCES
+from fastdeploy_diffusion.runtime.cache import MAKE_ROOM, REFERENCES, CacheWarning
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 from fastdeploy_diffusion.runtime.program import TensorSpec
 
@@ -37,7 +38,7 @@ _MAKES = (
 class ReferenceFiles:
     """The kept outputs of a network's layer, as it is and rounded.
 
-    What cannot be kept is computed again by the next build.
+    What cannot be kept is computed again by the next build, which a `CacheWarning` says once.
 
     Args:
         root: The cache's folder.
@@ -57,6 +58,7 @@ class ReferenceFiles:
         self._outputs = outputs
         self._passes = passes
         self._files = ArrayFiles(root / REFERENCES, LIMIT, "the Paddle layer runs again")
+        self._is_told = False
 
     def find(self, inputs: str, rounded_to: str) -> dict[str, np.ndarray] | None:
         """Look up the outputs for inputs of a digest; a damaged file is a `CacheWarning`."""
@@ -65,8 +67,17 @@ class ReferenceFiles:
 
     def keep(self, inputs: str, rounded_to: str, outputs: Mapping[str, np.ndarray]) -> None:
         """Keep outputs, in place of those that were used least recently if there is no room."""
-        with suppress(OSError):
+        try:
             self._files.keep(self._digest(inputs, rounded_to), outputs)
+        except OSError as error:
+            if not self._is_told:
+                self._is_told = True
+                problem = describe_shortage(error) or error.strerror or str(error)
+                message = (
+                    f"outputs of the Paddle layer are not kept in {self._files.folder}: {problem}; "
+                    f"the next build runs it again; {MAKE_ROOM}"
+                )
+                warnings.warn(message, CacheWarning, stacklevel=2)
 
     def _digest(self, inputs: str, rounded_to: str) -> str:
         text = json.dumps([self._identity, inputs, rounded_to])
