@@ -1,13 +1,12 @@
 """UNets with downsampled tokens beside diffusers', whose attention is replaced by one in torch."""
 
-import numpy as np
 import paddle
 import pytest
 import torch
 from diffusers import UNet2DConditionModel as Reference
 from drawn_parameters import draw_reference_parameters
 from reference_weights import DRAWS, LARGEST_ERROR, copy_weights, relative_error
-from test_unet import CASES
+from test_unet import CASES, draw_inputs, predict
 
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
@@ -64,24 +63,8 @@ def test_parity(name, seed, scale):
     (result,), weights = apply_passes([DownsampleTokens()], layer, strict=True)
     assert (result.count, result.expected, weights) == (count, count, {})
 
-    random = np.random.default_rng(seed)
-    inputs = [
-        random.standard_normal((batch, layer.config.in_channels, *size), np.float32),
-        random.choice(1000, batch).astype(np.float32),
-        random.standard_normal((batch, 7, options["cross_attention_dim"]), np.float32),
-    ]
-    added = None
-    if "addition_embed_type" in options:
-        inputs.append(random.standard_normal((batch, 10), np.float32))
-        inputs.append(random.integers(0, 1024, (batch, 6)).astype(np.float32))
-        added = {"text_embeds": torch.tensor(inputs[3]), "time_ids": torch.tensor(inputs[4])}
-
-    def predict():
-        tensors = [torch.tensor(array) for array in inputs[:3]]
-        with torch.no_grad():
-            return reference(*tensors, added_cond_kwargs=added).sample
-
-    plain = predict()
+    inputs = draw_inputs(reference, size, batch, seed)
+    plain = predict(reference, inputs)
     chosen = [
         each
         for each in reference.attn_processors
@@ -92,7 +75,7 @@ def test_parity(name, seed, scale):
     reference.set_attn_processor({**reference.attn_processors, **own})
     with paddle.no_grad():
         given = layer(*(paddle.to_tensor(array) for array in inputs))
-    assert relative_error(given, predict()) <= LARGEST_ERROR
+    assert relative_error(given, predict(reference, inputs)) <= LARGEST_ERROR
     # The picture is another one, and not by rounding: with small weights a token is like its mean.
     assert scale < 1 or relative_error(given, plain) > 100 * LARGEST_ERROR
 

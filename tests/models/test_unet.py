@@ -81,6 +81,28 @@ CASES = {
 }
 
 
+def draw_inputs(reference, size, batch, seed):
+    """Latents, timesteps and texts; of SDXL its pooled texts and sizes, too."""
+    random, config = np.random.default_rng(seed), reference.config
+    inputs = [
+        random.standard_normal((batch, config.in_channels, *size), np.float32),
+        random.choice(1000, batch).astype(np.float32),
+        random.standard_normal((batch, 7, config.cross_attention_dim), np.float32),
+    ]
+    if config.addition_embed_type is not None:
+        inputs.append(random.standard_normal((batch, 10), np.float32))
+        inputs.append(random.integers(0, 1024, (batch, 6)).astype(np.float32))
+    return inputs
+
+
+def predict(reference, inputs):
+    tensors = [torch.tensor(array) for array in inputs]
+    names = ("text_embeds", "time_ids")
+    added = dict(zip(names, tensors[3:], strict=True)) if tensors[3:] else None
+    with torch.no_grad():
+        return reference(*tensors[:3], added_cond_kwargs=added).sample
+
+
 @pytest.mark.parametrize(("options", "size", "batch"), CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize(("seed", "scale"), DRAWS)
 def test_parity(options, size, batch, seed, scale):
@@ -88,25 +110,8 @@ def test_parity(options, size, batch, seed, scale):
     draw_reference_parameters(reference, seed, scale)
     layer = UNet2DConditionModel(UNet2DConditionConfig.from_dict(dict(reference.config)))
     copy_weights(layer, reference)
-    random = np.random.default_rng(seed)
-    inputs = [
-        random.standard_normal((batch, layer.config.in_channels, *size), np.float32),
-        random.choice(1000, batch).astype(np.float32),
-        random.standard_normal((batch, 7, options["cross_attention_dim"]), np.float32),
-    ]
-    added = None
-    if "addition_embed_type" in options:
-        inputs.append(random.standard_normal((batch, 10), np.float32))
-        inputs.append(random.integers(0, 1024, (batch, 6)).astype(np.float32))
-        added = {
-            "text_embeds": torch.tensor(inputs[3]),
-            "time_ids": torch.tensor(inputs[4]),
-        }
-
-    with torch.no_grad():
-        wanted = reference(
-            *(torch.tensor(array) for array in inputs[:3]), added_cond_kwargs=added
-        ).sample
+    inputs = draw_inputs(reference, size, batch, seed)
+    wanted = predict(reference, inputs)
     with paddle.no_grad():
         given = layer(*(paddle.to_tensor(array) for array in inputs))
 
