@@ -278,6 +278,8 @@ FIGURES: dict[str, dict[str, Source]] = {
         "9.4e-3 | 0.97 | 1.0e-3 | 1.23": Dated("8257333"),
         "1.7e-2 | 1.01 | 1.7e-3 | 1.03": Dated("8257333"),
         "1.5e-2 | 1.02 | 1.6e-3 | 1.01": Dated("8257333"),
+        "9.7e-3 | 1.02 | 1.0e-3 | 1.23": Dated("7b9ae8d"),
+        "1.1e-2 | 1.10 | 1.1e-3 | 1.30": Dated("7b9ae8d"),
         "reading their outputs took 0.04 s": Dated("bfbe361"),
         "a run took 13 to 26 s of the UNet and 30 to 41 s of the decoder": Dated("73cadf3"),
         "| 8.2e-7 |": Dated("96daf6f"),
