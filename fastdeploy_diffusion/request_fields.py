@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 _LARGEST_SEED = 2**64 - 1
+MOST_CHUNKS = 32
+"""Of one prompt: 2400 tokens of CLIP."""
 
 
 @dataclass(frozen=True)
