@@ -106,6 +106,10 @@ _ELSEWHERE = (
         "compile",
         "leave it out: engines choose how they compute",
     ),
+    (
+        "emphasis prompt_weighting prompt_weights compel max_embeddings_multiples",
+        "prompt_syntax='weighted', which reads (word:1.3), [word], BREAK and long prompts",
+    ),
     ("fuse_qkv_projections", "passes=['merge-qkv', 'merge-kv'] in DiffusionConfig"),
     (
         "set_progress_bar_config progress_bar disable_progress_bar",

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 _LARGEST_SEED = 2**64 - 1
+PLAIN, WEIGHTED = "plain", "weighted"
+PROMPT_SYNTAXES = (PLAIN, WEIGHTED)
 MOST_CHUNKS = 32
 """Of one prompt: 2400 tokens of CLIP."""
 
@@ -28,6 +30,7 @@ class RequestField:
         most: The largest.
         flag: On the command line.
         families: Those that have it; all, if empty.
+        choices: The only values of a text; any, if empty.
     """
 
     about: str
@@ -39,12 +42,13 @@ class RequestField:
     most: int | None = None
     flag: str = ""
     families: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
         """The allowed values, in words."""
         if self.least is None:
-            return "text"
+            return ", ".join(self.choices) or "text"
         if self.most == _LARGEST_SEED:
             return "a whole number from -2**63 to 2**64 - 1"
         if self.kind is int and self.most is not None:
@@ -131,6 +135,22 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "not on Flux",
             "0",
             most=1,
+        ),
+        "prompt_syntax": RequestField(
+            "`plain` reads prompts as they are; `weighted` reads `(word:1.3)`, `[word]` and "
+            "`BREAK`, and prompts of any length",
+            "not on Flux",
+            left_out="`plain`",
+            flag="--prompt-syntax",
+            choices=PROMPT_SYNTAXES,
+        ),
+        "prompt_chunks": _whole(
+            "least number of chunks of 75 tokens: shorter prompts are filled up with empty ones",
+            "with the syntax `weighted`, not on Flux",
+            "as many as the request's longest prompt needs",
+            least=1,
+            most=MOST_CHUNKS,
+            flag="--prompt-chunks",
         ),
         "clip_skip": _whole("last layers of CLIP to leave out", "not on Flux", "none", least=0),
         "num_images_per_prompt": RequestField(

@@ -81,6 +81,7 @@ FLUX_PARITY = Asserted("pipelines/test_flux_parity.py::test_requests", "LEAST = 
 SIZE = Asserted("test_shapes_model.py::test_the_folder_is_small_and_draws_at_128", "<= 16e6")
 BOX_HALF = "test_the_model_in_the_box_draws_the_same_picture_in_half_precision"
 SETTING = Chosen("a setting")
+WEIGHT_RULE = Chosen("a rule of the syntax of prompts")
 
 FIGURES: dict[str, dict[str, Source]] = {
     "README.md": {
@@ -296,6 +297,17 @@ FIGURES: dict[str, dict[str, Source]] = {
         "to 50 dB and more (": Asserted(
             "compiler/test_precision_guard.py::test_a_run_that_overflows_is_repeated_and_remembered",
             ">= 50",
+        ),
+    },
+    "docs/prompts.md": {
+        "| 1.1 times the weight for each pair |": WEIGHT_RULE,
+        "| 1 / 1.1 times the weight for each pair |": WEIGHT_RULE,
+        "| 1.3 times the weight;": WEIGHT_RULE,
+        "agree within 1e-4": Asserted(
+            "pipelines/test_weighted_prompts.py::test_stable_diffusion", "<= 1e-4"
+        ),
+        "a PSNR of at least 110 dB": Asserted(
+            "pipelines/test_weighted_prompts.py::test_stable_diffusion", "LEAST = 110"
         ),
     },
     "docs/sdxl.md": {

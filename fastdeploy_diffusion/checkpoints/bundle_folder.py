@@ -88,6 +88,11 @@ class BundleFolder(Checkpoint):
         """The sizes of pictures, (width, height), that it was built for."""
         return () if self.bundle.config.get("enable_dynamic_shape") else tuple(self.bundle.sizes)
 
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The numbers of a text's chunks that it was built for."""
+        return () if self.bundle.config.get("enable_dynamic_shape") else tuple(self.bundle.chunks)
+
     def folder(self, component: str) -> Path | None:
         """Locate the folder of a component's configs."""
         return self.path / MODEL_FOLDER / component

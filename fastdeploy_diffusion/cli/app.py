@@ -47,6 +47,13 @@ Sizes = Annotated[
     str | None,
     typer.Option(metavar="WxH[,WxH]...", help="Sizes in pixels; the model's own if left out."),
 ]
+Chunks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N[,N]...",
+        help="Chunks of 75 tokens of long prompts (`generate --prompt-syntax weighted`).",
+    ),
+]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 
 
@@ -156,6 +163,7 @@ def build(
     model: Model = None,
     config: ConfigFile = None,
     size: Sizes = None,
+    chunks: Chunks = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
@@ -173,13 +181,18 @@ def build(
 ) -> None:
     """Build and prove a pipeline, so that later starts find it ready (see `cache`)."""
     with explain_errors(debug):
-        from fastdeploy_diffusion.cli.build import build_all, format_builds, parse_sizes
+        from fastdeploy_diffusion.cli.build import (
+            build_all,
+            format_builds,
+            parse_chunks,
+            parse_sizes,
+        )
         from fastdeploy_diffusion.cli.model import load_config
 
-        sizes = parse_sizes(size)
+        sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision, "target": target}
         read = load_config(model, config, tokenizer_path=tokenizer, **choice)
-        print(format_builds(build_all(read, sizes), as_json))
+        print(format_builds(build_all(read, sizes, counts), as_json))
 
 
 @app.command()
@@ -188,6 +201,7 @@ def bundle(
     model: Model = None,
     config: ConfigFile = None,
     size: Sizes = None,
+    chunks: Chunks = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
@@ -202,14 +216,15 @@ def bundle(
     with explain_errors(debug):
         from pathlib import Path
 
-        from fastdeploy_diffusion.cli.build import parse_sizes
+        from fastdeploy_diffusion.cli.build import parse_chunks, parse_sizes
         from fastdeploy_diffusion.cli.bundle import format_bundle, make_bundle
         from fastdeploy_diffusion.cli.model import load_config
 
-        folder, sizes = Path(output).expanduser(), parse_sizes(size)
+        folder = Path(output).expanduser()
+        sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision}
         chosen = load_config(model, config, tokenizer_path=tokenizer, **choice)
-        print(format_bundle(folder, make_bundle(chosen, sizes, folder), as_json))
+        print(format_bundle(folder, make_bundle(chosen, sizes, folder, counts), as_json))
 
 
 @app.command()

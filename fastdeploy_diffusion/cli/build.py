@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.cli.json_text import to_json
@@ -12,6 +14,7 @@ from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
+from fastdeploy_diffusion.request_fields import MOST_CHUNKS
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.result import PipelineReport
@@ -40,7 +43,27 @@ def parse_sizes(text: str | None) -> list[Size]:
     return sizes
 
 
-def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str, PipelineReport]]:
+def parse_chunks(text: str | None) -> list[int | None]:
+    """Read ``1,2,3``, numbers of a prompt's chunks; nothing is those of plain prompts.
+
+    Raises:
+        ConfigError: It is not such a list.
+    """
+    if text is None:
+        return [None]
+    counts = text.replace(" ", "").split(",")
+    if not all(re.fullmatch("[1-9][0-9]?", each) and int(each) <= MOST_CHUNKS for each in counts):
+        raise ConfigError(
+            f"--chunks is {text}",
+            allowed=f"numbers of chunks of 75 tokens, 1 to {MOST_CHUNKS}, with commas between",
+            fix="--chunks 1,2",
+        )
+    return [int(each) for each in counts]
+
+
+def build_all(
+    config: DiffusionConfig, sizes: Sequence[Size], chunks: Sequence[int | None]
+) -> list[tuple[str, PipelineReport]]:
     """Build a pipeline's components for each size; returns each size's name and report.
 
     Raises:
@@ -49,10 +72,10 @@ def build_all(config: DiffusionConfig, sizes: Sequence[Size]) -> list[tuple[str,
     pipeline = open_pipeline(config)
     quantize_first(pipeline)
     reports = []
-    for width, height in sizes:
-        report = pipeline.build(height=height, width=width)
+    for (width, height), count in product(sizes, chunks):
+        report = pipeline.build(height=height, width=width, chunks=count)
         name = f"{width} x {height}" if width else "the model's size"
-        reports.append((name, report))
+        reports.append((f"{name}, chunks: {count}" if count else name, report))
     return reports
 
 

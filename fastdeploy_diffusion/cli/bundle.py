@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.runtime.bundle import Bundle
 
 
-def make_bundle(config: DiffusionConfig, sizes: Sequence[Size], folder: Path) -> Bundle:
+def make_bundle(
+    config: DiffusionConfig, sizes: Sequence[Size], folder: Path, chunks: Sequence[int | None]
+) -> Bundle:
     """Build a pipeline for some sizes, and write it into a folder; raises as `write_bundle`."""
     pipeline = open_pipeline(config)
     quantize_first(pipeline)
@@ -25,7 +27,7 @@ def make_bundle(config: DiffusionConfig, sizes: Sequence[Size], folder: Path) ->
     from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 
     with show_progress("building and checking"):
-        return write_bundle(pipeline, sizes, folder)
+        return write_bundle(pipeline, sizes, folder, chunks)
 
 
 def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:
@@ -35,8 +37,11 @@ def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:
     components = bundle.components.items()
     sizes = ", ".join(f"{width} x {height}" for width, height in bundle.sizes)
     places = dict.fromkeys(f"{each.engine} on {each.device}" for _, each in components)
+    prompts = ""
+    if bundle.chunks != [1]:
+        prompts = f", prompts of {' or '.join(map(str, bundle.chunks))} chunks"
     taken = sum(size for size, _ in bundle.files.values())
     return (
-        f"{folder}  {format_size(taken)}, for {sizes} pixels with {', '.join(places)}\n"
+        f"{folder}  {format_size(taken)}, for {sizes} pixels{prompts} with {', '.join(places)}\n"
         f"on a machine that has it: fastdeploy-diffusion generate PROMPT --model {folder.name}"
     )

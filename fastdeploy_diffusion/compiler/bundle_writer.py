@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from fastdeploy_diffusion.passes.contract import name_changes
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+from fastdeploy_diffusion.request_fields import WEIGHTED
+from fastdeploy_diffusion.requests.request import GenerationRequest
 from fastdeploy_diffusion.runtime.blobs import BlobWriter
 from fastdeploy_diffusion.runtime.bundle import (
     BUNDLE_FILE,
@@ -66,7 +69,10 @@ def check_bundle_folder(folder: Path) -> None:
 
 
 def write_bundle(
-    pipeline: DiffusionPredictor[Any], sizes: Sequence[Size], folder: str | os.PathLike[str]
+    pipeline: DiffusionPredictor[Any],
+    sizes: Sequence[Size],
+    folder: str | os.PathLike[str],
+    chunks: Sequence[int | None] = (None,),
 ) -> Bundle:
     """Build and prove a pipeline for some sizes, and write it into a folder.
 
@@ -74,6 +80,7 @@ def write_bundle(
         pipeline: Its builds are kept, as those of every pipeline.
         sizes: Of pictures, (width, height) in pixels; ``None`` for the model's own.
         folder: Appears whole or not at all.
+        chunks: Of texts, for each size; ``None`` for those of plain prompts.
 
     Returns:
         The content of the bundle.
@@ -98,11 +105,11 @@ def write_bundle(
             fix="remove vae_decoder",
         )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
-    drawn = []
-    for width, height in sizes:
-        pipeline.build(height=height, width=width)
-        drawn.append(pipeline.choose_size(height=height, width=width))
-        for build in pipeline.plan_builds(height=height, width=width):
+    drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
+    read = list(dict.fromkeys(_count_chunks(pipeline, each) for each in chunks))
+    for (width, height), count in product(sizes, chunks):
+        pipeline.build(height=height, width=width, chunks=count)
+        for build in pipeline.plan_builds(height=height, width=width, chunks=count):
             known = [(each.inputs, each.outputs) for each in builds[build.name]]
             if isinstance(build, (TiledBuild, BlendedBuild)):
                 raise ConfigError(
@@ -131,11 +138,19 @@ def write_bundle(
             pipeline_options=dict(pipeline.checkpoint.pipeline_options),
             components=components,
             files=_measure(unfinished),
+            chunks=read,
         )
         content = json.loads(bundle.model_dump_json())
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         (unfinished / BUNDLE_FILE).write_text(text, encoding="utf-8")
     return bundle
+
+
+def _count_chunks(pipeline: DiffusionPredictor[Any], chunks: int | None) -> int:
+    """Count the chunks of the texts that a build is for: by default 1, or what defaults need."""
+    syntax = None if chunks is None else WEIGHTED
+    request = GenerationRequest(prompt="", prompt_syntax=syntax, prompt_chunks=chunks)
+    return pipeline.describe_request(request)["prompt_chunks"] or 1
 
 
 def _write_component(

@@ -24,8 +24,9 @@ def compare(build: ComponentBuild, session: Session) -> Accuracy:
     """Compare a session with the layer, on the last row of a picture's; raises as `verify`.
 
     The session runs the shapes of pictures, so that it compiles for them once; the layer, which is
-    slow, runs one row. With free sizes this is done twice, first with one of them at its smallest:
-    a size that a trace has taken for a constant cannot be right in both.
+    slow, runs one row. With free sizes this is done twice, first with one of each input at its
+    smallest, or one more than usual: a size that a trace has taken for a constant cannot be right
+    in both.
 
     Returns:
         That of the size at which it is nearer to its tolerance.
@@ -100,10 +101,10 @@ def _find_criterion(build: ComponentBuild) -> Criterion:
 def _list_sizes(build: ComponentBuild) -> list[dict[str, int]]:
     """List the sizes that the proof runs on, one after the other."""
     usual = {"batch": build.sizes["batch"]}
-    smaller = [
-        {**usual, size.name: size.min}
-        for spec in build.inputs
-        for size in spec.shape[1:]
-        if isinstance(size, SizeRange) and size.min < size.opt
-    ]
-    return [*smaller[:1], usual]
+    others: dict[str, int] = {}
+    for spec in build.inputs:
+        free = [each for each in spec.shape[1:] if isinstance(each, SizeRange)]
+        smaller = [(each.name, each.min) for each in free if each.min < each.opt]
+        larger = [(each.name, each.opt + 1) for each in free if each.opt < each.max]
+        others.update([*smaller, *larger][:1])
+    return [{**usual, **others}, usual] if others else [usual]

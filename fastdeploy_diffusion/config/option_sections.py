@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import ConfigSection, read_list
+from fastdeploy_diffusion.request_fields import MOST_CHUNKS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 _LARGEST = 2**31 - 1
@@ -50,8 +51,15 @@ def _check_range(value: Any) -> Any:
     return value
 
 
+def _check_chunks(value: Any) -> Any:
+    if max(value if isinstance(value, tuple) else (value,)) > MOST_CHUNKS:
+        raise refuse(fix=f"whole numbers from 1 to {MOST_CHUNKS}")
+    return value
+
+
 # Any, for an element that is refused must be blamed on the whole option.
 Range = Annotated[Any, BeforeValidator(read_list), AfterValidator(_check_range)]
+ChunkRange = Annotated[Range, AfterValidator(_check_chunks)]
 
 
 class ShapesConfig(ConfigSection):
@@ -63,6 +71,10 @@ class ShapesConfig(ConfigSection):
     )
     height: Range = Field(default=None, description=f"height of pictures in pixels: {_RANGE_HELP}")
     width: Range = Field(default=None, description=f"width of pictures in pixels: {_RANGE_HELP}")
+    chunks: ChunkRange = Field(
+        default=(1, 1, 1),
+        description=f"chunks of 75 tokens of a prompt, up to {MOST_CHUNKS}: {_RANGE_HELP}",
+    )
 
 
 class EmbeddingCacheConfig(ConfigSection):

@@ -17,7 +17,7 @@ from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.precision import PRECISION_SYNONYMS, PRECISIONS
 from fastdeploy_diffusion.registry import ENGINE_SYNONYMS, ENGINES, PASSES
-from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.request_fields import FIELDS, PROMPT_SYNTAXES
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
     SCHEDULERS,
@@ -132,6 +132,7 @@ TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 TilingName = Annotated[str, AfterValidator(partial(_check_choice, TILING_CHOICES))]
 DecoderName = Annotated[str, AfterValidator(partial(_check_choice, DECODER_CHOICES))]
+PromptSyntax = Annotated[str, AfterValidator(partial(_check_choice, PROMPT_SYNTAXES))]
 MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
 SchedulerName = Annotated[str, AfterValidator(_read_scheduler)]
 # Any, for an element that is refused must be blamed on the whole option.
@@ -235,6 +236,7 @@ class RequestDefaults(ConfigSection):
     num_inference_steps: int | None = _default_of("num_inference_steps")
     guidance_scale: float | None = _default_of("guidance_scale")
     negative_prompt: str | None = _default_of("negative_prompt")
+    prompt_syntax: PromptSyntax | None = _default_of("prompt_syntax")
     max_sequence_length: int | None = _default_of("max_sequence_length")
     seed: int | None = _default_of("seed")
 

@@ -25,7 +25,13 @@ from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import POOLED, CLIPTextEncoder, T5TextEncoder
 from fastdeploy_diffusion.predictors.texts import Texts
 from fastdeploy_diffusion.predictors.vae import open_decoder
-from fastdeploy_diffusion.requests.flux_request import FluxPlan, FluxRequest, plan_flux
+from fastdeploy_diffusion.request_fields import PLAIN, WEIGHTED
+from fastdeploy_diffusion.requests.flux_request import (
+    NO_WEIGHTS,
+    FluxPlan,
+    FluxRequest,
+    plan_flux,
+)
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -97,6 +103,8 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
+        prompt_syntax: str | None = None,
+        prompt_chunks: int | None = None,
         clip_skip: int | None = None,
         num_images_per_prompt: Literal[1] = 1,
         seed: int | Sequence[int] | None = None,
@@ -276,6 +284,12 @@ def _check_config(config: DiffusionConfig) -> None:
                 allowed="the checkpoint's own scheduler, and a build for each size",
                 fix=f"leave {name} out",
             )
+    if config.defaults.prompt_syntax == WEIGHTED:
+        raise ConfigError(
+            f"defaults.prompt_syntax is {WEIGHTED!r}: {NO_WEIGHTS}",
+            allowed=PLAIN,
+            fix="leave it out, and say in words what matters",
+        )
     if "downsample-tokens" in (config.passes or ()):
         raise ConfigError(
             "passes has downsample-tokens, which would change nothing: Flux has no UNet",

@@ -88,6 +88,8 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
+        prompt_syntax: str | None = None,
+        prompt_chunks: int | None = None,
         clip_skip: int | None = None,
         num_images_per_prompt: Literal[1] = 1,
         seed: int | Sequence[int] | None = None,
@@ -150,10 +152,11 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         asked = GenerationRequest.widen(request)
         plan = plan_generation(asked, self.config.defaults, self._limits)
         self._text_encoder.check_clip_skip(request.clip_skip or 0)
-        return plan
+        return self._fit_chunks(plan)
 
     def _list_texts(self, plan: GenerationPlan, *, negative: bool) -> Mapping[str, Texts]:
         # As in diffusers, layers are skipped for prompts, and never for negative prompts.
         clip_skip = 0 if negative else plan.request.clip_skip or 0
         texts = plan.negative_prompts if negative else plan.prompts
-        return {"encoder_hidden_states": self._text_encoder.read(texts, clip_skip)}
+        read = self._text_encoder.read(texts, clip_skip, plan.prompt_chunks)
+        return {"encoder_hidden_states": read}

@@ -76,6 +76,8 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
+        prompt_syntax: str | None = None,
+        prompt_chunks: int | None = None,
         clip_skip: int | None = None,
         num_images_per_prompt: Literal[1] = 1,
         seed: int | Sequence[int] | None = None,
@@ -178,7 +180,7 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         plan = plan_sdxl(request, self.config.defaults, self._limits, has_zeros=self._has_zeros)
         for each in self._text_encoders:
             each.check_clip_skip(request.clip_skip or 0)
-        return plan
+        return self._fit_chunks(plan)
 
     def _list_texts(self, plan: SDXLPlan, *, negative: bool) -> Mapping[str, Texts]:
         if negative and plan.has_zero_negative:
@@ -188,9 +190,9 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         texts = plan.negative_prompts if negative else plan.prompts
         texts_2 = plan.negative_prompts_2 if negative else plan.prompts_2
         return {
-            "first": self._text_encoder.read(texts, clip_skip),
-            "second": self._text_encoder_2.read(texts_2, clip_skip),
-            "pooled": self._text_encoder_2.read_pooled(texts_2),
+            "first": self._text_encoder.read(texts, clip_skip, plan.prompt_chunks),
+            "second": self._text_encoder_2.read(texts_2, clip_skip, plan.prompt_chunks),
+            "pooled": self._text_encoder_2.read_pooled(texts_2, plan.prompt_chunks),
         }
 
     def _condition(
@@ -201,7 +203,7 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
             both = [embeddings["first"], embeddings["second"]]
             features, pooled = np.concatenate(both, axis=-1), embeddings["pooled"]
         else:
-            tokens = self._text_encoder.tokenizer.max_length
+            tokens = self._text_encoder.tokenizer.max_length * plan.chunks
             width = self._denoiser.config.context_dims[0]
             features = np.zeros((1, tokens, width), np.float32)
             pooled = np.zeros((1, self._text_encoder_2.pooled_dim), np.float32)

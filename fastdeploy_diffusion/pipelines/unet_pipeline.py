@@ -14,6 +14,7 @@ from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import open_decoder
+from fastdeploy_diffusion.requests.prompt_chunks import fit_chunks
 from fastdeploy_diffusion.requests.request import ModelLimits
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
@@ -91,8 +92,8 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     def _list_parts(self, plan: PlanT) -> list[Part]:
         _, height, width = plan.latent_shape
-        tokens = self._text_encoders[0].tokenizer.max_length
-        ranges = self._limits.ranges
+        length, ranges = self._text_encoders[0].tokenizer.max_length, self._limits.ranges
+        tokens = length * plan.chunks
         if ranges is None:
             signatures = (
                 *(each.signature() for each in self._text_encoders),
@@ -102,11 +103,20 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         else:
             signatures = (
                 *(each.signature(ranges.texts) for each in self._text_encoders),
-                self._denoiser.signature(ranges.height, ranges.width, tokens, ranges.batch),
+                self._denoiser.signature(
+                    ranges.height, ranges.width, ranges.count_tokens(length), ranges.batch
+                ),
                 self._vae.signature(ranges.height, ranges.width, 1),
             )
-        sizes = {"height": height, "width": width}
+        sizes = {"height": height, "width": width, "tokens": tokens}
         return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
+
+    def _fit_chunks(self, plan: PlanT) -> PlanT:
+        needed = 1
+        if plan.prompt_chunks is not None:
+            texts = self._list_all_texts(plan).values()
+            needed = max(len(row) for each in texts for row in each.chunks)
+        return fit_chunks(plan, needed, self._limits)
 
     def _count_rows(self, plan: PlanT) -> int:
         return 2 if plan.is_guided else 1
@@ -141,6 +151,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             defaults,
             ranges,
             self._checkpoint.sizes,
+            chunks=self._checkpoint.chunks,
         )
 
 

@@ -34,7 +34,7 @@ class Denoiser:
             rows=2,  # with guidance
         )
 
-    def signature(self, height: Size, width: Size, tokens: int, batch: Size = None) -> Signature:
+    def signature(self, height: Size, width: Size, tokens: Size, batch: Size = None) -> Signature:
         """Make the signature for latents of a size, texts of a length, and a number of rows."""
         config = self.config
         context = (batch, tokens, config.context_dims[0])

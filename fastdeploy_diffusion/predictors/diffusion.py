@@ -35,6 +35,7 @@ from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, P
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
+from fastdeploy_diffusion.request_fields import WEIGHTED
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -245,17 +246,22 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         batch, estimate = self._describe_need(plan)
         return self._budget.limit(batch._replace(pictures=most), estimate)
 
-    def build(self, height: int | None = None, width: int | None = None) -> PipelineReport:
+    def build(
+        self, height: int | None = None, width: int | None = None, *, chunks: int | None = None
+    ) -> PipelineReport:
         """Build everything for pictures of a size, in pixels; the model's own by default.
+
+        Args:
+            chunks: Of 75 tokens, of a long prompt of ``prompt_syntax="weighted"``.
 
         Returns:
             The report.
 
         Raises:
-            RequestError: The model does not draw this size.
+            RequestError: The model does not draw this size, or reads no chunks.
             EngineError: A network cannot be built.
         """
-        plan = self._plan_picture(height, width)
+        plan = self._plan_picture(height, width, chunks)
         self._require_memory(plan)
         self.quantize()
         parts = self._list_parts(plan)
@@ -299,14 +305,14 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return plan.width, plan.height
 
     def plan_builds(
-        self, height: int | None = None, width: int | None = None
+        self, height: int | None = None, width: int | None = None, *, chunks: int | None = None
     ) -> "list[ComponentBuild]":
         """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
 
         Raises:
-            RequestError: The model does not draw this size.
+            RequestError: The model does not draw this size, or reads no chunks.
         """
-        plan = self._plan_picture(height, width)
+        plan = self._plan_picture(height, width, chunks)
         self.quantize()
         parts = self._list_parts(plan)
         return [part.component.plan(part.signature) for part in parts]
@@ -366,8 +372,12 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def _plan(self, request: GenerationRequest) -> PlanT:
         """Check a request."""
 
-    def _plan_picture(self, height: int | None, width: int | None) -> PlanT:
-        return self._plan(GenerationRequest(prompt="", height=height, width=width))
+    def _plan_picture(
+        self, height: int | None, width: int | None, chunks: int | None = None
+    ) -> PlanT:
+        syntax = None if chunks is None else WEIGHTED
+        settings = {"height": height, "width": width, "prompt_chunks": chunks}
+        return self._plan(make_request("", {**settings, "prompt_syntax": syntax}))
 
     def _require_memory(self, plan: PlanT) -> None:
         """Refuse requests that do not fit into memory, before anything is allocated."""

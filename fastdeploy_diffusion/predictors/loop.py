@@ -198,8 +198,11 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     for side in conditions.values()
                     for each, sample in zip(side, scaled, strict=True)
                 ]
-                # Engines may change, and pictures of different sizes may have one session.
-                kind = (session, plan.height, plan.width) if self._keeps_rows_apart else None
+                # Engines may change, and pictures of different sizes or texts of different lengths
+                # may have one session.
+                kind = None
+                if self._keeps_rows_apart:
+                    kind = session, plan.height, plan.width, _measure(conditions)
                 predicted = yield Predict(session, rows, most, kind)
                 assert predicted is not None  # a driver answers
                 guided = self._guide(plan, predicted)
@@ -349,6 +352,12 @@ def _condition(
         each: known.get(each) or session.condition(each.tensors, timesteps.tolist())
         for each in dict.fromkeys(chain(*conditions.values()))
     }
+
+
+def _measure(conditions: Sides) -> tuple[tuple[int, ...], ...]:
+    """Measure the shapes of conditionings, which are the same for all of a request."""
+    first = next(iter(conditions.values()))[0]
+    return tuple(each.shape for each in first.tensors.values())
 
 
 def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:

@@ -13,10 +13,11 @@ from fastdeploy_diffusion.families.networks.t5 import T5Config
 from fastdeploy_diffusion.lazy import Deferred, defer
 from fastdeploy_diffusion.predictors.component import Component
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.predictors.texts import Texts, Wanted
+from fastdeploy_diffusion.predictors.texts import Texts, Wanted, take_rows
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
+from fastdeploy_diffusion.tokenizers.chunks import Chunk
 
 _LAYERS = "fastdeploy_diffusion.models.components"
 
@@ -102,15 +103,36 @@ class CLIPTextEncoder:
                 allowed=f"0 to {largest}, the layers of {self.component.name}",
             )
 
-    def read(self, texts: Sequence[str], clip_skip: int) -> Texts:
-        """Request the hidden states (T, D) of N texts, with some of the last layers skipped."""
-        layer = -(clip_skip + (self._form.unread or 0) + 1)
-        wanted = Wanted("hidden_states", layer)
-        return Texts.tokenize(self.component, texts, self.tokenizer.encode, wanted)
+    def read(self, texts: Sequence[str], clip_skip: int, chunks: int | None = None) -> Texts:
+        """Request the hidden states (T, D) of N texts, with some of the last layers skipped.
 
-    def read_pooled(self, texts: Sequence[str]) -> Texts:
-        """Request the pooled outputs (P,) of N texts; free if `read` reads the same texts."""
-        return Texts.tokenize(self.component, texts, self.tokenizer.encode, Wanted("pooled"))
+        Args:
+            chunks: ``None`` for plain texts, each cut to one chunk. Else the texts have weights,
+                and those with fewer chunks than this are filled up with empty ones.
+        """
+        layer = -(clip_skip + (self._form.unread or 0) + 1)
+        encode = partial(self._encode, chunks=chunks)
+        return Texts.tokenize(self.component, texts, encode, Wanted("hidden_states", layer))
+
+    def read_pooled(self, texts: Sequence[str], chunks: int | None = None) -> Texts:
+        """Request the pooled outputs (P,) of N texts; free if `read` reads the same texts.
+
+        Of long texts it is that of the first chunk, and without weights, as in AUTOMATIC1111's web
+        UI (``sd_hijack_clip.py``).
+        """
+        encode = partial(self._encode_first, chunks=chunks)
+        return Texts.tokenize(self.component, texts, encode, Wanted("pooled"))
+
+    def _encode(self, texts: Sequence[str], chunks: int | None) -> list[tuple[Chunk, ...]]:
+        if chunks is None:
+            return take_rows(self.tokenizer.encode(texts))
+        (empty,) = self.tokenizer.encode_weighted("")
+        rows = [self.tokenizer.encode_weighted(text) for text in texts]
+        return [(*row, *[empty] * (chunks - len(row))) for row in rows]
+
+    def _encode_first(self, texts: Sequence[str], chunks: int | None) -> list[tuple[Chunk, ...]]:
+        rows = self._encode(texts, chunks)
+        return [(Chunk(first.input_ids),) for first, *_ in rows]
 
 
 class T5TextEncoder:
@@ -134,7 +156,10 @@ class T5TextEncoder:
 
     def read(self, texts: Sequence[str], tokens: int) -> Texts:
         """Request the features (T, D) of N texts of a length."""
-        encode = partial(self.tokenizer.encode, max_length=tokens)
+
+        def encode(distinct: Sequence[str]) -> list[tuple[Chunk, ...]]:
+            return take_rows(self.tokenizer.encode(distinct, tokens))
+
         return Texts.tokenize(self.component, texts, encode, Wanted("features"))
 
 

@@ -1,6 +1,6 @@
 """The first stage of a request: the embeddings of its texts."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -9,9 +9,11 @@ import numpy.typing as npt
 from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.embedding_files import Embedding
+from fastdeploy_diffusion.predictors.emphasis import emphasize
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Text, Texts
 from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.tokenizers.chunks import Chunk
 
 NameT = TypeVar("NameT", bound=Hashable)
 
@@ -19,20 +21,21 @@ NameT = TypeVar("NameT", bound=Hashable)
 class TextStage(Generic[NameT]):
     """The texts of one request: those that are kept are looked up at once, the others encoded.
 
-    Every distinct text is encoded once, for all its outputs, and by itself, so that its embedding
-    does not depend on other texts of the batch: a kept one equals a computed one.
+    Every distinct text, or chunk of a long one, is encoded once, for all its outputs, and by
+    itself, so that its embedding does not depend on other texts of the batch: a kept one equals a
+    computed one. Weights of words are applied to what is kept.
     """
 
     def __init__(
         self, texts: Mapping[NameT, Texts], encoders: Sequence[Part], cache: EmbeddingCache
     ) -> None:
-        self._texts = {name: each.split() for name, each in texts.items()}
+        self._texts = texts
         self._encoders = encoders
         self._cache = cache
         self._embeddings: dict[Text, Embedding] = {}
         self._missing: list[Text] = []
         signatures = {part.component: part.signature for part in encoders}
-        for text in dict.fromkeys(text for each in self._texts.values() for text in each):
+        for text in _list_distinct(texts.values()):
             found = cache.find(text, signatures[text.component])
             if found is None:
                 self._missing.append(text)
@@ -48,15 +51,12 @@ class TextStage(Generic[NameT]):
     def encode(self, residency: Residency) -> dict[NameT, list[npt.NDArray[np.float32]]]:
         """Encode the texts; returns the embeddings of all by name, and raises as ``lend``.
 
-        Equal texts have one and the same array, which is read-only.
+        Equal texts of a name have one and the same array, which is read-only.
         """
         for part in self.encoders:
             with residency.lend(part) as session:
                 self._read(part, session)
-        return {
-            name: [self._embeddings[text].values for text in texts]
-            for name, texts in self._texts.items()
-        }
+        return {name: self._join_all(texts) for name, texts in self._texts.items()}
 
     def report(self) -> tuple[EmbeddingReport, ...]:
         """Report, after ``encode``, the origin of the embeddings; a row for each encoder."""
@@ -76,6 +76,21 @@ class TextStage(Generic[NameT]):
                 self._embeddings[text] = embedding
                 self._cache.keep(text, part.signature, embedding)
 
+    def _join_all(self, texts: Texts) -> list[npt.NDArray[np.float32]]:
+        joined = {chunks: self._join(texts, chunks) for chunks in dict.fromkeys(texts.chunks)}
+        return [joined[chunks] for chunks in texts.chunks]
+
+    def _join(self, texts: Texts, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        """Join the features of chunks along their tokens, with their weights."""
+        parts = [self._embeddings[texts.identify(each)].values for each in chunks]
+        weighted = [
+            emphasize(part, chunk.weights) if chunk.weights else part
+            for part, chunk in zip(parts, chunks, strict=True)
+        ]
+        joined = np.concatenate(weighted) if len(weighted) > 1 else weighted[0]
+        joined.flags.writeable = False
+        return joined
+
     def _report(self, part: Part) -> EmbeddingReport:
         own = {
             text: each.relative_error
@@ -91,3 +106,8 @@ class TextStage(Generic[NameT]):
             kept=len(distinct - read),
             relative_error=max(errors) if errors and len(errors) == len(own) else None,
         )
+
+
+def _list_distinct(texts: Iterable[Texts]) -> list[Text]:
+    found = (each.identify(chunk) for each in texts for row in each.chunks for chunk in row)
+    return list(dict.fromkeys(found))

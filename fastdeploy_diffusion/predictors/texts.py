@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.predictors.component import Component
+from fastdeploy_diffusion.tokenizers.chunks import Chunk
 from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts
 
 
@@ -31,7 +32,7 @@ class Wanted(NamedTuple):
 
 
 class Text(NamedTuple):
-    """One text for one text encoder.
+    """One text for one text encoder, or a chunk of a long one.
 
     Args:
         input_ids: Bytes of its ids, (T,) int64.
@@ -47,11 +48,11 @@ class Texts:
     """Texts that one text encoder reads for one request.
 
     Args:
-        input_ids: (N, T) int64, a row for each picture.
+        chunks: Of each picture's text, one or more.
     """
 
     component: Component
-    input_ids: npt.NDArray[np.int64]
+    chunks: tuple[tuple[Chunk, ...], ...]
     wanted: Wanted
 
     @classmethod
@@ -59,17 +60,22 @@ class Texts:
         cls,
         component: Component,
         texts: Sequence[str],
-        encode: Callable[[Sequence[str]], TokenizedPrompts],
+        encode: Callable[[Sequence[str]], Sequence[tuple[Chunk, ...]]],
         wanted: Wanted,
     ) -> "Texts":
         """Tokenize texts, each distinct one once, so that each warning comes once."""
         distinct = list(dict.fromkeys(texts))
-        input_ids = encode(distinct).input_ids
-        return cls(component, input_ids[[distinct.index(text) for text in texts]], wanted)
+        encoded = dict(zip(distinct, encode(distinct), strict=True))
+        return cls(component, tuple(encoded[text] for text in texts), wanted)
 
-    def split(self) -> list[Text]:
-        """Split into single texts."""
-        return [Text(self.component, row.tobytes(), self.wanted) for row in self.input_ids]
+    def identify(self, chunk: Chunk) -> Text:
+        """Make the text that is encoded for a chunk; weights come after that."""
+        return Text(self.component, chunk.input_ids, self.wanted)
+
+
+def take_rows(prompts: TokenizedPrompts) -> list[tuple[Chunk, ...]]:
+    """Take tokenized prompts as texts of one chunk, without weights."""
+    return [(Chunk(row.tobytes()),) for row in prompts.input_ids]
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class EmbeddingReport:
     """The origin of the embeddings of a request's texts.
 
     Args:
-        texts: Number of different texts.
+        texts: Number of different texts; of a long one, of its chunks.
         kept: How many of them were kept from earlier; if all, the encoder was not even loaded.
         relative_error: Proof of the builds that computed them; ``None`` where one has none.
     """

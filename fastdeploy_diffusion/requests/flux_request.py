@@ -8,6 +8,7 @@ from typing import Any
 
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.request_fields import PLAIN, WEIGHTED
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
@@ -19,6 +20,14 @@ from fastdeploy_diffusion.requests.request import (
 )
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.shown import show
+
+NO_WEIGHTS = (
+    "Flux reads prompts without weights and chunks: of CLIP it takes one vector for the whole "
+    "prompt, in which no word has features of its own to weigh; of T5 it takes features that "
+    "depend on all words, for which no rule of weights is published, up to max_sequence_length "
+    "tokens at once"
+)
+NO_WEIGHTS_FIX = "leave prompt_syntax and prompt_chunks out, and say in words what matters"
 
 
 @explains_fields
@@ -106,6 +115,8 @@ def plan_flux(
 
 
 def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: ModelLimits) -> None:
+    if request.prompt_syntax == WEIGHTED or request.prompt_chunks is not None:
+        raise RequestError(NO_WEIGHTS, allowed=f"prompt_syntax={PLAIN!r}", fix=NO_WEIGHTS_FIX)
     without = (("guidance_rescale", 0.0), ("scheduler", None), ("eta", 0.0), ("clip_skip", None))
     for name, nothing in without:
         if getattr(request, name) != nothing:

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.families.family import Defaults
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
-from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.request_fields import FIELDS, PLAIN, PROMPT_SYNTAXES
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
@@ -62,6 +62,8 @@ class GenerationRequest:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
+    prompt_syntax: str | None = None
+    prompt_chunks: int | None = None
     clip_skip: int | None = None
     num_images_per_prompt: int = 1
     seed: int | Sequence[int] | None = None
@@ -124,6 +126,7 @@ class ModelLimits:
         multiple: Both sizes must be multiples of it.
         ranges: Sizes that one build serves; ``None`` if every size has a build of its own.
         sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
+        chunks: The only numbers of a text's chunks that a bundle was built for; all if empty.
         model: Its path, for messages.
         is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
             ``multiple`` is twice what the autoencoder shrinks by.
@@ -138,6 +141,7 @@ class ModelLimits:
     sizes: tuple[tuple[int, int], ...] = ()
     model: str = ""
     is_packed: bool = False
+    chunks: tuple[int, ...] = ()
 
     @property
     def allowed_sizes(self) -> str:
@@ -159,6 +163,7 @@ class GenerationPlan:
     """A request with every default filled in and every value checked.
 
     ``prompts``, ``negative_prompts`` and ``seeds`` have one entry for each picture.
+    ``prompt_chunks`` is ``None`` where prompts are plain.
     """
 
     request: GenerationRequest
@@ -170,6 +175,13 @@ class GenerationPlan:
     latent_shape: tuple[int, ...]
     num_inference_steps: int
     guidance_scale: float
+    prompt_syntax: str
+    prompt_chunks: int | None
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of each text."""
+        return self.prompt_chunks or 1
 
     @property
     def is_guided(self) -> bool:
@@ -221,7 +233,8 @@ def plan_generation(
             f"{len(negatives)} negative prompts for {len(prompts)} prompts",
             allowed=f"one, or {len(prompts)}",
         )
-    warn_of_syntax((*prompts, *negatives))
+    syntax = _first(request.prompt_syntax, defaults.prompt_syntax, PLAIN)
+    warn_of_syntax((*prompts, *negatives), syntax)
     count = check_number("num_images_per_prompt", request.num_images_per_prompt)
     _check_pictures(count * len(prompts))
     height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
@@ -251,12 +264,25 @@ def plan_generation(
             "guidance_scale",
             _first(request.guidance_scale, defaults.guidance_scale, own.guidance_scale),
         ),
+        prompt_syntax=syntax,
+        prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
     )
     if limits.ranges is not None:
         _, rows, columns = latent_shape
         batch = pictures * (2 if plan.is_guided else 1)
         limits.ranges.check(rows=batch, height=rows, width=columns)
     return plan
+
+
+def _read_chunks(given: Any, syntax: str) -> int | None:
+    if syntax != PLAIN:
+        return 1 if given is None else int(check_number("prompt_chunks", given))
+    if given is not None:
+        raise RequestError(
+            f"prompt_chunks is {show(given)}, and prompts are plain, which are one chunk each",
+            fix="prompt_syntax='weighted', or leave prompt_chunks out",
+        )
+    return None
 
 
 def _first(*values: Any) -> Any:
@@ -274,6 +300,13 @@ def check_choices(request: RequestT) -> RequestT:
             f"output_type is {show(request.output_type)}",
             allowed=", ".join(OUTPUT_TYPES),
             fix=did_you_mean(request.output_type, OUTPUT_TYPES, {"pt": "np", "numpy": "np"}),
+        )
+    syntax = request.prompt_syntax
+    if syntax is not None and (not isinstance(syntax, str) or syntax not in PROMPT_SYNTAXES):
+        raise RequestError(
+            f"prompt_syntax is {show(syntax)}",
+            allowed=", ".join(PROMPT_SYNTAXES),
+            fix=did_you_mean(syntax, PROMPT_SYNTAXES, {"a1111": "weighted"}),
         )
     _check_callback(request)
     scheduler = request.scheduler

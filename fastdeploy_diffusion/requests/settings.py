@@ -28,6 +28,8 @@ class Settings(TypedDict, total=False):
     scheduler: str | None
     eta: float
     latents: npt.NDArray[np.float32] | None
+    prompt_syntax: str | None
+    prompt_chunks: int | None
     clip_skip: int | None
     callback_on_step_end: StepCallback | None
     callback_on_step_end_tensor_inputs: Sequence[str]

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, RequestError
-from fastdeploy_diffusion.size_range import SizeRange, fits, multiply
+from fastdeploy_diffusion.size_range import Size, SizeRange, fits, multiply
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,41 @@ class ShapeRanges:
         batch: Rows of the denoiser; guidance counts every picture twice.
         height: Of the latents.
         width: Of the latents.
+        chunks: Of each text.
         scale: Pixels of the picture per pixel of the latents.
     """
 
     batch: SizeRange
     height: SizeRange
     width: SizeRange
+    chunks: SizeRange
     scale: int
 
     @property
     def texts(self) -> SizeRange:
         """Number of texts that are encoded at once."""
         return SizeRange("batch", 1, 1, self.batch.max)
+
+    def count_tokens(self, length: int) -> Size:
+        """Make the range of a text's tokens, for chunks of a length; of one number, no range."""
+        smallest, usual, largest = self.chunks.min, self.chunks.opt, self.chunks.max
+        if smallest == largest:
+            return largest * length
+        return SizeRange("tokens", smallest * length, usual * length, largest * length)
+
+    def check_chunks(self, chunks: int) -> None:
+        """Refuse a number of chunks outside the range.
+
+        Raises:
+            RequestError: Names the allowed range.
+        """
+        if not fits(chunks, self.chunks):
+            raise RequestError(
+                f"the texts of this request take {chunks} chunks of tokens",
+                allowed=f"{self.chunks}, which enable_dynamic_shape builds for",
+                fix="give another range as shapes.chunks; or, for fewer chunks than that, "
+                "prompt_syntax='weighted' and prompt_chunks",
+            )
 
     def check(self, *, rows: int, height: int, width: int) -> None:
         """Refuse sizes outside the ranges.
@@ -76,6 +99,7 @@ def resolve_ranges(
         SizeRange("batch", *_spread(shapes.batch)),
         _resolve("height", shapes.height, height, scale),
         _resolve("width", shapes.width, width, scale),
+        SizeRange("chunks", *_spread(shapes.chunks)),
         scale,
     )
 

@@ -80,6 +80,7 @@ class Bundle(_Record):
 
     Args:
         sizes: Of the pictures that it was built for, (width, height) in pixels.
+        chunks: Of the texts that it was built for; bundles that do not say it have one.
         config: Options of the configuration that it was built with.
         pipeline_options: Behaviour of the whole pipeline.
         files: Size in bytes and checksum of every file, by its path in the folder.
@@ -95,6 +96,7 @@ class Bundle(_Record):
     pipeline_options: dict[str, Any]
     components: dict[str, BundledComponent]
     files: dict[str, tuple[int, int]]
+    chunks: list[int] = [1]
 
 
 def is_bundle(folder: Path) -> bool:

@@ -195,7 +195,7 @@ def test_command_line_wins_over_the_file(tiny_sd1):
     result = run("generate", "x", "--config", "c.yaml", "--seed", 9, "--scheduler", "ddim")
     assert read_settings("output.png") == {
         "prompt": "x", "height": 32, "width": 32, "num_inference_steps": 1,
-        "guidance_scale": 2.0, "seed": 9,
+        "guidance_scale": 2.0, "prompt_syntax": "plain", "seed": 9,
     }  # fmt: skip
     assert "DDIMScheduler" in result.stdout
 

@@ -25,6 +25,25 @@ def test_a_bundle_is_written_and_drawn_with(tiny_sd1, tmp_path, monkeypatch):
     assert "packed exists already" in stderr
 
 
+def test_a_bundle_for_long_prompts(tiny_sd1, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--model", tiny_sd1, "--engine", "openvino", "--size", "16x16", "--chunks", "1,2")
+    made = run("bundle", *words, "--output", "packed")
+    assert "for 16 x 16 pixels, prompts of 1 or 2 chunks" in made.stdout
+    weighted = ("--model", "packed", "--prompt-syntax", "weighted", *QUICK)
+    run("generate", "a (cat:1.3) BREAK on mars", *weighted, "--output", "cat.png")
+    settings = read_metadata("cat.png")["settings"]
+    assert (settings["prompt_syntax"], settings["prompt_chunks"]) == ("weighted", 2)
+    stderr = run("generate", "a BREAK cat BREAK on mars", *weighted, code=2).stderr
+    assert "bundle --chunks 3" in stderr
+
+
+@pytest.mark.parametrize("chunks", ["0", "33", "two", "1,,2", ""])
+def test_a_number_of_chunks_must_be_one(tiny_sd1, tmp_path, chunks):
+    words = ("--model", tiny_sd1, "--output", tmp_path / "packed", "--chunks", chunks)
+    assert "1 to 32" in run("bundle", *words, code=2).stderr
+
+
 def test_json_says_what_lies_in_it(tiny_sd1, tmp_path):
     words = ("--model", tiny_sd1, "--engine", "onnxruntime", "--size", "16x16", "--json")
     found = json.loads(run("bundle", *words, "--output", tmp_path / "packed").stdout)

@@ -260,6 +260,19 @@ def _(bench: Bench) -> None:
         ask(3, shapes={"batch": [1, 2, 2]})
 
 
+@case("shapes.chunks")
+def _(bench: Bench) -> None:
+    def ask(chunks: int, **options: Any) -> None:
+        asked = {"prompt_syntax": "weighted", "prompt_chunks": chunks}
+        pipeline = bench.open(enable_dynamic_shape=True, **options)
+        pipeline.describe_request(GenerationRequest(prompt="", **asked))
+
+    ask(1)
+    ask(3, shapes={"chunks": [1, 1, 3]})
+    with pytest.raises(RequestError, match="take 3 chunks"):
+        ask(3)
+
+
 @case("passes")
 def _(bench: Bench) -> None:
     def name(**options: Any) -> set[tuple[str, ...]]:
@@ -343,11 +356,12 @@ def _(bench: Bench) -> None:
     "defaults.num_inference_steps",
     "defaults.guidance_scale",
     "defaults.negative_prompt",
+    "defaults.prompt_syntax",
     "defaults.seed",
 )
 def _(bench: Bench) -> None:
     given = {"height": 48, "width": 64, "num_inference_steps": 3, "guidance_scale": 2.5}
-    given |= {"negative_prompt": "ugly", "seed": 12}
+    given |= {"negative_prompt": "ugly", "prompt_syntax": "weighted", "seed": 12}
     plain, changed = bench.settings(), bench.settings(**given)
     assert {name: changed[name] for name in given} == given
     assert all(plain[name] != value for name, value in given.items())

@@ -267,3 +267,26 @@ def test_a_full_disk_leaves_nothing_behind(tiny_sd1, tmp_path):
         with pytest.raises(DiskFullError, match="the bundle: no space left"):
             write_bundle(pipeline, [(16, 16)], disk / "bundle")
         assert [each.name for each in disk.iterdir() if each.name != "lost+found"] == []
+
+
+def test_long_prompts_need_a_bundle_that_was_built_for_them(tiny_sd1, tmp_path):
+    asked = {**REQUEST, "width": 16, "height": 16, "prompt_syntax": "weighted"}
+    prompt, longer = "a (cat) BREAK [on] mars", "a BREAK cat BREAK on mars"
+    with open_bundle_source(tiny_sd1) as pipeline:
+        made = write_bundle(pipeline, [(16, 16)], tmp_path / "bundle", [None, 2])
+        wanted = pipeline.text_to_image(prompt, **asked)
+    assert made.chunks == [1, 2]
+    assert [len(each.builds) for each in made.components.values()] == [1, 2, 1]
+    with open_bundle(tmp_path / "bundle") as pipeline:
+        np.testing.assert_array_equal(pipeline.text_to_image(prompt, **asked), wanted)
+        pipeline.text_to_image("a cat", **REQUEST)
+        with pytest.raises(RequestError, match="take 3 chunks") as caught:
+            pipeline.text_to_image(longer, **asked)
+        assert caught.value.allowed == "1, 2"
+        assert "bundle --chunks 3" in caught.value.fix
+
+
+def test_a_bundle_that_does_not_speak_of_chunks_has_one(drawn, folder):
+    content = yaml.safe_load((folder / "sd-openvino" / BUNDLE_FILE).read_text())
+    assert content.pop("chunks") == [1]
+    assert bundle.Bundle.model_validate(content).chunks == [1]

@@ -33,6 +33,8 @@ CHANGES = {
     "scheduler": {"scheduler": "euler"},
     "eta": {"eta": 0.9},
     "latents": {},  # made for the family, below
+    "prompt_syntax": {},  # has tests of its own: test_weighted_prompts.py
+    "prompt_chunks": {"prompt_syntax": "weighted", "prompt_chunks": 2},
     "clip_skip": {"clip_skip": 1},
     "output_type": {"output_type": "latent"},
     "callback_on_step_end": {
@@ -62,7 +64,8 @@ CHANGES = {
         "negative_original_size": (16, 24),
     },
 }
-NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "clip_skip"}  # refused there
+# Refused there.
+NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "clip_skip", "prompt_chunks"}
 CLASSES = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}
 CASES = [
     (family, each.name)

@@ -79,6 +79,19 @@ def test_pictures_are_those_of_builds_of_their_own(model):
     assert np.abs(given - wanted).max() <= 1e-4
 
 
+def test_one_build_reads_prompts_of_every_length_in_the_range(model, opened):
+    shapes = {**SHAPES, "chunks": [1, 1, 3]}
+    asked = {"seed": 5, "num_inference_steps": 2, "output_type": "np", "prompt_syntax": "weighted"}
+    one = open_pipeline(model, engine="onnxruntime", shapes=shapes, cache=False)
+    own = SDPipeline(DiffusionConfig(model_path=model, engine="paddle-eager"))
+    for prompt in ("a (cat)", "a (cat) BREAK on mars", "a BREAK (cat) BREAK on mars"):
+        given, wanted = (each.text_to_image(prompt, **asked) for each in (one, own))
+        assert np.abs(given - wanted).max() <= 1e-4
+    assert opened.count("denoiser") == 1 + 3  # the eager layer has one for each length
+    with pytest.raises(RequestError, match="take 4 chunks"):
+        one.text_to_image("a BREAK cat BREAK on BREAK mars", **asked)
+
+
 def test_the_ranges_are_in_the_key(model, tmp_path):
     keys = []
     for largest in (48, 48, 64):

@@ -8,6 +8,7 @@ from fastdeploy_diffusion.predictors.embedding_files import Embedding
 from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts, Wanted
 from fastdeploy_diffusion.runtime.program import Signature
+from fastdeploy_diffusion.tokenizers.chunks import Chunk
 
 
 class Encoder:
@@ -39,7 +40,8 @@ class Kept:
 )
 def test_the_largest_error_of_the_texts_is_told(errors, told):
     encoder = Encoder()
-    texts = Texts(encoder, np.array([[0], [1], [2], [1]]), Wanted("hidden_states", -1))
+    chunks = [Chunk(np.array([each], np.int64).tobytes()) for each in (0, 1, 2, 1)]
+    texts = Texts(encoder, tuple((each,) for each in chunks), Wanted("hidden_states", -1))
     part = Part(encoder, Signature((), ()), {})
     stage = TextStage({"prompt_embeds": texts}, [part], Kept(errors))
     embeddings = stage.encode(residency=None)  # all are kept: nothing is lent
