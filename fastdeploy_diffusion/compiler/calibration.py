@@ -126,6 +126,14 @@ def record_calibration(
     return Calibration(folder, digest)
 
 
+def tell(show: Show, task: str, calls: Calibration, component: str) -> Iterator[Arrays]:
+    """Read the inputs of a component's calls, and show the task before each."""
+    total = calls.count(component)
+    for done, feeds in enumerate(calls.feeds(component)):
+        show(task, done, total)
+        yield feeds
+
+
 @contextmanager
 def intercept_runs(
     pipeline: DiffusionPredictor[Any], interceptors: Mapping[str, Interceptor]

@@ -41,14 +41,15 @@ class Part:
     """A component while its layers are chosen.
 
     Attributes:
+        ranges: Of what its layers read.
         blocks: By cost, the costliest first.
         kept: How many of these are in floating point.
         own_psnr: Of the decoder alone.
     """
 
     component: BuiltComponent
-    ranges: Mapping[str, Range]
     trials: Trials
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     blocks: list[BlockCost] = field(default_factory=list)
     kept: int = 0
     own_psnr: float | None = None
@@ -114,7 +115,8 @@ class Part:
     def _start(self, skip: frozenset[str]) -> Session:
         if self._session is None or self._started != skip:
             self.close()
-            self._session, self._started = self.trials.start(skip), skip
+            self._session = self.trials.start(Quantization(self.ranges, skip))
+            self._started = skip
         return self._session
 
     def _run_all(self, skip: frozenset[str], feeds: Sequence[Arrays]) -> list[FloatArray]:

@@ -24,11 +24,13 @@ from fastdeploy_diffusion.compiler.calibration import (
     Show,
     intercept_runs,
     record_calibration,
+    tell,
 )
 from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
+from fastdeploy_diffusion.compiler.int8_costs import find_costs
 from fastdeploy_diffusion.compiler.int8_part import Part
 from fastdeploy_diffusion.compiler.int8_stand_in import find_unobserved, open_stand_in
-from fastdeploy_diffusion.compiler.quantizing import observe, open_trials
+from fastdeploy_diffusion.compiler.quantizing import open_trials
 from fastdeploy_diffusion.compiler.tokenizer_folders import digest_tokenizers
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.option_sections import EmbeddingCacheConfig
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
     from fastdeploy_diffusion.runtime.cache_entry import CacheKey
-    from fastdeploy_diffusion.runtime.session import Arrays, Session
+    from fastdeploy_diffusion.runtime.session import Session
 
 TARGET, FEW_STEPS_TARGET = 30.0, 25.0
 """The least mean PSNR to float32, in dB, where ``int8_quality`` says nothing."""
@@ -272,13 +274,10 @@ class Int8Search:
         builds = {each.name: each for each in self._pipeline.plan_builds(height, width)}
         parts = []
         for component in whole:
-            name, build = component.name, builds[component.name]
-            feeds = self._tell(f"{name}: ranges of what layers read", recorded, name)
-            ranges = observe(build, feeds, symmetric=self._symmetric)
-            part = Part(component, ranges, opened.enter_context(open_trials(build, ranges)))
+            trials = opened.enter_context(open_trials(builds[component.name]))
+            parts.append(part := Part(component, trials))
             opened.callback(part.close)
-            part.measure_costs(list(held_out.feeds(name)), self._show)
-            parts.append(part)
+            find_costs(part, recorded, held_out, self._cache, self._show, symmetric=self._symmetric)
         return parts
 
     def _fit_decoder(self, part: Part, held_out: Calibration, wanted: Pictures) -> None:
@@ -288,7 +287,7 @@ class Int8Search:
             part.kept = kept
             session = part.start()
             task = f"{part.name} in int8, {kept} of {len(part.blocks)} blocks back"
-            latents = self._tell(task, held_out, _DECODER)
+            latents = tell(self._show, task, held_out, _DECODER)
             images = _to_bytes(denormalize(session.run(**each)["images"]) for each in latents)
             part.own_psnr = compare(images, wanted, 1).psnr
             return part.own_psnr
@@ -329,13 +328,6 @@ class Int8Search:
     ) -> PictureQuality:
         drawn = draw_held_out(pipeline, self._prompts, task, self._show)
         return compare(drawn, wanted, self._steps)
-
-    def _tell(self, task: str, calls: Calibration, component: str) -> Iterator[Arrays]:
-        """Read the inputs of a component's calls, and show the task before each."""
-        total = calls.count(component)
-        for done, feeds in enumerate(calls.feeds(component)):
-            self._show(task, done, total)
-            yield feeds
 
     def _settle(self, parts: Sequence[Part], wanted: Pictures) -> dict[str, Choice]:
         """Measure the final builds; components below the target PSNR are refused int8."""

@@ -61,12 +61,8 @@ def observe(
         EngineError: There are no inputs, or the engine does not read ONNX graphs.
         NonFiniteError: A number in the network is not finite.
     """
-    engine, spec = build.placement.engine, _choose_float(build)
-    with _export(build, spec) as (program, folder):
-        observed, layers = observe_export(program, folder)
-        with engine.load(observed, spec, folder) as session:
-            rows = (session.run(**feed)[OBSERVED] for feed in feeds)
-            return choose_ranges(build.name, layers, rows, clips=clips, symmetric=symmetric)
+    with open_trials(build) as trials:
+        return trials.observe(feeds, clips=clips, symmetric=symmetric)
 
 
 def choose_sensitive(component: str, layers: Collection[str]) -> frozenset[str]:
@@ -83,48 +79,66 @@ def choose_sensitive(component: str, layers: Collection[str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Trials:
-    """A component that is quantized again and again, from one export.
+    """A component that is observed, and quantized again and again, from one export.
 
     Args:
-        program: Of the export in float32.
-        folder: Of the export.
+        spec: Of the export in float32 or half precision.
+        program: Likewise.
+        folder: Likewise.
     """
 
     build: ComponentBuild
-    ranges: Mapping[str, Range]
+    spec: BuildSpec
     program: Program
     folder: Path
 
-    def start(self, skip: Collection[str]) -> Session:
-        """Quantize all layers but some; the session is the caller's to close.
+    def observe(
+        self,
+        feeds: Iterable[Mapping[str, np.ndarray]],
+        *,
+        clips: bool = True,
+        symmetric: bool = False,
+    ) -> dict[str, Range]:
+        """Run it on inputs, and choose the ranges of its layers, as `observe` does."""
+        engine = self.build.placement.engine
+        with self._copy() as folder:
+            observed, layers = observe_export(self.program, folder)
+            with engine.load(observed, self.spec, folder) as session:
+                rows = (session.run(**feed)[OBSERVED] for feed in feeds)
+                return choose_ranges(
+                    self.build.name, layers, rows, clips=clips, symmetric=symmetric
+                )
+
+    def start(self, quantization: Quantization) -> Session:
+        """Quantize it; the session is the caller's to close.
 
         Raises:
             EngineError: It does not load.
         """
-        quantization = Quantization(self.ranges, frozenset(skip))
         program = replace(self.program, quantization=quantization)
         spec = replace(self.build.placement.spec, precision=INT8)
-        with make_temporary_folder(self.build.name) as folder:
-            trial = folder / "trial"
-            shutil.copytree(self.folder, trial)
+        with self._copy() as folder:
             engine = self.build.placement.engine
             dialect = engine.dialect or Dialect.STANDARD
-            quantize_export(program, trial, INT8, spec.weight_bits, dialect)
-            return engine.load(program, spec, trial)
+            quantize_export(program, folder, INT8, spec.weight_bits, dialect)
+            return engine.load(program, spec, folder)
+
+    @contextmanager
+    def _copy(self) -> Iterator[Path]:
+        with make_temporary_folder(self.build.name) as folder:
+            yield shutil.copytree(self.folder, folder / "trial")
 
 
 @contextmanager
-def open_trials(build: ComponentBuild, ranges: Mapping[str, Range]) -> Iterator[Trials]:
-    """Export a component once, to quantize it with one choice of layers after the other.
-
-    Args:
-        ranges: As `observe` gives them.
+def open_trials(build: ComponentBuild) -> Iterator[Trials]:
+    """Export a component once, to observe it, and to try one choice of layers after the other.
 
     Raises:
         EngineError: It cannot be exported.
     """
-    with _export(build, _choose_float(build)) as (program, folder):
-        yield Trials(build, ranges, program, folder)
+    spec = _choose_float(build)
+    with _export(build, spec) as (program, folder):
+        yield Trials(build, spec, program, folder)
 
 
 @contextmanager

@@ -198,9 +198,9 @@ def test_trials_go_from_nothing_quantized_to_all(model, ranges, tmp_path):
         with replace(build, placement=exact).open(None).session as session:
             wanted = session.run(**feeds)[build.outputs[0].name]
         errors = []
-        with open_trials(build, ranges) as trials:
+        with open_trials(build) as trials:
             for skip in (ranges.keys(), choose_sensitive("denoiser", ranges), ()):
-                with trials.start(skip) as session:
+                with trials.start(Quantization(ranges, frozenset(skip))) as session:
                     given = session.run(**feeds)[build.outputs[0].name]
                     one = session.run(**{name: each[:1] for name, each in feeds.items()})
                 assert one[build.outputs[0].name].shape[0] == 1
