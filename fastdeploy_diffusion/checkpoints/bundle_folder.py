@@ -34,12 +34,26 @@ class BundledWeights(TensorSource):
 
     def __init__(self, folder: Path, bundle: Bundle, name: str) -> None:
         self.folder, self.bundle, self.name = folder, bundle, name
+        if name not in bundle.components:
+            raise CheckpointError(
+                f"the bundle {folder} has no {name}, which turns given pictures into latents",
+                allowed=", ".join(bundle.components),
+                fix="make it again: fastdeploy-diffusion bundle --encoder",
+            )
         weights = bundle.components[name].weights
         views = {}
         if weights is not None:
             file = SafetensorsFile(folder / weights)
             views = {digest: TensorView(file, digest) for digest in file.tensors}
         super().__init__(str(folder), views)
+
+    def of(self, name: str) -> "BundledWeights":
+        """Open the weights of another component of the bundle.
+
+        Raises:
+            CheckpointError: The bundle has none of this name.
+        """
+        return self if name == self.name else BundledWeights(self.folder, self.bundle, name)
 
 
 class BundleFolder(Checkpoint):

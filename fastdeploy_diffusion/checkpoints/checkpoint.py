@@ -96,7 +96,14 @@ class Checkpoint(ABC):
         config = self.read_config(component, read)
         source = self.tensors(component)
         found = source.count_layers()
+        absent = tuple(
+            prefix
+            for prefix in config.dispensable
+            if not any(name.startswith(prefix) for name in source)
+        )
         for key, name, count in config.stacks:
+            if name.startswith(absent):
+                continue
             if found.get(name, 0) != count:
                 raise CheckpointError(
                     f"{self._find_config(component)}: {key} makes {count} layers of {name}, and "

@@ -158,6 +158,11 @@ def generate(
         print(format_json(drawing, notices) if as_json else format_text(drawing))
 
 
+Encoder = Annotated[
+    bool, typer.Option("--encoder", help="With the VAE's encoder, for requests with pictures.")
+]
+
+
 @app.command()
 def build(
     model: Model = None,
@@ -175,6 +180,7 @@ def build(
             "--engine tensorrt --device gpu.",
         ),
     ] = None,
+    encoder: Encoder = False,
     tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -192,7 +198,7 @@ def build(
         sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision, "target": target}
         read = load_config(model, config, tokenizer_path=tokenizer, **choice)
-        print(format_builds(build_all(read, sizes, counts), as_json))
+        print(format_builds(build_all(read, sizes, counts, encoder=encoder), as_json))
 
 
 @app.command()
@@ -205,6 +211,7 @@ def bundle(
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
+    encoder: Encoder = False,
     tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -224,7 +231,8 @@ def bundle(
         sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision}
         chosen = load_config(model, config, tokenizer_path=tokenizer, **choice)
-        print(format_bundle(folder, make_bundle(chosen, sizes, folder, counts), as_json))
+        made = make_bundle(chosen, sizes, folder, counts, encoder=encoder)
+        print(format_bundle(folder, made, as_json))
 
 
 @app.command()

@@ -62,7 +62,11 @@ def parse_chunks(text: str | None) -> list[int | None]:
 
 
 def build_all(
-    config: DiffusionConfig, sizes: Sequence[Size], chunks: Sequence[int | None]
+    config: DiffusionConfig,
+    sizes: Sequence[Size],
+    chunks: Sequence[int | None],
+    *,
+    encoder: bool = False,
 ) -> list[tuple[str, PipelineReport]]:
     """Build a pipeline's components for each size; returns each size's name and report.
 
@@ -73,7 +77,7 @@ def build_all(
     quantize_first(pipeline)
     reports = []
     for (width, height), count in product(sizes, chunks):
-        report = pipeline.build(height=height, width=width, chunks=count)
+        report = pipeline.build(height=height, width=width, chunks=count, encoder=encoder)
         name = f"{width} x {height}" if width else "the model's size"
         reports.append((f"{name}, chunks: {count}" if count else name, report))
     return reports

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def make_bundle(
-    config: DiffusionConfig, sizes: Sequence[Size], folder: Path, chunks: Sequence[int | None]
+    config: DiffusionConfig,
+    sizes: Sequence[Size],
+    folder: Path,
+    chunks: Sequence[int | None],
+    *,
+    encoder: bool = False,
 ) -> Bundle:
     """Build a pipeline for some sizes, and write it into a folder; raises as `write_bundle`."""
     pipeline = open_pipeline(config)
@@ -27,7 +32,7 @@ def make_bundle(
     from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 
     with show_progress("building and checking"):
-        return write_bundle(pipeline, sizes, folder, chunks)
+        return write_bundle(pipeline, sizes, folder, chunks, encoder=encoder)
 
 
 def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:

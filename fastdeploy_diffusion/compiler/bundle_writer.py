@@ -73,6 +73,8 @@ def write_bundle(
     sizes: Sequence[Size],
     folder: str | os.PathLike[str],
     chunks: Sequence[int | None] = (None,),
+    *,
+    encoder: bool = False,
 ) -> Bundle:
     """Build and prove a pipeline for some sizes, and write it into a folder.
 
@@ -81,6 +83,7 @@ def write_bundle(
         sizes: Of pictures, (width, height) in pixels; ``None`` for the model's own.
         folder: Appears whole or not at all.
         chunks: Of texts, for each size; ``None`` for those of plain prompts.
+        encoder: Whether it has the VAE's encoder, for requests with pictures.
 
     Returns:
         The content of the bundle.
@@ -108,8 +111,10 @@ def write_bundle(
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(_count_chunks(pipeline, each) for each in chunks))
     for (width, height), count in product(sizes, chunks):
-        pipeline.build(height=height, width=width, chunks=count)
-        for build in pipeline.plan_builds(height=height, width=width, chunks=count):
+        pipeline.build(height=height, width=width, chunks=count, encoder=encoder)
+        for build in pipeline.plan_builds(
+            height=height, width=width, chunks=count, encoder=encoder
+        ):
             known = [(each.inputs, each.outputs) for each in builds[build.name]]
             if isinstance(build, (TiledBuild, BlendedBuild)):
                 raise ConfigError(

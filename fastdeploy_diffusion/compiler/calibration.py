@@ -178,7 +178,7 @@ def _identify(
     root: Path,
     keeps_outputs: bool,
 ) -> str:
-    components = [pipeline.component(each.name) for each in pipeline.report.components]
+    components = pipeline.list_calibrated()
     identity = {
         "prompts": list(prompts),
         "settings": {name: each for name, each in settings.items() if name != "seed"},
@@ -204,7 +204,7 @@ def _draw(
 ) -> list[Call]:
     """Draw one prompt; returns the calls that are kept."""
     calls: list[Call] = []
-    names = [each.name for each in pipeline.report.components]
+    names = [each.name for each in pipeline.list_calibrated()]
 
     def record(name: str) -> Interceptor:
         def intercept(arrays: Arrays, run: Callable[[], Arrays]) -> Arrays:

@@ -401,10 +401,9 @@ def _search(
 
 
 def _list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
-    found = [pipeline.component(each.name) for each in pipeline.report.components]
     return [
         component  # type: ignore[misc]  # not of a bundle: see quantize_components
-        for component in found
+        for component in pipeline.list_calibrated()
         if PRECISIONS[component.placement.spec.precision].is_quantized
     ]
 
@@ -430,7 +429,7 @@ def _make_key(
 ) -> CacheKey:
     """Make the key of a choice; raises `CacheError`."""
     settings = pipeline.describe_request(GenerationRequest(prompt=""))
-    everything = [pipeline.component(each.name) for each in pipeline.report.components]
+    everything = pipeline.list_calibrated()
     engines = {each.placement.engine.name: each.placement.engine for each in components}
     identity = {
         "networks": {each.name: each.network.identify(cache.root) for each in everything},

@@ -41,6 +41,21 @@ class PooledTextConditioner(nn.Layer):
         return self.encoder(input_ids).pooled
 
 
+class LatentEncoder(nn.Layer):
+    """The autoencoder's encoder, which gives the moments that latents are drawn from."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.config, self.census = vae.config, vae.config.encoder_census()
+        self.encoder = vae.encoder
+        self.quant_conv = vae.quant_conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) in [-1, 1] to means and log variances (B, 2 C, H/8, W/8)."""
+        moments = self.encoder(images)
+        return moments if self.quant_conv is None else self.quant_conv(moments)
+
+
 class LatentDecoder(nn.Layer):
     """The autoencoder's decoder, for the denoiser's scaled latents; without the encoder."""
 

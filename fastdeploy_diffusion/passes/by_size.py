@@ -21,9 +21,11 @@ def keep_usable(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPas
 
 def keep_paying(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPass, ...]:
     """Drop the passes that cost more than they save on latents as small as a signature's."""
-    pixels = [
-        height * width
-        for *_, height, width in (spec.shape for spec in signature.inputs if len(spec.shape) == 4)
-        if isinstance(height, int) and isinstance(width, int)
-    ][:1]  # the latents; a denoiser takes smaller residuals, and a ControlNet a picture, besides
+    pixels: list[int] = []
+    for specs in signature:  # what an encoder returns are the latents
+        pixels += [
+            height * width
+            for *_, height, width in (spec.shape for spec in specs if len(spec.shape) == 4)
+            if isinstance(height, int) and isinstance(width, int)
+        ][:1]  # a denoiser takes smaller residuals, and a ControlNet a picture, besides
     return tuple(each for each in passes if all(size >= each.pays_from for size in pixels))

@@ -16,7 +16,7 @@ from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
-from fastdeploy_diffusion.predictors.component import Part
+from fastdeploy_diffusion.predictors.component import Part, Parts
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.flux_denoiser import FluxDenoiser
 from fastdeploy_diffusion.predictors.loop import FloatArray
@@ -227,16 +227,19 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         scheduler.set_timesteps(steps, sigmas=sigmas, image_tokens=plan.latent_shape[0])
         return scheduler
 
-    def _list_parts(self, plan: FluxPlan) -> list[Part]:
+    def _list_parts(self, plan: FluxPlan) -> Parts:
         tokens, text_tokens = plan.latent_shape[0], plan.max_sequence_length
         scale = self._vae.config.downscale
-        signatures = (
-            self._text_encoder.signature(),
-            self._text_encoder_2.signature(text_tokens),
-            self._denoiser.signature(tokens, text_tokens),
-            self._vae.signature(plan.height // scale, plan.width // scale),
+        first, second, denoiser, vae = (
+            Part(each.component, signature, {})
+            for each, signature in (
+                (self._text_encoder, self._text_encoder.signature()),
+                (self._text_encoder_2, self._text_encoder_2.signature(text_tokens)),
+                (self._denoiser, self._denoiser.signature(tokens, text_tokens)),
+                (self._vae, self._vae.signature(plan.height // scale, plan.width // scale)),
+            )
         )
-        return [Part(*each, {}) for each in zip(self._components, signatures, strict=True)]
+        return Parts((first, second), denoiser, vae)
 
     def _count_rows(self, plan: FluxPlan) -> int:
         return 1  # negative prompts run on their own

@@ -8,7 +8,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
-from fastdeploy_diffusion.predictors.component import Part
+from fastdeploy_diffusion.predictors.component import Part, Parts
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
@@ -90,7 +90,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         name = plan.request.scheduler or self.config.scheduler
         return _name_scheduler(create_scheduler(self._scheduler_config, name), name)
 
-    def _list_parts(self, plan: PlanT) -> list[Part]:
+    def _list_parts(self, plan: PlanT) -> Parts:
         _, height, width = plan.latent_shape
         length, ranges = self._text_encoders[0].tokenizer.max_length, self._limits.ranges
         tokens = length * plan.chunks
@@ -109,7 +109,13 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
                 self._vae.signature(ranges.height, ranges.width, 1),
             )
         sizes = {"height": height, "width": width, "tokens": tokens}
-        return [Part(*each, sizes) for each in zip(self._components, signatures, strict=True)]
+        *texts, denoiser, vae = signatures
+        encoders = (each.component for each in self._text_encoders)
+        return Parts(
+            tuple(Part(*each, sizes) for each in zip(encoders, texts, strict=True)),
+            Part(self._denoiser.component, denoiser, sizes),
+            Part(self._vae.component, vae, sizes),
+        )
 
     def _fit_chunks(self, plan: PlanT) -> PlanT:
         needed = 1

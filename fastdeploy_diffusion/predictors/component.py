@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -87,6 +87,7 @@ class Component(ABC):
         pool: Its sessions.
         tiling: Chooses how it runs in tiles; ``None`` where it always runs as a whole.
         changes: What changes the picture on purpose besides passes, for the report.
+        is_calibrated: Whether text to image runs it, by which int8 is calibrated.
         intercept: Called in place of each run, with its inputs by name and the run itself;
             returns its outputs. ``None`` where nobody records or replaces runs.
     """
@@ -94,6 +95,7 @@ class Component(ABC):
     name: str
     report: ComponentReport
     pool: SessionPool[RecoveringSession]
+    is_calibrated: bool = True
     intercept: Interceptor | None = None
     int8: Int8Report | None = None
     tiling: TilingChoice | None = None
@@ -209,3 +211,24 @@ class Part(NamedTuple):
     def of_batch(self, rows: int) -> Part:
         """Fill in the number of rows that run at once."""
         return self._replace(sizes={**self.sizes, "batch": rows})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a plan by their role; iterate for all, in the order in which they run.
+
+    Args:
+        texts: Text encoders.
+        encoder: The VAE's, where a picture is given.
+    """
+
+    texts: tuple[Part, ...]
+    denoiser: Part
+    decoder: Part
+    encoder: Part | None = None
+
+    def __iter__(self) -> Iterator[Part]:
+        yield from self.texts
+        if self.encoder is not None:
+            yield self.encoder
+        yield from (self.denoiser, self.decoder)

@@ -17,7 +17,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.component import Component, ComponentReport
+from fastdeploy_diffusion.predictors.component import Component, ComponentReport, Parts
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
@@ -35,6 +35,7 @@ from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, P
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
+from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
 from fastdeploy_diffusion.request_fields import WEIGHTED
 from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
@@ -66,14 +67,27 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._cancellations = 0
         self._digest: str | None = None
         self._components: tuple[Component, ...] = ()
+        self._encoder: VAEEncoder | None = None
+        self._opening = threading.Lock()
         self._quantizing = threading.RLock()
         self._previews = PreviewDecoder(checkpoint, config)
         self._is_quantized = False
 
     def _join(self, *components: Component) -> None:
-        """Set a family's components: text encoders, denoiser, VAE."""
+        """Set a family's components: text encoders, VAE's encoder if open, denoiser, VAE."""
         self._components = components
         share_memory(each.pool for each in components)
+
+    def _open_encoder(self) -> VAEEncoder:
+        """Open the VAE's encoder when it is first needed; raises as `VAEEncoder`."""
+        with self._opening:
+            if self._encoder is None:
+                encoder = VAEEncoder(self._checkpoint, self._config, self._vae.config)
+                encoder.component.check_weights()
+                self._encoder = encoder
+                *texts, denoiser, vae = self._components
+                self._join(*texts, encoder.component, denoiser, vae)
+            return self._encoder
 
     @classmethod
     def from_pretrained(cls, model_path: str | os.PathLike[str], **options: Any) -> Self:
@@ -98,6 +112,10 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def component(self, name: str) -> Component:
         """Look up a component by its name in the report: ``denoiser``."""
         return {each.name: each for each in self._components}[name]
+
+    def list_calibrated(self) -> list[Component]:
+        """List the components that text to image runs, by which int8 is calibrated."""
+        return [each for each in self._components if each.is_calibrated]
 
     @property
     def report(self) -> PipelineReport:
@@ -247,24 +265,33 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._budget.limit(batch._replace(pictures=most), estimate)
 
     def build(
-        self, height: int | None = None, width: int | None = None, *, chunks: int | None = None
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        chunks: int | None = None,
+        encoder: bool = False,
     ) -> PipelineReport:
         """Build everything for pictures of a size, in pixels; the model's own by default.
 
         Args:
+            height: In pixels.
+            width: Likewise.
             chunks: Of 75 tokens, of a long prompt of ``prompt_syntax="weighted"``.
+            encoder: Whether the VAE's encoder, too, which requests with pictures need.
 
         Returns:
             The report.
 
         Raises:
             RequestError: The model does not draw this size, or reads no chunks.
+            CheckpointError: The checkpoint has no encoder.
             EngineError: A network cannot be built.
         """
         plan = self._plan_picture(height, width, chunks)
         self._require_memory(plan)
         self.quantize()
-        parts = self._list_parts(plan)
+        parts = self._find_parts(plan, encoder)
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             residency.begin(parts)
             for part in parts:
@@ -305,16 +332,20 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return plan.width, plan.height
 
     def plan_builds(
-        self, height: int | None = None, width: int | None = None, *, chunks: int | None = None
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        chunks: int | None = None,
+        encoder: bool = False,
     ) -> "list[ComponentBuild]":
         """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
 
-        Raises:
-            RequestError: The model does not draw this size, or reads no chunks.
+        Arguments and errors are those of ``build``.
         """
         plan = self._plan_picture(height, width, chunks)
         self.quantize()
-        parts = self._list_parts(plan)
+        parts = self._find_parts(plan, encoder)
         return [part.component.plan(part.signature) for part in parts]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
@@ -326,6 +357,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         height: int | None = None,
         width: int | None = None,
         *,
+        encoder: bool = False,
         runs: int = 5,
         show: Callable[[str, int, int], None] | None = None,
     ) -> list[ComponentPlan]:
@@ -337,6 +369,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         Args:
             height: In pixels; the model's own if left out.
             width: Likewise.
+            encoder: As for ``build``.
             runs: Number of timed runs, after one that is not.
             show: Called before each way that is tried, with its description, the number of
                 finished components, and the number of all.
@@ -351,7 +384,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         plan = self._plan_picture(height, width)
         self._require_memory(plan)
         self.quantize()
-        parts = self._list_parts(plan)
+        parts = list(self._find_parts(plan, encoder))
         plans: list[ComponentPlan] = []
 
         def tell(what: str) -> None:
@@ -383,7 +416,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         """Refuse requests that do not fit into memory, before anything is allocated."""
 
         def make_room() -> None:
-            for part in self._list_parts(plan):
+            for part in self._find_parts(plan):
                 part.component.pool.drop_idle(but=part.signature)
 
         batch, estimate = self._describe_need(plan)
@@ -402,9 +435,16 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             _, height, width = batch
             shape = self._limits.shape_latents(height, width)
             like = replace(plan, height=height, width=width, latent_shape=shape)
-            return estimate_need(self._list_parts(like), self._count_rows(plan), batch, memory)
+            return estimate_need(self._find_parts(like), self._count_rows(plan), batch, memory)
 
         return PictureBatch(len(plan.seeds), plan.height, plan.width), estimate
+
+    def _find_parts(self, plan: PlanT, encoder: bool = False) -> Parts:
+        """List the parts of a plan, with the VAE's encoder on request."""
+        parts = self._list_parts(plan)
+        if encoder:
+            parts = replace(parts, encoder=self._open_encoder().like(parts.decoder))
+        return parts
 
     @abstractmethod
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:

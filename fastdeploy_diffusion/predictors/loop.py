@@ -19,7 +19,7 @@ from PIL import Image
 from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
-from fastdeploy_diffusion.predictors.component import Part
+from fastdeploy_diffusion.predictors.component import Parts
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
@@ -104,8 +104,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """Whether a row of the denoiser's batch does not depend on the others."""
 
     @abstractmethod
-    def _list_parts(self, plan: PlanT) -> list[Part]:
-        """List the parts of a plan in the order in which they run: text encoders, denoiser, VAE."""
+    def _list_parts(self, plan: PlanT) -> Parts:
+        """List the parts that every plan has."""
+
+    @abstractmethod
+    def _find_parts(self, plan: PlanT) -> Parts:
+        """List the parts of a plan, the VAE's encoder among them where it is needed."""
 
     @abstractmethod
     def _count_rows(self, plan: PlanT) -> int:
@@ -165,13 +169,14 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 raise CancelledError(f"the generation was cancelled after {done} of {total} steps")
 
         check_cancelled(0)
-        *encoders, denoiser, vae_decoder = self._list_parts(plan)
+        parts = self._find_parts(plan)
+        denoiser, decoder = parts.denoiser, parts.decoder
         texts = self._list_all_texts(plan)
-        text_stage = TextStage(texts, encoders, self._embeddings)
+        text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
-        residency.begin([*text_stage.encoders, denoiser, vae_decoder])
+        residency.begin([*text_stage.encoders, denoiser, decoder])
         decodes = plan.request.output_type != "latent"
-        residency.compile_ahead([denoiser.of_batch(most), *[vae_decoder.of_batch(1)] * decodes])
+        residency.compile_ahead([denoiser.of_batch(most), *[decoder.of_batch(1)] * decodes])
         conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
@@ -227,7 +232,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         residency.lap()
         decoded = None
         if decodes:
-            with residency.lend(vae_decoder) as session:
+            with residency.lend(decoder) as session:
                 decoded = self._vae.decode(session, self._unpack(plan, latents))
         decoding = residency.lap()
         images = latents if decoded is None else self._finish(plan, decoded, embeddings)

@@ -13,7 +13,7 @@ It is meant to be a little less than the real need: a request that it refuses ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +25,7 @@ from fastdeploy_diffusion.runtime.program import Signature
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.engines.base import Engine
-    from fastdeploy_diffusion.predictors.component import Component, Part
+    from fastdeploy_diffusion.predictors.component import Component, Parts
 
 
 # Peaks of one run of a loaded component above what it held before, in MiB, beside what was counted
@@ -131,25 +131,24 @@ def estimate_stage(
     )
 
 
-def estimate_need(parts: Sequence[Part], rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:
+def estimate_need(parts: Parts, rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:
     """Estimate the need of a batch.
 
     Args:
+        rows: Of the denoiser's batch for one picture.
         memory: As `DiffusionConfig.memory`.
     """
-    # Texts are encoded one by one, and pictures decoded one by one.
-    denoiser = len(parts) - 2
-    batches = [rows * batch.pictures if index == denoiser else 1 for index in range(len(parts))]
-    stages = [
-        estimate_stage(part.component, part.signature, {**part.sizes, "batch": count})
-        for part, count in zip(parts, batches, strict=True)
-    ]
-    weights = [stage.weights for stage in stages]
-    if memory == "streamed":
-        weights[denoiser] = 0
+    weights, activations = [], []
+    for part in parts:
+        is_denoiser = part is parts.denoiser
+        # Texts are encoded one by one, and so are pictures encoded and decoded.
+        count = rows * batch.pictures if is_denoiser else 1
+        stage = estimate_stage(part.component, part.signature, {**part.sizes, "batch": count})
+        weights.append(0 if is_denoiser and memory == "streamed" else stage.weights)
+        activations.append(stage.activations)
     return MemoryNeed(
         sum(weights) if memory == "resident" else max(weights),
-        max(stage.activations for stage in stages),
+        max(activations),
         _PICTURE_BYTES * batch.pictures * batch.height * batch.width,
     )
 

@@ -27,11 +27,11 @@ class Network:
     Args:
         layer: Path of the class whose parameters have the checkpoint's names, made of ``config``.
             It is imported, and Paddle with it, when the layer is needed.
-        cut: Takes one stage of the layer; ``source`` has its weights alone.
+        cut: Takes a part of the layer, whose weights are those of ``source`` but for ``unread``.
         wrap: Makes the layer that engines run of it.
         prefix: Prefix of the parameters' names in the wrapped layer: ``"vae."``.
         count_activations: Counts what a run holds besides weights, for shapes of inputs.
-        unread: Prefixes of weights that no engine needs.
+        unread: Prefixes of weights that belong to other parts of the layer.
     """
 
     layer: str
@@ -49,7 +49,7 @@ class Network:
         Raises:
             CheckpointError: Lists what is missing, unexpected or of another shape.
         """
-        check_weights(build_skeleton(self._make), self.source)
+        check_weights(build_skeleton(self._make), self._select())
 
     @property
     def model(self) -> str:
@@ -66,7 +66,7 @@ class Network:
         Raises:
             CheckpointError: The weights do not fit the layer, or cannot be read.
         """
-        return self._finish(build_layer(self._make, self.source))
+        return self._finish(build_layer(self._make, self._select()))
 
     def sketch(self) -> Any:
         """Make the layer without weights, in eval mode: nothing is read or allocated for them."""
@@ -74,8 +74,8 @@ class Network:
 
     def count_weights(self) -> int:
         """Count the numbers that an engine holds as weights; nothing is read."""
-        names = [name for name in self.source if not name.startswith(self.unread)]
-        return sum(prod(self.source.shape(name)) for name in names)
+        source = self._select()
+        return sum(prod(source.shape(name)) for name in source)
 
     def identify(self, root: Path) -> dict[str, Any]:
         """Identify the network for the keys of its builds.
@@ -103,6 +103,11 @@ class Network:
     def find_tensor(self, name: str) -> str:
         """Translate a weight's name in the wrapped layer to the checkpoint's."""
         return name.removeprefix(self.prefix)
+
+    def _select(self) -> TensorSource:
+        """Select the weights of its own."""
+        names = [name for name in self.source if not name.startswith(self.unread)]
+        return self.source.rename({name: name for name in names}) if self.unread else self.source
 
     def _make(self) -> Any:
         layer = load(self.layer)(self.config)

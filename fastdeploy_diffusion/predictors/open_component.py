@@ -7,6 +7,7 @@ component is built, tried, tuned or streamed; kept builds load without Paddle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
 from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
+from fastdeploy_diffusion.engines.placement import AUTO
+from fastdeploy_diffusion.families.networks.activations import CountActivations
 from fastdeploy_diffusion.families.networks.autoencoder_tiny import AUTOENCODER_TINY
 from fastdeploy_diffusion.families.networks.network_config import NetworkConfig
 from fastdeploy_diffusion.precision import PRECISIONS
@@ -36,6 +39,9 @@ def open_component(
     part: str,
     network_config: NetworkConfig,
     *,
+    name: str | None = None,
+    count_activations: CountActivations | None = None,
+    is_calibrated: bool = True,
     generators: Mapping[str, Generator] = MappingProxyType({}),
     rows: int = 1,
     is_streamed: bool = False,
@@ -47,6 +53,9 @@ def open_component(
     Args:
         part: The component's name in the checkpoint.
         network_config: Read from the checkpoint.
+        name: For errors and reports; that of its role by default.
+        count_activations: As for `Network`; the config's by default.
+        is_calibrated: As of `Component`; one that is not is in floating point.
         generators: As for `BuiltComponent`.
         rows: Likewise.
         is_streamed: Whether it runs block by block, with the weights of one in memory.
@@ -54,24 +63,32 @@ def open_component(
         **form: Further arguments of its `Network`.
 
     Raises:
+        CheckpointError: It is not in the bundle.
         EngineUnavailableError: The engine asked for cannot run here.
     """
     kind = AUTOENCODER_TINY if tiny else checkpoint.family.networks[part]
-    name = _NAMES.get(kind.role, part)
+    name = name or _NAMES.get(kind.role, part)
     source = tiny.tensors if tiny else checkpoint.tensors(part)
-    activations = network_config.count_activations
+    if isinstance(source, BundledWeights):
+        source = source.of(name)
+    activations = count_activations or network_config.count_activations
     network = Network(kind.layer, network_config, source, count_activations=activations, **form)
     if isinstance(source, BundledWeights):
         checked = recall_checked_files(source.folder, open_cache(config))
-        return BundledComponent(name, network, source, config.threads, checked)
+        bundled = BundledComponent(name, network, source, config.threads, checked)
+        bundled.is_calibrated = is_calibrated
+        return bundled
     # These import Paddle when they build; nothing else that runs a pipeline does.
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
     from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild, require_streaming
 
+    choice = config.component(kind.role)
+    if not is_calibrated and kind.role in config.list_quantized():
+        choice = replace(choice, precision=AUTO, pinned_by=None, portable_int8=False)
     component = BuiltComponent(
         name,
-        config.component(kind.role),
+        choice,
         cpu_fallback=config.cpu_fallback,
         passes=config.passes,
         cache=open_cache(config),
@@ -80,6 +97,7 @@ def open_component(
         rows=rows,
         build_class=StreamedBuild if is_streamed else ComponentBuild,
     )
+    component.is_calibrated = is_calibrated
     if is_streamed:
         report = component.report
         require_streaming(report.name, report.engine, report.device)
@@ -94,8 +112,7 @@ def quantize_components(
     Raises:
         DiffusionError: As `quantize_pipeline`.
     """
-    found = [pipeline.component(each.name) for each in pipeline.report.components]
-    built = [each for each in found if not isinstance(each, BundledComponent)]
+    built = [each for each in pipeline.list_calibrated() if not isinstance(each, BundledComponent)]
     if any(PRECISIONS[each.placement.spec.precision].is_quantized for each in built):
         from fastdeploy_diffusion.compiler.int8_search import quantize_pipeline
 

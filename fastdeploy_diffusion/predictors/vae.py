@@ -1,4 +1,4 @@
-"""The sub-predictor that turns latents into pictures."""
+"""The sub-predictors that turn latents into pictures, and pictures into latents."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,13 +7,15 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError
-from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import ENCODER, AutoencoderKLConfig
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.predictors.tiling import Tiling, TilingChoice
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.size_range import Size, multiply
+
+FloatArray = npt.NDArray[np.float32]
 
 _LAYERS = "fastdeploy_diffusion.models.components"
 
@@ -57,8 +59,8 @@ class VAEDecoder:
             config,
             "vae",
             self.config,
-            wrap=defer(f"{_LAYERS}:LatentDecoder"),
-            unread=("encoder.", "quant_conv."),
+            cut=defer(f"{_LAYERS}:LatentDecoder"),
+            unread=ENCODER,
         )
         if not checkpoint.is_built:
             if config.vae_tiling != Tiling.OFF:
@@ -85,7 +87,7 @@ class VAEDecoder:
             (TensorSpec("latents", latents, "float32"),), (TensorSpec("images", images, "float32"),)
         )
 
-    def decode(self, session: Session, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def decode(self, session: Session, latents: FloatArray) -> FloatArray:
         """Decode (B, C, H, W) scaled latents to (B, 3, 8H, 8W) images in about [-1, 1].
 
         ``session`` is that of the component. One picture at a time, as with ``enable_slicing`` of

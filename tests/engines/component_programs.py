@@ -14,6 +14,7 @@ from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel, CLIPTextModelWithProjection
 from fastdeploy_diffusion.models.components import (
     LatentDecoder,
+    LatentEncoder,
     TextConditioner,
 )
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
@@ -135,6 +136,16 @@ def _vae_decoder(**options: object) -> Case:
     )
 
 
+def _vae_encoder() -> Case:
+    config = AutoencoderKLConfig.from_dict(VAE)
+    scale = config.downscale
+    return Case(
+        lambda: LatentEncoder(AutoencoderKL(config)),
+        (float_spec("images", None, 3, scale * HEIGHT, scale * WIDTH),),
+        (float_spec("moments", None, 10, HEIGHT, WIDTH),),
+    )
+
+
 def _flux_transformer() -> Case:
     config = FluxTransformer2DConfig.from_dict(FLUX)
     return Case(
@@ -185,6 +196,7 @@ COMPONENTS: Mapping[str, Case] = {
         mid_block_add_attention=False,
         shift_factor=0.1159,
     ),
+    "vae encoder": _vae_encoder(),
     "flux transformer": _flux_transformer(),
     "t5 encoder": _t5_encoder(),
 }

@@ -31,6 +31,14 @@ def test_passes_for_large_pictures(keep, shape, is_kept):
     assert left_out == (set() if is_kept else FOR_LARGE_PICTURES)
 
 
+def test_an_encoder_is_as_large_as_the_latents_that_it_gives():
+    (pictures,), _ = sign(None, 3, 128, 128)
+    passes = choose_passes([*FOR_LARGE_PICTURES])
+    for side, kept in ((16, []), (32, passes)):
+        moments = TensorSpec("moments", (None, 8, side, side), "float32")
+        assert list(keep_paying(passes, Signature((pictures,), (moments,)))) == kept
+
+
 def test_what_is_known_of_a_pass_before_its_import_is_what_it_says():
     for named in find_passes(pass_names()):
         loaded = named.load()

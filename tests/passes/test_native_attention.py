@@ -40,6 +40,7 @@ COUNTS = {
     "sd1 text encoder": 2,
     "sdxl text encoder": 2,
     "vae decoder": 1,
+    "vae encoder": 1,
     "flux transformer": 4,
     "t5 encoder": 2,
 }

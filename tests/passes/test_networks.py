@@ -14,7 +14,7 @@ from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
-from fastdeploy_diffusion.models.components import LatentDecoder, TextConditioner
+from fastdeploy_diffusion.models.components import LatentDecoder, LatentEncoder, TextConditioner
 from fastdeploy_diffusion.models.controlnet import ControlNetModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
@@ -67,6 +67,18 @@ def test_the_controlnet_of_sd_1_5_has_the_promised_counts():
     # Two transformers at each of three levels and one in the middle; eight residual blocks and two;
     # large tiles for four convolutions at each of two levels, and the last of the embedding's.
     counts = [7, 7, 0, 9, 12, 17]
+    assert [result.count for result in results] == counts
+    assert [result.expected for result in results] == counts
+
+
+def test_the_encoder_of_sd_1_5_has_the_promised_counts():
+    config = AutoencoderKLConfig.from_dict(SD_1_5["vae"])
+    network = build_skeleton(lambda: LatentEncoder(AutoencoderKL(config)))
+    promised = {"fuse-attention": 1, "fuse-group-norm-silu": 21, "fuse-group-norm": 1}
+    assert {each.name: each.expect(network) for each in choose_passes(list(promised))} == promised
+    results, _ = apply_passes(PASSES, network, strict=True)
+    # Two blocks a level and two in the middle, of two convolutions each.
+    counts = [1, 0, 0, 20, 0, 0]
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
 

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import time
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,23 @@ def test_fewer_pictures_are_proposed_before_smaller_ones(pipelines, monkeypatch)
     most = int(caught.value.fix.split("=")[1].split(",")[0])
     assert 1 < most < 100_000
     assert caught.value.allowed == f"up to {most} of this size at once"
+
+
+def test_the_encoder_counts_where_it_is_needed(tiny_sd1):
+    pipeline = SDPipeline(DiffusionConfig(model_path=tiny_sd1, engine="openvino"))
+    plan, batch = pipeline._plan_picture(32, 32), PictureBatch(1, 32, 32)
+    parts = pipeline._find_parts(plan, encoder=True)
+    without, whole = (
+        memory_need.estimate_need(each, 2, batch, "resident")
+        for each in (pipeline._find_parts(plan), parts)
+    )
+    source = pipeline.checkpoint.tensors("vae")
+    own = [name for name in source if name.startswith(("encoder.", "quant_conv."))]
+    assert whole.weights - without.weights == 4 * sum(prod(source.shape(name)) for name in own)
+    stage = memory_need.estimate_stage(*parts.encoder)
+    held = create_engine("openvino").held_features
+    # At full size, a residual block holds three feature maps of 16 channels.
+    assert stage.activations == int(held * 3 * 16 * 32 * 32) * 4
 
 
 def test_staged_is_proposed_where_that_is_enough():

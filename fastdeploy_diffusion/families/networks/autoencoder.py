@@ -23,6 +23,9 @@ from fastdeploy_diffusion.families.networks.network_config import (
 from fastdeploy_diffusion.families.networks.network_kind import NetworkKind
 from fastdeploy_diffusion.shown import show
 
+ENCODER, DECODER = ("encoder.", "quant_conv."), ("decoder.", "post_quant_conv.")
+"""Prefixes of the weights of an autoencoder's two networks."""
+
 _COLOURS = 3
 _ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu",),
@@ -43,6 +46,8 @@ class AutoencoderKLConfig(NetworkConfig):
     # one run of the attention, so that an engine may hold a score for each of them and every key.
     window: ClassVar[int] = 128
     queries: ClassVar[int] = 1024
+    # Text to image needs no encoder.
+    dispensable = ENCODER
 
     in_channels: Width = 3
     out_channels: Width = 3
@@ -131,16 +136,51 @@ class AutoencoderKLConfig(NetworkConfig):
             inputs = own
         return Activations(rows * features, rows * scores)
 
+    def count_encoder_activations(self, shapes: Shapes) -> Activations:
+        """Count the numbers alive at once in a run of the encoder, for shapes of its inputs."""
+        rows, _, height, width = shapes["images"]
+        pixels, features = height * width, 0
+        inputs = self.block_out_channels[0]
+        for level, own in enumerate(self.block_out_channels):
+            # A residual block: input, normalised, convolved. Then the downsampler, which pads.
+            features = max(features, pixels * (2 * inputs + own))
+            if level < len(self.block_out_channels) - 1:
+                features = max(features, pixels * 2 * own)
+                pixels //= 4
+            inputs = own
+        scores = pixels**2 if self.mid_block_add_attention else 0
+        return Activations(rows * features, rows * scores)
+
     def census(self) -> Census:
-        """Count the places that passes rewrite in the decoder, which alone engines run."""
-        blocks, attentions = len(self.block_out_channels), int(self.mid_block_add_attention)
-        resnets = 2 + blocks * (self.layers_per_block + 1)
+        """Count the places that passes rewrite in the decoder."""
+        blocks = len(self.block_out_channels)
         return {
-            **dict.fromkeys((Site.SELF_ATTENTION, Site.QKV, Site.GROUP_NORM), attentions),
-            Site.GROUP_NORM_SILU: 2 * resnets + 1,
+            **self._count_sites(2 + blocks * (self.layers_per_block + 1)),
             Site.UPSAMPLER: blocks - 1,
             **Counter(self._list_convolutions()),
         }
+
+    def encoder_census(self) -> Census:
+        """Count the places that passes rewrite in the encoder."""
+        return {
+            **self._count_sites(2 + len(self.block_out_channels) * self.layers_per_block),
+            **Counter(self._list_encoder_convolutions()),
+        }
+
+    def _count_sites(self, resnets: int) -> Census:
+        attentions = int(self.mid_block_add_attention)
+        return {
+            **dict.fromkeys((Site.SELF_ATTENTION, Site.QKV, Site.GROUP_NORM), attentions),
+            Site.GROUP_NORM_SILU: 2 * resnets + 1,
+        }
+
+    def _list_encoder_convolutions(self) -> Iterator[Convolution]:
+        width = self.block_out_channels[0]
+        for outputs in self.block_out_channels:
+            for _ in range(self.layers_per_block):
+                yield from (Convolution(width, outputs), Convolution(outputs, outputs))
+                width = outputs
+        yield from [Convolution(width, width)] * 4
 
     def _list_convolutions(self) -> Iterator[Convolution]:
         width = self.block_out_channels[-1]

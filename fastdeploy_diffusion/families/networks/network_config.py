@@ -70,6 +70,8 @@ class NetworkConfig(ABC):
     # Known keys of which only the listed values are implemented, and keys that change nothing.
     only: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     inert: ClassVar[frozenset[str]] = frozenset()
+    # Prefixes of weights that a checkpoint may lack.
+    dispensable: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
