@@ -21,12 +21,6 @@ _LEAVE = "leave it out"
 # Feature, its names in diffusers and on command lines, and a workaround.
 _NOT_YET = (
     (
-        "image to image",
-        "image init_image init_img img2img image_to_image strength stablediffusionimg2imgpipeline "
-        "fluximg2imgpipeline",
-        _LEAVE,
-    ),
-    (
         "inpainting",
         "mask mask_image inpaint inpainting outpaint padding_mask_crop "
         "stablediffusioninpaintpipeline stablediffusionxlinpaintpipeline fluxinpaintpipeline "
@@ -88,6 +82,11 @@ _NOT_YET = (
 )
 # Names in diffusers, and what to write here.
 _ELSEWHERE = (
+    ("init_image init_img", "image=…, in pipeline.image_to_image(prompt, image)"),
+    (
+        "img2img stablediffusionimg2imgpipeline fluximg2imgpipeline",
+        "the pipeline of text to image, with pipeline.image_to_image(prompt, image)",
+    ),
     ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),
     ("torch_dtype dtype half bfloat16", "precision='fp16' or 'bf16' in DiffusionConfig"),
     ("scheduler", "scheduler='euler' or another in DiffusionConfig, when the pipeline is made"),

@@ -28,7 +28,9 @@ METADATA_VERSION = 1
 _PARAMETERS_KEY = "parameters"  # where image viewers for Stable Diffusion look
 
 # The keyword arguments of text_to_image that make a picture again, and their types.
-SETTINGS = {name: each.kind for name, each in FIELDS.items() if each.kind is not None}
+SETTINGS = {
+    name: each.kind for name, each in FIELDS.items() if each.kind is not None and each.is_noted
+}
 
 
 def denormalize(decoded: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

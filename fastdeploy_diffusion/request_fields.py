@@ -31,6 +31,7 @@ class RequestField:
         flag: On the command line.
         families: Those that have it; all, if empty.
         choices: The only values of a text; any, if empty.
+        is_noted: Whether a PNG file has it; of given pictures, it has digests.
     """
 
     about: str
@@ -43,6 +44,7 @@ class RequestField:
     flag: str = ""
     families: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    is_noted: bool = True
 
     @property
     def allowed(self) -> str:
@@ -98,6 +100,12 @@ def _whole(about: str, more: str, left_out: str, least: int, **others: Any) -> R
 def _pair(about: str, left_out: str, least: int = 1) -> RequestField:
     largest = 1_000_000
     return RequestField(about, "", "", left_out, list, least, largest, families=("SDXL",))
+
+
+def _picture(about: str, more: str, **others: Any) -> RequestField:
+    form = "a Pillow image, a path, the bytes of a file, or an array; one for all prompts, or a "
+    form += "list with one each"
+    return RequestField(about, more, form, is_noted=False, **others)
 
 
 def _unkept(about: str, form: str, left_out: str = "none") -> RequestField:
@@ -176,6 +184,22 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "standard normal, (pictures, 4, H/8, W/8) float32 numpy; packed on Flux, (pictures, "
             "H/16 · W/16, 64)",
             "drawn from the seed",
+        ),
+        "image": _picture(
+            "picture to start from", "laid on white where it is transparent", flag="--image"
+        ),
+        "strength": _number(
+            "share of the steps that change the given picture",
+            "above 0; with 1, little but its colours is left",
+            "0.8; SDXL 0.3, Flux 0.6",
+            most=1,
+            flag="--strength",
+        ),
+        "resize_mode": RequestField(
+            "how a given picture is brought to another size",
+            "`stretch`, `crop` or `pad`, which repeats its border; without it, another size is "
+            "refused",
+            flag="--resize-mode",
         ),
         "output_type": _unkept(
             "type of the pictures that are returned",

@@ -64,7 +64,7 @@ def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
     if found := [each for each in FAMILIES.values() if each.index_class == name]:
         return found
     hint = find_hint(name) if isinstance(name, str) else None
-    missing = f": {hint.missing}" if hint else ""
+    missing = f": {hint.missing}" if hint and hint.missing else ""
     raise UnsupportedModelError(
         f"{path / 'model_index.json'}: _class_name = {show(name)} is not implemented{missing}",
         allowed=", ".join(dict.fromkeys(each.index_class for each in FAMILIES.values())),

@@ -129,6 +129,7 @@ def _join(batches: list[Drawing]) -> Drawing:
             steps=tuple(seconds for each in timings for seconds in each.steps),
             vae_decoder=sum(each.vae_decoder for each in timings),
             post_processing=sum(each.post_processing for each in timings),
+            beginning=sum(each.beginning for each in timings),
         ),
         first.embeddings,
     )

@@ -44,7 +44,8 @@ def format_text(drawing: Drawing) -> str:
             ),
             f"{timings.total:.2f} s: text encoder {timings.text_encoder:.2f}, "
             f"denoiser {denoiser:.2f} (calls {calls}, {calls_per_second:.2f}/s), "
-            f"VAE {timings.vae_decoder:.2f}, post-processing {timings.post_processing:.2f}; "
+            f"VAE {timings.beginning + timings.vae_decoder:.2f}, "
+            f"post-processing {timings.post_processing:.2f}; "
             f"before that, building and checking {timings.prepare:.2f} s",
         ]
     )

@@ -76,12 +76,21 @@ class Defaults(NamedTuple):
         guidance_scale: 0 for models that take none.
         steps: Their number.
         max_sequence_length: Number of tokens of a text; ``None`` where the tokenizer says it.
+        strength: Share of the steps that change a given picture.
+        rounds_steps_up: Whether a part of a step that the strength leaves counts as one.
     """
 
     sample_size: int
     guidance_scale: float
     steps: int = 50
     max_sequence_length: int | None = None
+    strength: float = 0.8
+    rounds_steps_up: bool = False
+
+    def count_steps(self, steps: int, strength: float) -> int:
+        """Count the steps, of all, that change a given picture, as diffusers does."""
+        left = steps - min(steps * strength, steps)
+        return steps - int(left) if self.rounds_steps_up else min(int(steps * strength), steps)
 
 
 @dataclass(frozen=True)

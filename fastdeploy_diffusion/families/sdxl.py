@@ -46,7 +46,7 @@ SDXL = Family(
         ),
     ),
     published={"sdxl": Published(SDXL_BASE, "F16")},
-    defaults=Defaults(128, 5.0),
+    defaults=Defaults(128, 5.0, strength=0.3),
     options={"force_zeros_for_empty_prompt": True},
     inert=LDM_INERT_RULES,
 )

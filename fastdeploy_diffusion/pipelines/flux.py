@@ -32,7 +32,8 @@ from fastdeploy_diffusion.requests.flux_request import (
     FluxRequest,
     plan_flux,
 )
-from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, StepCallback
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
+from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
@@ -219,7 +220,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
     def _plan(self, request: GenerationRequest) -> FluxPlan:
         return plan_flux(request, self.config.defaults, self._limits)
 
-    def _start_scheduler(self, plan: FluxPlan) -> Scheduler[Any]:
+    def _plan_steps(self, plan: FluxPlan) -> Scheduler[Any]:
         scheduler = create_flow_scheduler(self._scheduler_config)
         steps = plan.num_inference_steps
         scheduler.check_steps(steps)  # before as many numbers are made
@@ -244,10 +245,13 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
     def _count_rows(self, plan: FluxPlan) -> int:
         return 1  # negative prompts run on their own
 
-    def _draw_latents(self, plan: FluxPlan, generators: list[TorchGenerator]) -> FloatArray:
+    def _draw_latents(self, plan: FluxPlan, generators: Sequence[TorchGenerator]) -> FloatArray:
         scale, channels = self._vae.config.downscale, self._vae.config.latent_channels
         shape = channels, plan.height // scale, plan.width // scale
-        return pack(np.stack([generator.randn(shape) for generator in generators]))
+        return self._pack(np.stack([generator.randn(shape) for generator in generators]))
+
+    def _pack(self, latents: FloatArray) -> FloatArray:
+        return pack(latents)
 
     def _unpack(self, plan: FluxPlan, latents: FloatArray) -> FloatArray:
         multiple = self._limits.multiple

@@ -14,8 +14,8 @@ from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import PlanT
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import open_decoder
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_chunks import fit_chunks
-from fastdeploy_diffusion.requests.request import ModelLimits
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
@@ -80,7 +80,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         """Open the text encoders, in the order in which they run, with one number of tokens."""
 
-    def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
+    def _plan_steps(self, plan: PlanT) -> Scheduler[Any]:
         name = plan.request.scheduler or self.config.scheduler
         scheduler = create_scheduler(self._scheduler_config, name, eta=plan.request.eta)
         scheduler.set_timesteps(plan.num_inference_steps)

@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from typing_extensions import Self
@@ -16,10 +17,11 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.predictors.component import Component, ComponentReport, Parts
+from fastdeploy_diffusion.predictors.component import Component, Parts
+from fastdeploy_diffusion.predictors.drawing_methods import DrawingMethods
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
+from fastdeploy_diffusion.predictors.latent_source import LatentSource, PictureSource
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
@@ -31,13 +33,15 @@ from fastdeploy_diffusion.predictors.memory_need import (
 from fastdeploy_diffusion.predictors.open_component import quantize_components
 from fastdeploy_diffusion.predictors.preview_decoder import PreviewDecoder
 from fastdeploy_diffusion.predictors.residency import RESIDENCIES
-from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures, PipelineReport
+from fastdeploy_diffusion.predictors.result import PipelineReport
+from fastdeploy_diffusion.predictors.run_description import describe_run
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
 from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
 from fastdeploy_diffusion.request_fields import WEIGHTED
-from fastdeploy_diffusion.requests.request import GenerationRequest, ModelLimits, make_request
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
+from fastdeploy_diffusion.requests.request import GenerationRequest, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show
@@ -51,10 +55,9 @@ if TYPE_CHECKING:
 _BATCH_PIXELS = 8 * 128 * 128
 
 
-class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
+class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[PlanT]):
     """Text to image with a checkpoint; each family opens its own components."""
 
-    request_class: ClassVar[type[GenerationRequest]] = GenerationRequest
     # Set by the family.
     _limits: ModelLimits
     _scheduler_name: str
@@ -78,8 +81,8 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         self._components = components
         share_memory(each.pool for each in components)
 
-    def _open_encoder(self) -> VAEEncoder:
-        """Open the VAE's encoder when it is first needed; raises as `VAEEncoder`."""
+    def open_encoder(self) -> VAEEncoder:
+        """Open the VAE's encoder, once, for requests with pictures; raises as `VAEEncoder`."""
         with self._opening:
             if self._encoder is None:
                 encoder = VAEEncoder(self._checkpoint, self._config, self._vae.config)
@@ -151,38 +154,6 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def __exit__(self, *raised: object) -> None:
         """Free the engines' memory."""
         self.close()
-
-    def __call__(self, prompt: str | Sequence[str], **settings: Any) -> GenerationResult:
-        """Serve a request as ``generate``; the result has ``images``, as in diffusers."""
-        return self.generate(prompt, **settings)
-
-    def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
-        """Draw a prompt; settings and result are documented by each family's pipeline."""
-        if unnamed:
-            raise RequestError(
-                f"{len(unnamed)} settings are given without their names",
-                allowed="the prompt by place, and each setting by name",
-                fix="text_to_image(prompt, height=…, width=…)",
-            )
-        result = self.generate(prompt, **settings)
-        is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
-        return result.images[0] if is_one and isinstance(result.images, list) else result.images
-
-    def generate(
-        self, request: GenerationRequest | str | Sequence[str], **settings: Any
-    ) -> GenerationResult:
-        """Serve a request; returns its pictures with timings and report.
-
-        Args:
-            request: A request, or the prompt of one.
-            **settings: With a prompt, as for ``text_to_image``.
-
-        Raises:
-            RequestError: A setting is unknown or not allowed.
-            EngineError: A network failed.
-            CancelledError: ``cancel`` was called.
-        """
-        return self.stream(request, **settings).result()
 
     def stream(
         self, request: GenerationRequest | str | Sequence[str], **settings: Any
@@ -420,7 +391,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
                 part.component.pool.drop_idle(but=part.signature)
 
         batch, estimate = self._describe_need(plan)
-        decoder = self._list_parts(plan)[-1]
+        decoder = self._list_parts(plan).decoder
         decode_in_windows_if_needed(decoder, lambda: self._budget.fits(batch, estimate))
         self._budget.require(batch, estimate, self._limits.multiple, make_room)
 
@@ -442,13 +413,26 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def _find_parts(self, plan: PlanT, encoder: bool = False) -> Parts:
         """List the parts of a plan, with the VAE's encoder on request."""
         parts = self._list_parts(plan)
-        if encoder:
-            parts = replace(parts, encoder=self._open_encoder().like(parts.decoder))
+        if encoder or plan.given:
+            parts = replace(parts, encoder=self.open_encoder().like(parts.decoder))
         return parts
 
-    @abstractmethod
+    def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
+        draw = partial(self._draw_latents, plan)
+        if plan.given is None:
+            return LatentSource(draw, plan.request.latents)
+        assert parts.encoder is not None  # there is a picture
+        return PictureSource(draw, self._pack, plan.given, self.open_encoder(), parts.encoder)
+
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
-        """Make a scheduler for this request alone, with its timesteps set."""
+        """Make a scheduler for this request alone, at its first step."""
+        scheduler = self._plan_steps(plan)
+        scheduler.set_begin_index(scheduler.order * plan.skipped_steps)
+        return scheduler
+
+    @abstractmethod
+    def _plan_steps(self, plan: PlanT) -> Scheduler[Any]:
+        """Make a scheduler, with the timesteps of all steps set."""
 
     def _begin(
         self,
@@ -485,7 +469,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
         return self._config.tiny_vae_path is not None
 
     def _decode_preview(self, plan: PlanT, latents: FloatArray) -> list[Image.Image]:
-        signature = self._list_parts(plan)[-1].signature
+        signature = self._list_parts(plan).decoder.signature
         return self._previews.decode(signature, self._unpack(plan, latents))
 
     @property
@@ -502,7 +486,7 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
     def _name_scheduler(self, plan: PlanT) -> str:
         return self._scheduler_name
 
-    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
+    def _describe_run(self, plan: PlanT, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         if self._digest is None:
             self._digest = self._checkpoint.digest()
         return {
@@ -510,28 +494,6 @@ class DiffusionPredictor(AnswersUnknownNames, DenoisingLoop[PlanT]):
             "model_digest": self._digest,
             "memory": self.config.memory,
             **({"tiny_vae_digest": digest} if (digest := self._vae.tiny_digest) else {}),
-            "components": {
-                each.name: {
-                    "engine": each.engine,
-                    "device": each.device,
-                    "precision": each.precision,
-                    "fallback": each.fallback,
-                    "relative_error": each.relative_error,
-                    **_describe_changes(each),
-                }
-                for each in self.report.components
-            },
+            **describe_run([part.component.report for part in self._find_parts(plan)]),
             "embeddings": [asdict(each) for each in embeddings],
         }
-
-
-def _describe_changes(report: ComponentReport) -> dict[str, Any]:
-    """Describe for a picture's metadata what changes it on purpose: passes, and int8's cost."""
-    changes: dict[str, Any] = {}
-    if report.changes_picture:
-        changes["changes_picture"] = report.changes_picture
-    if report.tiling:
-        changes["tiling"] = report.tiling
-    if report.int8 is not None and PRECISIONS[report.precision].is_quantized:
-        changes["int8"] = report.int8.metadata
-    return changes

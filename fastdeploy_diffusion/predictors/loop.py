@@ -21,6 +21,7 @@ from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Parts
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
+from fastdeploy_diffusion.predictors.latent_source import LatentSource
 from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
@@ -130,9 +131,13 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """
         return embeddings
 
-    def _draw_latents(self, plan: PlanT, generators: list[TorchGenerator]) -> FloatArray:
-        """Draw the first latents, each picture's from its own stream."""
+    def _draw_latents(self, plan: PlanT, generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Draw noise of the latents' shape, each picture's from its own stream."""
         return _draw(generators, plan.latent_shape)
+
+    def _pack(self, latents: FloatArray) -> FloatArray:
+        """Convert latents of the VAE's layout, (B, C, H, W), to the denoiser's."""
+        return latents
 
     def _unpack(self, plan: PlanT, latents: FloatArray) -> FloatArray:
         """Convert latents to the VAE's layout, (B, C, H, W)."""
@@ -148,11 +153,15 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """Decode latents with the tiny VAE, apart from the request's own components."""
 
     @abstractmethod
+    def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
+        """Make what a kind of request draws its latents from."""
+
+    @abstractmethod
     def _name_scheduler(self, plan: PlanT) -> str:
         """Name the scheduler of a request."""
 
     @abstractmethod
-    def _describe_run(self, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
+    def _describe_run(self, plan: PlanT, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
         """Describe the run for a picture's metadata, besides settings and scheduler."""
 
     def _draw(
@@ -171,21 +180,23 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         check_cancelled(0)
         parts = self._find_parts(plan)
         denoiser, decoder = parts.denoiser, parts.decoder
+        source = self._make_source(plan, parts)
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
-        residency.begin([*text_stage.encoders, denoiser, decoder])
+        encoders = [*text_stage.encoders, *filter(None, [parts.encoder])]
+        residency.begin([*encoders, denoiser, decoder])
         decodes = plan.request.output_type != "latent"
         residency.compile_ahead([denoiser.of_batch(most), *[decoder.of_batch(1)] * decodes])
         conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
         check_cancelled(0)
+        source.prepare(residency)
         generators = [TorchGenerator(seed) for seed in plan.seeds]
-        latents = plan.request.latents
-        if latents is None:
-            latents = self._draw_latents(plan, generators)
-        latents = latents * np.float32(scheduler.init_noise_sigma)
+        latents = source.begin(scheduler, generators)
+        beginning = residency.lap()
+        check_cancelled(0)
         check_latents(latents, plan, 0, total)
         timesteps = np.array(scheduler.timesteps, np.float32) / np.float32(self.timestep_unit)
         steps: list[float] = []
@@ -200,8 +211,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 scaled = scheduler.scale_model_input(latents, timestep)
                 rows = [
                     Row(handles[each], sample, float(timesteps[index]))
-                    for side in conditions.values()
-                    for each, sample in zip(side, scaled, strict=True)
+                    for side, own in conditions.items()
+                    for each, sample in zip(own, source.extend(side, scaled), strict=True)
                 ]
                 # Engines may change, and pictures of different sizes or texts of different lengths
                 # may have one session.
@@ -218,6 +229,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     latents,
                     noise=lambda: _draw(generators, plan.latent_shape),
                 )
+                latents = source.hold(scheduler, index, latents)
                 latents, conditions = self._call_back(
                     plan, index, float(timestep), latents, conditions
                 )
@@ -235,9 +247,15 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             with residency.lend(decoder) as session:
                 decoded = self._vae.decode(session, self._unpack(plan, latents))
         decoding = residency.lap()
-        images = latents if decoded is None else self._finish(plan, decoded, embeddings)
+        images = latents if decoded is None else self._finish(plan, source, decoded, embeddings)
         timings = StageTimings(
-            residency.seconds, encoding, prologue, tuple(steps), decoding, residency.lap()
+            residency.seconds,
+            encoding,
+            prologue,
+            tuple(steps),
+            decoding,
+            residency.lap(),
+            beginning,
         )
         report = replace(self.report, scheduler=self._name_scheduler(plan))
         result = GenerationResult(images, plan.seeds, timings, report, embeddings)
@@ -311,17 +329,22 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         }
 
     def _finish(
-        self, plan: PlanT, decoded: FloatArray, embeddings: Sequence[EmbeddingReport]
+        self,
+        plan: PlanT,
+        source: LatentSource,
+        decoded: FloatArray,
+        embeddings: Sequence[EmbeddingReport],
     ) -> list[Image.Image] | FloatArray:
-        colours = denormalize(decoded)
+        colours = source.finish(denormalize(decoded))
         if plan.request.output_type == "np":
             return colours
         images = to_pil(colours)
-        run = {**self._describe_run(embeddings), "scheduler": self._name_scheduler(plan)}
+        run = {**self._describe_run(plan, embeddings), "scheduler": self._name_scheduler(plan)}
         if plan.request.latents is not None:
             run["latents"] = "given by the caller; the settings alone do not make them again"
         for index, image in enumerate(images):
-            write_metadata(image, plan.settings(index), run)
+            given = plan.given.describe(index) if plan.given else {}
+            write_metadata(image, plan.settings(index), {**run, **given})
         return images
 
 
@@ -365,6 +388,6 @@ def _measure(conditions: Sides) -> tuple[tuple[int, ...], ...]:
     return tuple(each.shape for each in first.tensors.values())
 
 
-def _draw(generators: list[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
+def _draw(generators: Sequence[TorchGenerator], shape: tuple[int, ...]) -> FloatArray:
     """Draw noise, each picture's share from its own stream."""
     return np.stack([generator.randn(shape) for generator in generators])

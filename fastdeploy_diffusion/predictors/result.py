@@ -57,6 +57,7 @@ class StageTimings:
         steps: Each step: denoiser, guidance, scheduler and callback.
         vae_decoder: All pictures.
         post_processing: Arrays to images with metadata.
+        beginning: The first latents: noise, and the VAE's encoder where a picture is given.
     """
 
     prepare: float
@@ -65,11 +66,13 @@ class StageTimings:
     steps: tuple[float, ...]
     vae_decoder: float
     post_processing: float
+    beginning: float = 0.0
 
     @property
     def total(self) -> float:
         """Everything but ``prepare``."""
-        before, after = self.text_encoder + self.prologue, self.vae_decoder + self.post_processing
+        before = self.text_encoder + self.beginning + self.prologue
+        after = self.vae_decoder + self.post_processing
         return before + sum(self.steps) + after
 
 

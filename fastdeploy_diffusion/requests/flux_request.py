@@ -9,10 +9,10 @@ from typing import Any
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import PLAIN, WEIGHTED
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
-    ModelLimits,
     check_choices,
     check_number,
     explains_fields,

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.requests.request import GenerationPlan, ModelLimits
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
+from fastdeploy_diffusion.requests.request import GenerationPlan
 
 PlanT = TypeVar("PlanT", bound=GenerationPlan)
 

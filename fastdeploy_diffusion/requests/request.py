@@ -14,9 +14,11 @@ from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.families.family import Defaults
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
+from fastdeploy_diffusion.pictures_in import RESIZE_MODES, GivenPicture, ResizeMode, Size
 from fastdeploy_diffusion.request_fields import FIELDS, PLAIN, PROMPT_SYNTAXES
+from fastdeploy_diffusion.requests.given_pictures import GivenPictures, read_given
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
-from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.scheduler_names import (
     SAMPLERS,
@@ -35,6 +37,8 @@ OUTPUT_TYPES = ("pil", "np", "latent")
 CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 # A batch is planned picture by picture: no more than can be listed in a moment.
 MOST_PICTURES = 1_000_000
+PICTURE_FIELDS = ("image", "strength", "resize_mode")
+"""Fields of requests that give a picture; only the first may stand alone."""
 _LARGEST = 2**63 - 1
 _SYNONYMS = {
     "num_images": "num_images_per_prompt",
@@ -53,7 +57,10 @@ def explains_fields(request_class: type[RequestT]) -> type[RequestT]:
 @explains_fields
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One call of text-to-image, with the argument names of diffusers; ``None`` is the default."""
+    """One request, with the argument names of diffusers; ``None`` is the default.
+
+    With an ``image`` it is image to image, and else text to image.
+    """
 
     prompt: str | Sequence[str]
     negative_prompt: str | Sequence[str] | None = None
@@ -70,6 +77,9 @@ class GenerationRequest:
     scheduler: str | None = None
     eta: float = 0.0
     latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
+    strength: float | None = None
+    resize_mode: ResizeMode | None = None
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -117,53 +127,14 @@ def make_request(
 
 
 @dataclass(frozen=True)
-class ModelLimits:
-    """The defaults and limits of requests that follow from a model's configs.
-
-    Args:
-        height: Default, in pixels: the size of training, or the one that the ranges are tuned for.
-        width: Likewise.
-        multiple: Both sizes must be multiples of it.
-        ranges: Sizes that one build serves; ``None`` if every size has a build of its own.
-        sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
-        chunks: The only numbers of a text's chunks that a bundle was built for; all if empty.
-        model: Its path, for messages.
-        is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
-            ``multiple`` is twice what the autoencoder shrinks by.
-    """
-
-    height: int
-    width: int
-    multiple: int
-    latent_channels: int
-    defaults: Defaults
-    ranges: ShapeRanges | None = None
-    sizes: tuple[tuple[int, int], ...] = ()
-    model: str = ""
-    is_packed: bool = False
-    chunks: tuple[int, ...] = ()
-
-    @property
-    def allowed_sizes(self) -> str:
-        """Describe the sizes in pixels that can be drawn."""
-        allowed, token = f"multiples of {self.multiple}", f"{self.multiple} x {self.multiple}"
-        why = f": each token of {self.model} stands for {token} pixels"
-        return allowed + why if self.is_packed else allowed
-
-    def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of one picture's latents, packed as (tokens, channels); its sizes are in pixels."""
-        rows, columns = height // self.multiple, width // self.multiple
-        if self.is_packed:
-            return rows * columns, 4 * self.latent_channels
-        return self.latent_channels, rows, columns
-
-
-@dataclass(frozen=True)
 class GenerationPlan:
     """A request with every default filled in and every value checked.
 
     ``prompts``, ``negative_prompts`` and ``seeds`` have one entry for each picture.
     ``prompt_chunks`` is ``None`` where prompts are plain.
+
+    Args:
+        given: The pictures to start from; ``None`` for text to image.
     """
 
     request: GenerationRequest
@@ -177,6 +148,7 @@ class GenerationPlan:
     guidance_scale: float
     prompt_syntax: str
     prompt_chunks: int | None
+    given: GivenPictures | None
 
     @property
     def chunks(self) -> int:
@@ -193,8 +165,18 @@ class GenerationPlan:
         """Name the guidance setting in use, with its value."""
         return "guidance_scale", self.guidance_scale
 
+    @property
+    def strength(self) -> float | None:
+        """Share of the steps that change the given pictures, if there are any."""
+        return self.given.strength if self.given else None
+
+    @property
+    def skipped_steps(self) -> int:
+        """Number of first steps that are left out, because a given picture stands for them."""
+        return self.num_inference_steps - self.given.steps if self.given else 0
+
     def settings(self, index: int) -> dict[str, Any]:
-        """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
+        """The keyword arguments that make picture ``index`` again, of the same given picture."""
         request, found = self.request, {}
         own = {
             "prompt": self.prompts[index],
@@ -203,7 +185,7 @@ class GenerationPlan:
             "seed": self.seeds[index] if request.latents is None else None,
         }
         for each in fields(request):
-            if FIELDS[each.name].kind is not None:
+            if FIELDS[each.name].kind is not None and FIELDS[each.name].is_noted:
                 name, default = each.name, each.default
                 value = own[name] if name in own else getattr(self, name, getattr(request, name))
                 found[name] = None if value == default else value
@@ -237,8 +219,19 @@ def plan_generation(
     warn_of_syntax((*prompts, *negatives), syntax)
     count = check_number("num_images_per_prompt", request.num_images_per_prompt)
     _check_pictures(count * len(prompts))
-    height = _check_size("height", _first(request.height, defaults.height, limits.height), limits)
-    width = _check_size("width", _first(request.width, defaults.width, limits.width), limits)
+    steps = check_number(
+        "num_inference_steps",
+        _first(request.num_inference_steps, defaults.num_inference_steps, own.steps),
+    )
+    given = _read_given(request, len(prompts), count, steps, own)
+    if given is None:
+        width, height = request.width, request.height
+        width = _first(width, defaults.width, limits.width)
+        height = _first(height, defaults.height, limits.height)
+    else:
+        width, height = given.find_size(request.width, request.height, limits.multiple)
+    height = _check_size("height", height, limits)
+    width = _check_size("width", width, limits)
     if limits.sizes and (width, height) not in limits.sizes:
         raise RequestError(
             f"{width}x{height} is no size that the bundle was built for",
@@ -256,16 +249,14 @@ def plan_generation(
         height=height,
         width=width,
         latent_shape=latent_shape,
-        num_inference_steps=check_number(
-            "num_inference_steps",
-            _first(request.num_inference_steps, defaults.num_inference_steps, own.steps),
-        ),
+        num_inference_steps=steps,
         guidance_scale=check_number(
             "guidance_scale",
             _first(request.guidance_scale, defaults.guidance_scale, own.guidance_scale),
         ),
         prompt_syntax=syntax,
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
+        given=given.fit(Size(width, height)) if given else None,
     )
     if limits.ranges is not None:
         _, rows, columns = latent_shape
@@ -283,6 +274,33 @@ def _read_chunks(given: Any, syntax: str) -> int | None:
             fix="prompt_syntax='weighted', or leave prompt_chunks out",
         )
     return None
+
+
+def _read_given(
+    request: GenerationRequest, prompts: int, per_prompt: int, steps: int, own: Defaults
+) -> GivenPictures | None:
+    if request.image is None:
+        for name in PICTURE_FIELDS[1:]:
+            if (value := getattr(request, name)) is not None:
+                raise RequestError(
+                    f"{name} is {show(value)}, and there is no image",
+                    allowed=f"{name} with an image",
+                    fix=f"give an image, or leave {name} out",
+                )
+        return None
+    if request.latents is not None:
+        raise RequestError(
+            "latents are given, and an image, which makes its own", fix="leave one of them out"
+        )
+    strength = check_number("strength", _first(request.strength, own.strength))
+    taken = own.count_steps(steps, strength)
+    if not taken:
+        raise RequestError(
+            f"strength is {strength:g}: of {steps} steps, none is left to change the image",
+            allowed=f"{1 / steps:.3g} to 1",
+            fix="give a larger strength, or more num_inference_steps",
+        )
+    return read_given(request.image, prompts, per_prompt, strength, taken, request.resize_mode)
 
 
 def _first(*values: Any) -> Any:
@@ -309,6 +327,13 @@ def check_choices(request: RequestT) -> RequestT:
             fix=did_you_mean(syntax, PROMPT_SYNTAXES, {"a1111": "weighted"}),
         )
     _check_callback(request)
+    mode = request.resize_mode
+    if mode is not None and (not isinstance(mode, str) or mode not in RESIZE_MODES):
+        raise RequestError(
+            f"resize_mode is {show(mode)}",
+            allowed=", ".join(RESIZE_MODES),
+            fix=did_you_mean(mode, RESIZE_MODES, {"fill": "pad", "resize": "stretch"}),
+        )
     scheduler = request.scheduler
     clip_skip = request.clip_skip
     return replace(

@@ -10,10 +10,10 @@ import numpy as np
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.request import (
     GenerationPlan,
     GenerationRequest,
-    ModelLimits,
     explains_fields,
     plan_generation,
 )

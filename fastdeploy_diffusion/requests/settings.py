@@ -1,16 +1,21 @@
 """The keyword arguments of ``text_to_image``, as type checkers and editors read them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.config.introspection import list_arguments
+from fastdeploy_diffusion.pictures_in import ResizeMode
 from fastdeploy_diffusion.request_fields import FIELDS
-from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
+from fastdeploy_diffusion.requests.request import (
+    PICTURE_FIELDS,
+    GenerationRequest,
+    StepCallback,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,6 +38,24 @@ class Settings(TypedDict, total=False):
     clip_skip: int | None
     callback_on_step_end: StepCallback | None
     callback_on_step_end_tensor_inputs: Sequence[str]
+
+
+class PictureSettings(Settings, total=False):
+    """Fields of requests with a picture, of all families."""
+
+    strength: float | None
+    resize_mode: ResizeMode | None
+    prompt_2: str | Sequence[str] | None
+    negative_prompt_2: str | Sequence[str] | None
+    original_size: tuple[int, int] | None
+    crops_coords_top_left: tuple[int, int] | None
+    target_size: tuple[int, int] | None
+    negative_original_size: tuple[int, int] | None
+    negative_crops_coords_top_left: tuple[int, int] | None
+    negative_target_size: tuple[int, int] | None
+    true_cfg_scale: float
+    sigmas: Sequence[float] | None
+    max_sequence_length: int | None
 
 
 class SDXLSettings(Settings, total=False):
@@ -59,21 +82,46 @@ class FluxSettings(Settings, total=False):
 
 
 def takes_fields_of(request_class: type[GenerationRequest]) -> Callable[[Function], Function]:
-    """Show every field of a request in the signature and the docstring of a method.
+    """Show the fields of a request without pictures in a method's signature and docstring.
 
     Args:
         request_class: Its fields become arguments: the prompt by position, the others by name.
     """
 
     def decorate(method: Function) -> Function:
-        prompt, *others = signature(request_class).parameters.values()
-        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        method.__signature__ = Signature(  # type: ignore[attr-defined]
-            [own, prompt.replace(kind=Parameter.POSITIONAL_OR_KEYWORD), *others],
-            return_annotation=method.__annotations__["return"],
-        )
-        texts = {each.name: f"{FIELDS[each.name].text}." for each in fields(request_class)}
-        method.__doc__ = list_arguments(method.__doc__ or "", texts)
-        return method
+        return show_fields(method, request_class, ("prompt",), without=PICTURE_FIELDS)
 
     return decorate
+
+
+def show_fields(
+    method: Function,
+    request_class: type[GenerationRequest],
+    by_place: Sequence[str],
+    without: Sequence[str] = (),
+) -> Function:
+    """Make a method that shows the fields of a request in its signature and its docstring.
+
+    Args:
+        by_place: Fields that are given by position, and are required.
+        without: Fields that it does not take.
+    """
+
+    @wraps(method)
+    def shown(*arguments: Any, **settings: Any) -> Any:
+        return method(*arguments, **settings)
+
+    parameters = {
+        name: each
+        for name, each in signature(request_class).parameters.items()
+        if name not in without
+    }
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    first = [parameters.pop(name).replace(kind=kind, default=Parameter.empty) for name in by_place]
+    shown.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter("self", kind), *first, *parameters.values()],
+        return_annotation=method.__annotations__["return"],
+    )
+    texts = {name: f"{FIELDS[name].text}." for name in (*by_place, *parameters)}
+    shown.__doc__ = list_arguments(method.__doc__ or "", texts)
+    return cast(Function, shown)

@@ -80,7 +80,7 @@ def test_json_is_all_of_stdout(tiny_sd1):
     assert all(each["relative_error"] <= each["tolerance"] for each in found["components"])
     timings = found["timings"]
     assert len(timings["steps"]) == 3  # PNDM calls the denoiser once more
-    stages = ("text_encoder", "prologue", "vae_decoder", "post_processing")
+    stages = ("text_encoder", "beginning", "prologue", "vae_decoder", "post_processing")
     parts = sum(timings[stage] for stage in stages) + sum(timings["steps"])
     assert timings["total"] == pytest.approx(parts)
     assert found["warnings"] == []

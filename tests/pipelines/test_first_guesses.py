@@ -127,7 +127,7 @@ def test_nothing_can_be_set_without_effect(pipeline, name):
 @pytest.mark.parametrize(
     ("argument", "problem", "fix"),
     [
-        ("image", "unknown argument 'image': image to image is not there yet", "leave it out"),
+        ("init_image", "unknown argument 'init_image'", "image=…"),
         ("mask_image", "unknown argument 'mask_image': inpainting is not there yet", "leave it"),
         ("generator", "unknown argument 'generator'", "seed=…"),
         ("num_images", "unknown argument 'num_images'", "did you mean 'num_images_per_prompt'?"),

@@ -16,6 +16,7 @@ BASE = {
     "sdxl": {**COMMON, "guidance_scale": 3.0, "negative_prompt": "a dog"},
     "flux": {**COMMON, "true_cfg_scale": 2.0, "negative_prompt": "a dog"},
 }
+PICTURE = np.random.default_rng(4).integers(0, 256, (16, 24, 3), np.uint8)
 SIZES = {"original_size": (40, 56), "target_size": (40, 56)}
 NEGATIVE = ("negative_original_size", "negative_target_size")
 
@@ -36,6 +37,9 @@ CHANGES = {
     "prompt_syntax": {},  # has tests of its own: test_weighted_prompts.py
     "prompt_chunks": {"prompt_syntax": "weighted", "prompt_chunks": 2},
     "clip_skip": {"clip_skip": 1},
+    "image": {"image": PICTURE},
+    "strength": {},  # these have a test of their own, below
+    "resize_mode": {},
     "output_type": {"output_type": "latent"},
     "callback_on_step_end": {
         "callback_on_step_end": lambda pipeline, step, timestep, tensors: {
@@ -156,3 +160,14 @@ def test_given_latents_are_scaled_to_the_first_sigma(tiny_sd1):
     drawn = pipeline.text_to_image("a cat", **asked)
     given = TorchGenerator(3).randn((1, 4, 8, 8))
     np.testing.assert_array_equal(pipeline.text_to_image("a cat", **asked, latents=given), drawn)
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_strength_and_resize_mode_change_what_a_picture_becomes(pipelines, family):
+    wide = np.concatenate([PICTURE, PICTURE[:, ::-1]], axis=1)
+    drawn = [draw(pipelines, family, image=PICTURE, strength=each) for each in (0.5, 1.0)]
+    drawn += [
+        draw(pipelines, family, image=wide, strength=0.5, resize_mode=each)
+        for each in ("stretch", "crop", "pad")
+    ]
+    assert len({each.tobytes() for each in drawn}) == 5

@@ -100,6 +100,7 @@ def test_timings_and_report(pipeline):
         timings.text_encoder
         + timings.prologue
         + sum(timings.steps)
+        + timings.beginning
         + timings.vae_decoder
         + timings.post_processing
     )

@@ -24,7 +24,7 @@ FOLDERS = {
 
 def encode(pipeline, images, seeds):
     """Build the encoder alone, and encode (B, 3, H, W) to moments and latents."""
-    encoder = pipeline._open_encoder()
+    encoder = pipeline.open_encoder()
     scale = encoder.config.downscale
     signature = encoder.signature(images.shape[2] // scale, images.shape[3] // scale)
     with encoder.component.lend(signature) as session:
@@ -82,7 +82,7 @@ def test_it_is_built_where_it_is_asked_for(tiny_sd1):
 def test_it_stays_in_floating_point_where_int8_is_asked_for(tiny_sd1):
     config = DiffusionConfig(model_path=tiny_sd1, engine="openvino", precision="int8-weights")
     pipeline = open_pipeline(config)
-    assert pipeline._open_encoder().component.report.precision in ("fp32", "bf16")
+    assert pipeline.open_encoder().component.report.precision in ("fp32", "bf16")
     assert [each.name for each in pipeline.list_calibrated()] == [
         "text_encoder",
         "denoiser",
@@ -136,7 +136,7 @@ def test_a_bundle_has_it_on_request(tiny_sd1, tmp_path):
         given, _ = encode(bundled, images, (1,))
         assert bundled.text_to_image("a cat", num_inference_steps=1).size == (16, 16)
     np.testing.assert_array_equal(given, wanted)
-    with open_pipeline(DiffusionConfig(model_path=tmp_path / "without")) as bundled:
-        with pytest.raises(CheckpointError, match="has no vae_encoder") as caught:
-            bundled.build(encoder=True)
+    bundled = open_pipeline(DiffusionConfig(model_path=tmp_path / "without"))
+    with bundled, pytest.raises(CheckpointError, match="has no vae_encoder") as caught:
+        bundled.build(encoder=True)
     assert caught.value.fix.endswith("bundle --encoder")

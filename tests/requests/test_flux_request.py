@@ -5,7 +5,7 @@ import pytest
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.families.flux import FLUX
 from fastdeploy_diffusion.requests.flux_request import FluxRequest, plan_flux
-from fastdeploy_diffusion.requests.request import ModelLimits
+from fastdeploy_diffusion.requests.model_limits import ModelLimits
 
 
 def make_limits(is_distilled):

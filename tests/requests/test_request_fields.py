@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import typer.main
@@ -15,7 +15,7 @@ from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.images import SETTINGS
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.flux_request import FluxRequest
-from fastdeploy_diffusion.requests.request import check_number
+from fastdeploy_diffusion.requests.request import PICTURE_FIELDS, check_number
 from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -47,8 +47,9 @@ def test_the_kind_is_that_of_one_value():
     for request_class in (GenerationRequest, *FAMILIES.values()):
         for name, annotation in get_type_hints(request_class).items():
             kind = FIELDS[name].kind
-            if kind is not None:
+            if kind is not None and FIELDS[name].is_noted:
                 one = (get_args(annotation) or (annotation,))[0]
+                one = str if get_origin(one) is Literal else one
                 assert kind is (list if get_origin(one) else one), name
                 assert SETTINGS[name] is kind
 
@@ -104,10 +105,16 @@ def test_a_number_that_is_not_allowed_is_refused(name, value, allowed):
 
 @pytest.mark.parametrize("pipeline_class", [SDPipeline, SDXLPipeline, FluxPipeline])
 def test_help_explains_every_field(pipeline_class):
-    for explained in (pipeline_class.text_to_image, pipeline_class.request_class):
+    names = [each.name for each in fields(pipeline_class.request_class)]
+    plain = [name for name in names if name not in PICTURE_FIELDS]
+    for explained, described in (
+        (pipeline_class.text_to_image, plain),
+        (pipeline_class.image_to_image, names),
+        (pipeline_class.request_class, names),
+    ):
         text = " ".join(inspect.getdoc(explained).split())
-        for each in fields(pipeline_class.request_class):
-            assert f"{each.name}: {FIELDS[each.name].text}." in text
+        for name in described:
+            assert f"{name}: {FIELDS[name].text}." in text
 
 
 @pytest.mark.parametrize(

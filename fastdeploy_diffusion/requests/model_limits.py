@@ -1,0 +1,48 @@
+"""The limits of requests that follow from a model."""
+
+from dataclasses import dataclass
+
+from fastdeploy_diffusion.families.family import Defaults
+from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """The defaults and limits of requests that follow from a model's configs.
+
+    Args:
+        height: Default, in pixels: the size of training, or the one that the ranges are tuned for.
+        width: Likewise.
+        multiple: Both sizes must be multiples of it.
+        ranges: Sizes that one build serves; ``None`` if every size has a build of its own.
+        sizes: The only ones, (width, height) in pixels, that a bundle was built for; all if empty.
+        chunks: The only numbers of a text's chunks that a bundle was built for; all if empty.
+        model: Its path, for messages.
+        is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
+            ``multiple`` is twice what the autoencoder shrinks by.
+    """
+
+    height: int
+    width: int
+    multiple: int
+    latent_channels: int
+    defaults: Defaults
+    ranges: ShapeRanges | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    model: str = ""
+    is_packed: bool = False
+    chunks: tuple[int, ...] = ()
+
+    @property
+    def allowed_sizes(self) -> str:
+        """Describe the sizes in pixels that can be drawn."""
+        allowed, token = f"multiples of {self.multiple}", f"{self.multiple} x {self.multiple}"
+        why = f": each token of {self.model} stands for {token} pixels"
+        return allowed + why if self.is_packed else allowed
+
+    def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of one picture's latents, packed as (tokens, channels); its sizes are in pixels."""
+        rows, columns = height // self.multiple, width // self.multiple
+        if self.is_packed:
+            return rows * columns, 4 * self.latent_channels
+        return self.latent_channels, rows, columns
