@@ -61,7 +61,7 @@ class TiledBuild(ComponentBuild):
                 allowed=", ".join(FLOATS),
                 fix="choose another precision for the VAE, or vae_tiling='blended'",
             )
-        network = replace(self.network, wrap=None)
+        network = replace(self.network, cut=None, unread=())
         layer = network.sketch()
         check_weights(layer, self.network.source)
         inputs, outputs = self._limit_sizes()

@@ -49,7 +49,7 @@ class VAEDecoder:
                 "vae",
                 tiny.config,
                 tiny=tiny,
-                wrap=defer(f"{_LAYERS}:TinyLatentDecoder"),
+                cut=defer(f"{_LAYERS}:TinyLatentDecoder"),
                 unread=("encoder.",),
             )
             self.component.changes = ("tiny-decoder",)

@@ -14,7 +14,7 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import ENCODER, AutoencoderKLConfig
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.predictors.network import Network
@@ -45,7 +45,8 @@ def write_vae(folder: Any, options: dict[str, Any]) -> Network:
         "fastdeploy_diffusion.models.autoencoder:AutoencoderKL",
         config,
         source,
-        wrap=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
+        cut=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
+        unread=ENCODER,
     )
 
 
