@@ -46,6 +46,9 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "ruff==0.17.5",
+        # Of diffusers: LMS and beta noise levels, and DPM++ SDE.
+        "scipy>=1.15",
+        "torchsde==0.2.6",
         "torch==2.13.0",
         "transformers==5.23.0; python_version >= '3.11'",
         "transformers==5.20.2; python_version < '3.11'",

@@ -130,6 +130,22 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             least=1,
             flag="--steps",
         ),
+        "timesteps": RequestField(
+            "timestep of each step, in place of `num_inference_steps`",
+            "with `ddpm`, `euler`, `heun`, `lcm`, `tcd`, `dpm-solver`, `dpm-solver-singlestep`; "
+            "not on Flux",
+            "descending numbers",
+            left_out="spaced by the scheduler",
+            kind=list,
+        ),
+        "sigmas": RequestField(
+            "noise level before each step, and after the last, in place of `num_inference_steps`",
+            "with `euler`; on Flux, the share of noise before each step, before the scheduler "
+            "shifts it, falling from 1",
+            "descending numbers",
+            left_out="spaced by the scheduler",
+            kind=list,
+        ),
         "guidance_scale": _number(
             "weight of the prompt (Ho & Salimans, 2022)",
             "1 or less turns guidance off, which halves the work; FLUX.1-dev has learnt it and "
@@ -178,7 +194,9 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "`ddim`, `euler` … or a sampler's name; not on Flux",
             left_out="the pipeline's",
         ),
-        "eta": _number("share of DDPM's noise", "only with the scheduler `ddim`", "0", most=1),
+        "eta": _number(
+            "share of the noise", "only with the schedulers `ddim` and `tcd`", "0", most=1
+        ),
         "latents": _unkept(
             "first latents in place of those of the seed",
             "standard normal, (pictures, 4, H/8, W/8) float32 numpy; packed on Flux, (pictures, "
@@ -232,13 +250,6 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "1",
             most=_LARGEST_GUIDANCE,
             flag="--true-cfg-scale",
-            families=("Flux",),
-        ),
-        "sigmas": RequestField(
-            "share of noise at each step, before the scheduler shifts it",
-            form="numbers that fall from 1",
-            left_out="evenly spaced",
-            kind=list,
             families=("Flux",),
         ),
         "max_sequence_length": _whole(

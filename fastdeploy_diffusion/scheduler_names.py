@@ -1,23 +1,31 @@
 """Schedulers by name, and samplers of other tools: the equal one, or the nearest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+_PATHS = {
+    "ddim": "ddim:DDIMScheduler",
+    "ddpm": "ddpm:DDPMScheduler",
+    "pndm": "pndm:PNDMScheduler",
+    "euler": "euler:EulerScheduler",
+    "euler-ancestral": "euler_ancestral:EulerAncestralScheduler",
+    "heun": "heun:HeunScheduler",
+    "lms": "lms:LMSScheduler",
+    "kdpm2": "kdpm2:KDPM2Scheduler",
+    "kdpm2-ancestral": "kdpm2_ancestral:KDPM2AncestralScheduler",
+    "dpm-solver": "dpm_solver:DPMSolverScheduler",
+    "dpm-solver-singlestep": "dpm_solver_singlestep:DPMSolverSinglestepScheduler",
+    "dpm-solver-sde": "dpm_solver_sde:DPMSolverSDEScheduler",
+    "deis": "deis:DEISScheduler",
+    "unipc": "unipc:UniPCScheduler",
+    "lcm": "lcm:LCMScheduler",
+    "tcd": "tcd:TCDScheduler",
+    "edm-euler": "edm_euler:EDMEulerScheduler",
+}
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
-    {
-        "ddim": "fastdeploy_diffusion.schedulers.ddim:DDIMScheduler",
-        "ddpm": "fastdeploy_diffusion.schedulers.ddpm:DDPMScheduler",
-        "pndm": "fastdeploy_diffusion.schedulers.pndm:PNDMScheduler",
-        "euler": "fastdeploy_diffusion.schedulers.euler:EulerScheduler",
-        "euler-ancestral": (
-            "fastdeploy_diffusion.schedulers.euler_ancestral:EulerAncestralScheduler"
-        ),
-        "heun": "fastdeploy_diffusion.schedulers.heun:HeunScheduler",
-        "dpm-solver": "fastdeploy_diffusion.schedulers.dpm_solver:DPMSolverScheduler",
-        "lcm": "fastdeploy_diffusion.schedulers.lcm:LCMScheduler",
-    }
+    {name: f"fastdeploy_diffusion.schedulers.{path}" for name, path in _PATHS.items()}
 )
 """Import paths by name."""
 
@@ -35,64 +43,109 @@ class SchedulerChoice:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _multistep(algorithm: str, *, karras: bool) -> SchedulerChoice:
-    options = {"algorithm_type": algorithm, "solver_order": 2, "solver_type": "midpoint"}
-    return SchedulerChoice("dpm-solver", {**options, "use_karras_sigmas": karras})
+_SPACINGS = {
+    "Karras": "use_karras_sigmas",
+    "Exponential": "use_exponential_sigmas",
+    "Beta": "use_beta_sigmas",
+}
+# Samplers that are a scheduler with just these options; of A1111's, "2S" is the one without "a".
+_SOLVERS = {
+    "DPM++ 2M": ("dpm-solver", "dpmsolver++", 2, "midpoint"),
+    "DPM++ 2M SDE": ("dpm-solver", "sde-dpmsolver++", 2, "midpoint"),
+    "DPM++ 2M SDE Heun": ("dpm-solver", "sde-dpmsolver++", 2, "heun"),
+    "DPM++ 3M SDE": ("dpm-solver", "sde-dpmsolver++", 3, "midpoint"),
+    "DPM++ 2S": ("dpm-solver-singlestep", "dpmsolver++", 2, "midpoint"),
+}
+# Samplers that are a scheduler with the options of the file, but for the spacing of a name.
+_SPACED = {
+    "Euler": "euler",
+    "Heun": "heun",
+    "LMS": "lms",
+    "DPM2": "kdpm2",
+    "DPM2 a": "kdpm2-ancestral",
+    "DEIS": "deis",
+    "UniPC": "unipc",
+}
 
 
-SAMPLERS: Mapping[str, SchedulerChoice] = MappingProxyType(
-    {
-        "DPM++ 2M": _multistep("dpmsolver++", karras=False),
-        "DPM++ 2M Karras": _multistep("dpmsolver++", karras=True),
-        "DPM++ 2M SDE": _multistep("sde-dpmsolver++", karras=False),
-        "DPM++ 2M SDE Karras": _multistep("sde-dpmsolver++", karras=True),
-        "Euler Karras": SchedulerChoice("euler", {"use_karras_sigmas": True}),
-        "Heun Karras": SchedulerChoice("heun", {"use_karras_sigmas": True}),
-        "PLMS": SchedulerChoice("pndm", {"skip_prk_steps": True}),
+def _list_samplers() -> dict[str, SchedulerChoice]:
+    unspaced: dict[str, Any] = dict.fromkeys(_SPACINGS.values(), False)
+    samplers = {
+        name: SchedulerChoice(
+            scheduler,
+            {"algorithm_type": algorithm, "solver_order": order, "solver_type": kind, **unspaced},
+        )
+        for name, (scheduler, algorithm, order, kind) in _SOLVERS.items()
     }
-)
+    samplers["DPM++ SDE"] = SchedulerChoice("dpm-solver-sde", unspaced)
+    spaced = {**{name: SchedulerChoice(key, unspaced) for name, key in _SPACED.items()}, **samplers}
+    for name, choice in spaced.items():
+        for spacing, option in _SPACINGS.items():
+            samplers[f"{name} {spacing}"] = replace(
+                choice, options={**choice.options, option: True}
+            )
+    samplers["PLMS"] = SchedulerChoice("pndm", {"skip_prk_steps": True})
+    return samplers
+
+
+SAMPLERS: Mapping[str, SchedulerChoice] = MappingProxyType(_list_samplers())
 """Samplers of the WebUI of AUTOMATIC1111 that are a scheduler with just these options."""
+
+ALLOWED = (
+    f"{', '.join((*SCHEDULERS, *_SOLVERS, 'DPM++ SDE', 'PLMS'))}; or one of "
+    f"{', '.join((*_SPACED, *_SOLVERS, 'DPM++ SDE'))} with {', '.join(_SPACINGS)} behind it"
+)
+"""What a scheduler may be called, for messages."""
 
 _CLASSES = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "ddpm",
+    "DEISMultistepScheduler": "deis",
     "DPMSolverMultistepScheduler": "dpm-solver",
+    "DPMSolverSDEScheduler": "dpm-solver-sde",
+    "DPMSolverSinglestepScheduler": "dpm-solver-singlestep",
+    "EDMEulerScheduler": "edm-euler",
     "EulerAncestralDiscreteScheduler": "euler-ancestral",
     "EulerDiscreteScheduler": "euler",
     "HeunDiscreteScheduler": "heun",
+    "KDPM2AncestralDiscreteScheduler": "kdpm2-ancestral",
+    "KDPM2DiscreteScheduler": "kdpm2",
     "LCMScheduler": "lcm",
+    "LMSDiscreteScheduler": "lms",
     "PNDMScheduler": "pndm",
+    "TCDScheduler": "tcd",
+    "UniPCMultistepScheduler": "unipc",
 }
-_ALIASES = {"Euler a": "euler-ancestral", "DPM-Solver multistep": "dpm-solver"}
+_ALIASES = {
+    "Euler a": "euler-ancestral",
+    "DPM2": "kdpm2",
+    "DPM2 a": "kdpm2-ancestral",
+    "dpm_2_ancestral": "kdpm2-ancestral",
+    "k_dpm_2_a": "kdpm2-ancestral",
+    "DPM-Solver multistep": "dpm-solver",
+    "uni_pc_bh2": "unipc",
+}
 # Not implemented, with the nearest that is: of the same order and kind where there is one.
 _NEAREST = {
-    "UniPC": "dpm-solver",
-    "UniPCMultistepScheduler": "dpm-solver",
-    "DEIS": "dpm-solver",
-    "DEISMultistepScheduler": "dpm-solver",
-    "DPMSolverSinglestepScheduler": "dpm-solver",
-    "DPMSolverSDEScheduler": "DPM++ 2M SDE",
-    "KDPM2DiscreteScheduler": "heun",
-    "KDPM2AncestralDiscreteScheduler": "euler-ancestral",
-    "LMSDiscreteScheduler": "dpm-solver",
-    "LMS": "dpm-solver",
-    "DPM2": "heun",
-    "DPM2 a": "euler-ancestral",
     "DPM fast": "dpm-solver",
     "DPM adaptive": "dpm-solver",
-    "DPM++ 2S a": "euler-ancestral",
-    "DPM++ SDE": "DPM++ 2M SDE",
-    "DPM++ 2M SDE Heun": "DPM++ 2M SDE",
-    "DPM++ 3M SDE": "DPM++ 2M SDE",
-    "Euler a Karras": "euler-ancestral",
+    "DPM++ 2S a": "DPM++ 2S",
+    "dpmpp_2s_ancestral": "DPM++ 2S",
+    "Euler a": "euler-ancestral",
+    "Restart": "heun",
+    "IPNDM": "lms",
+    "IPNDMScheduler": "lms",
 }
+
+
+_PREFIXED = ("kdpmpp", "keuler", "kheun", "klms")
 
 
 def _fold(name: str) -> str:
     """Normalise spellings: of tools that write ``dpmpp_2m``, ``k_dpmpp_2m``, ``DPM++ 2M``."""
     folded = name.lower().replace("dpm++", "dpmpp")
     folded = "".join(letter for letter in folded if letter not in " -_")
-    return folded.removeprefix("k") if folded.startswith(("kdpmpp", "keuler", "kheun")) else folded
+    return folded.removeprefix("k") if folded.startswith(_PREFIXED) else folded
 
 
 _KNOWN: Mapping[str, str] = MappingProxyType(
@@ -116,7 +169,9 @@ def find_sampler(name: str) -> str | None:
 def find_nearest_sampler(name: str) -> str | None:
     """Find the nearest to a sampler that is not implemented; ``None`` for unknown names."""
     folded = _fold(name)
-    return _MISSING.get(folded) or _MISSING.get(folded.removesuffix("karras"))
+    for spacing in _SPACINGS:
+        folded = folded.removesuffix(spacing.lower())
+    return _MISSING.get(folded)
 
 
 def choose_scheduler(name: str) -> SchedulerChoice:

@@ -18,7 +18,9 @@ FLOORS = (
     {"pipelines", "compiler"},
     {"predictors"},
     {"requests"},
-    {"schedulers", "tokenizers", "noise", "images", "checkpoints"},
+    {"schedulers", "tokenizers", "images", "checkpoints"},
+    # Some schedulers draw noise by themselves.
+    {"noise"},
     # An engine asks for the form of a program that it reads, so export stands below the engines.
     {"engines"},
     {"export"},

@@ -7,7 +7,7 @@ import paddle
 
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.flux import FluxTransformer2DModel
-from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
+from fastdeploy_diffusion.schedulers.create_flow import create_flow_scheduler
 from shapes.flux_latents import CHANNELS, TOKENS, LatentTokens
 from shapes.flux_texts import TextEncoders, Texts
 from shapes.polishing import STEPS, Redraw

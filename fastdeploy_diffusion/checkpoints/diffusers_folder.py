@@ -1,5 +1,6 @@
 """Checkpoints in the folder layout of diffusers: ``model_index.json`` and a folder a component."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +40,7 @@ class DiffusersFolder(Checkpoint):
         networks, self.components = self.family.networks, self.family.components
         self.pipeline_options = MappingProxyType(_check_index(path, index, self.family))
         self._configs = {
-            "scheduler": read_json_object(path / "scheduler" / "scheduler_config.json"),
+            "scheduler": _read_scheduler(path, index),
             **{name: read_json_object(path / name / "config.json") for name in networks},
         }
         root = path.resolve()
@@ -57,6 +58,29 @@ class DiffusersFolder(Checkpoint):
                 f"{self.path}: no component {component!r}", allowed=", ".join(self.components)
             )
         return self.path / component
+
+
+def _read_scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the scheduler's config, with the class that the index names, as diffusers does.
+
+    Warns:
+        UserWarning: The file names another class.
+    """
+    file = path / "scheduler" / "scheduler_config.json"
+    config = read_json_object(file)
+    entry = index.get("scheduler")
+    named = entry[-1] if isinstance(entry, list) and entry else None
+    own = config.get("_class_name")
+    if not isinstance(named, str) or own == named:
+        return config
+    if own is not None:
+        warnings.warn(
+            f"{path / 'model_index.json'} names {show(named)} as scheduler, and {file} "
+            f"{show(own)}: as in diffusers, the first is taken, with the options of the second",
+            UserWarning,
+            stacklevel=2,
+        )
+    return {**config, "_class_name": named}
 
 
 def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:

@@ -19,6 +19,7 @@ from fastdeploy_diffusion.precision import PRECISION_SYNONYMS, PRECISIONS
 from fastdeploy_diffusion.registry import ENGINE_SYNONYMS, ENGINES, PASSES
 from fastdeploy_diffusion.request_fields import FIELDS, PROMPT_SYNTAXES
 from fastdeploy_diffusion.scheduler_names import (
+    ALLOWED,
     SAMPLERS,
     SCHEDULERS,
     find_nearest_sampler,
@@ -62,7 +63,7 @@ TARGET_HELP = "sm and a compute capability, as sm86 for 8.6: the GPU architectur
 PASSES_HELP = (
     f"a list of {', '.join(PASSES)} and of passes that other distributions register; empty for none"
 )
-SCHEDULER_HELP = f"one of {', '.join((*SCHEDULERS, *SAMPLERS))}; other spellings are understood"
+SCHEDULER_HELP = f"one of {ALLOWED}; other spellings are understood"
 
 _SYNONYMS = {**ENGINE_SYNONYMS, **PRECISION_SYNONYMS}
 _CHOOSE = "take one of these, or leave the option out"

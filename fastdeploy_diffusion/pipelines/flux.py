@@ -36,7 +36,8 @@ from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.settings import FluxSettings, takes_fields_of
 from fastdeploy_diffusion.schedulers.base import Scheduler
-from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
+from fastdeploy_diffusion.schedulers.create_flow import create_flow_scheduler
+from fastdeploy_diffusion.schedulers.flow_match_heun import FlowMatchHeunScheduler
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer, T5Tokenizer
 
 
@@ -102,6 +103,8 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         prompt_syntax: str | None = None,
@@ -118,7 +121,6 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         prompt_2: str | Sequence[str] | None = None,
         negative_prompt_2: str | Sequence[str] | None = None,
         true_cfg_scale: float = 1.0,
-        sigmas: Sequence[float] | None = None,
         max_sequence_length: int | None = None,
     ) -> Image.Image: ...
     @overload
@@ -222,10 +224,15 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
 
     def _plan_steps(self, plan: FluxPlan) -> Scheduler[Any]:
         scheduler = create_flow_scheduler(self._scheduler_config)
-        steps = plan.num_inference_steps
-        scheduler.check_steps(steps)  # before as many numbers are made
-        sigmas = plan.sigmas or tuple(np.linspace(1.0, 1 / steps, steps))
-        scheduler.set_timesteps(steps, sigmas=sigmas, image_tokens=plan.latent_shape[0])
+        sigmas = plan.request.sigmas
+        if isinstance(scheduler, FlowMatchHeunScheduler):
+            steps = plan.num_inference_steps if sigmas is None else None
+            scheduler.set_timesteps(steps, sigmas=sigmas)
+            return scheduler
+        if sigmas is None:
+            steps = scheduler.check_steps(plan.num_inference_steps)
+            sigmas = np.linspace(1.0, 1 / steps, steps).tolist()
+        scheduler.set_timesteps(sigmas=sigmas, image_tokens=plan.latent_shape[0])
         return scheduler
 
     def _list_parts(self, plan: FluxPlan) -> Parts:

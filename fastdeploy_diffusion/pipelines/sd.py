@@ -25,6 +25,7 @@ from fastdeploy_diffusion.requests.request import (
     plan_generation,
 )
 from fastdeploy_diffusion.requests.settings import Settings, takes_fields_of
+from fastdeploy_diffusion.schedulers.outdated import correct_outdated
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 
@@ -86,6 +87,8 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         prompt_syntax: str | None = None,
@@ -141,6 +144,11 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
             CancelledError: ``cancel`` was called.
         """
         return super().text_to_image(prompt, *unnamed, **settings)
+
+    def _read_scheduler_config(self) -> dict[str, Any]:
+        config = super()._read_scheduler_config()
+        file = f"{self._checkpoint.path}: scheduler_config.json"
+        return self._checkpoint.read_config("scheduler", lambda _: correct_outdated(config, file))
 
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         (folder,) = find_tokenizers(self._checkpoint, self.config)

@@ -74,6 +74,8 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float = 0.0,
         prompt_syntax: str | None = None,

@@ -48,7 +48,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = open_decoder(checkpoint, config)
         self._limits = self._read_limits()
-        self._scheduler_config = checkpoint.config("scheduler")
+        self._scheduler_config = self._read_scheduler_config()
         if config.prediction_type is not None:
             self._scheduler_config["prediction_type"] = config.prediction_type
         # Refuses a scheduler that is not implemented now, not at the first picture.
@@ -76,14 +76,23 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _check_joints(self, *joints: Joint) -> None:
         check_fit(self._checkpoint.path, *joints)
 
+    def _read_scheduler_config(self) -> dict[str, Any]:
+        return self._checkpoint.config("scheduler")
+
     @abstractmethod
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         """Open the text encoders, in the order in which they run, with one number of tokens."""
 
     def _plan_steps(self, plan: PlanT) -> Scheduler[Any]:
         name = plan.request.scheduler or self.config.scheduler
-        scheduler = create_scheduler(self._scheduler_config, name, eta=plan.request.eta)
-        scheduler.set_timesteps(plan.num_inference_steps)
+        request = plan.request
+        scheduler = create_scheduler(
+            self._scheduler_config, name, eta=request.eta, seeds=plan.seeds
+        )
+        if request.timesteps is None and request.sigmas is None:
+            scheduler.set_timesteps(plan.num_inference_steps)
+        else:
+            scheduler.set_timesteps(timesteps=request.timesteps, sigmas=request.sigmas)
         return scheduler
 
     def _name_scheduler(self, plan: PlanT) -> str:

@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import pairwise
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fastdeploy_diffusion.config import RequestDefaults
@@ -19,6 +18,7 @@ from fastdeploy_diffusion.requests.request import (
     plan_generation,
 )
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
+from fastdeploy_diffusion.schedulers.custom_plan import read_shares
 from fastdeploy_diffusion.shown import show
 
 NO_WEIGHTS = (
@@ -38,7 +38,6 @@ class FluxRequest(GenerationRequest):
     prompt_2: str | Sequence[str] | None = None
     negative_prompt_2: str | Sequence[str] | None = None
     true_cfg_scale: float = 1.0
-    sigmas: Sequence[float] | None = None
     max_sequence_length: int | None = None
 
 
@@ -53,7 +52,6 @@ class FluxPlan(GenerationPlan):
     negative_prompts_2: tuple[str, ...]
     true_cfg_scale: float
     max_sequence_length: int
-    sigmas: tuple[float, ...] | None
     is_distilled: bool
 
     @property
@@ -76,7 +74,6 @@ class FluxPlan(GenerationPlan):
             "guidance_scale": self.guidance_scale if self.is_distilled else None,
             "prompt_2": prompt_2,
             "negative_prompt_2": negative_2 if self.is_guided else None,
-            "sigmas": None if self.sigmas is None else list(self.sigmas),
         }
 
 
@@ -93,9 +90,8 @@ def plan_flux(
     """
     asked = check_choices(FluxRequest.widen(request))
     _check_effects(asked, defaults, limits)
-    sigmas = _read_sigmas(asked)
-    if sigmas is not None:
-        asked = replace(asked, num_inference_steps=len(sigmas))
+    if asked.sigmas is not None:
+        read_shares(asked.sigmas)
     plan = plan_generation(asked, defaults, limits)
     length = asked.max_sequence_length
     if length is None:
@@ -109,7 +105,6 @@ def plan_flux(
         ),
         true_cfg_scale=float(asked.true_cfg_scale) if is_guided else 1.0,
         max_sequence_length=check_number("max_sequence_length", length),
-        sigmas=sigmas,
         is_distilled=limits.defaults.guidance_scale > 0,
     )
 
@@ -118,8 +113,9 @@ def _check_effects(request: FluxRequest, defaults: RequestDefaults, limits: Mode
     if request.prompt_syntax == WEIGHTED or request.prompt_chunks is not None:
         raise RequestError(NO_WEIGHTS, allowed=f"prompt_syntax={PLAIN!r}", fix=NO_WEIGHTS_FIX)
     without = (("guidance_rescale", 0.0), ("scheduler", None), ("eta", 0.0), ("clip_skip", None))
-    for name, nothing in without:
-        if getattr(request, name) != nothing:
+    left_out = {name: getattr(request, name) == nothing for name, nothing in without}
+    for name, is_left_out in {**left_out, "timesteps": request.timesteps is None}.items():
+        if not is_left_out:
             raise RequestError(
                 f"{name} is {show(getattr(request, name))}, and has no effect on Flux",
                 fix=f"leave {name} out",
@@ -153,23 +149,3 @@ def _is_guided(request: FluxRequest, defaults: RequestDefaults) -> bool:
             stacklevel=4,
         )
     return scale > 1 and has_negative
-
-
-def _read_sigmas(request: FluxRequest) -> tuple[float, ...] | None:
-    if request.sigmas is None:
-        return None
-    allowed = "numbers from 1 to above 0, each smaller than the one before"
-    try:
-        sigmas = tuple(float(each) for each in request.sigmas)
-    except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"sigmas are {show(request.sigmas)}", allowed=allowed) from None
-    pairs = pairwise(sigmas)
-    if not sigmas or not 0 < sigmas[-1] <= sigmas[0] <= 1 or any(a <= b for a, b in pairs):
-        raise RequestError(f"sigmas are {show(list(sigmas))}", allowed=allowed)
-    steps = request.num_inference_steps
-    if steps is not None and steps != len(sigmas):
-        raise RequestError(
-            f"num_inference_steps is {show(steps)}, and there are {len(sigmas)} sigmas",
-            fix="leave num_inference_steps out",
-        )
-    return sigmas

@@ -17,10 +17,12 @@ from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.pictures_in import RESIZE_MODES, GivenPicture, ResizeMode, Size
 from fastdeploy_diffusion.request_fields import FIELDS, PLAIN, PROMPT_SYNTAXES
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures, read_given
+from fastdeploy_diffusion.requests.given_plan import read_plan
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.scheduler_names import (
+    ALLOWED,
     SAMPLERS,
     SCHEDULERS,
     find_nearest_sampler,
@@ -67,6 +69,8 @@ class GenerationRequest:
     height: int | None = None
     width: int | None = None
     num_inference_steps: int | None = None
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     prompt_syntax: str | None = None
@@ -204,6 +208,10 @@ def plan_generation(
         PromptSyntaxWarning: A prompt has syntax of other tools.
     """
     request, own = check_choices(request), limits.defaults
+    chosen = read_plan(
+        request.timesteps, request.sigmas, request.num_inference_steps, is_flow=limits.is_packed
+    )
+    request = replace(request, timesteps=chosen.timesteps, sigmas=chosen.sigmas)
     prompts = spread_texts("prompt", request.prompt)
     negatives = spread_texts(
         "negative_prompt", _first(request.negative_prompt, defaults.negative_prompt, "")
@@ -221,7 +229,7 @@ def plan_generation(
     _check_pictures(count * len(prompts))
     steps = check_number(
         "num_inference_steps",
-        _first(request.num_inference_steps, defaults.num_inference_steps, own.steps),
+        _first(chosen.steps, request.num_inference_steps, defaults.num_inference_steps, own.steps),
     )
     given = _read_given(request, len(prompts), count, steps, own)
     if given is None:
@@ -353,7 +361,7 @@ def _find_scheduler(given: Any) -> str:
         names = *SCHEDULERS, *SAMPLERS
         raise RequestError(
             f"scheduler is {show(given)}",
-            allowed=", ".join(names),
+            allowed=ALLOWED,
             fix=f"scheduler={nearest!r} is the nearest there is"
             if nearest
             else did_you_mean(given, names),

@@ -27,6 +27,8 @@ class Settings(TypedDict, total=False):
     height: int | None
     width: int | None
     num_inference_steps: int | None
+    timesteps: Sequence[float] | None
+    sigmas: Sequence[float] | None
     guidance_scale: float | None
     guidance_rescale: float
     seed: int | Sequence[int] | None
@@ -77,7 +79,6 @@ class FluxSettings(Settings, total=False):
     prompt_2: str | Sequence[str] | None
     negative_prompt_2: str | Sequence[str] | None
     true_cfg_scale: float
-    sigmas: Sequence[float] | None
     max_sequence_length: int | None
 
 

@@ -1,7 +1,7 @@
 """The contract of every scheduler: numpy in, numpy out, one request at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic
 
@@ -10,6 +10,7 @@ import numpy as np
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.config import ConfigT, SchedulerConfig
+from fastdeploy_diffusion.schedulers.custom_plan import read_sigmas, read_timesteps
 
 DrawNoise = Callable[[], FloatArray]
 
@@ -23,11 +24,17 @@ class Scheduler(ABC, Generic[ConfigT]):
     Attributes:
         ignored_options: Options of the file that belong to other algorithms: no effect here.
         order: Entries of ``timesteps`` that one step takes, but for the first or last step.
+        foreign_values: Values of options in files of other classes, and those that replace them.
+        takes_timesteps: Whether a request may choose its own timesteps.
+        takes_sigmas: Whether a request may choose its own noise levels.
     """
 
     diffusers_name: ClassVar[str]
     config_class: ClassVar[type[SchedulerConfig]]
     order: ClassVar[int] = 1
+    foreign_values: ClassVar[Mapping[tuple[str, str], str]] = MappingProxyType({})
+    takes_timesteps: ClassVar[bool] = False
+    takes_sigmas: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -65,21 +72,32 @@ class Scheduler(ABC, Generic[ConfigT]):
     def init_noise_sigma(self) -> float:
         """Standard deviation of the first latents, known after ``set_timesteps``."""
 
-    def set_timesteps(self, num_inference_steps: int) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
         """Plan a request and forget the last one.
 
         Args:
             num_inference_steps: Number of steps, from 1 to the training length.
+            timesteps: In place of a number: the timestep of each step, descending.
+            sigmas: In place of a number: the noise level before each step and after the last.
 
         Raises:
-            RequestError: The number cannot be served by this scheduler.
+            RequestError: The request cannot be served by this scheduler.
         """
-        self.check_steps(num_inference_steps)
-        limit = self.config.num_train_timesteps
         # A refused plan must not overwrite parts of the last one.
         self._timesteps = None
+        if timesteps is not None or sigmas is not None:
+            self._follow(num_inference_steps, timesteps, sigmas)
+            return
+        num_inference_steps = self.check_steps(num_inference_steps)
+        limit = self.config.num_train_timesteps
         planned = self._plan(num_inference_steps)
-        if planned[0] >= limit:
+        if self.config.steps_offset and planned[0] >= limit:
             raise self.refuse_steps(
                 num_inference_steps,
                 f"fewer steps: steps_offset={self.config.steps_offset} moves the first timestep to "
@@ -194,8 +212,11 @@ class Scheduler(ABC, Generic[ConfigT]):
             )
         return position
 
-    def check_steps(self, steps: object) -> None:
+    def check_steps(self, steps: object) -> int:
         """Refuse a number of steps before anything is computed for them.
+
+        Returns:
+            The number.
 
         Raises:
             RequestError: It is not a whole number from 1 to the training length.
@@ -204,6 +225,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         # bool is an int, and True steps is surely a mistake.
         if type(steps) is not int or not 1 <= steps <= limit:
             raise self.refuse_steps(steps, f"a whole number from 1 to {limit}")
+        return steps
 
     def refuse_steps(self, steps: object, allowed: str) -> RequestError:
         """Make the error for a number of steps that cannot be served."""
@@ -221,10 +243,44 @@ class Scheduler(ABC, Generic[ConfigT]):
     def _plan(self, steps: int) -> TimestepArray:
         """Reset all state of a request and return its timesteps."""
 
+    def _follow(
+        self,
+        steps: int | None,
+        timesteps: Sequence[float] | None,
+        sigmas: Sequence[float] | None,
+    ) -> None:
+        """Plan the timesteps or the noise levels that the caller chose."""
+        name = "timesteps" if sigmas is None else "sigmas"
+        if steps is not None or (timesteps is not None and sigmas is not None):
+            raise RequestError(
+                f"{name} and {'num_inference_steps' if steps is not None else 'timesteps'} are "
+                "both given",
+                allowed="one of num_inference_steps, timesteps and sigmas",
+            )
+        if not (self.takes_timesteps if sigmas is None else self.takes_sigmas):
+            raise RequestError(
+                f"{type(self).__name__} takes no {name} of the caller's own",
+                fix=f"leave {name} out, or choose another scheduler",
+            )
+        if sigmas is not None:
+            levels = read_sigmas(sigmas)
+            self._begin(self._plan_sigmas(levels), len(levels) - 1)
+        elif timesteps is not None:
+            chosen = read_timesteps(timesteps, self.config)
+            self._begin(self._plan_timesteps(chosen), len(chosen))
+
     def _begin(self, planned: TimestepArray, steps: int) -> None:
         """Begin a request with a new plan."""
         self._timesteps, self.num_inference_steps = planned, steps
         self._begin_index = self._position = 0
+
+    def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
+        """Reset all state of a request and lay out the caller's timesteps."""
+        raise NotImplementedError
+
+    def _plan_sigmas(self, sigmas: FloatArray) -> TimestepArray:
+        """Reset all state of a request and return the timesteps of the caller's noise levels."""
+        raise NotImplementedError
 
     @abstractmethod
     def _step(

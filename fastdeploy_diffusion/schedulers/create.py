@@ -1,7 +1,7 @@
 """Create a scheduler from a checkpoint's scheduler_config.json."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
@@ -10,28 +10,21 @@ from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.scheduler_names import choose_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.schedulers.config import read_config, unknown_option
-from fastdeploy_diffusion.schedulers.ddim import DDIMConfig, DDIMScheduler
-from fastdeploy_diffusion.schedulers.dpm_solver import DPMSolverScheduler
+from fastdeploy_diffusion.schedulers.ddim import DDIMScheduler
+from fastdeploy_diffusion.schedulers.dpm_solver_sde import DPMSolverSDEScheduler
 from fastdeploy_diffusion.schedulers.registry import SCHEDULERS, find_scheduler_class
+from fastdeploy_diffusion.schedulers.tcd import TCDScheduler
 from fastdeploy_diffusion.shown import show
 
 logger = logging.getLogger(__name__)
 
-# Options of diffusers' other classes: it writes those of former schedulers into a file as well.
-FOREIGN_OPTIONS = frozenset({"disable_corrector", "predict_x0", "shift_terminal", "solver_p"})
-# Values in files of DEIS or UniPC that diffusers' DPM-Solver replaces by its own.
-DPM_SOLVER_SYNONYMS = MappingProxyType(
-    {
-        ("algorithm_type", "deis"): "dpmsolver++",
-        ("solver_type", "logrho"): "midpoint",
-        ("solver_type", "bh1"): "midpoint",
-        ("solver_type", "bh2"): "midpoint",
-    }
-)
-
 
 def create_scheduler(
-    config: Mapping[str, Any], name: str | None = None, *, eta: float = 0.0
+    config: Mapping[str, Any],
+    name: str | None = None,
+    *,
+    eta: float = 0.0,
+    seeds: Sequence[int] = (),
 ) -> Scheduler[Any]:
     """Create the scheduler of a checkpoint.
 
@@ -39,11 +32,12 @@ def create_scheduler(
         config: Content of ``scheduler_config.json``.
         name: One of our names of samplers: use this algorithm instead of the file's, with the
             options of the file that it understands and that the name does not choose.
-        eta: Share of DDPM's noise in DDIM, from 0 to 1.
+        eta: Share of noise in DDIM and TCD, from 0 to 1.
+        seeds: One for each picture, for schedulers that draw noise by themselves: DPM++ SDE.
 
     Raises:
         ConfigError: The class, an option or a value is unknown or not implemented.
-        RequestError: ``eta`` is out of range, or not 0 and the scheduler is not DDIM.
+        RequestError: ``eta`` is out of range, or not 0 and the scheduler is another.
     """
     options = _read_options(config)
     if name is not None:
@@ -51,20 +45,24 @@ def create_scheduler(
         name, options = choice.name, {**options, **choice.options}
     scheduler_class = find_scheduler_class(config.get("_class_name"), name)
     own_keys = {field.name for field in fields(scheduler_class.config_class)}
-    own = {key: value for key, value in options.items() if key in own_keys}
-    if scheduler_class is DPMSolverScheduler:
-        own = {key: _translate(key, value) for key, value in own.items()}
-    parsed = read_config(scheduler_class.config_class, own)
-
-    scheduler: Scheduler[Any]
-    if isinstance(parsed, DDIMConfig):
-        scheduler = DDIMScheduler(parsed, eta=eta)
+    own = {
+        key: scheduler_class.foreign_values.get((key, value), value)
+        if isinstance(value, str)
+        else value
+        for key, value in options.items()
+        if key in own_keys
+    }
+    parsed: Any = read_config(scheduler_class.config_class, own)
+    if issubclass(scheduler_class, (DDIMScheduler, TCDScheduler)):
+        scheduler: Scheduler[Any] = scheduler_class(parsed, eta=eta)
     elif eta != 0:
         raise RequestError(
             f"eta={eta!r} has no effect on {scheduler_class.__name__}",
-            allowed="eta=0, or the scheduler 'ddim'",
-            fix="leave eta out, or choose the scheduler 'ddim'",
+            allowed="eta=0, or the scheduler 'ddim' or 'tcd'",
+            fix="leave eta out, or choose the scheduler 'ddim' or 'tcd'",
         )
+    elif issubclass(scheduler_class, DPMSolverSDEScheduler):
+        scheduler = scheduler_class(parsed, seeds=seeds)
     else:
         scheduler = scheduler_class(parsed)
     ignored = {key: value for key, value in options.items() if key not in own}
@@ -91,14 +89,8 @@ def _read_options(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if not key.startswith("_") and key not in defaulted
     }
-    known = {
-        field.name for each in SCHEDULERS.values() for field in fields(each.config_class)
-    } | FOREIGN_OPTIONS
+    known = {field.name for each in SCHEDULERS.values() for field in fields(each.config_class)}
     for key, value in options.items():
         if key not in known:
             raise unknown_option(key, value, sorted(known))
     return options
-
-
-def _translate(key: str, value: Any) -> Any:
-    return DPM_SOLVER_SYNONYMS.get((key, value), value) if isinstance(value, str) else value

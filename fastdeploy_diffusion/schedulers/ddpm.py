@@ -34,12 +34,16 @@ class DDPMScheduler(VariancePreservingScheduler[DDPMConfig]):
 
     diffusers_name = "DDPMScheduler"
     config_class = DDPMConfig
+    takes_timesteps = True
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config, zero_terminal_snr=config.rescale_betas_zero_snr)
 
     def _plan(self, steps: int) -> TimestepArray:
         return space_timesteps(self.config, steps)
+
+    def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
+        return timesteps.astype(np.int64)
 
     def output_shape(self, latents_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the denoiser's output: twice the channels with a learned variance."""

@@ -2,19 +2,29 @@
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.schedulers.clipping import ThresholdingConfig
 from fastdeploy_diffusion.schedulers.config import FinalSigma, Magnitude, TimestepSpacing
 from fastdeploy_diffusion.schedulers.dpm_update import AlgorithmType
-from fastdeploy_diffusion.schedulers.karras import KarrasConfig
+from fastdeploy_diffusion.schedulers.unit_variance import UnitVarianceConfig
+
+# Values in files of DEIS or UniPC that diffusers' DPM-Solver replaces by its own.
+DPM_SOLVER_SYNONYMS = MappingProxyType(
+    {
+        ("algorithm_type", "deis"): "dpmsolver++",
+        ("solver_type", "logrho"): "midpoint",
+        ("solver_type", "bh1"): "midpoint",
+        ("solver_type", "bh2"): "midpoint",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPMSolverConfig(KarrasConfig, ThresholdingConfig):
+class DPMSolverConfig(UnitVarianceConfig):
     """Options of multistep DPM-Solver.
 
     Attributes:

@@ -8,32 +8,22 @@ import numpy as np
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise
-from fastdeploy_diffusion.schedulers.clipping import threshold_sample
-from fastdeploy_diffusion.schedulers.dpm_config import DPMSolverConfig, check_combination
-from fastdeploy_diffusion.schedulers.dpm_update import (
-    curvature_weight,
-    noise_level,
-    update_weights,
+from fastdeploy_diffusion.schedulers.dpm_config import (
+    DPM_SOLVER_SYNONYMS,
+    DPMSolverConfig,
+    check_combination,
 )
-from fastdeploy_diffusion.schedulers.karras import karras_sigmas
-from fastdeploy_diffusion.schedulers.predictions import predict_clean, predict_noise
-from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler
-from fastdeploy_diffusion.schedulers.timesteps import (
-    sigmas_to_timesteps,
-    space_interior_timesteps,
-    timesteps_to_sigmas,
+from fastdeploy_diffusion.schedulers.dpm_update import curvature_weight, update_weights
+from fastdeploy_diffusion.schedulers.timesteps import space_interior_timesteps
+from fastdeploy_diffusion.schedulers.unit_variance import (
+    FEW_STEPS,
+    ROUNDING,
+    UnitVarianceScheduler,
 )
 
-# With fewer steps than this, diffusers lowers the order at the end for stability.
-FEW_STEPS = 15
-# Noise levels closer than this, relatively, are the same one rounded to float32.
-ROUNDING = 1e-6
 
-
-class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
+class DPMSolverScheduler(UnitVarianceScheduler[DPMSolverConfig]):
     """DPM-Solver and DPM-Solver++, https://arxiv.org/abs/2206.00927 and https://arxiv.org/abs/2211.01095.
-
-    Its latents have unit variance, unlike those of the other schedulers that work on sigmas.
 
     Raises:
         ConfigError: The options do not go together.
@@ -41,6 +31,8 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
 
     diffusers_name = "DPMSolverMultistepScheduler"
     config_class = DPMSolverConfig
+    foreign_values = DPM_SOLVER_SYNONYMS
+    takes_timesteps = True
 
     def __init__(self, config: DPMSolverConfig) -> None:
         check_combination(config)
@@ -54,41 +46,20 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
             )
         self._outputs: list[FloatArray] = []  # newest first
 
-    @property
-    def init_noise_sigma(self) -> float:
-        """Always 1: the variance is preserved."""
-        return 1.0
-
-    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
-        """Noise clean latents to the level of one of this request's timesteps."""
-        level = noise_level(self._sigma(self.index_of(timestep)))
-        return level.alpha * original + level.sigma * noise
-
     def _plan(self, steps: int) -> TimestepArray:
         log_snr = -np.log(self.train_sigmas[::-1])  # ascending
         clipped = int(np.searchsorted(log_snr, self.config.lambda_min_clipped))
         timesteps = space_interior_timesteps(self.config, steps, len(log_snr) - clipped)
-        sigmas = timesteps_to_sigmas(timesteps, self.train_sigmas)
-        if self.config.use_karras_sigmas:
-            sigmas = karras_sigmas(self.config, self.train_sigmas[::-1], steps)
-            fractional = sigmas_to_timesteps(sigmas, self.train_sigmas)
-            if self.config.beta_schedule != "squaredcos_cap_v2":
-                fractional = fractional.round()
-            timesteps = fractional.astype(np.int64)
-        if np.any(np.diff(sigmas) >= 0):
-            raise self.refuse_steps(steps, "fewer steps: some would not change the noise level")
-        final = 0.0 if self.config.final_sigmas_type == "zero" else float(self.train_sigmas[0])
-        if sigmas[-1] < final * (1 - ROUNDING):
-            raise ConfigError(
-                f"sigma_min={self.config.sigma_min} lies below the final noise level",
-                allowed=f"{final} or more, or final_sigmas_type='zero'",
-                fix="correct sigma_min in scheduler_config.json",
-            )
-        self._set_sigmas(sigmas, final)
+        return self._lay_out(timesteps)
+
+    def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
+        return self._lay_out(timesteps.astype(np.int64))
+
+    def _lay_out(self, timesteps: TimestepArray) -> TimestepArray:
+        config = self.config
+        is_rounded = config.beta_schedule != "squaredcos_cap_v2"
+        timesteps, sigmas = self._space_levels(timesteps, rounded=is_rounded)
+        self.sigmas = self._end_at_trained(sigmas, config.final_sigmas_type)
         self._outputs = []
         return timesteps
 
@@ -101,7 +72,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
         order = min(len(self._outputs), self._highest_order(position))
         fresh_noise = noise() if algorithm.startswith("sde") else None
 
-        start, end = (noise_level(self._sigma(index)) for index in (position, position + 1))
+        start, end = (self._level(index) for index in (position, position + 1))
         if end.log_snr - start.log_snr < ROUNDING:
             return latents  # Karras levels may reach the final one early
         weights = update_weights(algorithm, start, end)
@@ -118,7 +89,7 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
 
     def _differentiate(self, position: int, order: int) -> tuple[FloatArray, FloatArray | float]:
         """Estimate the outputs' first and, for third order, second derivative, per step length."""
-        log_snrs = [noise_level(self._sigma(position + 1 - i)).log_snr for i in range(order + 1)]
+        log_snrs = [self._level(position + 1 - i).log_snr for i in range(order + 1)]
         h, *before = (newer - older for newer, older in pairwise(log_snrs))
         ratios = [length / h for length in before]
         slopes = [
@@ -143,13 +114,6 @@ class DPMSolverScheduler(SigmaScheduler[DPMSolverConfig]):
 
     def _convert(self, position: int, model_output: FloatArray, latents: FloatArray) -> FloatArray:
         """Predict the clean sample for the ``++`` algorithms, the noise for the others."""
-        config = self.config
-        level = noise_level(self._sigma(position))
-        arguments = (config.prediction_type, model_output, latents, level.alpha, level.sigma)
-        if config.algorithm_type.endswith("++"):
-            clean = predict_clean(*arguments)
-            return threshold_sample(config, clean) if config.thresholding else clean
-        if not config.thresholding:
-            return predict_noise(*arguments)
-        clean = threshold_sample(config, predict_clean(*arguments))
-        return (latents - level.alpha * clean) / level.sigma
+        is_plus = self.config.algorithm_type.endswith("++")
+        predict = self._predict_clean if is_plus else self._predict_noise
+        return predict(position, model_output, latents)

@@ -1,14 +1,15 @@
 """Euler ancestral: an Euler step to less noise than wanted, then fresh noise."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise
 from fastdeploy_diffusion.schedulers.config import SchedulerConfig, TimestepSpacing
 from fastdeploy_diffusion.schedulers.predictions import predict_clean_from_sigma
-from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler
+from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler, split_noise
 from fastdeploy_diffusion.schedulers.timesteps import (
     space_fractional_timesteps,
     timesteps_to_sigmas,
@@ -38,8 +39,9 @@ class EulerAncestralScheduler(SigmaScheduler[EulerAncestralConfig]):
         super().__init__(config, zero_terminal_snr=config.rescale_betas_zero_snr)
 
     def _plan(self, steps: int) -> TimestepArray:
-        timesteps = space_fractional_timesteps(self.config, steps)
-        self._set_sigmas(timesteps_to_sigmas(timesteps, self.train_sigmas), 0.0)
+        timesteps = space_fractional_timesteps(self.config, steps).astype(np.float32)
+        sigmas = timesteps_to_sigmas(timesteps, self.train_sigmas)
+        self.sigmas = np.append(sigmas, 0.0).astype(np.float32)
         return timesteps
 
     def _step(
@@ -47,9 +49,7 @@ class EulerAncestralScheduler(SigmaScheduler[EulerAncestralConfig]):
     ) -> FloatArray:
         sigma, sigma_next = self._sigma(position), self._sigma(position + 1)
         clean = predict_clean_from_sigma(self.config.prediction_type, model_output, latents, sigma)
-        # The variance after the step: the part of fresh noise, and the rest of the old.
-        variance_up = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
-        sigma_down = math.sqrt(sigma_next**2 - variance_up)
+        sigma_down, sigma_up = split_noise(sigma, sigma_next)
         slope = (latents - clean) / sigma
         # The last step draws too, to no effect: what draws next must see diffusers' stream.
-        return latents + slope * (sigma_down - sigma) + math.sqrt(variance_up) * noise()
+        return latents + slope * (sigma_down - sigma) + sigma_up * noise()

@@ -1,9 +1,9 @@
 """Euler along rectified flows (Liu et al., 2023; Esser et al., 2024), the scheduler of Flux."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,11 +11,15 @@ from pydantic import Field
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
-from fastdeploy_diffusion.schedulers.config import SchedulerConfig, read_config, unknown_option
-from fastdeploy_diffusion.schedulers.karras import space_evenly_in_roots
-from fastdeploy_diffusion.shown import show
+from fastdeploy_diffusion.schedulers.config import SchedulerConfig
+from fastdeploy_diffusion.schedulers.custom_plan import read_shares
+from fastdeploy_diffusion.schedulers.noise_levels import (
+    check_spacings,
+    space_by_beta,
+    space_evenly_in_logarithms,
+    space_evenly_in_roots,
+)
 
-_NAME = "FlowMatchEulerDiscreteScheduler"
 _LARGEST_SHIFT = 20  # of all published models 1.15; from 100 on, float32 knows no other noise
 
 
@@ -35,6 +39,7 @@ class FlowMatchEulerConfig(SchedulerConfig):
         invert_sigmas: Count from 0 to 1.
         use_karras_sigmas: Space them by equation 5 of https://arxiv.org/abs/2206.00364.
         use_exponential_sigmas: Space their logarithms evenly.
+        use_beta_sigmas: Space them by quantiles of a beta distribution, dense at both ends.
         stochastic_sampling: Draw new noise at every step.
     """
 
@@ -49,14 +54,17 @@ class FlowMatchEulerConfig(SchedulerConfig):
     invert_sigmas: bool = False
     use_karras_sigmas: bool | None = False
     use_exponential_sigmas: bool | None = False
-    use_beta_sigmas: Literal[False] | None = False
+    use_beta_sigmas: bool | None = False
     stochastic_sampling: bool = False
 
-
-_OPTIONS = {
-    "num_train_timesteps",
-    *(each.name for each in fields(FlowMatchEulerConfig)),
-} - ({each.name for each in fields(SchedulerConfig)} - {"num_train_timesteps"})
+    def __post_init__(self) -> None:
+        check_spacings(self)
+        if self.base_image_seq_len == self.max_image_seq_len:
+            raise ConfigError(
+                f"scheduler options base_image_seq_len and max_image_seq_len are both "
+                f"{self.base_image_seq_len}",
+                allowed="two different numbers of tokens",
+            )
 
 
 class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
@@ -68,13 +76,12 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         sigmas: Shares of noise of this request, one more than ``timesteps``, float32.
     """
 
-    diffusers_name = _NAME
+    diffusers_name = "FlowMatchEulerDiscreteScheduler"
     config_class = FlowMatchEulerConfig
 
     def __init__(self, config: FlowMatchEulerConfig) -> None:
         super().__init__(config)
         self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
-        self._given: Sequence[float] | None = None
         self._tokens: int | None = None
 
     @property
@@ -84,8 +91,9 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
 
     def set_timesteps(
         self,
-        num_inference_steps: int,
+        num_inference_steps: int | None = None,
         *,
+        timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         image_tokens: int | None = None,
     ) -> None:
@@ -93,6 +101,7 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
 
         Args:
             num_inference_steps: Number of steps, from 1 to the training length.
+            timesteps: Not for this scheduler, whose timesteps follow from its noise levels.
             sigmas: Share of noise at each step before any shift, descending, in (0, 1]; evenly
                 spaced over those of the training if left out.
             image_tokens: Of the picture; needed with ``use_dynamic_shifting``.
@@ -105,11 +114,18 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
                 "the scheduler shifts its steps by the size of the picture, which was not given",
                 fix="set_timesteps(…, image_tokens=…)",
             )
-        self._given, self._tokens = sigmas, image_tokens
-        self.check_steps(num_inference_steps)
-        if sigmas is not None and len(sigmas) != num_inference_steps:
-            raise self.refuse_steps(num_inference_steps, f"{len(sigmas)}, one for each of sigmas")
-        self._begin(self._plan(num_inference_steps), num_inference_steps)
+        self._tokens = image_tokens
+        if timesteps is not None:
+            self._follow(num_inference_steps, timesteps, None)
+        if sigmas is None:
+            steps = self.check_steps(num_inference_steps)
+            levels = self._space(steps)
+        else:
+            levels = read_shares(sigmas)
+            steps = len(levels)
+            if num_inference_steps not in (None, steps):
+                raise self.refuse_steps(num_inference_steps, f"{steps}, one for each of sigmas")
+        self._begin(self._plan_sigmas(levels), steps)
 
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
         """Return the latents as they are."""
@@ -121,8 +137,10 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
         return np.asarray(sigma * noise + (1.0 - sigma) * original)
 
     def _plan(self, steps: int) -> TimestepArray:
-        config = self.config
-        sigmas = self._space(steps) if self._given is None else np.asarray(self._given, np.float32)
+        return self._plan_sigmas(self._space(steps))
+
+    def _plan_sigmas(self, sigmas: FloatArray) -> TimestepArray:
+        config, steps = self.config, len(sigmas)
         sigmas = self._shift(sigmas)
         if config.shift_terminal:
             left = 1 - sigmas
@@ -131,10 +149,13 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
                     steps, "2 or more: shift_terminal stretches what lies below pure noise"
                 )
             sigmas = 1 - left * ((1 - config.shift_terminal) / left[-1])
+        ends = float(sigmas[-1]), float(sigmas[0])
         if config.use_karras_sigmas:
-            sigmas = space_evenly_in_roots(float(sigmas[-1]), float(sigmas[0]), steps)
+            sigmas = space_evenly_in_roots(*ends, steps)
         elif config.use_exponential_sigmas:
-            sigmas = np.exp(np.linspace(math.log(sigmas[0]), math.log(sigmas[-1]), steps))
+            sigmas = space_evenly_in_logarithms(*ends, steps)
+        elif config.use_beta_sigmas:
+            sigmas = space_by_beta(*ends, steps)
         final = 1.0 if config.invert_sigmas else 0.0
         rounded = sigmas.astype(np.float32)
         rounded = 1 - rounded if config.invert_sigmas else rounded
@@ -177,34 +198,3 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
             return np.asarray(latents + np.float32(following - sigma) * model_output)
         clean = latents - np.float32(sigma) * model_output
         return np.asarray(np.float32(1 - following) * clean + np.float32(following) * noise())
-
-
-def create_flow_scheduler(config: Mapping[str, Any]) -> FlowMatchEulerScheduler:
-    """Create the scheduler of a rectified-flow checkpoint.
-
-    Raises:
-        ConfigError: The class, an option or a value is unknown or not implemented.
-    """
-    if config.get("_class_name") != _NAME:
-        raise ConfigError(
-            f"_class_name={show(config.get('_class_name'))} in scheduler_config.json is not "
-            "implemented for Flux",
-            allowed=_NAME,
-        )
-    options = {key: value for key, value in config.items() if not key.startswith("_")}
-    for key, value in options.items():
-        if key not in _OPTIONS:
-            raise unknown_option(key, value, sorted(_OPTIONS))
-    parsed = read_config(FlowMatchEulerConfig, options)
-    if parsed.use_karras_sigmas and parsed.use_exponential_sigmas:
-        raise ConfigError(
-            "scheduler options use_karras_sigmas and use_exponential_sigmas exclude each other",
-            fix="set one of them to false in scheduler_config.json",
-        )
-    if parsed.base_image_seq_len == parsed.max_image_seq_len:
-        raise ConfigError(
-            f"scheduler options base_image_seq_len and max_image_seq_len are both "
-            f"{parsed.base_image_seq_len}",
-            allowed="two different numbers of tokens",
-        )
-    return FlowMatchEulerScheduler(parsed)

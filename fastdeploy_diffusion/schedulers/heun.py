@@ -7,18 +7,14 @@ import numpy as np
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
 from fastdeploy_diffusion.schedulers.base import DrawNoise
 from fastdeploy_diffusion.schedulers.config import Beta, Magnitude, TimestepSpacing
-from fastdeploy_diffusion.schedulers.karras import KarrasConfig, karras_sigmas
+from fastdeploy_diffusion.schedulers.noise_levels import NoiseLevelsConfig
 from fastdeploy_diffusion.schedulers.predictions import predict_clean_from_sigma
-from fastdeploy_diffusion.schedulers.sigma import SigmaScheduler
-from fastdeploy_diffusion.schedulers.timesteps import (
-    sigmas_to_timesteps,
-    space_fractional_timesteps,
-    timesteps_to_sigmas,
-)
+from fastdeploy_diffusion.schedulers.spaced_sigma import SpacedSigmaScheduler
+from fastdeploy_diffusion.schedulers.timesteps import timesteps_to_sigmas
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeunConfig(KarrasConfig):
+class HeunConfig(NoiseLevelsConfig):
     """Options of Heun.
 
     Attributes:
@@ -48,27 +44,29 @@ class EulerStep:
     length: float
 
 
-class HeunScheduler(SigmaScheduler[HeunConfig]):
+class HeunScheduler(SpacedSigmaScheduler[HeunConfig]):
     """Algorithm 2 of https://arxiv.org/abs/2206.00364 without churn."""
 
     diffusers_name = "HeunDiscreteScheduler"
     config_class = HeunConfig
     order = 2
+    takes_timesteps = True
 
     def __init__(self, config: HeunConfig) -> None:
         super().__init__(config)
         self._first_half: EulerStep | None = None
 
     def _plan(self, steps: int) -> TimestepArray:
-        timesteps = space_fractional_timesteps(self.config, steps)
-        sigmas = timesteps_to_sigmas(timesteps, self.train_sigmas)
-        if self.config.use_karras_sigmas:
-            sigmas = karras_sigmas(self.config, sigmas, steps)
-            timesteps = sigmas_to_timesteps(sigmas, self.train_sigmas).astype(np.float32)
+        return self._lay_out(*self._space(steps))
+
+    def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
+        return self._lay_out(timesteps, timesteps_to_sigmas(timesteps, self.train_sigmas))
+
+    def _lay_out(self, timesteps: TimestepArray, sigmas: FloatArray) -> TimestepArray:
         # Every level but the first is visited as the end of a step and as the start of the next.
-        self._set_sigmas(_repeat_after_first(sigmas), 0.0)
+        self.sigmas = np.append(repeat_after_first(sigmas), 0.0).astype(np.float32)
         self._first_half = None
-        return _repeat_after_first(timesteps)
+        return repeat_after_first(timesteps).astype(np.float32)
 
     def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise
@@ -87,5 +85,6 @@ class HeunScheduler(SigmaScheduler[HeunConfig]):
         return half.latents + (half.slope + slope) / 2 * half.length
 
 
-def _repeat_after_first(values: FloatArray) -> FloatArray:
+def repeat_after_first(values: FloatArray) -> FloatArray:
+    """Repeat all but the first, which no step ends at."""
     return np.concatenate([values[:1], np.repeat(values[1:], 2)])

@@ -50,6 +50,7 @@ class LCMScheduler(VariancePreservingScheduler[LCMConfig]):
 
     diffusers_name = "LCMScheduler"
     config_class = LCMConfig
+    takes_timesteps = True
 
     def __init__(self, config: LCMConfig) -> None:
         if config.original_inference_steps > config.num_train_timesteps:
@@ -68,6 +69,9 @@ class LCMScheduler(VariancePreservingScheduler[LCMConfig]):
         descending = np.arange(distilled, 0, -1, dtype=np.int64) * stride - 1
         chosen = np.linspace(0, distilled, steps, endpoint=False).astype(np.int64)
         return descending[chosen]
+
+    def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
+        return timesteps.astype(np.int64)
 
     def _step(
         self, position: int, model_output: FloatArray, latents: FloatArray, noise: DrawNoise

@@ -14,18 +14,8 @@ from fastdeploy_diffusion.shown import show
 SCHEDULERS: Mapping[str, type[Scheduler[Any]]] = MappingProxyType(
     {name: load(path) for name, path in scheduler_names.SCHEDULERS.items()}
 )
-# Classes of diffusers not implemented here, whose files describe the same kind of model.
-COMPATIBLE_CLASSES = frozenset(
-    {
-        "DEISMultistepScheduler",
-        "DPMSolverSDEScheduler",
-        "DPMSolverSinglestepScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "LMSDiscreteScheduler",
-        "UniPCMultistepScheduler",
-    }
-)
+# EDM preconditions its denoiser differently: no other scheduler can take its place.
+_ALONE = "edm-euler"
 
 
 def find_scheduler_class(class_name: object, name: str | None = None) -> type[Scheduler[Any]]:
@@ -38,27 +28,23 @@ def find_scheduler_class(class_name: object, name: str | None = None) -> type[Sc
     Raises:
         ConfigError: A name is unknown, or the named scheduler does not fit the file's model.
     """
-    by_class = {each.diffusers_name: each for each in SCHEDULERS.values()}
-    if name is not None:
-        if name not in SCHEDULERS:
-            raise _unknown_name("scheduler", name, list(SCHEDULERS))
-        if class_name is None or str(class_name) in {*by_class, *COMPATIBLE_CLASSES}:
-            return SCHEDULERS[name]
+    by_class = {each.diffusers_name: key for key, each in SCHEDULERS.items()}
+    if name is not None and name not in SCHEDULERS:
+        raise _unknown_name("scheduler", name, list(SCHEDULERS))
+    if name is not None and class_name is None:
+        return SCHEDULERS[name]
+    own = by_class.get(class_name) if isinstance(class_name, str) else None
+    if name is not None and (own is None or (own == _ALONE) != (name == _ALONE)):
+        fitting = (key for key in SCHEDULERS if (key == _ALONE) == (name == _ALONE))
         raise ConfigError(
             f"scheduler {name!r} cannot sample a model whose scheduler_config.json says "
             f"_class_name={show(class_name)}",
-            allowed=", ".join(sorted({*by_class, *COMPATIBLE_CLASSES})),
+            allowed=", ".join(sorted(SCHEDULERS[key].diffusers_name for key in fitting)),
             fix="leave the scheduler to the checkpoint",
         )
-    if str(class_name) in COMPATIBLE_CLASSES:
-        raise ConfigError(
-            f"_class_name={class_name!r} in scheduler_config.json is not implemented",
-            allowed=", ".join(by_class),
-            fix="choose another scheduler for this model, for example 'dpm-solver'",
-        )
-    if not isinstance(class_name, str) or class_name not in by_class:
+    if own is None:
         raise _unknown_name("_class_name in scheduler_config.json", class_name, list(by_class))
-    return by_class[class_name]
+    return SCHEDULERS[name or own]
 
 
 def _unknown_name(what: str, given: object, allowed: list[str]) -> ConfigError:

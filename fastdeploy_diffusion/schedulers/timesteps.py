@@ -24,11 +24,10 @@ def space_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
 
 
 def space_fractional_timesteps(config: SchedulerConfig, steps: int) -> TimestepArray:
-    """Space timesteps likewise, as ``(steps,)`` float32; "linspace" keeps its fractions."""
+    """Space timesteps likewise, as ``(steps,)`` float64; "linspace" keeps its fractions."""
     if config.timestep_spacing == "linspace":
-        ascending = np.linspace(0, config.num_train_timesteps - 1, steps)
-        return ascending[::-1].astype(np.float32)
-    return space_timesteps(config, steps).astype(np.float32)
+        return np.linspace(0, config.num_train_timesteps - 1, steps)[::-1]
+    return space_timesteps(config, steps).astype(np.float64)
 
 
 def space_interior_timesteps(config: SchedulerConfig, steps: int, last: int) -> TimestepArray:

@@ -27,6 +27,7 @@ CHANGES = {
     "height": {"height": 24},
     "width": {"width": 16},
     "num_inference_steps": {"num_inference_steps": 3},
+    "timesteps": {"timesteps": (900, 300), "scheduler": "euler"},
     "guidance_scale": {"guidance_scale": 5.0},
     "guidance_rescale": {"guidance_rescale": 0.7},
     "num_images_per_prompt": {"num_images_per_prompt": 2},
@@ -68,8 +69,10 @@ CHANGES = {
         "negative_original_size": (16, 24),
     },
 }
+# What means something else with a UNet.
+OF_UNETS = {"sigmas": {"sigmas": (9.0, 2.0, 0.0), "scheduler": "euler"}}
 # Refused there.
-NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "clip_skip", "prompt_chunks"}
+NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "timesteps", "clip_skip", "prompt_chunks"}
 CLASSES = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}
 CASES = [
     (family, each.name)
@@ -103,7 +106,8 @@ def draw(pipelines, family, **changes):
 
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_each_field_has_an_effect(pipelines, plain, family, name):
-    changed = draw(pipelines, family, **CHANGES[name])
+    changes = CHANGES if family == "flux" else {**CHANGES, **OF_UNETS}
+    changed = draw(pipelines, family, **changes[name])
     before = plain[family]
     if changed.shape == before.shape:
         assert not np.array_equal(changed, before)

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reference_trajectory import SEEDS
+
 from fastdeploy_diffusion.schedulers import SCHEDULERS, Scheduler, create_scheduler
-from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
+from fastdeploy_diffusion.schedulers.create_flow import create_flow_scheduler
 
 # As published with Stable Diffusion 1.5 and XL.
 SD15 = json.loads("""{
@@ -31,6 +33,14 @@ TURBO = {
     "timestep_spacing": "trailing",
 }
 LCM = {**SD15, "_class_name": "LCMScheduler", "original_inference_steps": 50}
+# As published with Playground 2.5, but for its class, which is another solver for the same models.
+EDM = {
+    "_class_name": "EDMEulerScheduler",
+    "sigma_max": 80.0,
+    "sigma_min": 0.002,
+    "sigma_data": 0.5,
+    "prediction_type": "v_prediction",
+}
 CHECKPOINTS = {
     "sd15": SD15,
     "sd15, with Runge-Kutta": {**SD15, "skip_prk_steps": False},
@@ -40,6 +50,7 @@ CHECKPOINTS = {
     "lcm": LCM,
 }
 FLUX = {"_class_name": "FlowMatchEulerDiscreteScheduler", "base_shift": 0.5, "max_shift": 1.15}
+FLUX_HEUN = {"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 3.0}
 FLUX_SCHNELL = {**FLUX, "shift": 1.0, "use_dynamic_shifting": False}
 FLUX_DEV = {**FLUX, "shift": 3.0, "use_dynamic_shifting": True}
 
@@ -60,17 +71,20 @@ class Published:
 
 
 def _switch(config: Mapping[str, Any], name: str | None) -> Published:
-    return Published(lambda: create_scheduler(config, name))
+    return Published(lambda: create_scheduler(config, name, seeds=SEEDS))
 
 
 PUBLISHED = {
     **{name: _switch(config, None) for name, config in CHECKPOINTS.items()},
-    **{f"sd15: {name}": _switch(SD15, name) for name in SCHEDULERS},
-    **{f"sdxl: {name}": _switch(SDXL, name) for name in SCHEDULERS},
+    **{f"sd15: {name}": _switch(SD15, name) for name in SCHEDULERS if name != "edm-euler"},
+    **{f"sdxl: {name}": _switch(SDXL, name) for name in SCHEDULERS if name != "edm-euler"},
+    "edm": _switch(EDM, None),
+    "tcd with noise": Published(lambda: create_scheduler(LCM, "tcd", eta=0.3)),
     "ddim with noise": Published(lambda: create_scheduler(SD15, "ddim", eta=0.5)),
     "flux schnell": Published(
         lambda: create_flow_scheduler(FLUX_SCHNELL), other_plan={"sigmas": [1.0, 0.7, 0.2, 0.1]}
     ),
+    "flux heun": Published(lambda: create_flow_scheduler(FLUX_HEUN)),
     "flux dev": Published(
         lambda: create_flow_scheduler(FLUX_DEV), {"image_tokens": 1024}, {"image_tokens": 4096}
     ),

@@ -1,5 +1,6 @@
 """Walk a scheduler of ours and its diffusers counterpart through the same trajectory."""
 
+import importlib.util
 import inspect
 import os
 import warnings
@@ -13,14 +14,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import diffusers
 import numpy as np
+import pytest
 import torch
 
 from fastdeploy_diffusion.schedulers import Scheduler, create_scheduler
 
 SHAPE = (2, 4, 6, 10)
+SEEDS = [5, 2**40]  # of schedulers that draw the noise of each picture by themselves
+# Packages without which diffusers lacks a class.
+NEEDED = {"LMSDiscreteScheduler": "scipy", "DPMSolverSDEScheduler": "torchsde"}
 # Relative. A step from the noise level 4096 to 18, or from 15 to 0.03, cancels most of a float32:
-# 1e-6 is left of most steps, and of these, by the processor that torch runs on, up to 4e-5.
-LARGEST_ERROR = 8e-5
+# 1e-6 is left of most steps, and of these, by the processor that torch runs on, up to 4e-5. 9e-5
+# is what cancels of the float32 logarithms of third-order DEIS in diffusers.
+LARGEST_ERROR = 1e-4
+# DPM++ SDE rounds the times of its noise to 1e-6, which the last bit of a noise level may decide;
+# a path moves by thousandths in such a time.
+LARGEST_ERRORS = {"DPMSolverSDEScheduler": 5e-3}
 
 
 @dataclass
@@ -49,15 +58,28 @@ def ignore_reference_warnings() -> Iterator[None]:
     """Silence what diffusers itself causes, whatever our code does."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message=".*dpmsolver is deprecated", category=FutureWarning
+            "ignore", message=".*dpmsolver`? is deprecated", category=FutureWarning
         )
         # It converts tensors with np.array, which torch answers with a warning under numpy 2.
-        warnings.filterwarnings("ignore", message="__array__ imp", category=DeprecationWarning)
+        for name in ("__array__ imp", "__array_wrap__ must"):
+            warnings.filterwarnings("ignore", message=name, category=DeprecationWarning)
+        # It asks torchsde for times that the other has rounded.
+        warnings.filterwarnings("ignore", message="Should have t[ab]", category=UserWarning)
         yield
+
+
+def missing_package(class_name: str) -> str | None:
+    """The package without which diffusers lacks a class, where it is not installed."""
+    package = NEEDED.get(class_name)
+    return package if package and importlib.util.find_spec(package) is None else None
 
 
 def create_reference(config: dict[str, Any], class_name: str, steps: int) -> Any:
     """The diffusers scheduler, planned for a number of steps."""
+    if package := missing_package(class_name):
+        pytest.skip(f"{package}, which {class_name} of diffusers needs, is not installed")
+    if class_name == "DPMSolverSDEScheduler":
+        config = {"noise_sampler_seed": SEEDS, **config}
     with ignore_reference_warnings():
         scheduler = getattr(diffusers, class_name).from_config(config)
         scheduler.set_timesteps(steps)
@@ -107,7 +129,9 @@ def walk_reference(scheduler: Any, eta: float, **denoiser: bool) -> Trajectory:
         current = torch.from_numpy(latents[-1])
         inputs.append(scheduler.scale_model_input(current, timestep).numpy())
         output = torch.from_numpy(denoise(inputs[-1], timestep, **denoiser))
-        latents.append(scheduler.step(output, timestep, current, **options).prev_sample.numpy())
+        with ignore_reference_warnings():
+            following = scheduler.step(output, timestep, current, **options).prev_sample
+        latents.append(following.numpy())
     return _record(latents, inputs, scheduler.timesteps.numpy(), generator)
 
 
@@ -125,20 +149,21 @@ def compare(
     ``reference`` gives the class in diffusers and options that it has over those of the config.
     Returns the largest error of a step, relative to that step's largest value.
     """
-    scheduler = create_scheduler(config, name, eta=eta)
+    scheduler = create_scheduler(config, name, eta=eta, seeds=SEEDS)
     class_name, options = reference or (type(scheduler).diffusers_name, {})
     ours = walk(scheduler, steps, **denoiser)
     theirs = walk_reference(
         create_reference({**config, **options}, class_name, steps), eta, **denoiser
     )
-    assert ours.timesteps.dtype == theirs.timesteps.dtype
-    np.testing.assert_allclose(ours.timesteps, theirs.timesteps, rtol=1e-6)
+    # Some of diffusers are float64, which its pipelines round for the denoiser.
+    assert ours.timesteps.dtype.kind == theirs.timesteps.dtype.kind
+    np.testing.assert_allclose(ours.timesteps, theirs.timesteps, rtol=1e-6, atol=1e-5)
     assert ours.next_draw == theirs.next_draw
     error = max(
         *_relative_errors(ours.inputs, theirs.inputs),
         *_relative_errors(ours.latents, theirs.latents),
     )
-    assert error < LARGEST_ERROR, f"{error:.2e}"
+    assert error < LARGEST_ERRORS.get(class_name, LARGEST_ERROR), f"{error:.2e}"
     return error
 
 

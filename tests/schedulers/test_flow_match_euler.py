@@ -8,7 +8,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from reference_trajectory import SHAPE, denoise, draw_latents
 
 from fastdeploy_diffusion.errors import ConfigError, RequestError
-from fastdeploy_diffusion.schedulers.flow_match_euler import create_flow_scheduler
+from fastdeploy_diffusion.schedulers.create_flow import create_flow_scheduler
 
 NAME = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 OPTIONS = {
@@ -26,6 +26,7 @@ OPTIONS = {
     "terminal": {"use_dynamic_shifting": True, "shift_terminal": 0.1},
     "karras": {"shift": 2.0, "use_karras_sigmas": True},
     "exponential": {"use_exponential_sigmas": True},
+    "beta": {"shift": 2.0, "use_beta_sigmas": True},
     "inverted": {"invert_sigmas": True},
     "stochastic": {"shift": 2.0, "stochastic_sampling": True},
     "short training": {"num_train_timesteps": 100},
@@ -38,6 +39,8 @@ OPTIONS = {
 def test_trajectory_equals_diffusers(options, steps, as_in_flux):
     if "shift_terminal" in options and steps == 1:
         steps = 2  # see test_one_step_cannot_be_stretched
+    if "use_beta_sigmas" in options:
+        pytest.importorskip("scipy")
     tokens = 1350
     sigmas = np.linspace(1.0, 1 / steps, steps) if as_in_flux else None
     reference = FlowMatchEulerDiscreteScheduler.from_config({**NAME, **options})
@@ -84,7 +87,7 @@ def test_noise_of_any_step():
         ({"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
         ({"beta_start": 0.1}, "beta_start"),
         ({"shfit": 3.0}, "did you mean 'shift'"),
-        ({"use_beta_sigmas": True}, "use_beta_sigmas=True"),
+        ({"use_karras_sigmas": True, "use_beta_sigmas": True}, "exclude each other"),
         ({"time_shift_type": "quadratic"}, "quadratic"),
         ({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "exclude each other"),
         ({"max_image_seq_len": 256}, "are both 256"),
