@@ -25,7 +25,7 @@ from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement, require_engine
 from fastdeploy_diffusion.errors import AccuracyError, EngineUnavailableError
-from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.by_size import keep_usable
 from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.runtime.program import Signature
@@ -83,9 +83,9 @@ def compare(build: ComponentBuild, engine: str, precision: str) -> tuple[float, 
     """
     spec = BuildSpec(build.placement.spec.device, precision, build.placement.spec.threads)
     placement = Placement(require_engine(engine, spec), spec)
-    passes = find_passes(build.name_default_passes(placement.engine, precision))
     signature = Signature(build.inputs, build.outputs)
-    passes = keep_usable(keep_paying(passes, signature), signature)
+    names = build.name_default_passes(placement.engine, precision, build.network, signature)
+    passes = keep_usable(find_passes(names), signature)
     try:
         built = replace(build, placement=placement, passes=passes).open(None)
     except AccuracyError as error:

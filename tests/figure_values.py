@@ -82,9 +82,8 @@ def unet_gib(leave_out=None):
     """Weights that OpenVINO holds of SD 1.5's UNet, prologue and step, with its default passes."""
     config = UNet2DConditionConfig.from_dict(SD_1_5["unet"])
     network = build_skeleton(partial(UNet2DConditionModel, config))
-    names = [
-        name for name in create_engine("openvino").name_default_passes("fp32") if name != leave_out
-    ]
+    default = create_engine("openvino").name_default_passes("fp32", "denoiser", 64 * 64)
+    names = [name for name in default if name != leave_out]
     apply_passes(choose_passes(names), network, strict=True)
     shapes = list_shapes(network)
     replaced = {

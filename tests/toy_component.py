@@ -80,6 +80,7 @@ class Workshop:
             # Nothing is read of it but numbers.
             network=SimpleNamespace(
                 model="toy",
+                role="",
                 identify=lambda root: {"toy": name},
                 modules=(),
                 count_weights=lambda: self._weights,

@@ -34,6 +34,7 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.native.library import identify_library
 from fastdeploy_diffusion.passes.base import LayerPass
+from fastdeploy_diffusion.passes.by_size import count_pixels
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.precision import PRECISIONS
@@ -48,7 +49,7 @@ from fastdeploy_diffusion.runtime.cache import (
     CacheWarning,
 )
 from fastdeploy_diffusion.runtime.cache_entry import CacheEntry, CacheKey, Proof
-from fastdeploy_diffusion.runtime.program import Program, TensorSpec
+from fastdeploy_diffusion.runtime.program import Program, Signature, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
@@ -124,10 +125,17 @@ class ComponentBuild:
 
     @classmethod
     def name_default_passes(
-        cls, engine: Engine, precision: str, *, close: bool = False
+        cls,
+        engine: Engine,
+        precision: str,
+        network: Network,
+        signature: Signature,
+        *,
+        close: bool = False,
     ) -> tuple[str, ...]:
         """Name the default passes: those that pay on the engine; with ``close``, may pay."""
-        return engine.name_default_passes(precision, close=close)
+        pixels = count_pixels(signature)
+        return engine.name_default_passes(precision, network.role, pixels, close=close)
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load the kept build if there is one; otherwise build, prove and keep it.

@@ -169,8 +169,7 @@ class BuiltComponent(Component):
     def describe_placement(self) -> str:
         """Describe the present placement, in all that its numbers may depend on."""
         placement = self.placer.placement
-        passes = ", ".join(each.name for each in self.placer.passes)
-        return f"{placement.engine.name} {placement.spec!r} {passes}"
+        return f"{placement.engine.name} {placement.spec!r} {self.placer.names}"
 
     def identify(self, signature: Signature) -> str:
         """Compute the digest of all that the numbers of its build depend on.
@@ -234,7 +233,7 @@ class BuiltComponent(Component):
             unchecked=built.unchecked,
             passes=built.passes,
             changes_picture=(
-                *name_changes(self.placer.passes, built.passes),
+                *name_changes(self.placer.choose_passes(signature), built.passes),
                 *self.changes,
                 *(("blended-tiles",) if tiling == Tiling.BLENDED else ()),
             ),

@@ -38,7 +38,6 @@ def open_stand_in(
     Raises:
         EngineUnavailableError: The CPU has no engine that runs int8.
     """
-    passes = pipeline.config.passes
     changes: dict[str, Any] = {
         "engine": "auto",
         "device": "cpu",
@@ -46,7 +45,6 @@ def open_stand_in(
         "tensorrt": TensorRTConfig(),
         "paddle": PaddleConfig(),
         "cpu_fallback": False,
-        "passes": [each.name for each in components[0].placer.passes] if passes is None else passes,
     }
     for name in COMPONENTS:
         own = getattr(pipeline.config, name)
@@ -62,6 +60,7 @@ def open_stand_in(
         ) from error
     with opened:
         stand_ins: list[Any] = [opened.component(each.name) for each in components]
-        for each in stand_ins:
+        for each, component in zip(stand_ins, components, strict=True):
+            each.placer.names = component.placer.name_passes()
             each.quantize(Quantization())
         yield opened, stand_ins

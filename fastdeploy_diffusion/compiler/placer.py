@@ -26,7 +26,7 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_pla
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError
 from fastdeploy_diffusion.native.library import explain_missing_compiler
-from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.by_size import keep_usable
 from fastdeploy_diffusion.passes.contract import AnyPass, keep_changing
 from fastdeploy_diffusion.passes.graph_pass import GraphPass
 from fastdeploy_diffusion.passes.registry import find_passes
@@ -37,6 +37,8 @@ from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 from fastdeploy_diffusion.runtime.program import Signature
+
+_NO_SIZES = Signature((), ())
 
 
 @dataclass(eq=False)
@@ -49,7 +51,8 @@ class Placer:
 
     Attributes:
         placement: The present choice; another object after each change.
-        passes: Those that are chosen, for any size.
+        names: The passes that are asked for, or measured with the placement, or left after a
+            fallback; ``None`` for those that pay, which depend on the size.
         report: Of the choice, without the results of a build.
 
     Raises:
@@ -64,12 +67,13 @@ class Placer:
     cache: ArtifactCache | None
     build_class: type[ComponentBuild]
     placement: Placement = field(init=False)
-    passes: tuple[AnyPass, ...] = field(init=False)
+    names: Sequence[str] | None = field(init=False)
     report: ComponentReport = field(init=False)
 
     def __post_init__(self) -> None:
         self._device = parse_device(self.choice.device)
         self._refusal = ""  # of int8, for good
+        self._found: dict[tuple[str, ...], tuple[AnyPass, ...]] = {}  # looking takes milliseconds
         self._guard = PrecisionGuard(
             self.name, self.network.model, self.choice.pinned_by, self.cache, self.make_key
         )
@@ -111,17 +115,16 @@ class Placer:
             refused = AccuracyError(f"{self.name}: {self._refusal}", relative_error=math.inf)
             placement = self._guard.retreat(placement, refused, remembers=False) or placement
             taken = None
-        names = taken.passes if taken else self.pass_names
-        self._is_default = names is None
-        if names is None:
-            names = self.build_class.name_default_passes(placement.engine, placement.spec.precision)
+        self.names = taken.passes if taken else self.pass_names
+        self._found.clear()
         self.placement = placement
-        found = find_passes(names)
-        self.passes = keep_compilable(found, placement)
         if self.pass_names is not None:
             self._warn_of_idle_passes()
-        elif len(self.passes) < len(found) and (missing := explain_missing_compiler()):
-            installable = {**installable, "native-attention": missing}
+        else:
+            found = find_passes(self.name_passes())
+            native = [each.name for each in found if each.is_native]
+            if native and (missing := explain_missing_compiler()):
+                installable = {**installable, **dict.fromkeys(native, missing)}
         spec = placement.spec
         self.report = ComponentReport(
             self.name,
@@ -137,10 +140,19 @@ class Placer:
             measured_seconds=taken.seconds if taken else None,
         )
 
+    def name_passes(self, signature: Signature = _NO_SIZES) -> tuple[str, ...]:
+        """Name the passes for a signature; by default, those of a network without sizes."""
+        if self.names is not None:
+            return tuple(self.names)
+        engine, precision = self.placement.engine, self.placement.spec.precision
+        return self.build_class.name_default_passes(engine, precision, self.network, signature)
+
     def choose_passes(self, signature: Signature) -> tuple[AnyPass, ...]:
-        """Select the passes that apply to a signature."""
-        passes = keep_paying(self.passes, signature) if self._is_default else self.passes
-        return keep_usable(passes, signature)
+        """Choose the passes for a signature."""
+        names = self.name_passes(signature)
+        if names not in self._found:
+            self._found[names] = keep_compilable(find_passes(names), self.placement)
+        return keep_usable(self._found[names], signature)
 
     def retreat(self, error: Exception) -> bool:
         """Fall back to a safer precision, with a warning, if that is to blame for an error.
@@ -152,7 +164,7 @@ class Placer:
             AccuracyError: The precision is pinned, and its numbers are too far off.
             NonFiniteError: The precision is pinned, and its outputs are not all numbers.
         """
-        return self._move(self._guard.retreat(self.placement, error), self.passes)
+        return self._move(self._guard.retreat(self.placement, error), self.names)
 
     def refuse_precision(self, reason: str) -> None:
         """Fall back from int8 to the next safer precision, with a warning, also after `tune`.
@@ -173,7 +185,10 @@ class Placer:
         # A build for another machine cannot fall back to an engine here.
         if not self.cpu_fallback or self.placement.spec.target is not None:
             return False
-        return self._move(replace_engine(self.placement, error.problem), keep_changing(self.passes))
+        kept = keep_changing(find_passes(self.names or ()))
+        return self._move(
+            replace_engine(self.placement, error.problem), [each.name for each in kept]
+        )
 
     def find_plan(self) -> ComponentPlan | None:
         """Look up the plan of `tune`; ``None`` if it was not tuned here."""
@@ -226,10 +241,11 @@ class Placer:
         target = self.choice.target
         return make_plan_key(engines, self._device, self.name, identity, code, target)
 
-    def _move(self, placement: Placement | None, passes: tuple[AnyPass, ...]) -> bool:
+    def _move(self, placement: Placement | None, names: Sequence[str] | None) -> bool:
         if placement is None:
             return False
-        self.passes, self.placement, spec = passes, placement, placement.spec
+        self.names, self.placement, spec = names, placement, placement.spec
+        self._found.clear()
         self.report = replace(
             self.report,
             engine=placement.engine.name,
@@ -242,15 +258,15 @@ class Placer:
 
     def _warn_of_idle_passes(self) -> None:
         """Warn of requested passes that have no effect here."""
-        engine = self.placement.engine
-        dropped = set(self.pass_names or ()) - {each.name for each in self.passes}
-        if dropped:
+        engine, asked = self.placement.engine, find_passes(self.pass_names or ())
+        kept = keep_compilable(asked, self.placement)
+        if dropped := {each.name for each in asked} - {each.name for each in kept}:
             reason = engine.refuse_native(self.placement.spec)
             message = f"{self.name}: {', '.join(sorted(dropped))} is left out: {reason}"
             warnings.warn(message, PassWarning, stacklevel=2)
         if engine.dialect is not None:
             return
-        idle = [each.name for each in self.passes if isinstance(each.load(), GraphPass)]
+        idle = [each.name for each in kept if isinstance(each.load(), GraphPass)]
         if idle:
             message = (
                 f"{self.name}: {engine.name} reads no ONNX graph to apply {', '.join(idle)} to"

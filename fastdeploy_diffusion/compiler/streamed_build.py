@@ -68,14 +68,20 @@ class StreamedBuild(ComponentBuild):
 
     @classmethod
     def name_default_passes(
-        cls, engine: Engine, precision: str, *, close: bool = False
+        cls,
+        engine: Engine,
+        precision: str,
+        network: Network,
+        signature: Signature,
+        *,
+        close: bool = False,
     ) -> tuple[str, ...]:
         """Name the passes that pay, without layer passes.
 
         The weights that these derive would have to be derived again at each step.
         """
-        passes = choose_passes(super().name_default_passes(engine, precision, close=close))
-        return tuple(each.name for each in passes if isinstance(each, GraphPass))
+        names = super().name_default_passes(engine, precision, network, signature, close=close)
+        return tuple(each.name for each in choose_passes(names) if isinstance(each, GraphPass))
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
         """Load or build every stage, and join them.

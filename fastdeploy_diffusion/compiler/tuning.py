@@ -15,7 +15,7 @@ from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import AUTO_ORDER, Placement, require_engine
 from fastdeploy_diffusion.engines.plan import Candidate, ComponentPlan
 from fastdeploy_diffusion.errors import EngineError, EngineUnavailableError, PassError
-from fastdeploy_diffusion.passes.by_size import keep_paying, keep_usable
+from fastdeploy_diffusion.passes.by_size import keep_usable
 from fastdeploy_diffusion.passes.registry import find_passes
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
@@ -52,11 +52,10 @@ def tune_component(
             except EngineUnavailableError as error:
                 found.append(Candidate(engine, precision, refusal=error.problem))
                 continue
-            name = partial(build.name_default_passes, placement.engine, precision)
+            chooser = (placement.engine, precision, build.network, signature)
+            name = partial(build.name_default_passes, *chooser)
             sets = [(), name(), name(close=True)] if passes is None else [passes]
             chosen = [keep_compilable(find_passes(names), placement) for names in sets]
-            if passes is None:
-                chosen = [keep_paying(each, signature) for each in chosen]
             # A dict, for there may be no pass that pays.
             for each in dict.fromkeys(keep_usable(each, signature) for each in chosen):
                 candidate = replace(build, placement=placement).with_passes(each)

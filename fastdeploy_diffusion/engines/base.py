@@ -107,6 +107,10 @@ class PayingPasses:
     """The passes that pay on an engine in a precision.
 
     Args:
+        role: Of the networks on which they pay: ``text_encoder``, ``denoiser`` or ``vae``; empty
+            for all others.
+        pixels: Height times width of the latents from which on they pay; 0 for all sizes, and for
+            networks without a size. In int8 it is 0, for layers are chosen at one size for all.
         instructions: A set of instructions that the CPU must have, as Linux names it
             (``"amx_bf16"``); empty for every machine.
         close: Passes that pay on some models or machines only: ``tune`` tries them with the others.
@@ -114,8 +118,19 @@ class PayingPasses:
 
     precision: str
     names: tuple[str, ...]
+    role: str = ""
+    pixels: int = 0
     instructions: str = ""
     close: tuple[str, ...] = ()
+
+    def fit(self, precision: str, role: str, pixels: int) -> bool:
+        """Tell whether they pay on a network, in a precision, on this machine."""
+        return (
+            self.precision == precision
+            and self.role in ("", role)
+            and self.pixels <= pixels
+            and (not self.instructions or self.instructions in read_cpu_flags())
+        )
 
 
 class Engine(ABC):
@@ -150,7 +165,7 @@ class Engine(ABC):
     # maps, and of the largest attention matrix; 0 where that is never held as a whole.
     held_features: ClassVar[float] = 0.0
     held_scores: ClassVar[float] = 0.0
-    # The passes that were measured to pay, by precision (docs/passes.md); the first that fit.
+    # The passes that were measured to pay (docs/passes.md); the first that fit.
     paying_passes: ClassVar[tuple[PayingPasses, ...]] = ()
     # What an artifact depends on beside network and signature: the "weights" in it, "precision",
     # "options", and the "device", or only its "kind". All else is chosen when it is loaded.
@@ -190,11 +205,17 @@ class Engine(ABC):
             return f"this library's operators run on CPUs, not on {spec.device}"
         return explain_missing_compiler()
 
-    def name_default_passes(self, precision: str, *, close: bool = False) -> tuple[str, ...]:
-        """Name the passes that pay in a precision on this machine; with ``close``, may pay."""
+    def name_default_passes(
+        self, precision: str, role: str = "", pixels: int = 0, *, close: bool = False
+    ) -> tuple[str, ...]:
+        """Name the passes that pay on this machine; with ``close``, those that may pay, too.
+
+        Args:
+            role: Of the network; empty for one of no pipeline.
+            pixels: Height times width of its latents; 0 where they are open, or there are none.
+        """
         for each in self.paying_passes:
-            has_instructions = not each.instructions or each.instructions in read_cpu_flags()
-            if each.precision == precision and has_instructions:
+            if each.fit(precision, role, pixels):
                 return (*each.names, *each.close) if close else each.names
         return ()
 

@@ -21,6 +21,8 @@ from fastdeploy_diffusion.runtime.session import OperatorTime, Session, Shapes, 
 
 INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
 PROFILED_RUNS = 3
+_SMALLEST_FOR_WINOGRAD = 32 * 32  # latents of a denoiser
+_WINOGRAD = ("merge-qkv", "winograd-4x4", "winograd-2x2", "channels-last")
 _BF16_PASSES = ("phase-upsample", "hoist-invariants", "channel-group-norm", "resize-nearest")
 KEPT_BATCHES = 4  # with and without guidance, full and last batches of a sequence of pictures
 
@@ -45,9 +47,24 @@ class OpenVINOEngine(Engine):
     paying_passes: ClassVar[tuple[PayingPasses, ...]] = (
         PayingPasses(
             "fp32",
-            ("merge-qkv", "winograd-4x4", "winograd-2x2", "channels-last", "hoist-invariants"),
+            _WINOGRAD,
+            role="vae",
+            pixels=_SMALLEST_FOR_WINOGRAD,
             close=("native-attention",),
         ),
+        PayingPasses(
+            "fp32",
+            ("phase-upsample", "channel-group-norm"),
+            role="vae",
+            close=("native-attention",),
+        ),
+        PayingPasses(
+            "fp32",
+            (*_WINOGRAD, "hoist-invariants"),
+            pixels=_SMALLEST_FOR_WINOGRAD,
+            close=("native-attention",),
+        ),
+        PayingPasses("fp32", ("merge-qkv", "hoist-invariants"), close=("native-attention",)),
         PayingPasses(
             "bf16",
             (*_BF16_PASSES, "native-attention"),

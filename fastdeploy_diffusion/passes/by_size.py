@@ -1,14 +1,10 @@
-"""Selection of passes by the sizes of a signature."""
+"""What the sizes of a signature decide of passes."""
 
 from collections.abc import Sequence
 
 from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.runtime.program import Signature
-from fastdeploy_diffusion.size_range import SizeRange
-
-# Measured at 16 x 16, where a UNet was slower by a sixth, and at 64 x 64, where one was faster by a
-# third; single convolutions were faster from 32 tiles.
-SMALLEST_FOR_WINOGRAD = 32 * 32
+from fastdeploy_diffusion.size_range import Size, SizeRange
 
 
 def keep_usable(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPass, ...]:
@@ -19,13 +15,18 @@ def keep_usable(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPas
     return tuple(each for each in passes if not (is_open and each.needs_known_sizes))
 
 
-def keep_paying(passes: Sequence[AnyPass], signature: Signature) -> tuple[AnyPass, ...]:
-    """Drop the passes that cost more than they save on latents as small as a signature's."""
-    pixels: list[int] = []
-    for specs in signature:  # what an encoder returns are the latents
-        pixels += [
-            height * width
-            for *_, height, width in (spec.shape for spec in specs if len(spec.shape) == 4)
-            if isinstance(height, int) and isinstance(width, int)
-        ][:1]  # a denoiser takes smaller residuals, and a ControlNet a picture, besides
-    return tuple(each for each in passes if all(size >= each.pays_from for size in pixels))
+def count_pixels(signature: Signature) -> int:
+    """Count the pixels of a picture's latents: 0 where sizes are open, or there is no picture."""
+    inputs, outputs = (
+        # The first: a denoiser takes smaller residuals, and a ControlNet a picture, besides.
+        [_count(spec.shape[2:]) for spec in specs if len(spec.shape) == 4][:1]
+        for specs in signature
+    )
+    if not inputs:
+        return 0  # an output of four axes is no picture then: hidden states of all layers
+    return min(inputs + outputs)  # an encoder returns the latents, the others take them
+
+
+def _count(sizes: Sequence[Size]) -> int:
+    height, width = sizes
+    return height * width if isinstance(height, int) and isinstance(width, int) else 0

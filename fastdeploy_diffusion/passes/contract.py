@@ -42,9 +42,6 @@ class Pass(ABC):
     sites: ClassVar[tuple[Site, ...] | None]
     # Whether it can do nothing where heights and widths are left open.
     needs_known_sizes: ClassVar[bool] = False
-    # Height times width of the latents below which it costs more than it saves: there, it is in no
-    # engine's default set.
-    pays_from: ClassVar[int] = 0
     # Whether what it makes is compiled when a graph is built: see `native.library`.
     is_native: ClassVar[bool] = False
     # Whether pictures differ with it on purpose. Then it is in no engine's default set, runs before
@@ -103,7 +100,6 @@ class NamedPass:
     name: str
     path: str
     needs_known_sizes: bool
-    pays_from: int
     is_native: bool = False
     changes_picture: bool = False
 

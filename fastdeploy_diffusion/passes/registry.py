@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
-from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
 from fastdeploy_diffusion.passes.contract import AnyPass, NamedPass, Pass
 from fastdeploy_diffusion.passes.user_passes import (
     load_all_user_passes,
@@ -15,22 +14,14 @@ from fastdeploy_diffusion.passes.user_passes import (
 from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.suggest import did_you_mean
 
-# ``needs_known_sizes`` and ``pays_from`` of own passes whose classes set them, and ``is_native``;
-# then those that set ``changes_picture``.
-_BY_SIZE: Mapping[str, tuple[bool, int, bool]] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("winograd-4x4", "winograd-2x2", "channels-last"), (True, SMALLEST_FOR_WINOGRAD, False)
-        ),
-        "resize-nearest": (True, 0, False),
-        "native-attention": (False, 0, True),
-    }
-)
-_CHANGES_PICTURE = ("downsample-tokens",)
+# The own passes whose classes set ``needs_known_sizes``, ``is_native`` and ``changes_picture``.
+_NEED_KNOWN_SIZES = ("winograd-4x4", "winograd-2x2", "channels-last", "resize-nearest")
+_NATIVE = ("native-attention",)
+_CHANGE_PICTURE = ("downsample-tokens",)
 _OWN: Mapping[str, NamedPass] = MappingProxyType(
     {
         name: NamedPass(
-            name, path, *_BY_SIZE.get(name, (False, 0, False)), name in _CHANGES_PICTURE
+            name, path, name in _NEED_KNOWN_SIZES, name in _NATIVE, name in _CHANGE_PICTURE
         )
         for name, path in PASSES.items()
     }

@@ -30,6 +30,7 @@ class Network:
         cut: Takes a part of the layer, whose weights are those of ``source`` but for ``unread``.
         wrap: Makes the layer that engines run of it.
         prefix: Prefix of the parameters' names in the wrapped layer: ``"vae."``.
+        role: The options of a configuration that apply; empty for one of no pipeline.
         count_activations: Counts what a run holds besides weights, for shapes of inputs.
         unread: Prefixes of weights that belong to other parts of the layer.
     """
@@ -40,6 +41,7 @@ class Network:
     cut: Deferred | None = None
     wrap: Deferred | None = None
     prefix: str = ""
+    role: str = ""
     count_activations: CountActivations = count_nothing
     unread: tuple[str, ...] = ()
 

@@ -71,8 +71,14 @@ def open_component(
     source = tiny.tensors if tiny else checkpoint.tensors(part)
     if isinstance(source, BundledWeights):
         source = source.of(name)
-    activations = count_activations or network_config.count_activations
-    network = Network(kind.layer, network_config, source, count_activations=activations, **form)
+    network = Network(
+        kind.layer,
+        network_config,
+        source,
+        role=kind.role,
+        count_activations=count_activations or network_config.count_activations,
+        **form,
+    )
     if isinstance(source, BundledWeights):
         checked = recall_checked_files(source.folder, open_cache(config))
         bundled = BundledComponent(name, network, source, config.threads, checked)

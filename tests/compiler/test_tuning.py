@@ -68,7 +68,12 @@ def test_the_fastest_of_a_precision_is_chosen_and_the_others_are_explained():
     }
 
 
-FOR_LARGE_PICTURES = ("winograd-4x4", "winograd-2x2", "channels-last")
+# Roles, and latents' pixels.
+SIZES = {
+    "text_encoder": ("text_encoder", 0),
+    "denoiser": ("denoiser", 16 * 24),
+    "vae_decoder": ("vae", 16 * 24),
+}
 
 
 def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipeline):
@@ -89,12 +94,11 @@ def test_every_engine_is_measured_and_the_fastest_runs_from_then_on(open_pipelin
             tried = [each for each in plan.candidates if each.engine == engine]
             measured = [each for each in tried if each.precision == "fp32"]
             sets = [()]
+            role, pixels = SIZES[plan.component]
             for close in (False, True):
-                names = create_engine(engine).name_default_passes("fp32", close=close)
+                names = create_engine(engine).name_default_passes("fp32", role, pixels, close=close)
                 if explain_missing_compiler():
                     names = tuple(name for name in names if name != "native-attention")
-                if plan.component != "text_encoder":
-                    names = tuple(name for name in names if name not in FOR_LARGE_PICTURES)
                 sets.append(names)
             assert [each.passes for each in measured] == list(dict.fromkeys(sets))
             assert all(each.seconds > 0 and each.relative_error <= 1e-4 for each in measured)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from fastdeploy_diffusion.engines.base import BuildSpec, PayingPasses
 from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
 from fastdeploy_diffusion.errors import ConfigError, EngineError, EngineUnavailableError
+from fastdeploy_diffusion.families.registry import FAMILIES
+from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.registry import PASSES
 from fastdeploy_diffusion.runtime.manifest import check_manifest
 from fastdeploy_diffusion.runtime.weights import read_weights
@@ -206,6 +209,37 @@ def test_weights_have_the_bits_whose_products_are_right(
     monkeypatch.setattr("platform.machine", lambda: machine)
     spec = BuildSpec(Device(device), precision, portable_int8=is_portable)
     assert spec.weight_bits == bits
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_passes_that_pay_are_of_roles_that_networks_have_and_found(name, monkeypatch):
+    engine = create_engine(name)
+    roles = {kind.role for family in FAMILIES.values() for kind in family.networks.values()}
+    for each in engine.paying_passes:
+        assert each.role in ("", *roles)
+        # Layers in int8 are chosen at one size for all.
+        assert not (each.pixels and PRECISIONS[each.precision].is_quantized)
+        flags = partial(tuple, [each.instructions])
+        monkeypatch.setattr("fastdeploy_diffusion.engines.base.read_cpu_flags", flags)
+        # None is hidden by one before it.
+        chosen = engine.name_default_passes(each.precision, each.role, each.pixels)
+        assert chosen == each.names
+
+
+def test_the_passes_that_pay_depend_on_the_network_and_the_size():
+    class Chosen(OpenVINOEngine):
+        paying_passes = (
+            PayingPasses("fp32", ("winograd-4x4",), role="vae", pixels=64, close=("merge-qkv",)),
+            PayingPasses("fp32", ("phase-upsample",), role="vae"),
+            PayingPasses("fp32", ("hoist-invariants",), pixels=32),
+        )
+
+    name = Chosen().name_default_passes
+    assert name("fp32", "vae", 64) == ("winograd-4x4",)
+    assert name("fp32", "vae", 64, close=True) == ("winograd-4x4", "merge-qkv")
+    assert name("fp32", "vae", 63) == name("fp32", "vae") == ("phase-upsample",)
+    assert name("fp32", "denoiser", 63) == name("fp32", "", 32) == ("hoist-invariants",)
+    assert name("fp32", "denoiser", 31) == name("fp32", "text_encoder") == ()
 
 
 def test_the_passes_that_pay_depend_on_precision_and_instructions(monkeypatch):

@@ -17,7 +17,6 @@ from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.models.resnet import ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import LayerPass, MadeOf
-from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
 from fastdeploy_diffusion.passes.layer.winograd_convolution import convolve_tiles
 from fastdeploy_diffusion.runtime.pass_result import PassResult
 
@@ -28,7 +27,6 @@ class ChannelsLast(LayerPass):
     name: ClassVar[str] = "channels-last"
     sites = None  # it depends on the passes before
     needs_known_sizes: ClassVar[bool] = True
-    pays_from: ClassVar[int] = SMALLEST_FOR_WINOGRAD
 
     def apply(self, network: nn.Layer) -> tuple[PassResult, dict[str, MadeOf]]:
         """Rewrite a network, whose census loses the norms that blocks compute channels last."""

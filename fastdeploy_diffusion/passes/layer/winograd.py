@@ -20,7 +20,6 @@ from paddle import LazyGuard, Tensor, nn
 from fastdeploy_diffusion.families.networks.census import Convolution, Site
 from fastdeploy_diffusion.models.sizes import are_known, read_sizes
 from fastdeploy_diffusion.passes.base import Derivation, LayerPass, MadeOf
-from fastdeploy_diffusion.passes.by_size import SMALLEST_FOR_WINOGRAD
 from fastdeploy_diffusion.passes.layer.winograd_convolution import convolve_tiles
 from fastdeploy_diffusion.passes.layer.winograd_matrices import TRANSFORMS
 
@@ -31,7 +30,6 @@ class _Winograd(LayerPass):
     """Rewrites 3×3 convolutions with stride one and a border of one, of known height and width."""
 
     needs_known_sizes: ClassVar[bool] = True
-    pays_from: ClassVar[int] = SMALLEST_FOR_WINOGRAD
     sites = ()  # but convolutions
     tile: ClassVar[int]
     widths: ClassVar[range]
