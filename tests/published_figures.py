@@ -198,6 +198,7 @@ FIGURES: dict[str, dict[str, Source]] = {
     },
     "docs/generate.md": {
         "7.5; SDXL 5, FLUX.1-dev 3.5": SETTING,
+        "0.8; SDXL 0.3, Flux 0.6": SETTING,
     },
     "docs/int8.md": {
         "5 dB more than the target (35 dB)": Computed(
@@ -221,6 +222,7 @@ FIGURES: dict[str, dict[str, Source]] = {
     },
     "docs/memory.md": {
         "at most 256 MiB of weights": Computed(lambda: KEPT_BYTES / MIB),
+        "2 KiB a pixel": Computed(lambda: 2 * 256 * FLOAT32 / 1024),
         "at least 90 % of the weights": Asserted(
             "pipelines/test_staged_peak.py::test_staged_takes_less_by_what_is_not_loaded",
             ">= 0.9 * others",
@@ -337,6 +339,22 @@ FIGURES: dict[str, dict[str, Source]] = {
         "12.9 GiB": Computed(lambda: gib("sdxl")),
         "6.5 GiB of disk": Computed(lambda: gib("sdxl", width=2)),
         "took 17.0 GiB at its peak": Dated("78a1f55"),
+    },
+    "docs/schedulers.md": {
+        "to 1e-4 of the largest value": Asserted(
+            "schedulers/test_trajectories.py::test_trajectory_equals_diffusers",
+            "LARGEST_ERROR = 1e-4",
+            "schedulers/reference_trajectory.py",
+        ),
+        "torchsde's, to 1e-5": Asserted(
+            "schedulers/test_brownian_tree.py::test_changes_equal_torchsde", "wanted, atol=1e-5"
+        ),
+        "rounded to 1e-6": Chosen("a constant of torchsde"),
+        "agree to 5e-3": Asserted(
+            "schedulers/test_trajectories.py::test_trajectory_equals_diffusers",
+            '"DPMSolverSDEScheduler": 5e-3',
+            "schedulers/reference_trajectory.py",
+        ),
     },
     "docs/shapes-model.md": {
         "at most 16 MB": SIZE,
