@@ -20,13 +20,7 @@ class Hint:
 _LEAVE = "leave it out"
 # Feature, its names in diffusers and on command lines, and a workaround.
 _NOT_YET = (
-    (
-        "inpainting",
-        "mask mask_image inpaint inpainting outpaint padding_mask_crop "
-        "stablediffusioninpaintpipeline stablediffusionxlinpaintpipeline fluxinpaintpipeline "
-        "fluxfillpipeline",
-        _LEAVE,
-    ),
+    ("Flux Fill", "fluxfillpipeline", "pipeline.inpaint takes every Flux that draws texts"),
     (
         "LoRA",
         "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora unfuse_lora "
@@ -83,6 +77,11 @@ _NOT_YET = (
 # Names in diffusers, and what to write here.
 _ELSEWHERE = (
     ("init_image init_img", "image=…, in pipeline.image_to_image(prompt, image)"),
+    ("mask_image", "mask=…, in pipeline.inpaint(prompt, image, mask)"),
+    (
+        "inpainting fluxinpaintpipeline",
+        "the pipeline of text to image, with pipeline.inpaint(prompt, image, mask)",
+    ),
     (
         "img2img stablediffusionimg2imgpipeline fluximg2imgpipeline",
         "the pipeline of text to image, with pipeline.image_to_image(prompt, image)",

@@ -250,7 +250,7 @@ def _check_settings(settings: Mapping[str, Any], owner: str) -> None:
         if key not in SETTINGS:
             raise RequestError(f"{owner} name an unknown {key!r}", allowed=", ".join(SETTINGS))
         kinds = (int, float) if SETTINGS[key] is float else (SETTINGS[key],)
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,)):
             allowed = f"a value of type {SETTINGS[key].__name__}"
             raise RequestError(f"{owner} hold {key} = {value!r}", allowed=allowed)
 

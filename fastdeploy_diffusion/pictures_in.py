@@ -84,7 +84,7 @@ def flatten(picture: Image.Image) -> Image.Image:
 
 
 def resize(picture: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
-    """Resize a picture with Lanczos' filter.
+    """Resize a picture with Lanczos' filter, as the modes of diffusers do.
 
     Args:
         mode: ``stretch`` changes its form; ``crop`` keeps the form and cuts what is beyond, alike
@@ -94,11 +94,13 @@ def resize(picture: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
         return picture
     if mode == "stretch":
         return picture.resize(size, Image.Resampling.LANCZOS)
-    ratios = size.width / picture.width, size.height / picture.height
-    ratio = max(ratios) if mode == "crop" else min(ratios)
-    inner = Size(*(max(round(side * ratio), 1) for side in picture.size))
+    is_wider = size.width * picture.height > picture.width * size.height
+    if is_wider == (mode == "crop"):
+        inner = Size(size.width, max(picture.height * size.width // picture.width, 1))
+    else:
+        inner = Size(max(picture.width * size.height // picture.height, 1), size.height)
     scaled = picture.resize(inner, Image.Resampling.LANCZOS)
-    left, top = ((wanted - found) // 2 for wanted, found in zip(size, inner, strict=True))
+    left, top = (wanted // 2 - found // 2 for wanted, found in zip(size, inner, strict=True))
     if mode == "crop":
         return scaled.crop((-left, -top, size.width - left, size.height - top))
     borders = (
@@ -114,6 +116,58 @@ def normalize(pictures: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
     pixels = np.stack([np.asarray(each) for each in pictures]).astype(np.float32) / 255
     scaled: npt.NDArray[np.float32] = 2 * pixels.transpose(0, 3, 1, 2) - 1
     return np.ascontiguousarray(scaled)
+
+
+def extend_picture(
+    given: GivenPicture, left: int, top: int, right: int, bottom: int
+) -> tuple[Image.Image, Image.Image]:
+    """Add pixels on the sides of a picture, which repeat its border.
+
+    Returns:
+        The larger picture, and a mask that is white where pixels were added.
+
+    Raises:
+        RequestError: A number is not allowed, or all are 0; or as `read_picture`.
+    """
+    sides = {"left": left, "top": top, "right": right, "bottom": bottom}
+    for name, pixels in sides.items():
+        if type(pixels) is not int or not 0 <= pixels <= LARGEST_PICTURE:
+            raise RequestError(f"{name} is {show(pixels)}", allowed="a number of pixels: 0 or more")
+    if not any(sides.values()):
+        raise RequestError(
+            "nothing is to be added", fix="give left, top, right or bottom in pixels"
+        )
+    picture = flatten(read_picture("image", given))
+    size = picture.width + left + right, picture.height + top + bottom
+    _check_size("the larger picture", size)
+    borders = (top, bottom), (left, right)
+    whole = np.pad(np.asarray(picture), (*borders, (0, 0)), mode="edge")
+    kept = np.zeros((picture.height, picture.width), np.uint8)
+    mask = np.pad(kept, borders, constant_values=255)
+    return Image.fromarray(whole), Image.fromarray(mask)
+
+
+def read_mask(name: str, picture: Image.Image) -> Image.Image:
+    """Turn a picture into a mask of mode "L", in which white is 255.
+
+    Raises:
+        RequestError: It is transparent in parts, which may be meant either way.
+    """
+    if invert_alpha(picture) is not None:
+        raise RequestError(
+            f"{name} is transparent in parts",
+            allowed="a mask without transparency: white where something is to be painted",
+            fix="lay it on black or white first, whichever is meant",
+        )
+    return picture.convert("L")
+
+
+def invert_alpha(picture: Image.Image) -> Image.Image | None:
+    """Make the mask, of mode "L", of what is transparent; ``None`` where nothing is."""
+    if picture.mode != "RGBA":
+        return None
+    mask = ImageOps.invert(picture.getchannel("A"))
+    return mask if mask.getbbox() else None  # the box of what is not 0
 
 
 def digest_picture(picture: Image.Image) -> str:

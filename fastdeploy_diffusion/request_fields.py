@@ -50,7 +50,7 @@ class RequestField:
     def allowed(self) -> str:
         """The allowed values, in words."""
         if self.least is None:
-            return ", ".join(self.choices) or "text"
+            return ", ".join(self.choices) or ("true, false" if self.kind is bool else "text")
         if self.most == _LARGEST_SEED:
             return "a whole number from -2**63 to 2**64 - 1"
         if self.kind is int and self.most is not None:
@@ -150,7 +150,7 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "weight of the prompt (Ho & Salimans, 2022)",
             "1 or less turns guidance off, which halves the work; FLUX.1-dev has learnt it and "
             "costs the same with any, FLUX.1-schnell takes none",
-            "7.5; SDXL 5, FLUX.1-dev 3.5",
+            "7.5; SDXL 5, with a mask 7.5; FLUX.1-dev 3.5, with a picture 7",
             most=_LARGEST_GUIDANCE,
             flag="--guidance-scale",
         ),
@@ -209,7 +209,7 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
         "strength": _number(
             "share of the steps that change the given picture",
             "above 0; with 1, little but its colours is left",
-            "0.8; SDXL 0.3, Flux 0.6",
+            "0.8; SDXL 0.3, Flux 0.6; with a mask 1, SDXL 0.9999, Flux 0.6",
             most=1,
             flag="--strength",
         ),
@@ -218,6 +218,36 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "`stretch`, `crop` or `pad`, which repeats its border; without it, another size is "
             "refused",
             flag="--resize-mode",
+        ),
+        "mask": _picture(
+            "what to paint anew: where it is white",
+            "of the image's size",
+            flag="--mask",
+        ),
+        "mask_blur": _whole(
+            "radius in pixels by which the edges of the mask are blurred, where the image is put "
+            "back",
+            "",
+            "0",
+            least=0,
+            most=1000,
+            flag="--mask-blur",
+        ),
+        "padding_mask_crop": _whole(
+            "draw only what the mask covers, at the full size, with a border of so many pixels of "
+            "the image",
+            "the rest is put back as it was",
+            "the whole image is drawn",
+            least=0,
+            most=1_000_000,
+            flag="--padding-mask-crop",
+        ),
+        "overlay": RequestField(
+            "whether what the mask leaves is put back, bit for bit",
+            "always with `padding_mask_crop`",
+            left_out="false: all of it passes through the autoencoder",
+            kind=bool,
+            flag="--overlay",
         ),
         "output_type": _unkept(
             "type of the pictures that are returned",

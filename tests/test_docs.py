@@ -39,7 +39,7 @@ PAGES_TO_RUN = [page for page in PAGES if page != CHINESE]
 
 # Where the documentation has its readers' checkpoint; here the model in the box stands for it.
 READERS_FOLDER = "/models/stable-diffusion"
-READERS_PATHS = ("/models/", "runs/")
+READERS_PATHS = ("/models/", "/pictures/", "runs/")
 READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 READERS_TINY = "/models/taesd"
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"

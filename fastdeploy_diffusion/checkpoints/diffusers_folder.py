@@ -85,7 +85,8 @@ def _read_scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
     name = index.get("_class_name")
-    if found := [each for each in FAMILIES.values() if each.index_class == name]:
+    known = FAMILIES.values()
+    if found := [each for each in known if name in (each.index_class, each.inpainting_class)]:
         return found
     hint = find_hint(name) if isinstance(name, str) else None
     missing = f": {hint.missing}" if hint and hint.missing else ""

@@ -77,6 +77,9 @@ class Defaults(NamedTuple):
         steps: Their number.
         max_sequence_length: Number of tokens of a text; ``None`` where the tokenizer says it.
         strength: Share of the steps that change a given picture.
+        masked_strength: The same, where a mask says what may change.
+        picture_guidance: The guidance scale, where a picture is given; ``None``: that of texts.
+        masked_guidance: Likewise, with a mask.
         rounds_steps_up: Whether a part of a step that the strength leaves counts as one.
     """
 
@@ -85,7 +88,15 @@ class Defaults(NamedTuple):
     steps: int = 50
     max_sequence_length: int | None = None
     strength: float = 0.8
+    masked_strength: float = 1.0
+    picture_guidance: float | None = None
+    masked_guidance: float | None = None
     rounds_steps_up: bool = False
+
+    def choose_guidance(self, *, has_picture: bool, has_mask: bool) -> float:
+        """Choose the guidance scale, which diffusers' pipelines of pictures have of their own."""
+        own = self.masked_guidance if has_mask else self.picture_guidance if has_picture else None
+        return self.guidance_scale if own is None else own
 
     def count_steps(self, steps: int, strength: float) -> int:
         """Count the steps, of all, that change a given picture, as diffusers does."""
@@ -103,6 +114,7 @@ class Family:
         pipeline: Its pipeline, as module in ``pipelines/`` and class.
         request: Its request, as module in ``requests/`` and class.
         index_class: ``_class_name`` in its ``model_index.json``.
+        inpainting_class: The same, for folders of inpainting models.
         networks: Its components with weights.
         tokenizers: By the names of their folders.
         layouts: Of its single files.
@@ -132,6 +144,7 @@ class Family:
     absent: tuple[str, ...] = ("feature_extractor", "image_encoder")
     inert: Sequence[KeyRule] = ()
     is_packed: bool = False
+    inpainting_class: str = ""
 
     @property
     def pipeline_name(self) -> str:

@@ -43,7 +43,7 @@ _layout = partial(
     # 384 channels: fill; 128: depth and canny.
     ((f"{_TRANSFORMER}img_in.weight", 64, "input channels of the transformer"),),
 )
-_defaults = partial(Defaults, strength=0.6, rounds_steps_up=True)
+_defaults = partial(Defaults, strength=0.6, masked_strength=0.6, rounds_steps_up=True)
 _GUIDANCE = f"{_TRANSFORMER}guidance_in."
 
 FLUX = Family(
@@ -64,7 +64,9 @@ FLUX = Family(
         "flux-dev": Published(FLUX_DEV, "BF16"),
         "flux-schnell": Published(FLUX_SCHNELL, "BF16"),
     },
-    defaults=_defaults(128, 3.5, steps=28, max_sequence_length=512),
+    defaults=_defaults(
+        128, 3.5, steps=28, max_sequence_length=512, picture_guidance=7.0, masked_guidance=7.0
+    ),
     unguided=_defaults(128, 0.0, steps=4, max_sequence_length=256),
     inert=FLUX_INERT_RULES,
     is_packed=True,

@@ -46,7 +46,8 @@ SDXL = Family(
         ),
     ),
     published={"sdxl": Published(SDXL_BASE, "F16")},
-    defaults=Defaults(128, 5.0, strength=0.3),
+    defaults=Defaults(128, 5.0, strength=0.3, masked_strength=0.9999, masked_guidance=7.5),
     options={"force_zeros_for_empty_prompt": True},
     inert=LDM_INERT_RULES,
+    inpainting_class="StableDiffusionXLInpaintPipeline",
 )

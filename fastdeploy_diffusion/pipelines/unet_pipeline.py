@@ -139,13 +139,15 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _read_limits(self) -> ModelLimits:
         config, unet, vae = self.config, self._denoiser.config, self._vae.config
         scale = vae.downscale
-        if unet.in_channels != vae.latent_channels:
+        channels = vae.latent_channels
+        inpaints = unet.in_channels == 2 * channels + 1  # with the mask, and the masked latents
+        if unet.in_channels != channels and not inpaints:
             raise UnsupportedModelError(
-                f"{self._checkpoint.path}: vae gives latents of {vae.latent_channels} channels, "
-                f"and unet wants {unet.in_channels} (in_channels): an inpainting or depth model, "
-                "or they are not of one model",
-                allowed="text-to-image models",
-                fix="use the components of one text-to-image checkpoint",
+                f"{self._checkpoint.path}: vae gives latents of {channels} channels, and unet "
+                f"wants {unet.in_channels} (in_channels): a depth model or another, or they are "
+                "not of one model",
+                allowed="text-to-image and inpainting models",
+                fix="use the components of one checkpoint",
             )
         defaults = self._checkpoint.family.defaults
         size = unet.sample_size if unet.sample_size is not None else defaults.sample_size
@@ -167,6 +169,8 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             ranges,
             self._checkpoint.sizes,
             chunks=self._checkpoint.chunks,
+            model=self._checkpoint.name,
+            needs_mask=inpaints,
         )
 
 

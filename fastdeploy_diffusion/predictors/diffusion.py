@@ -21,7 +21,7 @@ from fastdeploy_diffusion.predictors.component import Component, Parts
 from fastdeploy_diffusion.predictors.drawing_methods import DrawingMethods
 from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
-from fastdeploy_diffusion.predictors.latent_source import LatentSource, PictureSource
+from fastdeploy_diffusion.predictors.latent_source import LatentSource, make_source
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
@@ -211,7 +211,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         Raises:
             RequestError: A setting is not allowed.
         """
-        return self._plan(request).settings(0)
+        return self._plan_drawing(request).settings(0)
 
     def choose_batch(self, request: GenerationRequest) -> int:
         """Choose how many pictures to draw at once for requests with these settings.
@@ -222,8 +222,8 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         Raises:
             RequestError: A setting is not allowed.
         """
-        plan = self._plan(replace(request, num_images_per_prompt=1, latents=None, seed=0))
-        return self._limit_pictures(plan)
+        one = replace(request, num_images_per_prompt=1, latents=None, seed=0)
+        return self._limit_pictures(self._plan_drawing(one))
 
     def _limit_pictures(self, plan: PlanT, most: int | None = None) -> int:
         if most is None:
@@ -376,6 +376,11 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
     def _plan(self, request: GenerationRequest) -> PlanT:
         """Check a request."""
 
+    def _plan_drawing(self, request: GenerationRequest) -> PlanT:
+        """Check a request, with what the model needs to draw."""
+        self._limits.check_mask(request.mask is not None)
+        return self._plan(request)
+
     def _plan_picture(
         self, height: int | None, width: int | None, chunks: int | None = None
     ) -> PlanT:
@@ -396,8 +401,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         self._budget.require(batch, estimate, self._limits.multiple, make_room)
 
     def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:
-        need = self._describe_need(plan)
-        return self._budget.explain_exhaustion(*need, self._limits.multiple)
+        return self._budget.explain_exhaustion(*self._describe_need(plan), self._limits.multiple)
 
     def _describe_need(self, plan: PlanT) -> tuple[PictureBatch, Estimate]:
         """Make the batch of a plan, and the function that estimates batches like it."""
@@ -418,11 +422,9 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         return parts
 
     def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
-        draw = partial(self._draw_latents, plan)
-        if plan.given is None:
-            return LatentSource(draw, plan.request.latents)
-        assert parts.encoder is not None  # there is a picture
-        return PictureSource(draw, self._pack, plan.given, self.open_encoder(), parts.encoder)
+        draw, extends = partial(self._draw_latents, plan), self._limits.needs_mask
+        encoding = None if parts.encoder is None else (self.open_encoder(), parts.encoder)
+        return make_source(plan, draw, self._pack, encoding, extends=extends)
 
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
         """Make a scheduler for this request alone, at its first step."""
@@ -450,7 +452,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
                 allowed="a request with its settings inside, or a prompt with settings",
                 fix="dataclasses.replace(request, …)",
             )
-        plan = self._plan(request)
+        plan = self._plan_drawing(request)
         self._require_memory(plan)
         cancelled = threading.Event()
         loop = self._run(plan, self._start_scheduler(plan), cancelled)
@@ -487,8 +489,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         return self._scheduler_name
 
     def _describe_run(self, plan: PlanT, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
-        if self._digest is None:
-            self._digest = self._checkpoint.digest()
+        self._digest = self._digest or self._checkpoint.digest()
         return {
             "model": self._checkpoint.name,
             "model_digest": self._digest,

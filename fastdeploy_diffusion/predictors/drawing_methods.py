@@ -8,11 +8,17 @@ from PIL import Image
 from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.pictures_in import GivenPicture
+from fastdeploy_diffusion.pictures_in import GivenPicture, extend_picture
 from fastdeploy_diffusion.predictors.drivers import Generation
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures
-from fastdeploy_diffusion.requests.request import PICTURE_FIELDS, GenerationRequest, OutputType
-from fastdeploy_diffusion.requests.settings import PictureSettings, show_fields
+from fastdeploy_diffusion.requests.given_masks import find_alpha
+from fastdeploy_diffusion.requests.request import (
+    MASK_FIELDS,
+    PICTURE_FIELDS,
+    GenerationRequest,
+    OutputType,
+)
+from fastdeploy_diffusion.requests.settings import MaskSettings, PictureSettings, show_fields
 
 
 class DrawingMethods:
@@ -22,8 +28,11 @@ class DrawingMethods:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        shown = show_fields(DrawingMethods.image_to_image, cls.request_class, ("prompt", "image"))
-        cls.image_to_image = shown  # type: ignore[method-assign]
+        own, base = cls.request_class, DrawingMethods
+        pictures = show_fields(base.image_to_image, own, ("prompt", "image"), without=MASK_FIELDS)
+        cls.image_to_image = pictures  # type: ignore[method-assign]
+        masks = show_fields(base.inpaint, own, ("prompt", "image", "mask"))
+        cls.inpaint = masks  # type: ignore[method-assign]
 
     @abstractmethod
     def stream(
@@ -107,11 +116,92 @@ class DrawingMethods:
                 allowed="the prompt and the picture by place, and each setting by name",
                 fix="image_to_image(prompt, image, strength=…)",
             )
-        if image is None:
-            raise RequestError("image is None", fix="pipeline.text_to_image(prompt) needs none")
-        return self._serve(prompt, {**settings, "image": image})
+        for name in MASK_FIELDS:
+            if settings.get(name) is not None:
+                raise RequestError(
+                    f"image_to_image takes no {name}",
+                    fix="pipeline.inpaint(prompt, image, mask, …) paints a part anew",
+                )
+        return self._serve(prompt, {**settings, "image": _require_image(image)})
+
+    @overload
+    def inpaint(
+        self,
+        prompt: str,
+        image: GivenPicture,
+        mask: GivenPicture | None = None,
+        *,
+        num_images_per_prompt: Literal[1] = 1,
+        output_type: Literal["pil"] = "pil",
+        **settings: Unpack[MaskSettings],
+    ) -> Image.Image: ...
+    @overload
+    def inpaint(
+        self,
+        prompt: str | Sequence[str],
+        image: GivenPicture | Sequence[GivenPicture],
+        mask: GivenPicture | Sequence[GivenPicture] | None = None,
+        *,
+        num_images_per_prompt: int = 1,
+        output_type: OutputType = "pil",
+        **settings: Unpack[MaskSettings],
+    ) -> Pictures: ...
+    def inpaint(self, prompt: Any, image: Any, mask: Any = None, **settings: Any) -> Pictures:
+        """Paint a part of a picture anew: where the mask is white.
+
+        Without a mask, it is what is transparent in the picture.
+
+        Returns:
+            One Pillow image for one picture, a list for several; an array for another
+            ``output_type``.
+
+        Raises:
+            RequestError: A setting is unknown or not allowed, a picture or mask cannot be read, or
+                they do not fit together.
+            ResourceError: A picture is too large.
+            CheckpointError: The checkpoint has no encoder.
+            EngineError: A network failed.
+            CancelledError: ``cancel`` was called.
+        """
+        given = _require_image(image)
+        mask = find_alpha(given) if mask is None else mask
+        return self._serve(prompt, {**settings, "image": given, "mask": mask})
+
+    def outpaint(
+        self,
+        prompt: str,
+        image: GivenPicture,
+        *,
+        left: int = 0,
+        top: int = 0,
+        right: int = 0,
+        bottom: int = 0,
+        **settings: Unpack[MaskSettings],
+    ) -> Pictures:
+        """Paint beyond the border of a picture, which itself stays as it is, bit for bit.
+
+        Args:
+            prompt: What to draw.
+            image: The picture.
+            left: Pixels to add on this side.
+            top: Likewise.
+            right: Likewise.
+            bottom: Likewise.
+            **settings: As for ``inpaint``.
+
+        Returns:
+            As ``inpaint``, whose errors these are, too.
+        """
+        whole, mask = extend_picture(_require_image(image), left, top, right, bottom)
+        return self._serve(prompt, {"overlay": True, **settings, "image": whole, "mask": mask})
 
     def _serve(self, prompt: Any, settings: dict[str, Any]) -> Pictures:
         result = self.generate(prompt, **settings)
         is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
         return result.images[0] if is_one and isinstance(result.images, list) else result.images
+
+
+def _require_image(image: Any) -> Any:
+    if image is None:
+        raise RequestError("image is None", fix="pipeline.text_to_image(prompt) needs none")
+    return image

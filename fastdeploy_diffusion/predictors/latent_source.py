@@ -6,11 +6,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
+from fastdeploy_diffusion.requests.given_masks import GivenMasks
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures
+from fastdeploy_diffusion.requests.request import GenerationPlan
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 FloatArray = npt.NDArray[np.float32]
@@ -88,3 +91,118 @@ class PictureSource(LatentSource):
         latents = self._pack(self._encoder.sample(moments, generators))
         noise = self._draw(generators)
         return scheduler.add_noise(latents, noise, float(scheduler.timesteps[0]))
+
+
+class RepaintSource(PictureSource):
+    """Inpainting: only what a mask covers changes.
+
+    A denoiser that was trained for it takes mask and masked picture as further channels. For any
+    other, the latents of the rest are replaced after each step by those of the picture, at the
+    noise of the next step (Lugmayr et al., 2022, without resampling).
+
+    Args:
+        extends: Whether the denoiser takes the further channels.
+    """
+
+    def __init__(
+        self,
+        draw: DrawNoise,
+        pack: Pack,
+        given: GivenMasks,
+        encoder: VAEEncoder,
+        part: Part,
+        *,
+        extends: bool,
+    ) -> None:
+        super().__init__(draw, pack, given, encoder, part)
+        self._masks, self._extends = given, extends
+        self._masked_moments: FloatArray | None = None
+        self._more = self._clean = self._noise = self._mask = np.empty(0, np.float32)
+
+    def prepare(self, residency: Residency) -> None:
+        """Encode each picture once, and where the denoiser takes it, each masked one.
+
+        Raises:
+            RequestError: A mask is smaller than a latent, and covers none.
+        """
+        images, binary = self._masks.normalize(), self._masks.binarize()
+        scale = self._encoder.config.downscale
+        small = binary[:, :, ::scale, ::scale]  # the nearest pixels, as diffusers takes them
+        if not small.any(axis=(1, 2, 3)).all():
+            raise RequestError(
+                f"the mask is too small: a latent stands for {scale} x {scale} pixels, and the "
+                "mask covers none",
+                allowed=f"masks of at least {scale} x {scale} white pixels",
+                fix="widen the mask, or give padding_mask_crop, which draws it larger",
+            )
+        self._mask = small[list(self._masks.chosen)]
+        with residency.lend(self._part) as session:
+            if not (self._extends and self._is_noise):
+                self._moments = self._encoder.encode(session, images)
+            if self._extends:
+                masked = images * (binary < 1)
+                self._masked_moments = self._encoder.encode(session, masked)
+
+    @property
+    def _is_noise(self) -> bool:
+        return self._masks.strength == 1
+
+    def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Begin with noise alone, at full strength, or with noise on the pictures' latents."""
+        chosen = list(self._masks.chosen)
+        if self._moments is not None:
+            sampled = self._encoder.sample(self._moments[chosen], generators)
+            self._clean = self._pack(sampled)
+        self._noise = self._draw(generators)
+        # In the order of diffusers, which encodes the masked picture also where it is not used.
+        channels = self._encoder.config.latent_channels
+        if self._masked_moments is not None:
+            masked = self._encoder.sample(self._masked_moments[chosen], generators)
+            self._more = np.concatenate([self._mask, masked], axis=1)
+        else:
+            for each in generators:
+                each.randn((channels, *self._mask.shape[2:]))
+            self._mask = self._pack(np.repeat(self._mask, channels, axis=1))
+        if self._is_noise:
+            noise: FloatArray = self._noise * np.float32(scheduler.init_noise_sigma)
+            return noise
+        return scheduler.add_noise(self._clean, self._noise, float(scheduler.timesteps[0]))
+
+    def extend(self, side: str, scaled: FloatArray) -> FloatArray:
+        """Add mask and masked latents, where the denoiser takes them."""
+        return np.concatenate([scaled, self._more], axis=1) if self._extends else scaled
+
+    def hold(self, scheduler: Scheduler[Any], step: int, latents: FloatArray) -> FloatArray:
+        """Replace the latents of what the mask leaves, where the denoiser does not know it."""
+        if self._extends:
+            return latents
+        kept, timesteps = self._clean, scheduler.timesteps
+        if step + 1 < len(timesteps):
+            kept = scheduler.add_noise(kept, self._noise, float(timesteps[step + 1]))
+        held: FloatArray = (1 - self._mask) * kept + self._mask * latents
+        return held
+
+    def finish(self, colours: FloatArray) -> FloatArray:
+        """Put what the masks leave back, where that is asked for."""
+        return self._masks.put_back(colours)
+
+
+def make_source(
+    plan: GenerationPlan,
+    draw: DrawNoise,
+    pack: Pack,
+    encoding: tuple[VAEEncoder, Part] | None,
+    *,
+    extends: bool,
+) -> LatentSource:
+    """Make the source of a plan: of a text, of pictures, or of pictures with masks.
+
+    Args:
+        encoding: The VAE's encoder, which pictures need.
+        extends: Whether the denoiser takes masks and masked pictures as further channels.
+    """
+    if plan.given is None or encoding is None:
+        return LatentSource(draw, plan.request.latents)
+    if isinstance(plan.given, GivenMasks):
+        return RepaintSource(draw, pack, plan.given, *encoding, extends=extends)
+    return PictureSource(draw, pack, plan.given, *encoding)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.families.family import Defaults
 from fastdeploy_diffusion.requests.shape_ranges import ShapeRanges
 
@@ -20,6 +21,7 @@ class ModelLimits:
         model: Its path, for messages.
         is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
             ``multiple`` is twice what the autoencoder shrinks by.
+        needs_mask: Whether the denoiser takes a mask and a masked picture beside the latents.
     """
 
     height: int
@@ -32,6 +34,7 @@ class ModelLimits:
     model: str = ""
     is_packed: bool = False
     chunks: tuple[int, ...] = ()
+    needs_mask: bool = False
 
     @property
     def allowed_sizes(self) -> str:
@@ -39,6 +42,19 @@ class ModelLimits:
         allowed, token = f"multiples of {self.multiple}", f"{self.multiple} x {self.multiple}"
         why = f": each token of {self.model} stands for {token} pixels"
         return allowed + why if self.is_packed else allowed
+
+    def check_mask(self, is_given: bool) -> None:
+        """Refuse requests without a mask, where the denoiser takes one.
+
+        Raises:
+            RequestError: There is none.
+        """
+        if self.needs_mask and not is_given:
+            raise RequestError(
+                f"{self.model} is an inpainting model, and there is no mask",
+                allowed="pipeline.inpaint(prompt, image, mask)",
+                fix="take a text-to-image model, which also draws over pictures",
+            )
 
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one picture's latents, packed as (tokens, channels); its sizes are in pixels."""

@@ -16,6 +16,8 @@ from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.pictures_in import RESIZE_MODES, GivenPicture, ResizeMode, Size
 from fastdeploy_diffusion.request_fields import FIELDS, PLAIN, PROMPT_SYNTAXES
+from fastdeploy_diffusion.requests.dependent_fields import require_before
+from fastdeploy_diffusion.requests.given_masks import add_masks
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures, read_given
 from fastdeploy_diffusion.requests.given_plan import read_plan
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
@@ -39,11 +41,13 @@ OUTPUT_TYPES = ("pil", "np", "latent")
 CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 # A batch is planned picture by picture: no more than can be listed in a moment.
 MOST_PICTURES = 1_000_000
-PICTURE_FIELDS = ("image", "strength", "resize_mode")
-"""Fields of requests that give a picture; only the first may stand alone."""
+MASK_FIELDS = ("mask", "mask_blur", "padding_mask_crop", "overlay")
+"""Fields of requests that give a mask, the first of them."""
+PICTURE_FIELDS = ("image", "strength", "resize_mode", *MASK_FIELDS)
+"""Fields of requests that give a picture, the first of them."""
 _LARGEST = 2**63 - 1
 _SYNONYMS = {
-    "num_images": "num_images_per_prompt",
+    "num-images": "num_images_per_prompt",
     "steps": "num_inference_steps",
     "callback": "callback_on_step_end",
 }
@@ -61,7 +65,8 @@ def explains_fields(request_class: type[RequestT]) -> type[RequestT]:
 class GenerationRequest:
     """One request, with the argument names of diffusers; ``None`` is the default.
 
-    With an ``image`` it is image to image, and else text to image.
+    With an ``image`` it is image to image, with a ``mask`` as well inpainting, and else text to
+    image.
     """
 
     prompt: str | Sequence[str]
@@ -84,6 +89,10 @@ class GenerationRequest:
     image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
     strength: float | None = None
     resize_mode: ResizeMode | None = None
+    mask: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
+    mask_blur: int = 0
+    padding_mask_crop: int | None = None
+    overlay: bool = False
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -234,10 +243,10 @@ def plan_generation(
     given = _read_given(request, len(prompts), count, steps, own)
     if given is None:
         width, height = request.width, request.height
-        width = _first(width, defaults.width, limits.width)
-        height = _first(height, defaults.height, limits.height)
     else:
         width, height = given.find_size(request.width, request.height, limits.multiple)
+    width = _first(width, defaults.width, limits.width)
+    height = _first(height, defaults.height, limits.height)
     height = _check_size("height", height, limits)
     width = _check_size("width", width, limits)
     if limits.sizes and (width, height) not in limits.sizes:
@@ -260,7 +269,13 @@ def plan_generation(
         num_inference_steps=steps,
         guidance_scale=check_number(
             "guidance_scale",
-            _first(request.guidance_scale, defaults.guidance_scale, own.guidance_scale),
+            _first(
+                request.guidance_scale,
+                defaults.guidance_scale,
+                own.choose_guidance(
+                    has_picture=request.image is not None, has_mask=request.mask is not None
+                ),
+            ),
         ),
         prompt_syntax=syntax,
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
@@ -287,20 +302,16 @@ def _read_chunks(given: Any, syntax: str) -> int | None:
 def _read_given(
     request: GenerationRequest, prompts: int, per_prompt: int, steps: int, own: Defaults
 ) -> GivenPictures | None:
+    for names in (PICTURE_FIELDS, MASK_FIELDS):
+        require_before(request, names)
     if request.image is None:
-        for name in PICTURE_FIELDS[1:]:
-            if (value := getattr(request, name)) is not None:
-                raise RequestError(
-                    f"{name} is {show(value)}, and there is no image",
-                    allowed=f"{name} with an image",
-                    fix=f"give an image, or leave {name} out",
-                )
         return None
     if request.latents is not None:
         raise RequestError(
             "latents are given, and an image, which makes its own", fix="leave one of them out"
         )
-    strength = check_number("strength", _first(request.strength, own.strength))
+    usual = own.strength if request.mask is None else own.masked_strength
+    strength = check_number("strength", _first(request.strength, usual))
     taken = own.count_steps(steps, strength)
     if not taken:
         raise RequestError(
@@ -308,7 +319,11 @@ def _read_given(
             allowed=f"{1 / steps:.3g} to 1",
             fix="give a larger strength, or more num_inference_steps",
         )
-    return read_given(request.image, prompts, per_prompt, strength, taken, request.resize_mode)
+    given = read_given(request.image, prompts, per_prompt, strength, taken, request.resize_mode)
+    if request.mask is None:
+        return given
+    padding = request.padding_mask_crop
+    return add_masks(given, request.mask, request.mask_blur, padding, request.overlay)
 
 
 def _first(*values: Any) -> Any:
@@ -342,13 +357,18 @@ def check_choices(request: RequestT) -> RequestT:
             allowed=", ".join(RESIZE_MODES),
             fix=did_you_mean(mode, RESIZE_MODES, {"fill": "pad", "resize": "stretch"}),
         )
+    if not isinstance(request.overlay, bool):
+        raise RequestError(f"overlay is {show(request.overlay)}", allowed="true, false")
     scheduler = request.scheduler
+    padding = request.padding_mask_crop
     clip_skip = request.clip_skip
     return replace(
         request,
         guidance_rescale=check_number("guidance_rescale", request.guidance_rescale),
         scheduler=None if scheduler is None else _find_scheduler(scheduler),
         eta=check_number("eta", request.eta),
+        mask_blur=check_number("mask_blur", request.mask_blur),
+        padding_mask_crop=None if padding is None else check_number("padding_mask_crop", padding),
         clip_skip=None if clip_skip is None else check_number("clip_skip", clip_skip),
     )
 

@@ -60,6 +60,14 @@ class PictureSettings(Settings, total=False):
     max_sequence_length: int | None
 
 
+class MaskSettings(PictureSettings, total=False):
+    """Fields of requests with a mask, of all families."""
+
+    mask_blur: int
+    padding_mask_crop: int | None
+    overlay: bool
+
+
 class SDXLSettings(Settings, total=False):
     """Fields of `SDXLRequest`, likewise."""
 
@@ -104,7 +112,7 @@ def show_fields(
     """Make a method that shows the fields of a request in its signature and its docstring.
 
     Args:
-        by_place: Fields that are given by position, and are required.
+        by_place: Fields that are given by position, with the method's own defaults.
         without: Fields that it does not take.
     """
 

@@ -88,9 +88,9 @@ def test_unknown_tensor_suggests_similar_names(tmp_path):
             "_class_name = 'WanPipeline'",
         ),
         (
-            {"_class_name": "StableDiffusionInpaintPipeline"},
+            {"_class_name": "FluxFillPipeline"},
             UnsupportedModelError,
-            "is not implemented: inpainting is not there yet",
+            "is not implemented: Flux Fill is not there yet",
         ),
         (
             {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
@@ -210,6 +210,7 @@ def test_a_config_with_other_numbers_of_layers_than_the_weights(tmp_path):
 
     class Config:
         stacks = (("num_hidden_layers", "encoder.layers", 3),)
+        dispensable = ()
 
     assert checkpoint.read_network("text_encoder", lambda _: Config()).stacks == Config.stacks
     for key, name, count in (

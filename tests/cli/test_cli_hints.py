@@ -12,7 +12,6 @@ from fastdeploy_diffusion.hints import HINTS
     ("words", "answer"),
     [
         (("generate", "x", "--lora", "x"), "--lora: LoRA is not there yet; merge it into the"),
-        (("generate", "--mask=x.png", "x"), "--mask: inpainting is not there yet"),
         (("generate", "x", "--controlnet", "x"), "--controlnet: ControlNet is not there yet"),
         (("generate", "x", "--refiner", "x"), "--refiner: the SDXL refiner is not there yet"),
         (("generate", "x", "--vae-tiling"), "--vae-tiling: VAE tiling is not there yet"),
@@ -63,7 +62,7 @@ def test_readmes_say_what_is_not_there_yet(readme):
 
     table = [line for line in (ROOT / readme).read_text("utf-8").splitlines() if line[:1] == "|"]
     missing = next(line for line in table if "IP-Adapter" in line)
-    for name in ("inpainting", "LoRA", "ControlNet", "refiner", "VAE tiling", "textual inversion"):
+    for name in ("LoRA", "ControlNet", "refiner", "VAE tiling", "textual inversion"):
         assert name in missing
         known = name.lower().replace(" ", "_")
         assert HINTS[known].missing

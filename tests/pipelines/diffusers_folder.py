@@ -38,8 +38,14 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_diffusers_folder(folder: Path, family: str, seed: int) -> StableDiffusionPipeline:
-    """Write a checkpoint of one family and give diffusers' own pipeline of it."""
+def write_diffusers_folder(
+    folder: Path, family: str, seed: int, channels: int = 4
+) -> StableDiffusionPipeline:
+    """Write a checkpoint of one family and give diffusers' own pipeline of it.
+
+    Args:
+        channels: Of the UNet's input; 9 for inpainting.
+    """
     torch.manual_seed(seed)
     options = _FAMILIES[family]
     vae = AutoencoderKL(
@@ -77,7 +83,7 @@ def write_diffusers_folder(folder: Path, family: str, seed: int) -> StableDiffus
         vae=vae.eval(),
         text_encoder=CLIPTextModel(text).eval(),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(**_UNET, **options["unet"]).eval(),
+        unet=UNet2DConditionModel(**_UNET, **options["unet"], in_channels=channels).eval(),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

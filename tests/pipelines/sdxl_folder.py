@@ -22,9 +22,13 @@ LENGTH = 20  # of texts, in tokens
 
 
 def write_sdxl_folder(
-    folder: Path, seed: int, *, forces_zeros: bool = True
+    folder: Path, seed: int, *, forces_zeros: bool = True, channels: int = 4
 ) -> StableDiffusionXLPipeline:
-    """Write a checkpoint like the base model's and give diffusers' own pipeline of it."""
+    """Write a checkpoint like the base model's and give diffusers' own pipeline of it.
+
+    Args:
+        channels: Of the UNet's input; 9 for inpainting.
+    """
     torch.manual_seed(seed)
     vocabulary = folder / "vocabulary"
     vocabulary.mkdir(parents=True)
@@ -57,6 +61,7 @@ def write_sdxl_folder(
         attention_head_dim=[2, 4, 4],
         block_out_channels=(16, 32, 32),
         cross_attention_dim=24 + 32,
+        in_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         layers_per_block=1,
         norm_num_groups=8,

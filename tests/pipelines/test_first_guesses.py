@@ -19,6 +19,7 @@ from fastdeploy_diffusion import (
 )
 from fastdeploy_diffusion.errors import ConfigError, RequestError, UnknownAttributeError
 from fastdeploy_diffusion.hints import HINTS
+from fastdeploy_diffusion.requests.request import PICTURE_FIELDS
 from fastdeploy_diffusion.requests.settings import FluxSettings, SDXLSettings, Settings
 
 SETTINGS = {"seed": 1, "num_inference_steps": 2}
@@ -128,7 +129,7 @@ def test_nothing_can_be_set_without_effect(pipeline, name):
     ("argument", "problem", "fix"),
     [
         ("init_image", "unknown argument 'init_image'", "image=…"),
-        ("mask_image", "unknown argument 'mask_image': inpainting is not there yet", "leave it"),
+        ("mask_image", "unknown argument 'mask_image'", "mask=…"),
         ("generator", "unknown argument 'generator'", "seed=…"),
         ("num_images", "unknown argument 'num_images'", "did you mean 'num_images_per_prompt'?"),
     ],
@@ -148,7 +149,8 @@ def test_the_signature_is_the_request(pipeline_class, settings):
     shown = inspect.signature(pipeline_class.text_to_image).parameters
     own, prompt, *others = shown.values()
     assert (own.name, prompt.name, prompt.kind.name) == ("self", "prompt", "POSITIONAL_OR_KEYWORD")
-    asked = {each.name: each for each in fields(pipeline_class.request_class)}
+    every = fields(pipeline_class.request_class)
+    asked = {each.name: each for each in every if each.name not in PICTURE_FIELDS}
     assert [prompt.name, *(each.name for each in others)] == list(asked)
     for each in others:
         assert each.kind.name == "KEYWORD_ONLY"
@@ -163,7 +165,7 @@ def test_the_signature_is_the_request(pipeline_class, settings):
         if name != "self":
             assert each.annotation == one.get(name, asked[name].type)
             assert each.default == shown[name].default
-    decided = {"prompt", "num_images_per_prompt", "output_type"}
+    decided = {"prompt", "num_images_per_prompt", "output_type", *PICTURE_FIELDS}
     types = get_type_hints(pipeline_class.request_class)
     assert get_type_hints(settings) == {k: v for k, v in types.items() if k not in decided}
 

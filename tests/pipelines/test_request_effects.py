@@ -38,9 +38,13 @@ CHANGES = {
     "prompt_syntax": {},  # has tests of its own: test_weighted_prompts.py
     "prompt_chunks": {"prompt_syntax": "weighted", "prompt_chunks": 2},
     "clip_skip": {"clip_skip": 1},
-    "image": {"image": PICTURE},
-    "strength": {},  # these have a test of their own, below
+    "image": {"image": PICTURE, "strength": 0.5},
+    "strength": {},  # these have tests of their own, below and in test_inpainting
     "resize_mode": {},
+    "mask": {"image": PICTURE, "mask": PICTURE[..., 0] > 99},
+    "mask_blur": {},
+    "padding_mask_crop": {},
+    "overlay": {},
     "output_type": {"output_type": "latent"},
     "callback_on_step_end": {
         "callback_on_step_end": lambda pipeline, step, timestep, tensors: {

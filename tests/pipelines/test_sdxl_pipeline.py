@@ -265,7 +265,7 @@ def test_options_that_sdxl_does_not_have(tiny_sdxl, options, words):
             {"addition_embed_type": None},
             "text_encoder_2 gives 28 numbers a text, and unet wants none",
         ),
-        ("unet/config.json", {"in_channels": 9}, "an inpainting or depth model"),
+        ("unet/config.json", {"in_channels": 5}, "a depth model"),
         ("model_index.json", {UNSAFE: "yes"}, rf"model_index\.json: {UNSAFE} is 'yes'"),
         ("model_index.json", {"text_encoder_2": [None, None]}, "names no text_encoder_2"),
         (

@@ -15,7 +15,7 @@ from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.images import SETTINGS
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.flux_request import FluxRequest
-from fastdeploy_diffusion.requests.request import PICTURE_FIELDS, check_number
+from fastdeploy_diffusion.requests.request import MASK_FIELDS, PICTURE_FIELDS, check_number
 from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -109,7 +109,8 @@ def test_help_explains_every_field(pipeline_class):
     plain = [name for name in names if name not in PICTURE_FIELDS]
     for explained, described in (
         (pipeline_class.text_to_image, plain),
-        (pipeline_class.image_to_image, names),
+        (pipeline_class.image_to_image, [name for name in names if name not in MASK_FIELDS]),
+        (pipeline_class.inpaint, names),
         (pipeline_class.request_class, names),
     ):
         text = " ".join(inspect.getdoc(explained).split())
