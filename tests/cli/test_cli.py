@@ -251,4 +251,5 @@ def test_several_seeds_get_a_hint(seed, hint):
 def test_syntax_of_other_tools_is_one_line_of_warning(tiny_sd1):
     result = draw(tiny_sd1, "--negative-prompt", "(bad:1.4)", "--steps", 1)
     (line,) = result.stderr.splitlines()
-    assert line.startswith("warning: '(bad:1.4)' in the prompt is read as plain text: weights")
+    assert line.startswith("warning: '(bad:1.4)' in the prompt is read as plain text: ")
+    assert "prompt_syntax='weighted' reads weights" in line
