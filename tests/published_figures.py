@@ -78,6 +78,13 @@ FLUX_SHAPES_JUDGED = Asserted(JUDGED, '"flux-shapes": (98, 97, 98)')
 SD_PARITY = Asserted("pipelines/test_sd_parity.py::test_requests", "LEAST = 120")
 SDXL_PARITY = Asserted("pipelines/test_sdxl_parity.py::test_requests", "LEAST = 120")
 FLUX_PARITY = Asserted("pipelines/test_flux_parity.py::test_requests", "LEAST = 120")
+MASKS_PARITY = Asserted(
+    "pipelines/test_inpainting_parity.py::test_pictures_are_those_of_diffusers",
+    "LEAST, LEAST_8_BIT = 100, 60",
+)
+PICTURES_PARITY = Asserted(
+    "pipelines/test_image_to_image_parity.py::test_pictures_are_those_of_diffusers", "LEAST = 100"
+)
 SIZE = Asserted("test_shapes_model.py::test_the_folder_is_small_and_draws_at_128", "<= 16e6")
 BOX_HALF = "test_the_model_in_the_box_draws_the_same_picture_in_half_precision"
 SETTING = Chosen("a setting")
@@ -88,6 +95,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "`shapes` (Stable Diffusion) gets 96.5 %": SHAPES_JUDGED,
         "`flux-shapes` (Flux) 97.5 %": FLUX_SHAPES_JUDGED,
         "the pictures of diffusers to 120 dB and more": SDXL_PARITY,
+        "the pictures of diffusers to 100 dB and more": MASKS_PARITY,
         "ask for a PSNR of at least 120 dB": SD_PARITY,
         "relative error at most 2e-5": Asserted(
             "models/test_unet.py::test_parity",
@@ -197,8 +205,21 @@ FIGURES: dict[str, dict[str, Source]] = {
         "3.29 to 3.50 times as fast": Dated("78a1f55"),
     },
     "docs/generate.md": {
-        "7.5; SDXL 5, FLUX.1-dev 3.5": SETTING,
-        "0.8; SDXL 0.3, Flux 0.6": SETTING,
+        "7.5; SDXL 5, with a mask 7.5; FLUX.1-dev 3.5, with a picture 7": SETTING,
+        "0.8; SDXL 0.3, Flux 0.6; with a mask 1, SDXL 0.9999, Flux 0.6": SETTING,
+    },
+    "docs/image-to-image.md": {
+        "with the strengths 0.3, 0.5 and 0.7; as a yellow circle with 0.7": SETTING,
+        "over it with the strengths 0.3, 0.5 and 0.7": SETTING,
+        "a strength below 0.05": SETTING,
+        "to 100 dB and more": PICTURES_PARITY,
+        "at the strengths 0.3, 0.75 and 1": SETTING,
+        "0.8, with SDXL 0.3, with Flux 0.6": SETTING,
+        "7 with a picture, and 3.5 without": SETTING,
+    },
+    "docs/inpainting.md": {
+        "from 128 of 255 on": SETTING,
+        "to 100 dB and more": MASKS_PARITY,
     },
     "docs/int8.md": {
         "5 dB more than the target (35 dB)": Computed(
