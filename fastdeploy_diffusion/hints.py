@@ -28,13 +28,8 @@ _NOT_YET = (
         "merge it into the checkpoint with diffusers: load_lora_weights, fuse_lora, "
         "save_pretrained",
     ),
-    (
-        "ControlNet",
-        "controlnet control_net control_image controlnet_conditioning_scale load_controlnet "
-        "t2i_adapter stablediffusioncontrolnetpipeline stablediffusionxlcontrolnetpipeline "
-        "fluxcontrolnetpipeline",
-        _LEAVE,
-    ),
+    ("ControlNet for Flux", "fluxcontrolnetpipeline fluxcontrolnetmodel", _LEAVE),
+    ("T2I-Adapter", "t2i_adapter stablediffusionadapterpipeline", _LEAVE),
     ("IP-Adapter", "ip_adapter ip_adapter_image load_ip_adapter set_ip_adapter_scale", _LEAVE),
     (
         "textual inversion",
@@ -85,6 +80,12 @@ _ELSEWHERE = (
     (
         "img2img stablediffusionimg2imgpipeline fluximg2imgpipeline",
         "the pipeline of text to image, with pipeline.image_to_image(prompt, image)",
+    ),
+    (
+        "controlnet control_net load_controlnet controlnetmodel stablediffusioncontrolnetpipeline "
+        "stablediffusioncontrolnetimg2imgpipeline stablediffusionxlcontrolnetpipeline "
+        "stablediffusionxlcontrolnetimg2imgpipeline",
+        "controlnets=['/models/controlnet'] in DiffusionConfig, and control_image=… of a request",
     ),
     ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),
     ("torch_dtype dtype half bfloat16", "precision='fp16' or 'bf16' in DiffusionConfig"),

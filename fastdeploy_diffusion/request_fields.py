@@ -108,6 +108,11 @@ def _picture(about: str, more: str, **others: Any) -> RequestField:
     return RequestField(about, more, form, is_noted=False, **others)
 
 
+def _control(about: str, left_out: str, most: int, flag: str) -> RequestField:
+    form = "one number, or a list with one for each ControlNet"
+    return RequestField(about, "not on Flux", form, left_out, float, 0, most, flag)
+
+
 def _unkept(about: str, form: str, left_out: str = "none") -> RequestField:
     return RequestField(about, "", form, left_out, kind=None)
 
@@ -248,6 +253,33 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             left_out="false: all of it passes through the autoencoder",
             kind=bool,
             flag="--overlay",
+        ),
+        "control_image": RequestField(
+            "picture for the ControlNet",
+            "stretched to the size of the picture, as in diffusers; not on Flux",
+            "a Pillow image, a path, the bytes of a file, or an array; a list with one for each "
+            "ControlNet",
+            flag="--control",
+            is_noted=False,
+        ),
+        "controlnet_conditioning_scale": _control(
+            "factor of what the ControlNet adds",
+            "the configuration's, else 1",
+            10,
+            "--control-scale",
+        ),
+        "control_guidance_start": _control(
+            "share of the steps after which the ControlNet begins", "0", 1, "--control-start"
+        ),
+        "control_guidance_end": _control(
+            "share of the steps after which the ControlNet ends", "1", 1, "--control-end"
+        ),
+        "guess_mode": RequestField(
+            "whether the ControlNet alone guides: the negative prompt goes without it, and it adds "
+            "less at fine resolutions",
+            "not on Flux",
+            left_out="false",
+            kind=bool,
         ),
         "output_type": _unkept(
             "type of the pictures that are returned",

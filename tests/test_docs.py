@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 from diffusers import AutoencoderTiny
+from tiny_controlnet import write_tiny_controlnet
 from tiny_flux import shrink
 from tiny_sdxl import shrink_sdxl
 from typer.testing import CliRunner
@@ -42,6 +43,7 @@ READERS_FOLDER = "/models/stable-diffusion"
 READERS_PATHS = ("/models/", "/pictures/", "runs/")
 READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 READERS_TINY = "/models/taesd"
+READERS_CONTROLNET = "/models/controlnet-canny"
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -156,6 +158,10 @@ def readers_folders(tmp_path_factory):
     write_random_checkpoint(found[READERS_SDXL], small)
     found[READERS_TINY] = folder / "tiny"
     narrow = {f"{side}_block_out_channels": (4,) * 4 for side in ("encoder", "decoder")}
+    found[READERS_CONTROLNET] = folder / "controlnet"
+    in_the_box = Path(DiffusionConfig.from_preset("shapes").model_path)
+    embedding = {"conditioning_embedding_out_channels": [4] * 4}
+    write_tiny_controlnet(found[READERS_CONTROLNET], in_the_box, **embedding)
     AutoencoderTiny(**narrow).save_pretrained(found[READERS_TINY])
     return found
 

@@ -25,7 +25,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
     (
         r"^control_model\.|input_hint_block\.|controlnet_cond_embedding\.",
         "a ControlNet",
-        "give a text-to-image checkpoint",
+        "give a text-to-image checkpoint, and this file as one of its controlnets",
     ),
     (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", f"give {name_families()}"),
     (

@@ -124,6 +124,14 @@ def generate(
             "Flux, the folder that holds tokenizer and tokenizer_2.",
         ),
     ] = None,
+    controlnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="A ControlNet for --control: a diffusers folder, or a .safetensors file. Several, "
+            "and what each runs on, are for a configuration file.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -152,7 +160,9 @@ def generate(
         target = OutputTarget.parse(output, overwrite=overwrite)
         target.check(images)
         choice = {"engine": engine, "device": device, "precision": precision}
-        options = {**choice, "scheduler": scheduler, "tokenizer_path": tokenizer}
+        controlnets = [controlnet] if controlnet else None
+        own = {"tokenizer_path": tokenizer, "controlnets": controlnets}
+        options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
         files = PictureFiles(target, images)
         drawing = draw(load_config(model, config, **options), prompt, settings, files)
         print(format_json(drawing, notices) if as_json else format_text(drawing))

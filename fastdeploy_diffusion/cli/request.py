@@ -61,6 +61,13 @@ def check_early(
     multiple = 2 ** (halvings + 1 if family.is_packed else halvings)
     size, model = family.defaults.sample_size * multiple, str(checkpoint.path)
     limits = ModelLimits(
-        size, size, multiple, 1, family.defaults, model=model, is_packed=family.is_packed
+        size,
+        size,
+        multiple,
+        1,
+        family.defaults,
+        model=model,
+        is_packed=family.is_packed,
+        control_scales=None,
     )
     plan_generation(request, defaults, limits)

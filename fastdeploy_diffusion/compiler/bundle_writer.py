@@ -107,6 +107,12 @@ def write_bundle(
             allowed="vae_decoder='full'",
             fix="remove vae_decoder",
         )
+    if pipeline.config.controlnets:
+        raise ConfigError(
+            "controlnets are given, which bundles do not hold yet",
+            allowed="a bundle without ControlNets",
+            fix="leave controlnets out, and draw with control from the checkpoint",
+        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(_count_chunks(pipeline, each) for each in chunks))

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.controlnet_options import ControlNets, FilePath
+from fastdeploy_diffusion.config.engine_choice import EngineChoice
 from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
@@ -55,12 +57,6 @@ from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.precision import INT8, PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
-
-def _read_path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-FilePath = Annotated[str, BeforeValidator(_read_path), AfterValidator(os.path.expanduser)]
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
 Component = Annotated[ComponentConfig, MayBeEmpty]
 EmbeddingCache = Annotated[EmbeddingCacheConfig, MayBeEmpty]
@@ -69,25 +65,6 @@ Paddle = Annotated[PaddleConfig, MayBeEmpty]
 TensorRT = Annotated[TensorRTConfig, MayBeEmpty]
 
 COMPONENTS = ("text_encoder", "denoiser", "vae")
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """The choice of an engine for one sub-predictor: the pipeline's, with its own section applied.
-
-    A target is for sub-predictors on a GPU; the others have none. The options of each engine that
-    has any are those that were given, by its name. ``pinned_by`` names the option of the
-    sub-predictor's own section that gives the precision: then there is no fallback to a safer one.
-    """
-
-    engine: str
-    device: str
-    precision: str
-    threads: int | None
-    target: str | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    pinned_by: str | None = None
-    portable_int8: bool = False
 
 
 class DiffusionConfig(ConfigSection):
@@ -230,6 +207,11 @@ class DiffusionConfig(ConfigSection):
         title="options of the denoiser, where they differ from the pipeline's",
         description="a section with engine, device, precision",
     )
+    controlnets: ControlNets = Field(
+        default=(),
+        title="ControlNets, in the order of a request's control images",
+        description="a list of paths, or of sections with path, scale, engine, device, precision",
+    )
     vae: Component = Field(
         default=ComponentConfig(),
         title="options of the VAE, where they differ from the pipeline's",
@@ -307,7 +289,21 @@ class DiffusionConfig(ConfigSection):
                 allowed=", ".join(COMPONENTS),
                 fix=did_you_mean(name, COMPONENTS, {"unet": "denoiser", "transformer": "denoiser"}),
             )
-        own: ComponentConfig = getattr(self, name)
+        return self._choose(getattr(self, name), name)
+
+    def choose_controlnet(self, index: int) -> EngineChoice:
+        """Resolve engine, device and precision of one of the ControlNets.
+
+        Beside a denoiser in int8 it runs in floating point.
+        """
+        own = self.controlnets[index]
+        precision = own.precision or self.precision
+        is_int8 = precision in PRECISIONS and PRECISIONS[precision].is_quantized
+        if is_int8:
+            own = own.model_copy(update={"precision": "auto"})
+        return self._choose(own, f"controlnets.{index}")
+
+    def _choose(self, own: ComponentConfig, name: str) -> EngineChoice:
         device = own.device or self.device
         on_gpu = parse_device(device).kind == "gpu"
         precision = own.precision or self.precision

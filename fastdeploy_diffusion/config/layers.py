@@ -47,6 +47,9 @@ class Layer:
         for part in path:
             if isinstance(value, BaseModel):
                 value = value.model_dump(exclude_unset=True)
+            if isinstance(value, list | tuple) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+                continue
             if not isinstance(value, Mapping) or part not in value:
                 return False
             value = value[part]
@@ -71,7 +74,24 @@ def yaml_layer(path: str | os.PathLike[str], name: str = "") -> Layer:
         value = values.get(option)
         if isinstance(value, str) and value and not value.startswith("~"):
             values[option] = os.path.normpath(os.path.join(folder, value))
+    if "controlnets" in values:
+        values["controlnets"] = _resolve_list(values["controlnets"], folder)
     return Layer(values, name, document)
+
+
+def _resolve_list(value: Any, folder: str) -> Any:
+    """Resolve the relative paths of a list of options, or of paths alone."""
+
+    def resolve(path: Any) -> Any:
+        is_relative = isinstance(path, str) and path and not path.startswith("~")
+        return os.path.normpath(os.path.join(folder, path)) if is_relative else path
+
+    if not isinstance(value, list):
+        return value
+    return [
+        {**each, "path": resolve(each.get("path"))} if isinstance(each, Mapping) else resolve(each)
+        for each in value
+    ]
 
 
 def preset_layer(name: str, place: str = "") -> Layer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -134,9 +134,13 @@ def _suggest_value(details: ErrorDetails, field: FieldInfo | None) -> str:
 
 def _find_section(model: "type[ConfigSection]", path: Sequence[str]) -> "type[ConfigSection]":
     for part in path:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
+        if part.isdecimal():  # of a list, whose elements are sections
+            continue
+        annotation: Any = model.model_fields[part].annotation
+        model = next(iter(get_args(annotation)), annotation)
     return model
 
 
 def _find_field(model: "type[ConfigSection]", path: Sequence[str]) -> FieldInfo | None:
+    path = tuple(part for part in path if not part.isdecimal())
     return _find_section(model, path[:-1]).model_fields.get(path[-1]) if path else None

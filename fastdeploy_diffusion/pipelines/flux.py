@@ -12,6 +12,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.pictures_in import GivenPicture
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
@@ -115,6 +116,11 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         scheduler: str | None = None,
         eta: float = 0.0,
         latents: npt.NDArray[np.float32] | None = None,
+        control_image: GivenPicture | Sequence[GivenPicture] | None = None,
+        controlnet_conditioning_scale: float | Sequence[float] | None = None,
+        control_guidance_start: float | Sequence[float] | None = None,
+        control_guidance_end: float | Sequence[float] | None = None,
+        guess_mode: bool = False,
         output_type: Literal["pil"] = "pil",
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
@@ -303,6 +309,12 @@ def _check_config(config: DiffusionConfig) -> None:
             f"defaults.prompt_syntax is {WEIGHTED!r}: {NO_WEIGHTS}",
             allowed=PLAIN,
             fix="leave it out, and say in words what matters",
+        )
+    if config.controlnets:
+        raise ConfigError(
+            "controlnets are given, which Flux does not have",
+            allowed="ControlNets with SD 1.x, SD 2.x and SDXL",
+            fix="leave controlnets out",
         )
     if "downsample-tokens" in (config.passes or ()):
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.pictures_in import GivenPicture
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
@@ -86,6 +87,11 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         scheduler: str | None = None,
         eta: float = 0.0,
         latents: npt.NDArray[np.float32] | None = None,
+        control_image: GivenPicture | Sequence[GivenPicture] | None = None,
+        controlnet_conditioning_scale: float | Sequence[float] | None = None,
+        control_guidance_start: float | Sequence[float] | None = None,
+        control_guidance_end: float | Sequence[float] | None = None,
+        guess_mode: bool = False,
         output_type: Literal["pil"] = "pil",
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),

@@ -2,21 +2,31 @@
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.checkpoints.controlnet import open_controlnet
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
-from fastdeploy_diffusion.predictors.component import Part, Parts
+from fastdeploy_diffusion.pipelines.control_fit import check_controlnet
+from fastdeploy_diffusion.predictors.component import Component, Part, Parts
+from fastdeploy_diffusion.predictors.controlnet import ControlNet
+from fastdeploy_diffusion.predictors.controls import Controls
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
-from fastdeploy_diffusion.predictors.loop import PlanT
+from fastdeploy_diffusion.predictors.loop import FloatArray, PlanT
+from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import open_decoder
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_chunks import fit_chunks
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
+from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -47,6 +57,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = open_decoder(checkpoint, config)
+        self._controls = Controls(self._open_controlnets())
         self._limits = self._read_limits()
         self._scheduler_config = self._read_scheduler_config()
         if config.prediction_type is not None:
@@ -69,9 +80,20 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         )
         self._join(
             *(each.component for each in self._text_encoders),
+            *(each.component for each in self._controls.controlnets),
             self._denoiser.component,
             self._vae.component,
         )
+
+    def _open_controlnets(self) -> list[ControlNet]:
+        config, unet, opened = self.config, self._denoiser.config, []
+        for index, options in enumerate(config.controlnets):
+            found = open_controlnet(Path(options.path))
+            model, scale = self._checkpoint.path, self._vae.config.downscale
+            check_controlnet(found.path, found.config, unet, model, scale)
+            name = "controlnet" if len(config.controlnets) == 1 else f"controlnet_{index}"
+            opened.append(ControlNet(found, config, index, name))
+        return opened
 
     def _check_joints(self, *joints: Joint) -> None:
         check_fit(self._checkpoint.path, *joints)
@@ -133,6 +155,38 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             needed = max(len(row) for each in texts for row in each.chunks)
         return fit_chunks(plan, needed, self._limits)
 
+    def _find_parts(self, plan: PlanT, encoder: bool = False, *, control: bool = False) -> Parts:
+        parts = super()._find_parts(plan, encoder, control=control)
+        if plan.control is None and not (control and self._controls.controlnets):
+            return parts
+        _, height, width = plan.latent_shape
+        tokens = self._text_encoders[0].tokenizer.max_length * plan.chunks
+        signature = self._denoiser.signature(height, width, tokens, is_controlled=True)
+        return replace(
+            parts,
+            controlnets=self._controls.list_parts(height, width, tokens),
+            denoiser=parts.denoiser._replace(signature=signature),
+        )
+
+    def _list_stepping(self) -> list[Component]:
+        controlnets = (each.component for each in self._controls.controlnets)
+        return [*controlnets, self._denoiser.component]
+
+    def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
+        if parts.controlnets:
+            return self._controls.lend(parts, residency)
+        return super()._lend_denoiser(parts, residency)
+
+    def _bring_residuals(
+        self, plan: PlanT, step: int, steps: int, *, negative: bool
+    ) -> Mapping[str, FloatArray]:
+        if plan.control is None:
+            return {}
+        return self._controls.bring_residuals(plan.control, step, steps, negative=negative)
+
+    def _describe_control(self, plan: PlanT) -> dict[str, Any]:
+        return {"control": self._controls.describe(plan.control)} if plan.control else {}
+
     def _count_rows(self, plan: PlanT) -> int:
         return 2 if plan.is_guided else 1
 
@@ -171,6 +225,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             chunks=self._checkpoint.chunks,
             model=self._checkpoint.name,
             needs_mask=inpaints,
+            control_scales=tuple(each.scale for each in config.controlnets),
         )
 
 
@@ -186,6 +241,12 @@ def _check_config(config: DiffusionConfig, model: str) -> None:
             f"{model} does not have",
             allowed="the tokenizer's own length",
             fix="leave it out",
+        )
+    if config.controlnets and config.enable_dynamic_shape:
+        raise ConfigError(
+            "controlnets are given, and enable_dynamic_shape is true",
+            allowed="ControlNets with builds for each size",
+            fix="leave enable_dynamic_shape out",
         )
     if config.memory == "streamed":
         raise ConfigError(

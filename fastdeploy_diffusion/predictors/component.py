@@ -220,15 +220,17 @@ class Parts:
     Args:
         texts: Text encoders.
         encoder: The VAE's, where a picture is given.
+        controlnets: Those that run with the denoiser, where control is asked for.
     """
 
     texts: tuple[Part, ...]
     denoiser: Part
     decoder: Part
     encoder: Part | None = None
+    controlnets: tuple[Part, ...] = ()
 
     def __iter__(self) -> Iterator[Part]:
         yield from self.texts
         if self.encoder is not None:
             yield self.encoder
-        yield from (self.denoiser, self.decoder)
+        yield from (*self.controlnets, self.denoiser, self.decoder)

@@ -4,9 +4,10 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
-from fastdeploy_diffusion.families.networks.unet_encoder import SIZE_NUMBERS
+from fastdeploy_diffusion.families.networks.unet_encoder import SIZE_NUMBERS, UNetEncoderConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
+from fastdeploy_diffusion.runtime.session import RESIDUAL
 from fastdeploy_diffusion.size_range import Size
 
 _LARGEST_SIZE = 2048  # largest picture edge that the check draws size conditions for, in pixels
@@ -22,29 +23,85 @@ class Denoiser:
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
         self.config = checkpoint.read_network("unet", UNet2DConditionConfig.from_dict)
-        generators: dict[str, Generator] = {"timestep": integers(0, 1000)}
-        if self.config.text_embeds_dim is not None:
-            generators["time_ids"] = integers(0, _LARGEST_SIZE)
         self.component = open_component(
             checkpoint,
             config,
             "unet",
             self.config,
-            generators=generators,
+            generators=draw_conditions(self.config),
             rows=2,  # with guidance
         )
 
-    def signature(self, height: Size, width: Size, tokens: Size, batch: Size = None) -> Signature:
-        """Make the signature for latents of a size, texts of a length, and a number of rows."""
+    def signature(
+        self,
+        height: Size,
+        width: Size,
+        tokens: Size,
+        batch: Size = None,
+        *,
+        is_controlled: bool = False,
+    ) -> Signature:
+        """Make the signature for latents of a size, texts of a length, and a number of rows.
+
+        Args:
+            is_controlled: Whether it takes residuals.
+        """
         config = self.config
-        context = (batch, tokens, config.context_dims[0])
-        inputs = [
-            TensorSpec("sample", (batch, config.in_channels, height, width), "float32"),
-            TensorSpec("timestep", (batch,), "float32"),
-            TensorSpec("encoder_hidden_states", context, "float32"),
-        ]
-        if config.text_embeds_dim is not None:
-            inputs.append(TensorSpec("text_embeds", (batch, config.text_embeds_dim), "float32"))
-            inputs.append(TensorSpec("time_ids", (batch, SIZE_NUMBERS), "float32"))
+        inputs = describe_inputs(config, height, width, tokens, batch)
+        if is_controlled:
+            assert isinstance(height, int)  # as the pipeline checks
+            assert isinstance(width, int)
+            inputs += describe_residuals(config, height, width, batch)
         prediction = (batch, config.out_channels, height, width)
-        return Signature(tuple(inputs), (TensorSpec("prediction", prediction, "float32"),))
+        return Signature(inputs, (TensorSpec("prediction", prediction, "float32"),))
+
+
+def draw_conditions(config: UNetEncoderConfig) -> dict[str, Generator]:
+    """Make the generators of conditions, for checks of a UNet or a ControlNet."""
+    generators: dict[str, Generator] = {"timestep": integers(0, 1000)}
+    if config.text_embeds_dim is not None:
+        generators["time_ids"] = integers(0, _LARGEST_SIZE)
+    return generators
+
+
+def describe_inputs(
+    config: UNetEncoderConfig,
+    height: Size,
+    width: Size,
+    tokens: Size,
+    batch: Size,
+    *,
+    text: bool = True,
+) -> tuple[TensorSpec, ...]:
+    """Describe sample, timestep and conditions of a UNet or a ControlNet.
+
+    Args:
+        text: Whether it reads the text.
+    """
+    inputs = [
+        TensorSpec("sample", (batch, config.in_channels, height, width), "float32"),
+        TensorSpec("timestep", (batch,), "float32"),
+    ]
+    if text:
+        context = (batch, tokens, config.context_dims[0])
+        inputs.append(TensorSpec("encoder_hidden_states", context, "float32"))
+    if config.text_embeds_dim is not None:
+        inputs.append(TensorSpec("text_embeds", (batch, config.text_embeds_dim), "float32"))
+        inputs.append(TensorSpec("time_ids", (batch, SIZE_NUMBERS), "float32"))
+    return tuple(inputs)
+
+
+def describe_residuals(
+    config: UNetEncoderConfig, height: int, width: int, batch: Size, *, pooled: bool = False
+) -> tuple[TensorSpec, ...]:
+    """Describe what a ControlNet gives and a UNet takes: one for each skip, and the middle's.
+
+    Args:
+        pooled: Whether they are means over all pixels.
+    """
+    residuals = []
+    for index, (channels, level) in enumerate((*config.skips, config.skips[-1])):
+        # An odd size is rounded up on the way down.
+        sizes = (1 if pooled else -(-side // 2**level) for side in (height, width))
+        residuals.append(TensorSpec(f"{RESIDUAL}{index}", (batch, channels, *sizes), "float32"))
+    return tuple(residuals)

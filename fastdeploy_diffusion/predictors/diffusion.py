@@ -19,7 +19,7 @@ from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.component import Component, Parts
 from fastdeploy_diffusion.predictors.drawing_methods import DrawingMethods
-from fastdeploy_diffusion.predictors.drivers import Generation, RequestBatch
+from fastdeploy_diffusion.predictors.drivers import BATCH_PIXELS, Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.latent_source import LatentSource, make_source
 from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
@@ -49,11 +49,6 @@ from fastdeploy_diffusion.shown import show
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.build import ComponentBuild
 
-# Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
-# sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at
-# 512 x 512, one is enough work.
-_BATCH_PIXELS = 8 * 128 * 128
-
 
 class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[PlanT]):
     """Text to image with a checkpoint; each family opens its own components."""
@@ -77,7 +72,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         self._is_quantized = False
 
     def _join(self, *components: Component) -> None:
-        """Set a family's components: text encoders, VAE's encoder if open, denoiser, VAE."""
+        """Set a family's components in running order; the last are the denoiser and the VAE."""
         self._components = components
         share_memory(each.pool for each in components)
 
@@ -88,8 +83,9 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
                 encoder = VAEEncoder(self._checkpoint, self._config, self._vae.config)
                 encoder.component.check_weights()
                 self._encoder = encoder
-                *texts, denoiser, vae = self._components
-                self._join(*texts, encoder.component, denoiser, vae)
+                first = len(self._components) - len(self._list_stepping()) - 1
+                texts, later = self._components[:first], self._components[first:]
+                self._join(*texts, encoder.component, *later)
             return self._encoder
 
     @classmethod
@@ -227,8 +223,8 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
 
     def _limit_pictures(self, plan: PlanT, most: int | None = None) -> int:
         if most is None:
-            most = _BATCH_PIXELS // (plan.height * plan.width) if self._keeps_rows_apart else 1
-            most = max(most, 1)
+            pays = BATCH_PIXELS // (plan.height * plan.width)
+            most = max(pays, 1) if self._keeps_rows_apart else 1
         if self._limits.ranges is not None:
             rows = self._limits.ranges.batch.max // self._count_rows(plan)
             most = max(min(most, rows), 1)
@@ -262,7 +258,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         plan = self._plan_picture(height, width, chunks)
         self._require_memory(plan)
         self.quantize()
-        parts = self._find_parts(plan, encoder)
+        parts = self._find_parts(plan, encoder, control=True)
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             residency.begin(parts)
             for part in parts:
@@ -316,7 +312,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         """
         plan = self._plan_picture(height, width, chunks)
         self.quantize()
-        parts = self._find_parts(plan, encoder)
+        parts = self._find_parts(plan, encoder, control=True)
         return [part.component.plan(part.signature) for part in parts]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
@@ -355,7 +351,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         plan = self._plan_picture(height, width)
         self._require_memory(plan)
         self.quantize()
-        parts = list(self._find_parts(plan, encoder))
+        parts = list(self._find_parts(plan, encoder, control=True))
         plans: list[ComponentPlan] = []
 
         def tell(what: str) -> None:
@@ -414,8 +410,8 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
 
         return PictureBatch(len(plan.seeds), plan.height, plan.width), estimate
 
-    def _find_parts(self, plan: PlanT, encoder: bool = False) -> Parts:
-        """List the parts of a plan, with the VAE's encoder on request."""
+    def _find_parts(self, plan: PlanT, encoder: bool = False, *, control: bool = False) -> Parts:
+        """List the parts of a plan, with the VAE's encoder and all ControlNets on request."""
         parts = self._list_parts(plan)
         if encoder or plan.given:
             parts = replace(parts, encoder=self.open_encoder().like(parts.decoder))
@@ -476,9 +472,13 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
 
     @property
     def _keeps_rows_apart(self) -> bool:
-        *_, denoiser, _ = self._components
         # Weights that are inputs, engines multiply in another order for another batch.
-        return denoiser.keeps_rows_apart and self.config.memory != "streamed"
+        keep_apart = all(each.keeps_rows_apart for each in self._list_stepping())
+        return keep_apart and self.config.memory != "streamed"
+
+    def _list_stepping(self) -> list[Component]:
+        """List the components that run at every step."""
+        return [self._components[-2]]
 
     def _check_weights(self) -> None:
         """Refuse weights that are not their networks', before the first picture."""

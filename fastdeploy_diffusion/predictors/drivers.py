@@ -13,6 +13,11 @@ from fastdeploy_diffusion.predictors.loop import FloatArray, Loop, Predict
 from fastdeploy_diffusion.predictors.result import GenerationResult, StepEvent
 from fastdeploy_diffusion.requests.request import GenerationRequest
 
+# Pixels of the pictures that are best drawn at once on a CPU. On two cores, 8 of 128 x 128 took a
+# sixth less work each than one (openvino) or half of it (onnxruntime), and 16 hardly less; at
+# 512 x 512, one is enough work.
+BATCH_PIXELS = 8 * 128 * 128
+
 
 class Generation(Iterator[StepEvent]):
     """One request while it is served: iterate for its events; the last one carries the result.

@@ -7,6 +7,7 @@ It is a generator that yields the predictions that it needs, and receives them; 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -20,6 +21,7 @@ from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Parts
+from fastdeploy_diffusion.predictors.controlled_session import name_pictures
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.latent_source import LatentSource
 from fastdeploy_diffusion.predictors.preview import Preview
@@ -110,7 +112,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
 
     @abstractmethod
     def _find_parts(self, plan: PlanT) -> Parts:
-        """List the parts of a plan, the VAE's encoder among them where it is needed."""
+        """List the parts of a plan, the VAE's encoder and ControlNets where they are needed."""
 
     @abstractmethod
     def _count_rows(self, plan: PlanT) -> int:
@@ -156,9 +158,23 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
         """Make what a kind of request draws its latents from."""
 
+    def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
+        """Lend the denoiser, with what runs before it at every step."""
+        return residency.lend(parts.denoiser)
+
+    def _bring_residuals(
+        self, plan: PlanT, step: int, steps: int, *, negative: bool
+    ) -> Mapping[str, FloatArray]:
+        """Make what each row brings to a step, besides its sample."""
+        return {}
+
     @abstractmethod
     def _name_scheduler(self, plan: PlanT) -> str:
         """Name the scheduler of a request."""
+
+    def _describe_control(self, plan: PlanT) -> dict[str, Any]:
+        """Describe what controls a picture, for its metadata."""
+        return {}
 
     @abstractmethod
     def _describe_run(self, plan: PlanT, embeddings: Sequence[EmbeddingReport]) -> dict[str, Any]:
@@ -185,9 +201,11 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
         encoders = [*text_stage.encoders, *filter(None, [parts.encoder])]
-        residency.begin([*encoders, denoiser, decoder])
+        stepping = [*parts.controlnets, denoiser]
+        residency.begin([*encoders, *stepping, decoder])
         decodes = plan.request.output_type != "latent"
-        residency.compile_ahead([denoiser.of_batch(most), *[decoder.of_batch(1)] * decodes])
+        ahead = [*(each.of_batch(most) for each in stepping), *[decoder.of_batch(1)] * decodes]
+        residency.compile_ahead(ahead)
         conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
@@ -200,7 +218,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         check_latents(latents, plan, 0, total)
         timesteps = np.array(scheduler.timesteps, np.float32) / np.float32(self.timestep_unit)
         steps: list[float] = []
-        with residency.lend(denoiser) as session:
+        with self._lend_denoiser(parts, residency) as session:
             residency.lap()
             handles = _condition(session, conditions, timesteps, {})
             prologue = residency.lap()
@@ -209,8 +227,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 residency.lap()
                 handles = _condition(session, conditions, timesteps, handles)
                 scaled = scheduler.scale_model_input(latents, timestep)
+                residuals = {
+                    side: self._bring_residuals(plan, index, total, negative=side == _NEGATIVE)
+                    for side in conditions
+                }
                 rows = [
-                    Row(handles[each], sample, float(timesteps[index]))
+                    Row(handles[each], sample, float(timesteps[index]), residuals[side])
                     for side, own in conditions.items()
                     for each, sample in zip(own, source.extend(side, scaled), strict=True)
                 ]
@@ -276,6 +298,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         # As in diffusers, the rows of the negative prompts come first.
         sides = (_NEGATIVE, _PROMPT) if plan.is_guided else (_PROMPT,)
         conditions: dict[str, list[Conditioning]] = {side: [] for side in sides}
+        pictures = name_pictures(plan.control.normalize()) if plan.control else {}
         for side, conditionings in conditions.items():
             known: dict[tuple[int, ...], Conditioning] = {}
             for picture in range(len(plan.seeds)):
@@ -284,6 +307,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 if key not in known:
                     rows = {name: values[None] for name, values in own.items()}
                     tensors = self._condition(plan, rows, negative=side == _NEGATIVE)
+                    tensors = {**tensors, **pictures}
                     known[key] = Conditioning(tensors)
                 conditionings.append(known[key])
         return conditions
@@ -344,6 +368,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             run["latents"] = "given by the caller; the settings alone do not make them again"
         for index, image in enumerate(images):
             given = plan.given.describe(index) if plan.given else {}
+            given |= self._describe_control(plan)
             write_metadata(image, plan.settings(index), {**run, **given})
         return images
 

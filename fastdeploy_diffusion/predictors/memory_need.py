@@ -138,14 +138,18 @@ def estimate_need(parts: Parts, rows: int, batch: PictureBatch, memory: str) -> 
         rows: Of the denoiser's batch for one picture.
         memory: As `DiffusionConfig.memory`.
     """
-    weights, activations = [], []
+    weights, activations, denoising = [], [], 0
     for part in parts:
-        is_denoiser = part is parts.denoiser
+        is_denoising = part in (*parts.controlnets, parts.denoiser)
         # Texts are encoded one by one, and so are pictures encoded and decoded.
-        count = rows * batch.pictures if is_denoiser else 1
+        count = rows * batch.pictures if is_denoising else 1
         stage = estimate_stage(part.component, part.signature, {**part.sizes, "batch": count})
-        weights.append(0 if is_denoiser and memory == "streamed" else stage.weights)
         activations.append(stage.activations)
+        if is_denoising:  # they are in memory together
+            denoising += 0 if memory == "streamed" else stage.weights
+        else:
+            weights.append(stage.weights)
+    weights.append(denoising)
     return MemoryNeed(
         sum(weights) if memory == "resident" else max(weights),
         max(activations),

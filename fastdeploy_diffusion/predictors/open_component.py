@@ -11,10 +11,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
 from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
-from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.families.networks.activations import CountActivations
@@ -71,14 +71,48 @@ def open_component(
     source = tiny.tensors if tiny else checkpoint.tensors(part)
     if isinstance(source, BundledWeights):
         source = source.of(name)
-    network = Network(
+    choice = config.component(kind.role)
+    if not is_calibrated and kind.role in config.list_quantized():
+        choice = replace(choice, precision=AUTO, pinned_by=None, portable_int8=False)
+    return open_network(
+        name,
         kind.layer,
         network_config,
         source,
+        config,
+        choice,
+        is_calibrated=is_calibrated,
+        generators=generators,
+        rows=rows,
+        is_streamed=is_streamed,
         role=kind.role,
         count_activations=count_activations or network_config.count_activations,
         **form,
     )
+
+
+def open_network(
+    name: str,
+    layer: str,
+    network_config: NetworkConfig,
+    source: TensorSource,
+    config: DiffusionConfig,
+    choice: EngineChoice,
+    *,
+    is_calibrated: bool = True,
+    generators: Mapping[str, Generator] = MappingProxyType({}),
+    rows: int = 1,
+    is_streamed: bool = False,
+    **form: Any,
+) -> Component:
+    """Open a network with weights; arguments and errors are those of `open_component`.
+
+    Args:
+        layer: Path of its class.
+        source: Its weights.
+        choice: Of the engine.
+    """
+    network = Network(layer, network_config, source, **form)
     if isinstance(source, BundledWeights):
         checked = recall_checked_files(source.folder, open_cache(config))
         bundled = BundledComponent(name, network, source, config.threads, checked)
@@ -89,9 +123,6 @@ def open_component(
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
     from fastdeploy_diffusion.compiler.streamed_build import StreamedBuild, require_streaming
 
-    choice = config.component(kind.role)
-    if not is_calibrated and kind.role in config.list_quantized():
-        choice = replace(choice, precision=AUTO, pinned_by=None, portable_int8=False)
     component = BuiltComponent(
         name,
         choice,

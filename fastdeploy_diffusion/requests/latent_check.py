@@ -1,11 +1,17 @@
 """Refusal of latents that no picture has, alike on every engine, with the likely cause."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.errors import NonFiniteError
-from fastdeploy_diffusion.requests.request import GenerationPlan
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.requests.request import GenerationPlan
 
 # Above it guidance is likely to blame.
 _USUAL_GUIDANCE = 20

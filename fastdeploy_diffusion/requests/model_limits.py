@@ -22,6 +22,8 @@ class ModelLimits:
         is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
             ``multiple`` is twice what the autoencoder shrinks by.
         needs_mask: Whether the denoiser takes a mask and a masked picture beside the latents.
+        control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
+            are.
     """
 
     height: int
@@ -35,6 +37,7 @@ class ModelLimits:
     is_packed: bool = False
     chunks: tuple[int, ...] = ()
     needs_mask: bool = False
+    control_scales: tuple[float, ...] | None = ()
 
     @property
     def allowed_sizes(self) -> str:

@@ -16,12 +16,14 @@ from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.noise import check_seed, count_seeds, new_seed
 from fastdeploy_diffusion.pictures_in import RESIZE_MODES, GivenPicture, ResizeMode, Size
 from fastdeploy_diffusion.request_fields import FIELDS, PLAIN, PROMPT_SYNTAXES
+from fastdeploy_diffusion.requests.control import CONTROL_FIELDS, Control, read_control
 from fastdeploy_diffusion.requests.dependent_fields import require_before
 from fastdeploy_diffusion.requests.given_masks import add_masks
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures, read_given
 from fastdeploy_diffusion.requests.given_plan import read_plan
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
+from fastdeploy_diffusion.requests.step_callback import check_callback
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 from fastdeploy_diffusion.scheduler_names import (
     ALLOWED,
@@ -38,7 +40,6 @@ RequestT = TypeVar("RequestT", bound="GenerationRequest")
 StepCallback = Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
-CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 # A batch is planned picture by picture: no more than can be listed in a moment.
 MOST_PICTURES = 1_000_000
 MASK_FIELDS = ("mask", "mask_blur", "padding_mask_crop", "overlay")
@@ -93,6 +94,11 @@ class GenerationRequest:
     mask_blur: int = 0
     padding_mask_crop: int | None = None
     overlay: bool = False
+    control_image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
+    controlnet_conditioning_scale: float | Sequence[float] | None = None
+    control_guidance_start: float | Sequence[float] | None = None
+    control_guidance_end: float | Sequence[float] | None = None
+    guess_mode: bool = False
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -148,6 +154,7 @@ class GenerationPlan:
 
     Args:
         given: The pictures to start from; ``None`` for text to image.
+        control: For ControlNets; ``None`` to draw without.
     """
 
     request: GenerationRequest
@@ -162,6 +169,7 @@ class GenerationPlan:
     prompt_syntax: str
     prompt_chunks: int | None
     given: GivenPictures | None
+    control: Control | None
 
     @property
     def chunks(self) -> int:
@@ -201,6 +209,10 @@ class GenerationPlan:
             if FIELDS[each.name].kind is not None and FIELDS[each.name].is_noted:
                 name, default = each.name, each.default
                 value = own[name] if name in own else getattr(self, name, getattr(request, name))
+                # One for each ControlNet: the run's record has them.
+                value = (
+                    None if name in CONTROL_FIELDS and isinstance(value, list | tuple) else value
+                )
                 found[name] = None if value == default else value
         return found
 
@@ -241,7 +253,10 @@ def plan_generation(
         _first(chosen.steps, request.num_inference_steps, defaults.num_inference_steps, own.steps),
     )
     given = _read_given(request, len(prompts), count, steps, own)
-    if given is None:
+    control = read_control(request, limits.control_scales)
+    if given is None and control is not None:
+        width, height = control.find_size(request.width, request.height, limits.multiple)
+    elif given is None:
         width, height = request.width, request.height
     else:
         width, height = given.find_size(request.width, request.height, limits.multiple)
@@ -280,6 +295,7 @@ def plan_generation(
         prompt_syntax=syntax,
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given.fit(Size(width, height)) if given else None,
+        control=control.fit(Size(width, height)) if control else None,
     )
     if limits.ranges is not None:
         _, rows, columns = latent_shape
@@ -349,7 +365,7 @@ def check_choices(request: RequestT) -> RequestT:
             allowed=", ".join(PROMPT_SYNTAXES),
             fix=did_you_mean(syntax, PROMPT_SYNTAXES, {"a1111": "weighted"}),
         )
-    _check_callback(request)
+    check_callback(request.callback_on_step_end, request.callback_on_step_end_tensor_inputs)
     mode = request.resize_mode
     if mode is not None and (not isinstance(mode, str) or mode not in RESIZE_MODES):
         raise RequestError(
@@ -387,27 +403,6 @@ def _find_scheduler(given: Any) -> str:
             else did_you_mean(given, names),
         )
     return found
-
-
-def _check_callback(request: GenerationRequest) -> None:
-    callback, names = request.callback_on_step_end, request.callback_on_step_end_tensor_inputs
-    if callback is not None and not callable(callback):
-        raise RequestError(
-            f"callback_on_step_end is {show(callback)}",
-            allowed="a callable: callback(pipeline, step, timestep, tensors)",
-        )
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise RequestError(
-            f"callback_on_step_end_tensor_inputs is {show(names)}",
-            allowed=f"a list of {', '.join(CALLBACK_INPUTS)}",
-        )
-    for name in names:
-        if not isinstance(name, str) or name not in CALLBACK_INPUTS:
-            raise RequestError(
-                f"callback_on_step_end_tensor_inputs has {show(name)}",
-                allowed=", ".join(CALLBACK_INPUTS),
-                fix=did_you_mean(name, CALLBACK_INPUTS),
-            )
 
 
 def _check_pictures(pictures: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.config.introspection import list_arguments
-from fastdeploy_diffusion.pictures_in import ResizeMode
+from fastdeploy_diffusion.pictures_in import GivenPicture, ResizeMode
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.request import (
     PICTURE_FIELDS,
@@ -34,6 +34,11 @@ class Settings(TypedDict, total=False):
     seed: int | Sequence[int] | None
     scheduler: str | None
     eta: float
+    control_image: GivenPicture | Sequence[GivenPicture] | None
+    controlnet_conditioning_scale: float | Sequence[float] | None
+    control_guidance_start: float | Sequence[float] | None
+    control_guidance_end: float | Sequence[float] | None
+    guess_mode: bool
     latents: npt.NDArray[np.float32] | None
     prompt_syntax: str | None
     prompt_chunks: int | None

@@ -1,6 +1,6 @@
-"""Reads the tensors that a callback returns after a step."""
+"""The callback of a request after each step: what it asks for, and what it returns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,33 @@ from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.requests.latent_check import check_returned
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
+
+CALLBACK_INPUTS = ("latents", "prompt_embeds", "negative_prompt_embeds")
+
+
+def check_callback(callback: Any, names: Any) -> None:
+    """Check a callback, and the names of the tensors that it is given.
+
+    Raises:
+        RequestError: It cannot be called, or a name is unknown.
+    """
+    if callback is not None and not callable(callback):
+        raise RequestError(
+            f"callback_on_step_end is {show(callback)}",
+            allowed="a callable: callback(pipeline, step, timestep, tensors)",
+        )
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise RequestError(
+            f"callback_on_step_end_tensor_inputs is {show(names)}",
+            allowed=f"a list of {', '.join(CALLBACK_INPUTS)}",
+        )
+    for name in names:
+        if not isinstance(name, str) or name not in CALLBACK_INPUTS:
+            raise RequestError(
+                f"callback_on_step_end_tensor_inputs has {show(name)}",
+                allowed=", ".join(CALLBACK_INPUTS),
+                fix=did_you_mean(name, CALLBACK_INPUTS),
+            )
 
 
 def read_replacements(

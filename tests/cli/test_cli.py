@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
+from tiny_controlnet import write_tiny_controlnet
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
@@ -253,3 +254,17 @@ def test_syntax_of_other_tools_is_one_line_of_warning(tiny_sd1):
     (line,) = result.stderr.splitlines()
     assert line.startswith("warning: '(bad:1.4)' in the prompt is read as plain text: ")
     assert "prompt_syntax='weighted' reads weights" in line
+
+
+def test_a_controlnet_draws_what_the_library_draws(tiny_sd1, tmp_path):
+    net, edges = write_tiny_controlnet(tmp_path / "net", tiny_sd1), tmp_path / "edges.png"
+    colours = np.random.default_rng(0).integers(0, 256, (32, 24, 3), np.uint8)
+    Image.fromarray(colours).save(edges)
+    given = ("--controlnet", net, "--control", edges, "--control-scale", 0.5)
+    draw(tiny_sd1, "--seed", 5, *given, "-o", "cat.png")
+    config = DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager", controlnets=[net])
+    settings = {"num_inference_steps": 2, "seed": 5, "controlnet_conditioning_scale": 0.5}
+    expected = SDPipeline(config).text_to_image("a red circle", control_image=edges, **settings)
+    np.testing.assert_array_equal(np.asarray(Image.open("cat.png")), np.asarray(expected))
+    words = ("generate", "a red circle", "--model", tiny_sd1, "--control", edges)
+    assert "there is no ControlNet" in refuse(*words)

@@ -205,6 +205,13 @@ def _(bench: Bench) -> None:
         there.quantize()
 
 
+@case("controlnets")
+def _(bench: Bench) -> None:
+    # What they do is in tests/pipelines/test_controlled_pictures.py.
+    with pytest.raises(CheckpointError, match="none does not exist"):
+        bench.open(controlnets=[bench.folder / "none"])
+
+
 @case("int8_portable")
 def _(bench: Bench) -> None:
     # What it does to weights is in tests/compiler/test_quantizing.py.

@@ -4,11 +4,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from tiny_controlnet import write_tiny_controlnet
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.packing import pack
+from fastdeploy_diffusion.requests.control import CONTROL_FIELDS
 
 COMMON = {"height": 16, "width": 24, "num_inference_steps": 2, "seed": 3, "output_type": "np"}
 BASE = {
@@ -45,6 +47,8 @@ CHANGES = {
     "mask_blur": {},
     "padding_mask_crop": {},
     "overlay": {},
+    "control_image": {"control_image": PICTURE},
+    **{name: {} for name in CONTROL_FIELDS[1:]},  # likewise
     "output_type": {"output_type": "latent"},
     "callback_on_step_end": {
         "callback_on_step_end": lambda pipeline, step, timestep, tensors: {
@@ -76,7 +80,15 @@ CHANGES = {
 # What means something else with a UNet.
 OF_UNETS = {"sigmas": {"sigmas": (9.0, 2.0, 0.0), "scheduler": "euler"}}
 # Refused there.
-NOT_OF_FLUX = {"guidance_rescale", "scheduler", "eta", "timesteps", "clip_skip", "prompt_chunks"}
+NOT_OF_FLUX = {
+    "guidance_rescale",
+    "scheduler",
+    "eta",
+    "timesteps",
+    "clip_skip",
+    "prompt_chunks",
+    "control_image",
+}
 CLASSES = {"sd": SDPipeline, "sdxl": SDXLPipeline, "flux": FluxPipeline}
 CASES = [
     (family, each.name)
@@ -87,12 +99,15 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def pipelines(tiny_sd1, tiny_sdxl, tiny_dev):
+def pipelines(tiny_sd1, tiny_sdxl, tiny_dev, tmp_path_factory):
     models = {"sd": tiny_sd1, "sdxl": tiny_sdxl, "flux": tiny_dev}
     made = {}
     for family, model in models.items():
-        scheduler = {} if family == "flux" else {"scheduler": "ddim"}
-        config = DiffusionConfig(model_path=model, engine="paddle-eager", **scheduler)
+        own = {}
+        if family != "flux":
+            folder = tmp_path_factory.mktemp("nets") / family
+            own = {"scheduler": "ddim", "controlnets": [write_tiny_controlnet(folder, model)]}
+        config = DiffusionConfig(model_path=model, engine="paddle-eager", **own)
         made[family] = CLASSES[family](config)
     return made
 
@@ -179,3 +194,16 @@ def test_strength_and_resize_mode_change_what_a_picture_becomes(pipelines, famil
         for each in ("stretch", "crop", "pad")
     ]
     assert len({each.tobytes() for each in drawn}) == 5
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_settings_of_a_control_change_what_it_does(pipelines, family):
+    changes = (
+        {},
+        {"controlnet_conditioning_scale": 0.5},
+        {"control_guidance_start": 0.5},
+        {"control_guidance_end": 0.5},
+        {"guess_mode": True},
+    )
+    drawn = [draw(pipelines, family, control_image=PICTURE, **each) for each in changes]
+    assert len({each.tobytes() for each in drawn}) == len(changes)
