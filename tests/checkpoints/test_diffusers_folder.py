@@ -43,7 +43,8 @@ def test_folder_gives_configs_tensors_and_options(tmp_path):
     assert checkpoint.family.name == "sd1"
     assert checkpoint.components == ("text_encoder", "unet", "vae", "scheduler", "tokenizer")
     assert checkpoint.config("unet")["cross_attention_dim"] == 768
-    assert checkpoint.config("scheduler") == {"beta_start": 0.00085}
+    # The class is that of model_index.json, as in diffusers.
+    assert checkpoint.config("scheduler") == {"beta_start": 0.00085, "_class_name": "PNDMScheduler"}
     assert checkpoint.folder("tokenizer") == tmp_path / "tokenizer"
     assert checkpoint.pipeline_options == {"requires_safety_checker": True}
     assert checkpoint.tensors("unet").names == ("conv_in.bias", "conv_in.weight")
