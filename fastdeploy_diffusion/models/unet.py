@@ -9,8 +9,7 @@ from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.stages import LayerStage
 from fastdeploy_diffusion.models.unet_blocks import BlockSpec, UpBlock
 from fastdeploy_diffusion.models.unet_encoder import UNetEncoder, list_features
-from fastdeploy_diffusion.runtime.program import TensorSpec
-from fastdeploy_diffusion.runtime.session import RESIDUAL
+from fastdeploy_diffusion.runtime.program import RESIDUAL, TensorSpec
 
 
 class UNet2DConditionModel(UNetEncoder):

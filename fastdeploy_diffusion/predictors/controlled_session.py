@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastdeploy_diffusion.families.networks.controlnet import PICTURE
-from fastdeploy_diffusion.runtime.program import Program, TensorSpec, fill_shapes
-from fastdeploy_diffusion.runtime.session import RESIDUAL, Arrays, Handle, Row, Session
+from fastdeploy_diffusion.runtime.program import RESIDUAL, Program, TensorSpec, fill_shapes
+from fastdeploy_diffusion.runtime.session import Arrays, Handle, Row, Session
 
 SCALES = f"{RESIDUAL}scales"
 """The residual that rows of this session bring: (ControlNets, residuals) float32, the factors of

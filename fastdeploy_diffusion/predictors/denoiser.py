@@ -6,8 +6,7 @@ from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.networks.unet_encoder import SIZE_NUMBERS, UNetEncoderConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
-from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
-from fastdeploy_diffusion.runtime.session import RESIDUAL
+from fastdeploy_diffusion.runtime.program import RESIDUAL, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
 
 _LARGEST_SIZE = 2048  # largest picture edge that the check draws size conditions for, in pixels

@@ -11,6 +11,9 @@ from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.size_range import Size, SizeRange, choose_size, fits
 from fastdeploy_diffusion.suggest import did_you_mean
 
+RESIDUAL = "residual_"
+"""Begins the names of inputs that belong to a step, as the sample does."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

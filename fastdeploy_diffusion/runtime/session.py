@@ -14,7 +14,13 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.errors import DiffusionError, EngineError, NonFiniteError
 from fastdeploy_diffusion.runtime.freed_memory import give_back_freed_memory
-from fastdeploy_diffusion.runtime.program import Program, TensorSpec, check_array, check_feeds
+from fastdeploy_diffusion.runtime.program import (
+    RESIDUAL,
+    Program,
+    TensorSpec,
+    check_array,
+    check_feeds,
+)
 from fastdeploy_diffusion.size_range import is_batch
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -22,8 +28,6 @@ Arrays = Mapping[str, np.ndarray]
 TIMESTEP = "timestep"
 """The input that makes a program a denoiser's: its first input is the sample, all others besides
 are the conditioning, but for residuals."""
-RESIDUAL = "residual_"
-"""Begins the names of inputs that belong to a step, as the sample does."""
 
 
 class OperatorTime(NamedTuple):
