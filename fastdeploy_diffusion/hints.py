@@ -42,12 +42,6 @@ _NOT_YET = (
         "stablediffusionxlimg2imgpipeline",
         "the base model draws without it",
     ),
-    (
-        "VAE tiling",
-        "vae_tiling enable_vae_tiling disable_vae_tiling enable_tiling vae_slicing "
-        "enable_vae_slicing disable_vae_slicing",
-        "memory='staged' and fewer pictures at once take less memory",
-    ),
     ("upscaling", "upscale upscaler hires hires_fix enable_hr", _LEAVE),
     ("FreeU", "freeu enable_freeu disable_freeu", _LEAVE),
     (
@@ -67,7 +61,6 @@ _NOT_YET = (
     ),
     ("a file of prompts", "prompts_file prompts_from_file from_file", "give several prompts"),
     ("a grid of pictures", "grid image_grid", _LEAVE),
-    ("previews", "preview previews", "pipeline.stream gives the latents of each step"),
 )
 # Names in diffusers, and what to write here.
 _ELSEWHERE = (
@@ -87,6 +80,15 @@ _ELSEWHERE = (
         "stablediffusionxlcontrolnetimg2imgpipeline",
         "controlnets=['/models/controlnet'] in DiffusionConfig, and control_image=… of a request",
     ),
+    (
+        "vae_tiling enable_vae_tiling disable_vae_tiling enable_tiling",
+        "vae_tiling='auto', 'exact', 'blended' or 'off' in DiffusionConfig",
+    ),
+    (
+        "vae_slicing enable_vae_slicing disable_vae_slicing",
+        "leave it out: pictures are decoded one at a time",
+    ),
+    ("preview previews", "event.preview() of pipeline.stream, with tiny_vae_path"),
     ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),
     ("torch_dtype dtype half bfloat16", "precision='fp16' or 'bf16' in DiffusionConfig"),
     ("scheduler", "scheduler='euler' or another in DiffusionConfig, when the pipeline is made"),
