@@ -62,7 +62,7 @@ def test_folder_gives_exactly_the_names_and_shapes_of_the_reference(family, pref
             "_class_name": "StableDiffusionXLPipeline"
             if family == "sdxl"
             else "StableDiffusionPipeline",
-            "scheduler": ["diffusers", "DDIMScheduler"],
+            "scheduler": ["diffusers", CONFIGS[family]["scheduler"]["_class_name"]],
             **{name: ["transformers", "CLIPTokenizer"] for name in tokenizers},
             **{name: ["diffusers", classes[name]] for name in names},
         },

@@ -108,12 +108,12 @@ def test_a_component_of_another_model(
             CheckpointError,
             "text_encoder does not fit CLIPTextModel",
         ),
-        ("vae/config.json", {"use_quant_conv": False}, CheckpointError, "2 unexpected"),
+        ("vae/config.json", {"use_post_quant_conv": False}, CheckpointError, "2 unexpected"),
         (
             "vae/config.json",
             {"block_out_channels": [16, 24]},
             CheckpointError,
-            r"conv1\.weight: \(32, 16, 3, 3\) in the checkpoint, \(24, 16, 3, 3\) in the model",
+            r"conv1\.weight: \(32, 32, 3, 3\) in the checkpoint, \(24, 24, 3, 3\) in the model",
         ),
         (
             "unet/config.json",
