@@ -163,11 +163,11 @@ def read_mask(name: str, picture: Image.Image) -> Image.Image:
 
 
 def invert_alpha(picture: Image.Image) -> Image.Image | None:
-    """Make the mask, of mode "L", of what is transparent; ``None`` where nothing is."""
+    """Invert the alpha channel to a mask of mode "L"; ``None`` if every pixel is opaque."""
     if picture.mode != "RGBA":
         return None
     mask = ImageOps.invert(picture.getchannel("A"))
-    return mask if mask.getbbox() else None  # the box of what is not 0
+    return mask if mask.getbbox() else None  # the bounding box of non-zero pixels
 
 
 def digest_picture(picture: Image.Image) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from fastdeploy_diffusion.checkpoints import check_weights, list_shapes
+from fastdeploy_diffusion.checkpoints import list_shapes
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.errors import ConfigError, EngineUnavailableError
@@ -61,9 +61,9 @@ class TiledBuild(ComponentBuild):
                 allowed=", ".join(FLOATS),
                 fix="choose another precision for the VAE, or vae_tiling='blended'",
             )
+        self.network.check()
         network = replace(self.network, cut=None, unread=())
         layer = network.sketch()
-        check_weights(layer, self.network.source)
         inputs, outputs = self._limit_sizes()
         builds, programs, accuracies = [], [], []
         passes: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """The methods of a pipeline that draw, one for each kind of request."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
@@ -62,18 +62,9 @@ class DrawingMethods:
 
     def text_to_image(self, prompt: Any, *unnamed: Any, **settings: Any) -> Pictures:
         """Draw a prompt; settings and result are documented by each family's pipeline."""
-        if unnamed:
-            raise RequestError(
-                f"{len(unnamed)} settings are given without their names",
-                allowed="the prompt by place, and each setting by name",
-                fix="text_to_image(prompt, height=…, width=…)",
-            )
-        for name in PICTURE_FIELDS:
-            if settings.get(name) is not None:
-                raise RequestError(
-                    f"text_to_image takes no {name}",
-                    fix="pipeline.image_to_image(prompt, image, …) starts from a picture",
-                )
+        _refuse_unnamed(unnamed, "the prompt", "text_to_image(prompt, height=…, width=…)")
+        fix = "pipeline.image_to_image(prompt, image, …) starts from a picture"
+        _refuse_fields("text_to_image", PICTURE_FIELDS, settings, fix)
         return self._serve(prompt, settings)
 
     @overload
@@ -110,18 +101,10 @@ class DrawingMethods:
             EngineError: A network failed.
             CancelledError: ``cancel`` was called.
         """
-        if unnamed:
-            raise RequestError(
-                f"{len(unnamed)} settings are given without their names",
-                allowed="the prompt and the picture by place, and each setting by name",
-                fix="image_to_image(prompt, image, strength=…)",
-            )
-        for name in MASK_FIELDS:
-            if settings.get(name) is not None:
-                raise RequestError(
-                    f"image_to_image takes no {name}",
-                    fix="pipeline.inpaint(prompt, image, mask, …) paints a part anew",
-                )
+        example = "image_to_image(prompt, image, strength=…)"
+        _refuse_unnamed(unnamed, "the prompt and the picture", example)
+        fix = "pipeline.inpaint(prompt, image, mask, …) paints a part anew"
+        _refuse_fields("image_to_image", MASK_FIELDS, settings, fix)
         return self._serve(prompt, {**settings, "image": _require_image(image)})
 
     @overload
@@ -146,7 +129,9 @@ class DrawingMethods:
         output_type: OutputType = "pil",
         **settings: Unpack[MaskSettings],
     ) -> Pictures: ...
-    def inpaint(self, prompt: Any, image: Any, mask: Any = None, **settings: Any) -> Pictures:
+    def inpaint(
+        self, prompt: Any, image: Any, mask: Any = None, *unnamed: Any, **settings: Any
+    ) -> Pictures:
         """Paint a part of a picture anew: where the mask is white.
 
         Without a mask, it is what is transparent in the picture.
@@ -163,6 +148,8 @@ class DrawingMethods:
             EngineError: A network failed.
             CancelledError: ``cancel`` was called.
         """
+        example = "inpaint(prompt, image, mask, strength=…)"
+        _refuse_unnamed(unnamed, "the prompt, the picture and the mask", example)
         given = _require_image(image)
         mask = find_alpha(given) if mask is None else mask
         return self._serve(prompt, {**settings, "image": given, "mask": mask})
@@ -199,6 +186,23 @@ class DrawingMethods:
         result = self.generate(prompt, **settings)
         is_one = isinstance(prompt, str) and settings.get("num_images_per_prompt", 1) == 1
         return result.images[0] if is_one and isinstance(result.images, list) else result.images
+
+
+def _refuse_unnamed(unnamed: Sequence[Any], by_place: str, example: str) -> None:
+    if unnamed:
+        raise RequestError(
+            f"{len(unnamed)} settings are given without their names",
+            allowed=f"{by_place} by place, and each setting by name",
+            fix=example,
+        )
+
+
+def _refuse_fields(
+    method: str, fields: Sequence[str], settings: Mapping[str, Any], fix: str
+) -> None:
+    for name in fields:
+        if settings.get(name) is not None:
+            raise RequestError(f"{method} takes no {name}", fix=fix)
 
 
 def _require_image(image: Any) -> Any:

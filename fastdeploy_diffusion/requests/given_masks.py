@@ -171,10 +171,10 @@ def add_masks(
 
 
 def find_alpha(given: Any) -> list[Image.Image]:
-    """Make the masks of pictures of what is transparent in them.
+    """Make a mask of each picture's alpha channel: transparent pixels are painted anew.
 
     Raises:
-        RequestError: Nothing is; or as `read_pictures`.
+        RequestError: A picture is opaque; or as `read_pictures`.
     """
     masks = [invert_alpha(each) for each in read_pictures("image", given)]
     if any(each is None for each in masks):
@@ -199,7 +199,7 @@ def _cut(
 
 
 def _find_region(mask: Image.Image, size: Size, padding: int) -> Region:
-    """Find what a mask covers, with a border, widened to the form of what is drawn.
+    """Find a mask's bounding box with padding, widened to the aspect ratio of the drawn size.
 
     As ``VaeImageProcessor.get_crop_region`` of diffusers.
     """

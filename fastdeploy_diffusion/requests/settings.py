@@ -47,32 +47,6 @@ class Settings(TypedDict, total=False):
     callback_on_step_end_tensor_inputs: Sequence[str]
 
 
-class PictureSettings(Settings, total=False):
-    """Fields of requests with a picture, of all families."""
-
-    strength: float | None
-    resize_mode: ResizeMode | None
-    prompt_2: str | Sequence[str] | None
-    negative_prompt_2: str | Sequence[str] | None
-    original_size: tuple[int, int] | None
-    crops_coords_top_left: tuple[int, int] | None
-    target_size: tuple[int, int] | None
-    negative_original_size: tuple[int, int] | None
-    negative_crops_coords_top_left: tuple[int, int] | None
-    negative_target_size: tuple[int, int] | None
-    true_cfg_scale: float
-    sigmas: Sequence[float] | None
-    max_sequence_length: int | None
-
-
-class MaskSettings(PictureSettings, total=False):
-    """Fields of requests with a mask, of all families."""
-
-    mask_blur: int
-    padding_mask_crop: int | None
-    overlay: bool
-
-
 class SDXLSettings(Settings, total=False):
     """Fields of `SDXLRequest`, likewise."""
 
@@ -84,6 +58,23 @@ class SDXLSettings(Settings, total=False):
     negative_original_size: tuple[int, int] | None
     negative_crops_coords_top_left: tuple[int, int] | None
     negative_target_size: tuple[int, int] | None
+
+
+class PictureSettings(SDXLSettings, total=False):
+    """Fields of requests with a picture, of all families: also those of `FluxRequest`."""
+
+    strength: float | None
+    resize_mode: ResizeMode | None
+    true_cfg_scale: float
+    max_sequence_length: int | None
+
+
+class MaskSettings(PictureSettings, total=False):
+    """Fields of requests with a mask, of all families."""
+
+    mask_blur: int
+    padding_mask_crop: int | None
+    overlay: bool
 
 
 class FluxSettings(Settings, total=False):

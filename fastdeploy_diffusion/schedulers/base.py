@@ -68,9 +68,9 @@ class Scheduler(ABC, Generic[ConfigT]):
         return self._timesteps
 
     @property
-    @abstractmethod
     def init_noise_sigma(self) -> float:
         """Standard deviation of the first latents, known after ``set_timesteps``."""
+        return 1.0
 
     def set_timesteps(
         self,
@@ -159,9 +159,9 @@ class Scheduler(ABC, Generic[ConfigT]):
         self._position = position + 1
         return result
 
-    @abstractmethod
     def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
         """Scale ``(B, C, H, W)`` latents to the variance of training at this timestep."""
+        return latents
 
     @abstractmethod
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
-from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
+from fastdeploy_diffusion.schedulers.base import DrawNoise
 from fastdeploy_diffusion.schedulers.config import SchedulerConfig
 from fastdeploy_diffusion.schedulers.custom_plan import read_shares
+from fastdeploy_diffusion.schedulers.flow_match import FlowMatchScheduler
 from fastdeploy_diffusion.schedulers.noise_levels import (
     check_spacings,
     space_by_beta,
@@ -67,27 +68,15 @@ class FlowMatchEulerConfig(SchedulerConfig):
             )
 
 
-class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
-    """Straight steps along the velocity that the model predicts.
-
-    Latents are ``(1 - sigma) * clean + sigma * noise``, and the velocity is ``noise - clean``.
-
-    Attributes:
-        sigmas: Shares of noise of this request, one more than ``timesteps``, float32.
-    """
+class FlowMatchEulerScheduler(FlowMatchScheduler[FlowMatchEulerConfig]):
+    """Straight steps along the velocity that the model predicts."""
 
     diffusers_name = "FlowMatchEulerDiscreteScheduler"
     config_class = FlowMatchEulerConfig
 
     def __init__(self, config: FlowMatchEulerConfig) -> None:
         super().__init__(config)
-        self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
         self._tokens: int | None = None
-
-    @property
-    def init_noise_sigma(self) -> float:
-        """Latents begin as they are drawn."""
-        return 1.0
 
     def set_timesteps(
         self,
@@ -126,15 +115,6 @@ class FlowMatchEulerScheduler(Scheduler[FlowMatchEulerConfig]):
             if num_inference_steps not in (None, steps):
                 raise self.refuse_steps(num_inference_steps, f"{steps}, one for each of sigmas")
         self._begin(self._plan_sigmas(levels), steps)
-
-    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
-        """Mix clean latents with noise, as ``scale_noise`` of diffusers does."""
-        sigma = float(self.sigmas[self.index_of(timestep)])
-        return np.asarray(sigma * noise + (1.0 - sigma) * original)
 
     def _plan(self, steps: int) -> TimestepArray:
         return self._plan_sigmas(self._space(steps))

@@ -7,8 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from fastdeploy_diffusion.schedulers.arrays import FloatArray, TimestepArray
-from fastdeploy_diffusion.schedulers.base import DrawNoise, Scheduler
+from fastdeploy_diffusion.schedulers.base import DrawNoise
 from fastdeploy_diffusion.schedulers.config import SchedulerConfig
+from fastdeploy_diffusion.schedulers.flow_match import FlowMatchScheduler
 from fastdeploy_diffusion.schedulers.heun import EulerStep, repeat_after_first
 
 
@@ -23,14 +24,8 @@ class FlowMatchHeunConfig(SchedulerConfig):
     shift: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
 
 
-class FlowMatchHeunScheduler(Scheduler[FlowMatchHeunConfig]):
-    """Algorithm 1 of https://arxiv.org/abs/2206.00364 without churn, on a predicted velocity.
-
-    Latents are ``(1 - sigma) * clean + sigma * noise``, and the velocity is ``noise - clean``.
-
-    Attributes:
-        sigmas: Shares of noise of this request, one more than ``planned_timesteps``, float32.
-    """
+class FlowMatchHeunScheduler(FlowMatchScheduler[FlowMatchHeunConfig]):
+    """Algorithm 1 of https://arxiv.org/abs/2206.00364 without churn, on a predicted velocity."""
 
     diffusers_name = "FlowMatchHeunDiscreteScheduler"
     config_class = FlowMatchHeunConfig
@@ -38,22 +33,7 @@ class FlowMatchHeunScheduler(Scheduler[FlowMatchHeunConfig]):
 
     def __init__(self, config: FlowMatchHeunConfig) -> None:
         super().__init__(config)
-        self.sigmas: FloatArray = np.empty(0, dtype=np.float32)
         self._first_half: EulerStep | None = None
-
-    @property
-    def init_noise_sigma(self) -> float:
-        """Latents begin as they are drawn."""
-        return 1.0
-
-    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
-        """Mix clean latents with noise, as ``scale_noise`` of diffusers does."""
-        sigma = float(self.sigmas[self.index_of(timestep)])
-        return np.asarray(sigma * noise + (1.0 - sigma) * original)
 
     def _plan(self, steps: int) -> TimestepArray:
         length = self.config.num_train_timesteps

@@ -26,15 +26,6 @@ class VariancePreservingScheduler(Scheduler[ConfigT]):
         self.alphas_cumprod = cumulate_alphas(config, zero_terminal_snr=zero_terminal_snr)
         self._final_alpha = 1.0 if final_alpha_is_one else float(self.alphas_cumprod[0])
 
-    @property
-    def init_noise_sigma(self) -> float:
-        """Always 1: the variance is preserved."""
-        return 1.0
-
-    def scale_model_input(self, latents: FloatArray, timestep: float) -> FloatArray:
-        """Return the latents as they are."""
-        return latents
-
     def add_noise(self, original: FloatArray, noise: FloatArray, timestep: float) -> FloatArray:
         """Noise clean latents up to a training timestep."""
         power = self.signal_power(int(timestep))

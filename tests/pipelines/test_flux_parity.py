@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from flux_folder import write_flux_folder
+from picture_psnr import psnr
 
 from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.pipelines.flux import FluxPipeline
@@ -51,12 +52,6 @@ def models(tmp_path_factory):
             reference,
         )
     return found
-
-
-def psnr(given, wanted):
-    assert given.shape == wanted.shape
-    assert wanted.std() > 0.01
-    return float(-10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20))
 
 
 @pytest.mark.parametrize(("is_dev", "settings"), REQUESTS.values(), ids=REQUESTS.keys())

@@ -18,6 +18,7 @@ from diffusers import (
 )
 from diffusers_folder import write_diffusers_folder
 from flux_folder import write_flux_folder
+from picture_psnr import psnr
 from PIL import Image
 from sdxl_folder import write_sdxl_folder
 
@@ -87,12 +88,6 @@ def settings_of(family):
         width, height = SIZE[family]
         settings |= {"height": height, "width": width, "max_sequence_length": 24}
     return settings
-
-
-def psnr(given, wanted):
-    assert given.shape == wanted.shape
-    assert wanted.std() > 0.01
-    return float(-10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20))
 
 
 @pytest.mark.parametrize(("family", "scheduler"), CASES)

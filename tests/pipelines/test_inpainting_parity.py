@@ -19,6 +19,7 @@ from diffusers import (
 )
 from diffusers_folder import write_diffusers_folder
 from flux_folder import write_flux_folder
+from picture_psnr import psnr
 from PIL import Image
 from sdxl_folder import write_sdxl_folder
 
@@ -94,12 +95,6 @@ def models(tmp_path_factory):
 
 def settings_of(family):
     return {**SETTINGS, "max_sequence_length": 24} if family == "flux" else SETTINGS
-
-
-def psnr(given, wanted):
-    assert given.shape == wanted.shape
-    assert wanted.std() > 0.01
-    return float(-10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20))
 
 
 @pytest.mark.parametrize(("family", "scheduler"), CASES)

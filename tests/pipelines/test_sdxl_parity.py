@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from picture_psnr import psnr
 from sdxl_folder import write_sdxl_folder
 
 from fastdeploy_diffusion import DiffusionConfig, SDXLPipeline
@@ -50,12 +51,6 @@ def models(tmp_path_factory):
         config = DiffusionConfig(model_path=folder / "model", engine="paddle-eager")
         found[forces_zeros] = SDXLPipeline(config), reference
     return found
-
-
-def psnr(given, wanted):
-    assert given.shape == wanted.shape
-    assert wanted.std() > 0.01
-    return float(-10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20))
 
 
 def seed_all(*seeds):

@@ -8,6 +8,7 @@ import torch
 import weighted_reference
 from diffusers import DDIMScheduler
 from diffusers_folder import write_diffusers_folder
+from picture_psnr import psnr
 from sdxl_folder import write_sdxl_folder
 from weighted_reference import BREAK
 
@@ -90,12 +91,6 @@ class Skipping(torch.nn.Module):
 
 def count_chunks(tokenizer, *texts):
     return max(len(weighted_reference.fill_chunks(tokenizer, parts)) for parts in texts)
-
-
-def psnr(given, wanted):
-    assert given.shape == wanted.shape
-    assert wanted.std() > 0.01
-    return float(-10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20))
 
 
 def watch(pipeline, *asked, **settings):
