@@ -14,6 +14,7 @@ from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
 from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.runtime.cache import CALIBRATIONS
+from fastdeploy_diffusion.scheduler_names import choose_scheduler
 from fastdeploy_diffusion.schedulers import SCHEDULERS
 
 _OWN_ADAPTER = Path(__file__).parent / "child" / "own.py"
@@ -61,12 +62,14 @@ class Workplace:
         for option in () if case.is_own else _UNTOLD:
             if getattr(config, option) is not None:
                 raise ChildError(f"{option} is set, which peers are not told")
-        scheduler = config.scheduler and SCHEDULERS[config.scheduler].diffusers_name
+        choice = choose_scheduler(config.scheduler) if config.scheduler else None
+        if choice and choice.options and not case.is_own:
+            raise ChildError(f"scheduler is {config.scheduler!r}, whose options peers are not told")
         task = Task(
             config=self._configure(case) if case.is_own else {},
             model_path=os.path.abspath(config.model_path),
             family=self.plan.family,
-            scheduler=scheduler,
+            scheduler=SCHEDULERS[choice.name].diffusers_name if choice else None,
             precision=case.precision,
             device=case.device,
             width=work.width,

@@ -209,11 +209,9 @@ class GenerationPlan:
             if FIELDS[each.name].kind is not None and FIELDS[each.name].is_noted:
                 name, default = each.name, each.default
                 value = own[name] if name in own else getattr(self, name, getattr(request, name))
-                # One for each ControlNet: the run's record has them.
-                value = (
-                    None if name in CONTROL_FIELDS and isinstance(value, list | tuple) else value
-                )
-                found[name] = None if value == default else value
+                # Lists of control have one entry a ControlNet, which the run's record holds.
+                is_recorded = name in CONTROL_FIELDS and isinstance(value, list | tuple)
+                found[name] = None if is_recorded or value == default else value
         return found
 
 

@@ -43,6 +43,22 @@ def test_the_configuration_survives_the_way(tmp_path, engine):
     assert task["model_path"] == config.model_path
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("dpm-solver", "DPMSolverMultistepScheduler"), ("DPM++ 2M Karras", None)]
+)
+def test_peers_are_told_of_schedulers_but_not_of_samplers_with_options(tmp_path, name, told):
+    config = DiffusionConfig.from_preset("shapes", scheduler=name)
+    place = Workplace(replace(make_plan(tmp_path / "adapter.py"), config=config), tmp_path, print)
+    own = Case(painter=OWN, engine="openvino", device="cpu", precision="fp32", work=WORK)
+    assert place.describe_task(own)["scheduler"] == "DPMSolverMultistepScheduler"
+    peer = own.model_copy(update={"painter": "painted", "engine": "painted"})
+    if told:
+        assert place.describe_task(peer)["scheduler"] == told
+    else:
+        with pytest.raises(ChildError, match="options peers are not told"):
+            place.describe_task(peer)
+
+
 def test_every_case_has_a_cache_of_its_own(tmp_path):
     place = Workplace(make_plan(tmp_path / "adapter.py"), tmp_path, print)
     cases = [
