@@ -132,12 +132,18 @@ def test_the_smallest_of_one_size_and_then_the_usual_ones_are_proven():
 
 
 @pytest.mark.parametrize(
-    "signature", [sign(None, 3, 4, 5), sign(None, 3, SizeRange("height", 4, 4, 8), 5)]
+    "signature", [sign(None, 3, 4, 5), sign(None, 3, SizeRange("height", 4, 4, 4), 5)]
 )
-def test_where_no_smaller_size_is_served_one_is_enough(signature):
+def test_where_no_other_size_is_served_one_is_enough(signature):
     build = plan(signature, double)
     session = build.open(None).session
     assert [feeds["sample"].shape for feeds in session.runs] == [(2, 3, 4, 5)]
+
+
+def test_where_the_usual_size_is_the_smallest_one_more_is_proven_first():
+    build = plan(sign(None, 3, SizeRange("height", 4, 4, 8), 5), double)
+    session = build.open(None).session
+    assert [feeds["sample"].shape for feeds in session.runs] == [(2, 3, 5, 5), (2, 3, 4, 5)]
 
 
 def test_a_session_that_fails_to_run_is_closed():
