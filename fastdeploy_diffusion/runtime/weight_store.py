@@ -25,6 +25,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastdeploy_diffusion.disk_room import explain_full_disk
+from fastdeploy_diffusion.errors import DiskFullError
 from fastdeploy_diffusion.mapped_file import lies_in_file, map_array
 from fastdeploy_diffusion.runtime.checked_files import CheckedFiles
 from fastdeploy_diffusion.runtime.recipe import (
@@ -54,7 +56,7 @@ class BoundWeights:
     Args:
         arrays: By name, to be read only.
         unkept: Bytes that were made, and not kept for the next start.
-        shortage: Why not.
+        shortage: Why not, and in which folder.
     """
 
     arrays: Mapping[str, Array]
@@ -156,7 +158,7 @@ class _Additions:
 
     Attributes:
         size: Bytes that there was no room for, or that were withdrawn.
-        shortage: Why nothing more is added; empty while there is room.
+        shortage: Why nothing more is added, and to which folder; empty while there is room.
     """
 
     def __init__(self, root: Path) -> None:
@@ -171,8 +173,10 @@ class _Additions:
             if not self.shortage:
                 self._written.append(self._write(key, array))
                 return self._written[-1]
+        except DiskFullError as error:
+            self.shortage = f"{error.shortage} in {error.folder}"
         except OSError as error:
-            self.shortage = error.strerror or str(error)
+            self.shortage = f"{error.strerror or error} in {self._root}"
         self.size += array.nbytes
         return None
 
@@ -188,7 +192,8 @@ class _Additions:
         self._root.mkdir(parents=True, exist_ok=True)
         unfinished = self._root / f"{key}.{secrets.token_hex(4)}{UNFINISHED}"
         try:
-            with unfinished.open("wb") as file:
+            # NumPy tells how much of an array it could not write, and not why.
+            with explain_full_disk("weights", self._root), unfinished.open("wb") as file:
                 np.save(file, bits, allow_pickle=False)
             return unfinished.replace(self._root / f"{key}.{_sum_up(unfinished):08x}{_SUFFIX}")
         except BaseException:

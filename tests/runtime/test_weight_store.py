@@ -162,7 +162,7 @@ def test_without_room_nothing_is_left_and_every_weight_is_there(tmp_path, monkey
 
     monkeypatch.setattr(np, "save", save_two)
     bound = open_store(tmp_path).bind(WEIGHTS, source, is_mapped=True)
-    assert bound.shortage == "No space left on device"
+    assert bound.shortage == f"no space left in {tmp_path / 'weights'}"
     assert bound.unkept >= (4 + 2 + 4 * 2) * SIDE * SIDE
     for name, array in bound.arrays.items():
         np.testing.assert_array_equal(array, derive(WEIGHTS[name], source))
