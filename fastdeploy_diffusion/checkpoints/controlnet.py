@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.stacks import check_stacks
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, collect_tensors
 from fastdeploy_diffusion.checkpoints.weight_files import (
     PICKLE_REASON,
@@ -77,7 +78,7 @@ def _open_folder(path: Path) -> ControlNetCheckpoint:
             f"{file}: {error.problem}", allowed=error.allowed, fix=error.fix
         ) from error
     files = open_weight_files(path, CONTROLNET.stem, None, path.resolve())
-    return _check(path, config, collect_tensors(path, files, CONTROLNET.rules))
+    return _join(path, config, collect_tensors(path, files, CONTROLNET.rules))
 
 
 def _open_file(path: Path) -> ControlNetCheckpoint:
@@ -91,7 +92,7 @@ def _open_file(path: Path) -> ControlNetCheckpoint:
             fix="give the ControlNet's own file, or a diffusers folder of it",
         )
     source = collect_tensors(path, [file], LDM_CONTROLNET_RULES, PREFIX)
-    return _check(path, _find_config(file), source)
+    return _join(path, _find_config(file), source)
 
 
 def _find_config(file: SafetensorsFile) -> ControlNetConfig:
@@ -115,14 +116,6 @@ def _find_config(file: SafetensorsFile) -> ControlNetConfig:
     )
 
 
-def _check(path: Path, config: ControlNetConfig, source: TensorSource) -> ControlNetCheckpoint:
-    """Compare the config's layers with the weights, before any layer is made."""
-    found = source.count_layers()
-    for key, name, count in config.stacks:
-        if found.get(name, 0) != count:
-            raise CheckpointError(
-                f"{path}: {key} makes {count} layers of {name}, and the weights have "
-                f"{found.get(name, 0)}",
-                fix="the config must be that of these weights: take the files of one model",
-            )
+def _join(path: Path, config: ControlNetConfig, source: TensorSource) -> ControlNetCheckpoint:
+    check_stacks(path, config, source)
     return ControlNetCheckpoint(path, config, source)

@@ -6,7 +6,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPEncoderConfig, CLIPTextConfig
 from fastdeploy_diffusion.models.attention import Stream, split_heads
 from fastdeploy_diffusion.models.sizes import read_sizes
 
@@ -26,7 +26,7 @@ class CLIPTextModel(nn.Layer):
         super().__init__()
         self.config = config
         self.embeddings = CLIPTextEmbeddings(config)
-        self.encoder = CLIPEncoder(config)
+        self.encoder = CLIPEncoder(config, is_causal=True)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
     def forward(self, input_ids: Tensor) -> CLIPTextOutput:
@@ -80,22 +80,26 @@ class CLIPTextEmbeddings(nn.Layer):
 
 
 class CLIPEncoder(nn.Layer):
-    """The stack of transformer layers; a layer of its own because checkpoints name it so."""
+    """The stack of transformer layers; a layer of its own because checkpoints name it so.
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    Args:
+        is_causal: As of `CLIPAttention`.
+    """
+
+    def __init__(self, config: CLIPEncoderConfig, is_causal: bool) -> None:
         super().__init__()
         self.layers = nn.LayerList(
-            [CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)]
+            [CLIPEncoderLayer(config, is_causal) for _ in range(config.num_hidden_layers)]
         )
 
 
 class CLIPEncoderLayer(nn.Layer):
-    """Causal self-attention and a two-layer perceptron, each after a LayerNorm and with a skip."""
+    """Self-attention and a two-layer perceptron, each after a LayerNorm and with a skip."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: CLIPEncoderConfig, is_causal: bool) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
-        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads)
+        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads, is_causal)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.mlp = CLIPMLP(config)
 
@@ -106,13 +110,17 @@ class CLIPEncoderLayer(nn.Layer):
 
 
 class CLIPAttention(nn.Layer):
-    """Multi-head self-attention in which a token sees itself and those before it."""
+    """Multi-head self-attention.
+
+    Args:
+        is_causal: Whether a token sees itself and those before it alone.
+    """
 
     streams: ClassVar[tuple[Stream, ...]] = (Stream(("q_proj", "k_proj", "v_proj")),)
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, is_causal: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.is_causal = heads, is_causal
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(dim, dim)
         self.v_proj = nn.Linear(dim, dim)
@@ -121,7 +129,7 @@ class CLIPAttention(nn.Layer):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         query, key, value = (split_heads(each, self.heads) for each in self.project(hidden, hidden))
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
         return self.out_proj(attended.flatten(2))
 
     def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +140,7 @@ class CLIPAttention(nn.Layer):
 class CLIPMLP(nn.Layer):
     """Two linear layers with the config's activation between them."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: CLIPEncoderConfig) -> None:
         super().__init__()
         self.activation = _ACTIVATIONS[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)

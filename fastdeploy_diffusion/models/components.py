@@ -6,6 +6,7 @@ from paddle import Tensor, nn
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.autoencoder_tiny import AutoencoderTiny
 from fastdeploy_diffusion.models.clip import CLIPTextModel
+from fastdeploy_diffusion.models.clip_vision import CLIPVisionModelWithProjection
 
 
 class TextConditioner(nn.Layer):
@@ -39,6 +40,22 @@ class PooledTextConditioner(nn.Layer):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map (B, T) int64 to (B, P)."""
         return self.encoder(input_ids).pooled
+
+
+class ImageConditioner(nn.Layer):
+    """A vision tower that returns what the kinds of IP-Adapters take."""
+
+    def __init__(self, encoder: CLIPVisionModelWithProjection) -> None:
+        super().__init__()
+        self.encoder, self.census = encoder, encoder.config.census()
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 3, S, S) to the projected output (B, P), and the last hidden states but one.
+
+        Those are (B, T, D): what the last layer takes.
+        """
+        output = self.encoder(pixel_values)
+        return output.image_embeds, output.hidden_states[-2]
 
 
 class LatentEncoder(nn.Layer):

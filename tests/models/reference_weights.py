@@ -12,12 +12,12 @@ LARGEST_ERROR = 2e-5
 
 
 def copy_weights(layer: nn.Layer, reference: torch.nn.Module) -> None:
-    """Copy every weight; both must have the same names but for the ``text_model.`` prefix."""
+    """Copy every weight; both must have the same names but for the prefix of a tower."""
     linear = {
         f"{name}.weight" for name, part in layer.named_sublayers() if isinstance(part, nn.Linear)
     }
     weights = {
-        name.removeprefix("text_model."): weight.numpy()
+        name.removeprefix("text_model.").removeprefix("vision_model."): weight.numpy()
         for name, weight in reference.state_dict().items()
     }
     own = layer.state_dict()

@@ -8,13 +8,19 @@ from pass_checks import relative_error, rewrite
 from fastdeploy_diffusion.checkpoints import build_skeleton
 from fastdeploy_diffusion.errors import PassError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
-from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig
+from fastdeploy_diffusion.families.networks.clip import CLIPTextConfig, CLIPVisionConfig
 from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5, SDXL_BASE
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.models.clip import CLIPTextModel
-from fastdeploy_diffusion.models.components import LatentDecoder, LatentEncoder, TextConditioner
+from fastdeploy_diffusion.models.clip_vision import CLIPVisionModelWithProjection
+from fastdeploy_diffusion.models.components import (
+    ImageConditioner,
+    LatentDecoder,
+    LatentEncoder,
+    TextConditioner,
+)
 from fastdeploy_diffusion.models.controlnet import ControlNetModel
 from fastdeploy_diffusion.models.unet import UNet2DConditionModel
 from fastdeploy_diffusion.passes.base import apply_passes
@@ -69,6 +75,16 @@ def test_the_controlnet_of_sd_1_5_has_the_promised_counts():
     counts = [7, 7, 0, 9, 12, 17]
     assert [result.count for result in results] == counts
     assert [result.expected for result in results] == counts
+
+
+def test_a_vision_tower_has_the_promised_counts():
+    config = CLIPVisionConfig.from_dict({"hidden_act": "gelu", "num_hidden_layers": 5})
+    network = build_skeleton(lambda: ImageConditioner(CLIPVisionModelWithProjection(config)))
+    promised = {"fuse-attention": 5, "fuse-gelu": 5, "fuse-silu": 0}
+    assert {each.name: each.expect(network) for each in choose_passes(list(promised))} == promised
+    results, _ = apply_passes(PASSES, network, strict=True)
+    assert [result.count for result in results] == [5, 0, 0, 0, 0, 0]
+    assert [result.expected for result in results] == [5, 0, 0, 0, 0, 0]
 
 
 def test_the_encoder_of_sd_1_5_has_the_promised_counts():

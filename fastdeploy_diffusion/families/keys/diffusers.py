@@ -11,6 +11,12 @@ CLIP_RULES: Sequence[KeyRule] = (
     rename(r"text_model\.(.+)", r"\1"),
 )
 
+# Likewise, of vision towers.
+CLIP_VISION_RULES: Sequence[KeyRule] = (
+    ignore(r"vision_model\.embeddings\.position_ids"),
+    rename(r"vision_model\.(.+)", r"\1"),
+)
+
 # Names from before diffusers 0.15, which published SD 1.x and 2.x files still have.
 _OLD_VAE_ATTENTION: Mapping[str, str] = {
     rf"(encoder|decoder)\.mid_block\.attentions\.0\.{old}": rf"\1.mid_block.attentions.0.{new}"

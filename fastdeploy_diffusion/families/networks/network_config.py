@@ -30,6 +30,7 @@ HeadCount = Annotated[int, Field(ge=1, le=1024)]
 Width = Annotated[int, Field(ge=1, le=2**17)]  # channels, features of a token, groups
 VocabularySize = Annotated[int, Field(ge=1, le=2**22)]
 LatentSize = Annotated[int, Field(ge=1, le=2**13)]  # pixels of the latents in one direction
+ImageSize = Annotated[int, Field(ge=1, le=2**12)]  # pixels of a picture in one direction
 Epsilon = Annotated[float, Field(gt=0, le=0.001)]  # Paddle's LayerNorm takes no larger one
 Factor = Annotated[float, Field(ge=-1000, le=1000)]
 # Each more halves the resolution again.

@@ -18,7 +18,8 @@ class NetworkKind:
     Args:
         name: The class; the Paddle layer, which takes the config, has the same name.
         library: Of the class: ``transformers`` or ``diffusers``.
-        role: The options of a configuration that apply: ``text_encoder``, ``denoiser``, ``vae``.
+        role: The options of a configuration that apply: ``text_encoder``, ``denoiser``, ``vae``; or
+            of a network beside them, what it is.
         config: Reads its ``config.json``.
         module: Of the layer, in ``models/``.
         rules: Names of tensors in folders of diffusers, where they are not the canonical ones.
