@@ -51,6 +51,17 @@ def sums_saturate() -> bool:
     return platform.machine().lower() in _X86 and not set(INT8_FLAGS) & set(read_cpu_flags())
 
 
+def multiplies_bf16_slowly() -> bool:
+    """Tell whether this CPU multiplies bf16 more slowly than float32, though it can.
+
+    Intel's AVX-512 does: half as many products a second by ``vdpbf16ps`` as by float32's multiply
+    and add (docs/precision.md shows a measurement). AMD's does not, nor do AMX's tiles.
+    """
+    flags = read_cpu_flags()
+    vendor = _read_fields("/proc/cpuinfo").get("vendor_id")
+    return vendor == "GenuineIntel" and "avx512_bf16" in flags and "amx_bf16" not in flags
+
+
 def describe_machine() -> dict[str, Any]:
     """Describe this machine as JSON values; None for unknown ones."""
     cpu = _read_fields("/proc/cpuinfo")

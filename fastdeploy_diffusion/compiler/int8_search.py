@@ -416,7 +416,7 @@ def _choose_float(components: Sequence[BuiltComponent]) -> str:
             each.placement.engine.supports(replace(each.placement.spec, precision=precision))
             for each in components
         ]
-        if all(support.ok and not support.is_emulated for support in found):
+        if all(support.ok and not support.slower for support in found):
             return precision
     return safer[-1]
 

@@ -132,6 +132,7 @@ class Placer:
             str(spec.device),
             spec.precision,
             placement.fallback,
+            slower=placement.engine.supports(spec).slower,
             target=spec.target,
             passed_over=plan.explain(taken, choice.precision)
             if plan and taken

@@ -47,7 +47,7 @@ def observe(
 ) -> dict[str, Range]:
     """Run a component on inputs, and choose the range of what each of its layers reads.
 
-    It runs on the build's engine, in bf16 where that has kernels for it, or else in float32.
+    It runs on the build's engine, in bf16 where that is the faster one, or else in float32.
 
     Args:
         feeds: Inputs of the whole component, of one or more runs.
@@ -169,5 +169,4 @@ def _export(build: ComponentBuild, spec: BuildSpec) -> Iterator[tuple[Program, P
 def _choose_float(build: ComponentBuild) -> BuildSpec:
     half = replace(build.placement.spec, precision="bf16")
     support = build.placement.engine.supports(half)
-    is_fast = support.ok and not support.is_emulated
-    return half if is_fast else replace(half, precision="fp32")
+    return half if support.ok and not support.slower else replace(half, precision="fp32")

@@ -19,7 +19,12 @@ from fastdeploy_diffusion.errors import (
     EngineError,
     EngineUnavailableError,
 )
-from fastdeploy_diffusion.machine import count_usable_cores, read_cpu_flags, sums_saturate
+from fastdeploy_diffusion.machine import (
+    count_usable_cores,
+    multiplies_bf16_slowly,
+    read_cpu_flags,
+    sums_saturate,
+)
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8
@@ -94,12 +99,12 @@ class Support:
     """Whether an engine supports a spec; if not, why.
 
     Args:
-        is_emulated: Whether it computes in float32 and rounds, which is slower than float32.
+        slower: Why it is slower than float32 here, as a clause; empty if it is not.
     """
 
     ok: bool
     reason: str = ""
-    is_emulated: bool = False
+    slower: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class PayingPasses:
             networks without a size. In int8 it is 0, for layers are chosen at one size for all.
         instructions: A set of instructions that the CPU must have, as Linux names it
             (``"amx_bf16"``); empty for every machine.
+        where_slow: Whether they pay only where the CPU multiplies bf16 more slowly than float32.
         close: Passes that pay on some models or machines only: ``tune`` tries them with the others.
     """
 
@@ -121,6 +127,7 @@ class PayingPasses:
     role: str = ""
     pixels: int = 0
     instructions: str = ""
+    where_slow: bool = False
     close: tuple[str, ...] = ()
 
     def fit(self, precision: str, role: str, pixels: int) -> bool:
@@ -130,6 +137,7 @@ class PayingPasses:
             and self.role in ("", role)
             and self.pixels <= pixels
             and (not self.instructions or self.instructions in read_cpu_flags())
+            and (not self.where_slow or multiplies_bf16_slowly())
         )
 
 

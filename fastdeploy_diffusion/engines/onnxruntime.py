@@ -88,7 +88,8 @@ class ONNXRuntimeEngine(Engine):
     def supports(self, spec: BuildSpec) -> Support:
         """Tell what it supports: on CPUs, half precision is float32 arithmetic with rounding."""
         rounds = spec.device.kind == "cpu" and spec.precision in HALVES
-        return replace(super().supports(spec), is_emulated=rounds)
+        slower = f"{self.name} computes in fp32 and rounds to {spec.precision}" if rounds else ""
+        return replace(super().supports(spec), slower=slower)
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
         return _ONNXRuntimeSession(self.name, program, spec, artifact)

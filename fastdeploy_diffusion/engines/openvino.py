@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from fastdeploy_diffusion.engines.openvino_attention import add_operators, narro
 from fastdeploy_diffusion.engines.openvino_exact import keep_exact
 from fastdeploy_diffusion.engines.openvino_linears import prefer_onednn
 from fastdeploy_diffusion.engines.openvino_model import OpenVINOModel, read_model
+from fastdeploy_diffusion.machine import multiplies_bf16_slowly
 from fastdeploy_diffusion.onnx_dialect import Dialect
 from fastdeploy_diffusion.precision import INT8_WEIGHTS, PRECISIONS
 from fastdeploy_diffusion.runtime.program import Program, fill_shapes
@@ -73,6 +75,9 @@ class OpenVINOEngine(Engine):
             instructions="amx_bf16",
             close=("split-geglu",),
         ),
+        PayingPasses(
+            "bf16", (*_BF16_PASSES, "native-attention"), where_slow=True, close=("split-geglu",)
+        ),
         PayingPasses("bf16", _BF16_PASSES, close=("split-geglu",)),
     )
 
@@ -95,6 +100,8 @@ class OpenVINOEngine(Engine):
             return support
         if support.ok and spec.precision.upper() not in read_capabilities():
             return Support(False, f"this CPU has no instructions for {spec.precision}")
+        if support.ok and spec.precision == "bf16" and multiplies_bf16_slowly():
+            return replace(support, slower="this CPU multiplies bf16 more slowly than fp32")
         return support
 
     def _load(self, program: Program, spec: BuildSpec, artifact: Path) -> Session:
@@ -173,7 +180,8 @@ class _OpenVINOSession(Session):
 def _choose_float(precision: str) -> str:
     """Choose the floating-point type, as OpenVINO writes it, of what is not quantized."""
     if PRECISIONS[precision].is_quantized:
-        return "bf16" if "BF16" in read_capabilities() else "f32"
+        has_fast = "BF16" in read_capabilities() and not multiplies_bf16_slowly()
+        return "bf16" if has_fast else "f32"
     return {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
 
 

@@ -139,8 +139,8 @@ def take_safer_precision(failed: Placement, problem: str) -> Placement | None:
             engine = require_engine(failed.engine.name, instead)
         except EngineUnavailableError:
             continue
-        # What computes in float32 and rounds is only taken from another that does: it is slower.
-        if engine.supports(instead).is_emulated and not engine.supports(failed.spec).is_emulated:
+        # What is slower than float32 is only taken from another that is.
+        if engine.supports(instead).slower and not engine.supports(failed.spec).slower:
             continue
         why = (
             f"{engine.name} on {failed.spec} is not safe ({problem}); "
@@ -156,14 +156,14 @@ def _choose_nearest(asked: BuildSpec) -> Placement:
     """Choose the CPU's best engine in the precision asked for, if for a CPU, or in float32."""
     if asked.device.kind == "cpu" and asked.precision != "fp32":
         try:
-            return _choose(replace(asked, options={}), {}, emulated=False)
+            return _choose(replace(asked, options={}), {}, slower=False)
         except EngineUnavailableError:
             pass  # The warning says why what was asked for cannot run.
     return _choose(BuildSpec(Device("cpu"), "fp32", asked.threads), {})
 
 
 def _choose(
-    asked: BuildSpec, options: Mapping[str, Mapping[str, Any]], *, emulated: bool = True
+    asked: BuildSpec, options: Mapping[str, Mapping[str, Any]], *, slower: bool = True
 ) -> Placement:
     passed_over: dict[str, str] = {}
     installable: dict[str, str] = {}
@@ -176,9 +176,9 @@ def _choose(
             if error.fix:
                 installable[name] = error.fix
             continue
-        if emulated or not engine.supports(spec).is_emulated:
+        if slower or not (reason := engine.supports(spec).slower):
             return Placement(engine, spec, passed_over=passed_over, installable=installable)
-        passed_over[name] = f"{name} computes in fp32 and rounds to {spec.precision}"
+        passed_over[name] = reason
     reasons = "; ".join(dict.fromkeys(passed_over.values()))
     raise EngineUnavailableError(f"no engine can: {reasons}")
 

@@ -59,7 +59,10 @@ class BundledComponent(Component):
         self._placement = Placement(create_engine(built.engine), spec)
         self._require_engine()
         self._require_products()
-        self.report = ComponentReport(name, built.engine, built.device, built.precision, None)
+        slower = self._placement.engine.supports(spec).slower
+        self.report = ComponentReport(
+            name, built.engine, built.device, built.precision, None, slower=slower
+        )
         self.int8 = Int8Report.parse(built.int8) if built.int8 else None
         self.pool = SessionPool(self._make, self._measure, lambda session: True, self._announce)
 

@@ -50,6 +50,7 @@ class ComponentReport:
             ``"blended-tiles"``, ``"tiny-decoder"``. The errors are from the layer as passes leave
             it.
         cached: Whether a kept build was loaded; its error was measured when it was built.
+        slower: Why its precision is slower than fp32 here, as a clause; empty if it is not.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
         unchecked: Why the build was not compared with the layer: it cannot run here.
         int8: The layers in int8 and their cost, where int8 was asked for and measured.
@@ -67,6 +68,7 @@ class ComponentReport:
     build_seconds: float | None = None
     cached: bool = False
     measured_seconds: float | None = None
+    slower: str = ""
     target: str | None = None
     unchecked: str | None = None
     passed_over: Mapping[str, str] = field(default_factory=dict)

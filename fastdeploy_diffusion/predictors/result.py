@@ -38,10 +38,13 @@ class PipelineReport:
 
     @property
     def advice(self) -> str | None:
-        """A usually faster engine that is not installed, with the command; ``None`` without one."""
+        """What would be faster: an engine that is not installed, or fp32; ``None`` if nothing."""
         for each in self.components:
             for engine, command in each.installable.items():
                 return f"{engine} is faster as a rule, and is not installed: {command}"
+        for each in self.components:
+            if each.slower:
+                return f"fp32 is faster than {each.precision} here, with more memory: {each.slower}"
         return None
 
 

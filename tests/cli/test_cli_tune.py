@@ -99,6 +99,14 @@ def test_what_would_be_faster_if_it_were_installed_is_one_line():
     assert explain(None, None).count("installed") == 0
 
 
+def test_a_precision_that_is_slower_than_float32_is_said_in_one_line():
+    reason = "this CPU multiplies bf16 more slowly than fp32"
+    slow = replace(report(), precision="bf16", slower=reason)
+    whole = PipelineReport("/models/m", "sd1", "DDIMScheduler", (report(), slow), "resident")
+    advice = f"fp32 is faster than bf16 here, with more memory: {reason}"
+    assert format_explanation(whole, [None, None], as_json=False).splitlines()[-1] == advice
+
+
 def test_an_interrupted_tuning_says_so(monkeypatch, config):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -221,6 +221,8 @@ def test_passes_that_pay_are_of_roles_that_networks_have_and_found(name, monkeyp
         assert not (each.pixels and PRECISIONS[each.precision].is_quantized)
         flags = partial(tuple, [each.instructions])
         monkeypatch.setattr("fastdeploy_diffusion.engines.base.read_cpu_flags", flags)
+        slow = partial(bool, each.where_slow)
+        monkeypatch.setattr("fastdeploy_diffusion.engines.base.multiplies_bf16_slowly", slow)
         # None is hidden by one before it.
         chosen = engine.name_default_passes(each.precision, each.role, each.pixels)
         assert chosen == each.names

@@ -112,15 +112,19 @@ def test_auto_gives_up_the_engine_before_the_precision(monkeypatch, precision):
 
 @pytest.mark.parametrize("name", ["paddle", "paddle-eager"])
 def test_what_an_engine_does_not_compute_in_another_does_if_the_cpu_can(monkeypatch, name):
-    offer(monkeypatch, "fp32", "bf16")
-    with pytest.warns(FallbackWarning, match="not bf16.*; openvino on cpu in bf16 runs instead"):
-        taken = select_engine(name, CPU, "bf16", cpu_fallback=True, threads=2)
-    assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU, "bf16", 2))
     # ONNX Runtime would take bf16, and compute in fp32 all the same, only slower.
-    offer(monkeypatch, "fp32")
-    with pytest.warns(FallbackWarning, match="not bf16.*; openvino on cpu in fp32 runs instead"):
-        taken = select_engine(name, CPU, "bf16", cpu_fallback=True, threads=2)
-    assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU, "fp32", 2))
+    for precisions, is_slow, expected in (
+        (("fp32", "bf16"), False, "bf16"),
+        (("fp32", "bf16"), True, "fp32"),
+        (("fp32",), False, "fp32"),
+    ):
+        offer(monkeypatch, *precisions)
+        slow = "fastdeploy_diffusion.engines.openvino.multiplies_bf16_slowly"
+        monkeypatch.setattr(slow, lambda is_slow=is_slow: is_slow)
+        match = f"not bf16.*; openvino on cpu in {expected} runs instead"
+        with pytest.warns(FallbackWarning, match=match):
+            taken = select_engine(name, CPU, "bf16", cpu_fallback=True, threads=2)
+        assert (taken.engine.name, taken.spec) == ("openvino", BuildSpec(CPU, expected, 2))
 
 
 def test_a_fallback_says_each_thing_once():
@@ -138,7 +142,7 @@ def test_nothing_takes_the_place_of_what_cannot_be_built_for_a_target():
             select_engine(name, Device("gpu"), "fp32", cpu_fallback=True, target="sm20")
 
 
-def test_nothing_that_is_emulated_is_safer_than_what_is_not():
+def test_nothing_that_is_slower_than_float32_is_safer_than_what_is_not():
     asked = select_engine("onnxruntime", CPU, "int8", cpu_fallback=False, threads=2)
     with pytest.warns(FallbackWarning, match=r"cpu in int8 .* cpu in fp32 runs instead"):
         assert take_safer_precision(asked, "too far").spec == BuildSpec(CPU, "fp32", 2)

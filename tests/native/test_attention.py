@@ -24,7 +24,7 @@ from attention_calls import (
 )
 
 from fastdeploy_diffusion.errors import EngineUnavailableError
-from fastdeploy_diffusion.machine import read_cpu_flags
+from fastdeploy_diffusion.machine import multiplies_bf16_slowly, read_cpu_flags
 from fastdeploy_diffusion.native.compile import ATTENTION, compile_library
 
 FUZZ = Path(__file__).with_name("fuzz_attention.py")
@@ -224,6 +224,14 @@ def test_f32_products_stay_exact_whatever_the_cpu_has(attention):
     call = make_call(1, 64, 512)
     assert call.run(attention) == OK
     assert call.check(1) <= 1
+
+
+def test_the_fastest_for_bf16_is_not_the_slow_instruction_of_intel(attention):
+    found = attention.fdd_attention_isas()
+    best = 4 if multiplies_bf16_slowly() else 1 << (found.bit_length() - 1)
+    call, expected = make_call(8, 64, 512), make_call(8, 64, 512)
+    assert call.run(attention) == expected.run(attention, best) == OK
+    assert np.array_equal(call.out, expected.out)
 
 
 def test_instruction_sets_are_those_that_the_system_names(attention):
