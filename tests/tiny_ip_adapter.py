@@ -10,7 +10,11 @@ from tokenizer_folders import write_json
 
 from fastdeploy_diffusion.checkpoints import build_skeleton, list_shapes
 from fastdeploy_diffusion.families.networks.clip import CLIPVisionConfig
+from fastdeploy_diffusion.families.networks.ip_adapter import IPAdapterConfig, Resampler
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.models.clip_vision import CLIPVisionModelWithProjection
+from fastdeploy_diffusion.models.ip_adapter import IPAdapter
 
 TOWER = {
     "architectures": ["CLIPVisionModelWithProjection"],
@@ -44,3 +48,34 @@ def write_tiny_image_encoder(folder: Path, *, seed: int = 0, **changes: Any) -> 
     write_json(folder, {"config.json": config})
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def configure_ip_adapter(unet: UNet2DConditionConfig, kind: str, **changes: Any) -> IPAdapterConfig:
+    """The sizes of an adapter of a kind for a UNet and the tower above; ``changes`` replace some.
+
+    diffusers knows resamplers of four layers alone.
+    """
+    widths = tuple(width for _, width in unet.list_cross_attentions())
+    if kind == "base":
+        sizes = {"embed_dim": TOWER["projection_dim"], "tokens": 4, "resampler": None}
+    else:
+        resampler = Resampler(hidden_dim=20, inner_dim=128, ff_dim=80, layers=4)
+        sizes = {"embed_dim": TOWER["hidden_size"], "tokens": 5, "resampler": resampler}
+    known = {"cross_attention_dim": unet.context_dims[0], "widths": widths}
+    return IPAdapterConfig(**{**sizes, **known, **changes})
+
+
+def draw_ip_adapter(config: IPAdapterConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights of an adapter, by the published names."""
+    random = np.random.default_rng(seed)
+    shapes = list_shapes(build_skeleton(lambda: IPAdapter(config)))
+    return {name: draw_values(random, name, shape) for name, shape in shapes.items()}
+
+
+def write_tiny_ip_adapter(path: Path, model: Path, kind: str, *, seed: int = 0) -> Path:
+    """Write the file of an adapter of a kind, ``base`` or ``plus``, for the UNet of a folder."""
+    raw = read_json_object(model / "unet" / "config.json")
+    config = configure_ip_adapter(UNet2DConditionConfig.from_dict(raw), kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(draw_ip_adapter(config, seed), path, metadata={"format": "pt"})
+    return path

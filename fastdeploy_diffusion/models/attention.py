@@ -22,13 +22,32 @@ class Stream(NamedTuple):
     merged: str = "merged"
 
 
+class Context(NamedTuple):
+    """What cross-attentions attend to, where there are image prompts.
+
+    Args:
+        text: (B, M, context_dim); or its keys and values for all cross-attentions, where a pass
+            has hoisted them.
+        images: For each IP-Adapter, the keys and the values of its tokens for all cross-attentions,
+            (B, T, width of all).
+    """
+
+    text: Tensor
+    images: tuple[tuple[Tensor, Tensor], ...]
+
+
 class Attention(nn.Layer):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
     Args:
         context_dim: Width of the tokens attended to; ``None`` for self-attention.
         qkv_bias: Whether the query, key and value projections have a bias.
+
+    Attributes:
+        image_share: Of a cross-attention, which part of an image prompt's keys and values is its.
     """
+
+    image_share: slice
 
     streams: ClassVar[tuple[Stream, ...]] = (Stream(("to_q", "to_k", "to_v")),)
 
@@ -44,14 +63,22 @@ class Attention(nn.Layer):
         self.to_v = nn.Linear(context_dim or dim, dim, bias_attr=bias)
         self.to_out = nn.LayerList([nn.Linear(dim, dim)])
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend from ``tokens`` (B, N, dim) to ``context`` (B, M, context_dim) or themselves."""
+    def forward(self, tokens: Tensor, context: Tensor | Context | None = None) -> Tensor:
+        """Attend from ``tokens`` (B, N, dim) to ``context`` (B, M, context_dim) or themselves.
+
+        Attentions to image prompts are added to that to the text, each with its own softmax.
+        """
+        context, images = context if isinstance(context, Context) else (context, ())
         query, key, value = (
             split_heads(each, self.heads)  # (B, N, heads, dim / heads)
             for each in self.project(tokens, tokens if context is None else context)
         )
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.to_out[0](attended.flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value).flatten(2)
+        for image in images:
+            key, value = (split_heads(each[:, :, self.image_share], self.heads) for each in image)
+            # Heads are joined before: OpenVINO 2026.4 ends the process on a sum of three by heads.
+            attended = attended + F.scaled_dot_product_attention(query, key, value).flatten(2)
+        return self.to_out[0](attended)
 
     def project(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project to queries (B, N, dim), keys and values (B, M, dim)."""
@@ -96,7 +123,7 @@ class BasicTransformerBlock(nn.Layer):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, context: Tensor, size: tuple[Any, Any]) -> Tensor:
+    def forward(self, tokens: Tensor, context: Tensor | Context, size: tuple[Any, Any]) -> Tensor:
         """Map ``tokens`` (B, N, dim), conditioned on ``context`` (B, M, context_dim).
 
         Args:
@@ -141,7 +168,7 @@ class Transformer2DModel(nn.Layer):
         )
         self.proj_out = project(channels, channels)
 
-    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Tensor | Context) -> Tensor:
         """Map ``features`` (B, C, H, W), conditioned on ``context`` (B, M, context_dim)."""
         _, channels, height, width = read_sizes(features)
         hidden = self.norm(features)

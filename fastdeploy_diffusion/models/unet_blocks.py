@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor, nn
 
-from fastdeploy_diffusion.models.attention import Transformer2DModel
+from fastdeploy_diffusion.models.attention import Context, Transformer2DModel
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import read_sizes
 
@@ -57,7 +57,9 @@ class DownBlock(nn.Layer):
         self.attentions = spec.transformers(layers, attend)
         self.downsamplers = nn.LayerList([Downsample2D(spec.channels)]) if shrink else None
 
-    def forward(self, hidden: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, hidden: Tensor, time: Tensor, context: Tensor | Context
+    ) -> tuple[Tensor, list[Tensor]]:
         """Map (B, C, H, W); also returns every intermediate result for the way up."""
         skips = []
         for index, resnet in enumerate(self.resnets):
@@ -84,7 +86,7 @@ class MidBlock(nn.Layer):
         self.resnets = nn.LayerList([spec.resnet(spec.channels) for _ in range(resnets)])
         self.attentions = spec.transformers(1, attend)
 
-    def forward(self, hidden: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, time: Tensor, context: Tensor | Context) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         hidden = self.resnets[0](hidden, time)
         if self.attentions is None:
@@ -107,7 +109,9 @@ class UpBlock(nn.Layer):
         self.attentions = spec.transformers(len(inputs), attend)
         self.upsamplers = nn.LayerList([Upsample2D(spec.channels)]) if grow else None
 
-    def forward(self, hidden: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, skips: list[Tensor], time: Tensor, context: Tensor | Context
+    ) -> Tensor:
         """Map (B, C, H, W), taking this block's share from the end of ``skips``."""
         for index, resnet in enumerate(self.resnets):
             hidden = resnet(paddle.concat([hidden, skips.pop()], axis=1), time)

@@ -28,7 +28,7 @@ from fastdeploy_diffusion.size_range import is_batch
 
 @dataclass(frozen=True, eq=False)
 class _ComputedHandle(Handle):
-    """The prologue's results for one row."""
+    """The prologue's results for one row, and the conditioning that it does not take."""
 
     features: Mapping[float, np.ndarray]
     shared: Arrays
@@ -62,9 +62,13 @@ class StageSession(Session):
             for spec in prologue.inputs
             if spec.shape[0] == rows and is_batch(self._inputs[spec.name].shape[0])
         }
+        # Steps take some of the conditioning as it is.
+        self._taken = frozenset(spec.name for spec in prologue.inputs)
+        passed = [spec for spec in self._list_conditions() if spec.name not in self._taken]
+        shared += [spec.name for spec in passed]
         replaced = {name_value(spec.name) for stage, _ in steps for spec in stage.outputs}
         self._constant = set(shared) - replaced
-        self._shared = [spec for spec in prologue.outputs if spec.name in shared]
+        self._shared = [*(spec for spec in prologue.outputs if spec.name in shared), *passed]
         self._bound_for: list[ref[Handle]] = []
         self._varying: Arrays = {}
 
@@ -75,7 +79,9 @@ class StageSession(Session):
         given = {
             name: np.repeat(array, self._rows, axis=0) if name in self._combined else array
             for name, array in arrays.items()
+            if name in self._taken
         }
+        passed = {name: array.copy() for name, array in arrays.items() if name not in self._taken}
         features: dict[float, np.ndarray] = {}
         shared: dict[str, np.ndarray] = {}
         for start in range(0, len(timesteps), self._rows):
@@ -83,7 +89,7 @@ class StageSession(Session):
             padded = [part[index % len(part)] for index in range(self._rows)]
             shared = self._prologue.run(**given, **{TIMESTEP: np.array(padded, np.float32)})
             features.update(zip(part, shared.pop(self._features)[: len(part)].copy(), strict=True))
-        return _ComputedHandle(self, frozenset(timesteps), features, shared)
+        return _ComputedHandle(self, frozenset(timesteps), features, {**shared, **passed})
 
     def _run_rows(self, rows: Sequence[Row]) -> Arrays:
         values = dict(self._start(rows))

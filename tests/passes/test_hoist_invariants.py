@@ -7,6 +7,7 @@ from engine_programs import float_spec
 from pass_checks import relative_error, rewrite
 
 from fastdeploy_diffusion.errors import EngineError
+from fastdeploy_diffusion.families.networks.adapted_unet import AdaptedUNetConfig
 from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.models.controlnet import ControlNetModel
@@ -123,6 +124,38 @@ def test_a_prologue_takes_every_input_but_the_sample():
         "time_features",
         "context_features",
     ]
+
+
+def test_keys_and_values_of_image_prompts_go_to_the_step_as_they_are():
+    """They are the prologue's results already: an adapter makes them once a request."""
+    config = AdaptedUNetConfig.of(UNet2DConditionConfig.from_dict(SDXL_LIKE), 2)
+    layer = UNet2DConditionModel(config)
+    layer.eval()
+    hoisted, _ = rewrite(lambda: UNet2DConditionModel(config), layer, HoistInvariants())
+    width = sum(width for _, width in config.list_cross_attentions())
+    program = sign(hoisted)
+    images = {
+        f"image_{kind}_{index}": paddle.randn([2, tokens, width])
+        for index, tokens in enumerate((4, 5))
+        for kind in ("keys", "values")
+    }
+    specs = [float_spec(name, None, *each.shape[1:]) for name, each in images.items()]
+    prologue, step = cut_program(replace(program, inputs=(*program.inputs, *specs)))
+    assert not images.keys() & {spec.name for spec in prologue.program.inputs}
+    assert [spec.name for spec in step.program.inputs] == [
+        *("sample", "time_features", "context_features"),
+        *images,
+    ]
+    sample, _, context = draw_feeds(2, 6, 8)
+    conditions = draw_conditions(SDXL_LIKE, 2)
+    times = paddle.to_tensor([4.0, 2.0])
+    wanted = layer(sample, times, context, *conditions, *images.values())
+    whole = hoisted(sample, times, context, *conditions, *images.values())
+    assert relative_error(whole, wanted) <= 1e-5
+    features = prologue.program.layer(times, context, *conditions)
+    assert (
+        relative_error(step.program.layer(sample, *features, *images.values())[0], wanted) <= 1e-5
+    )
 
 
 def test_stages_that_do_not_chain_are_refused():

@@ -210,6 +210,35 @@ def test_a_step_gets_what_stays_the_same_once(opened):
     assert len(set(angles[4 * per_run :])) == 1
 
 
+def test_what_the_prologue_does_not_take_goes_to_the_step_as_it_is():
+    extra = float_spec("extra", None, 3)
+    whole = Signature((*WHOLE.inputs, extra), WHOLE.outputs)
+    step = replace(STEP, inputs=(*STEP.inputs, extra))
+
+    def run_with_extra(extra, **feeds):
+        return {"prediction": run_step(**feeds)["prediction"] + extra}
+
+    check_chain("denoiser", [PROLOGUE, step], whole)
+    parts = [open_part(PROLOGUE, run_prologue), open_part(step, run_with_extra)]
+    stages = list(zip((PROLOGUE, step), parts, strict=True))
+    with StageSession(Program("denoiser", None, *whole), stages) as session:
+        rows = []
+        for seed in range(2):
+            given = np.full((1, 3), 10 * seed + 1, np.float32)
+            handle = session.condition({**draw(seed), "extra": given}, [1.0, 0.5])
+            rows.append(Row(handle, np.full(3, seed, np.float32), 1.0))
+            given[:] = 99  # the caller's own
+        wanted = [expect(row, seed, 1.0) + 10 * seed + 1 for seed, row in enumerate(rows)]
+        for chosen in ([0, 1], [1], [1, 0]):
+            given = session.run_rows([rows[index] for index in chosen])
+            np.testing.assert_allclose(given, [wanted[index] for index in chosen], rtol=1e-5)
+        # Bound once, as long as the same rows run.
+        session.run_rows([row._replace(timestep=0.5) for row in rows])
+        session.run_rows(rows)
+    bound = [id(feeds["extra"]) for feeds in parts[1].runs]
+    assert bound[-1] == bound[-2] != bound[0]
+
+
 def test_closing_closes_every_part(opened):
     session, parts = opened
     row = make_row(session, 0, [1.0])

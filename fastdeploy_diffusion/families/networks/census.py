@@ -11,6 +11,7 @@ class Site(Enum):
     SELF_ATTENTION = "self-attention"
     FINEST_SELF_ATTENTION = "self-attention at the largest resolution of a UNet that has any"
     CROSS_ATTENTION = "cross-attention"
+    IMAGE_ATTENTION = "attention to the tokens of an image prompt, or of these to a picture"
     ROTARY_ATTENTION = "attention with rotary embedding"
     ROTATION = "rotary embedding of queries, or of keys"
     QKV = "one stream of tokens, projected to queries, keys and values alone"

@@ -75,6 +75,35 @@ class UNet2DConditionConfig(UNetEncoderConfig):
         attends = (any(each.startswith("CrossAttn") for each in kind) for kind in kinds)
         return next((level for level, found in enumerate(attends) if found), self.blocks - 1)
 
+    @property
+    def ip_adapters(self) -> int:
+        """Number of IP-Adapters whose tokens it attends to."""
+        return 0
+
+    def list_cross_attentions(self) -> list[tuple[str, int]]:
+        """List the cross-attentions by path, with their widths, in diffusers' order.
+
+        That is the order in which IP-Adapters number them: down, up, and then the middle.
+        """
+        places = [
+            (f"down_blocks.{level}", level, kind, self.layers[level])
+            for level, kind in enumerate(self.down_block_types)
+        ]
+        for position, kind in enumerate(self.up_block_types):
+            level = self.blocks - 1 - position
+            places.append((f"up_blocks.{position}", level, kind, self.layers[level] + 1))
+        places.append(("mid_block", self.blocks - 1, "CrossAttnMidBlock", 1))
+        return [
+            (
+                f"{block}.attentions.{layer}.transformer_blocks.{depth}.attn2",
+                self.block_out_channels[level],
+            )
+            for block, level, kind, layers in places
+            if kind.startswith("CrossAttn")
+            for layer in range(layers)
+            for depth in range(self.depths[level])
+        ]
+
     def count_activations(self, shapes: Shapes) -> Activations:
         """Count the numbers alive at once in a run, for shapes of its inputs."""
         rows, _, height, width = shapes["sample"]

@@ -22,7 +22,7 @@ class FuseAttention(GraphPass):
     """
 
     name: ClassVar[str] = "fuse-attention"
-    sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION)
+    sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION, Site.IMAGE_ATTENTION)
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
         """Make the rules with and without a causal mask, and T5's, with a bias for a scale."""

@@ -26,7 +26,7 @@ class NativeAttention(GraphPass):
     """Attention as an operator that is compiled when the graph is built."""
 
     name: ClassVar[str] = "native-attention"
-    sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION)
+    sites = (Site.SELF_ATTENTION, Site.CROSS_ATTENTION, Site.IMAGE_ATTENTION)
     is_native: ClassVar[bool] = True
 
     def make_rules(self, dialect: Dialect) -> tuple[GraphRule, ...]:
