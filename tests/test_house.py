@@ -46,7 +46,7 @@ FORBIDDEN = {
 
 # The wall: what runs opens what builds through one door, lazily. The others name its types alone.
 DOOR = "predictors/open_component"
-KNOW_BUILDS = {DOOR, "predictors/component", "predictors/diffusion"}
+KNOW_BUILDS = {DOOR, "predictors/building_methods", "predictors/component"}
 
 # Distribution → where it may be imported: a folder, or a file without its suffix ("*" at the end
 # stands for more letters).

@@ -9,7 +9,8 @@ from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
-from fastdeploy_diffusion.requests.request import GenerationRequest, plan_generation
+from fastdeploy_diffusion.requests.plan import plan_generation
+from fastdeploy_diffusion.requests.request import GenerationRequest
 
 
 def make_cli_request(

@@ -19,12 +19,8 @@ from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
 from fastdeploy_diffusion.predictors.result import Pictures
 from fastdeploy_diffusion.predictors.text_encoder import NORMALIZED, CLIPTextEncoder
 from fastdeploy_diffusion.predictors.texts import Texts
-from fastdeploy_diffusion.requests.request import (
-    GenerationPlan,
-    GenerationRequest,
-    StepCallback,
-    plan_generation,
-)
+from fastdeploy_diffusion.requests.plan import GenerationPlan, plan_generation
+from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
 from fastdeploy_diffusion.requests.settings import Settings, takes_fields_of
 from fastdeploy_diffusion.schedulers.outdated import correct_outdated
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer

@@ -15,14 +15,14 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.predictors.building_methods import BuildingMethods
 from fastdeploy_diffusion.predictors.component import Component, Parts
 from fastdeploy_diffusion.predictors.drawing_methods import DrawingMethods
 from fastdeploy_diffusion.predictors.drivers import BATCH_PIXELS, Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
 from fastdeploy_diffusion.predictors.latent_source import LatentSource, make_source
-from fastdeploy_diffusion.predictors.loop import DenoisingLoop, FloatArray, Loop, PlanT
+from fastdeploy_diffusion.predictors.loop import FloatArray, Loop, PlanT
 from fastdeploy_diffusion.predictors.memory_budget import MemoryBudget
 from fastdeploy_diffusion.predictors.memory_need import (
     Estimate,
@@ -47,10 +47,10 @@ from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.compiler.build import ComponentBuild
+    pass
 
 
-class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[PlanT]):
+class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[PlanT]):
     """Text to image with a checkpoint; each family opens its own components."""
 
     # Set by the family.
@@ -231,41 +231,6 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
         batch, estimate = self._describe_need(plan)
         return self._budget.limit(batch._replace(pictures=most), estimate)
 
-    def build(
-        self,
-        height: int | None = None,
-        width: int | None = None,
-        *,
-        chunks: int | None = None,
-        encoder: bool = False,
-    ) -> PipelineReport:
-        """Build everything for pictures of a size, in pixels; the model's own by default.
-
-        Args:
-            height: In pixels.
-            width: Likewise.
-            chunks: Of 75 tokens, of a long prompt of ``prompt_syntax="weighted"``.
-            encoder: Whether the VAE's encoder, too, which requests with pictures need.
-
-        Returns:
-            The report.
-
-        Raises:
-            RequestError: The model does not draw this size, or reads no chunks.
-            CheckpointError: The checkpoint has no encoder.
-            EngineError: A network cannot be built.
-        """
-        plan = self._plan_picture(height, width, chunks)
-        self._require_memory(plan)
-        self.quantize()
-        parts = self._find_parts(plan, encoder, control=True)
-        with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
-            residency.begin(parts)
-            for part in parts:
-                with residency.lend(part):
-                    pass  # it is built now, and what may stay stays
-        return self.report
-
     def quantize(self, show: Callable[[str, int, int], None] | None = None) -> PipelineReport:
         """Calibrate the components in int8, and choose the layers for it, if that is not kept.
 
@@ -288,81 +253,6 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, DenoisingLoop[Plan
                     self._is_quantized = False
                     raise
         return self.report
-
-    def choose_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Fill in the size of pictures: (width, height), by default the model's own.
-
-        Raises:
-            RequestError: The model does not draw this size.
-        """
-        plan = self._plan_picture(height, width)
-        return plan.width, plan.height
-
-    def plan_builds(
-        self,
-        height: int | None = None,
-        width: int | None = None,
-        *,
-        chunks: int | None = None,
-        encoder: bool = False,
-    ) -> "list[ComponentBuild]":
-        """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
-
-        Arguments and errors are those of ``build``.
-        """
-        plan = self._plan_picture(height, width, chunks)
-        self.quantize()
-        parts = self._find_parts(plan, encoder, control=True)
-        return [part.component.plan(part.signature) for part in parts]
-
-    def find_plans(self) -> tuple[ComponentPlan | None, ...]:
-        """Look up each component's plan of ``tune``; ``None`` where it was not tuned here."""
-        return tuple(each.find_plan() for each in self._components)
-
-    def tune(
-        self,
-        height: int | None = None,
-        width: int | None = None,
-        *,
-        encoder: bool = False,
-        runs: int = 5,
-        show: Callable[[str, int, int], None] | None = None,
-    ) -> list[ComponentPlan]:
-        """Measure every way to run each component for pictures of a size, and keep what was found.
-
-        Pipelines with ``engine="auto"`` take the fastest from then on, this one included if it has
-        that engine.
-
-        Args:
-            height: In pixels; the model's own if left out.
-            width: Likewise.
-            encoder: As for ``build``.
-            runs: Number of timed runs, after one that is not.
-            show: Called before each way that is tried, with its description, the number of
-                finished components, and the number of all.
-
-        Returns:
-            A plan for each component.
-
-        Raises:
-            RequestError: The model does not draw this size.
-            ConfigError: There is no cache to keep the plan in.
-        """
-        plan = self._plan_picture(height, width)
-        self._require_memory(plan)
-        self.quantize()
-        parts = list(self._find_parts(plan, encoder, control=True))
-        plans: list[ComponentPlan] = []
-
-        def tell(what: str) -> None:
-            if show is not None:
-                show(what, len(plans), len(parts))
-
-        for part in parts:
-            plans.append(
-                part.component.tune(part.signature, runs=runs, sizes=part.sizes, show=tell)
-            )
-        return plans
 
     def cancel(self) -> None:
         """Stop running requests before their next step; they raise `CancelledError`."""

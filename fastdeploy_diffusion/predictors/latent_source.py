@@ -13,7 +13,7 @@ from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
 from fastdeploy_diffusion.requests.given_masks import GivenMasks
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures
-from fastdeploy_diffusion.requests.request import GenerationPlan
+from fastdeploy_diffusion.requests.plan import GenerationPlan
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 FloatArray = npt.NDArray[np.float32]

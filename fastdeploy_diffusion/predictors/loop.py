@@ -36,7 +36,7 @@ from fastdeploy_diffusion.predictors.text_stage import TextStage
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts
 from fastdeploy_diffusion.predictors.vae import VAEDecoder
 from fastdeploy_diffusion.requests.latent_check import check_latents
-from fastdeploy_diffusion.requests.request import GenerationPlan
+from fastdeploy_diffusion.requests.plan import GenerationPlan
 from fastdeploy_diffusion.requests.step_callback import read_replacements
 from fastdeploy_diffusion.runtime.session import Handle, Row, Session
 from fastdeploy_diffusion.schedulers.base import Scheduler

@@ -8,15 +8,10 @@ from typing import Any
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import PLAIN, WEIGHTED
+from fastdeploy_diffusion.requests.checked_values import check_choices, check_number
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
-from fastdeploy_diffusion.requests.request import (
-    GenerationPlan,
-    GenerationRequest,
-    check_choices,
-    check_number,
-    explains_fields,
-    plan_generation,
-)
+from fastdeploy_diffusion.requests.plan import GenerationPlan, plan_generation
+from fastdeploy_diffusion.requests.request import GenerationRequest, explains_fields
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.schedulers.custom_plan import read_shares
 from fastdeploy_diffusion.shown import show

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.errors import NonFiniteError
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 
 if TYPE_CHECKING:
-    from fastdeploy_diffusion.requests.request import GenerationPlan
+    from fastdeploy_diffusion.requests.plan import GenerationPlan
 
 # Above it guidance is likely to blame.
 _USUAL_GUIDANCE = 20

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
-from fastdeploy_diffusion.requests.request import GenerationPlan
+from fastdeploy_diffusion.requests.plan import GenerationPlan
 
 PlanT = TypeVar("PlanT", bound=GenerationPlan)
 

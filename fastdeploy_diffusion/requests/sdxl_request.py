@@ -11,12 +11,8 @@ from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
-from fastdeploy_diffusion.requests.request import (
-    GenerationPlan,
-    GenerationRequest,
-    explains_fields,
-    plan_generation,
-)
+from fastdeploy_diffusion.requests.plan import GenerationPlan, plan_generation
+from fastdeploy_diffusion.requests.request import GenerationRequest, explains_fields
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.shown import show
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.requests.request import GenerationRequest, spread_texts
+from fastdeploy_diffusion.requests.checked_values import spread_texts
+from fastdeploy_diffusion.requests.request import GenerationRequest
 
 
 def spread_seconds(

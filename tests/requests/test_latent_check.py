@@ -12,10 +12,8 @@ from fastdeploy_diffusion.families.sd import SD1
 from fastdeploy_diffusion.requests.flux_request import FluxRequest, plan_flux
 from fastdeploy_diffusion.requests.latent_check import check_latents, check_returned
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
-from fastdeploy_diffusion.requests.request import (
-    GenerationRequest,
-    plan_generation,
-)
+from fastdeploy_diffusion.requests.plan import plan_generation
+from fastdeploy_diffusion.requests.request import GenerationRequest
 from fastdeploy_diffusion.runtime.value_range import LARGEST_VALUE, is_in_range
 
 SHAPE = (1, 4, 2, 2)

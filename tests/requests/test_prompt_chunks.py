@@ -9,8 +9,8 @@ from fastdeploy_diffusion.families.flux import FLUX
 from fastdeploy_diffusion.families.sd import SD1
 from fastdeploy_diffusion.requests.flux_request import FluxRequest, plan_flux
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
+from fastdeploy_diffusion.requests.plan import plan_generation
 from fastdeploy_diffusion.requests.prompt_chunks import fit_chunks
-from fastdeploy_diffusion.requests.request import plan_generation
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 
 

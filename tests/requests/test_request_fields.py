@@ -14,8 +14,9 @@ from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import ConfigError, RequestError
 from fastdeploy_diffusion.images import SETTINGS
 from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.requests.checked_values import check_number
 from fastdeploy_diffusion.requests.flux_request import FluxRequest
-from fastdeploy_diffusion.requests.request import MASK_FIELDS, PICTURE_FIELDS, check_number
+from fastdeploy_diffusion.requests.request import MASK_FIELDS, PICTURE_FIELDS
 from fastdeploy_diffusion.requests.sdxl_request import SDXLRequest
 
 DOCS = Path(__file__).parents[2] / "docs"
