@@ -36,12 +36,6 @@ _NOT_YET = (
         "textual_inversion load_textual_inversion unload_textual_inversion",
         _LEAVE,
     ),
-    (
-        "the SDXL refiner",
-        "refiner refiner_model denoising_start denoising_end aesthetic_score "
-        "stablediffusionxlimg2imgpipeline",
-        "the base model draws without it",
-    ),
     ("upscaling", "upscale upscaler hires hires_fix enable_hr", _LEAVE),
     ("FreeU", "freeu enable_freeu disable_freeu", _LEAVE),
     (
@@ -87,6 +81,15 @@ _ELSEWHERE = (
     (
         "vae_slicing enable_vae_slicing disable_vae_slicing",
         "leave it out: pictures are decoded one at a time",
+    ),
+    (
+        "refiner refiner_model refiner_checkpoint stablediffusionxlimg2imgpipeline",
+        "refiner='/models/stable-diffusion-xl-refiner-1.0' in DiffusionConfig, and the base model "
+        "as model_path; the refiner alone opens with SDXLPipeline, for image_to_image",
+    ),
+    (
+        "refiner_switch_at switch_at denoising_start denoising_end aesthetic_score",
+        "denoising_end=0.8 in SDXLPipeline.text_to_image, with refiner in DiffusionConfig",
     ),
     ("preview previews", "event.preview() of pipeline.stream, with tiny_vae_path"),
     ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),

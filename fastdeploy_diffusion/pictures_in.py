@@ -28,6 +28,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 _KINDS = "a Pillow image, a path, the bytes of a file, or a numpy array"
 _WHITE = (255, 255, 255)
+_LATENT_CHANNELS = 4
+_CHANNELS = (1, 3, 4)
 
 
 class Size(NamedTuple):
@@ -73,6 +75,17 @@ def read_picture(name: str, given: Any) -> Image.Image:
     if isinstance(given, str | os.PathLike):
         return _decode(f"{name} {os.fspath(given)}", _find_file(name, given))
     raise RequestError(f"{name} is {show(given)}", allowed=_KINDS)
+
+
+def is_latents(given: Any) -> bool:
+    """Tell an array of latents, (B, C, H, W) float32, from one of pictures, (B, H, W, C)."""
+    return (
+        isinstance(given, np.ndarray)
+        and given.ndim == 4
+        and given.dtype == np.float32
+        and given.shape[1] == _LATENT_CHANNELS
+        and given.shape[3] not in _CHANNELS
+    )
 
 
 def flatten(picture: Image.Image) -> Image.Image:

@@ -323,6 +323,39 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             flag="--max-sequence-length",
             families=("Flux",),
         ),
+        "denoising_start": _number(
+            "share of the noise's schedule that is done before: the given picture's, or that of "
+            "`latents` that another model left, is taken as it is",
+            "above 0 and below 1; in place of `strength`, with a picture or `latents`",
+            "the picture gets noise by `strength`",
+            most=1,
+            flag="--denoising-start",
+            families=("SDXL",),
+        ),
+        "denoising_end": _number(
+            "share of the noise's schedule after which the refiner takes over; without one, the "
+            "rest of the noise stays in the latents",
+            "above 0; with 1, the base model draws alone",
+            "0.8 with a refiner and without a given picture, else 1",
+            most=1,
+            flag="--denoising-end",
+            families=("SDXL",),
+        ),
+        "aesthetic_score": _number(
+            "how well the refiner is to take the picture to be liked, of 10",
+            "with a refiner",
+            "6",
+            most=10,
+            flag="--aesthetic-score",
+            families=("SDXL",),
+        ),
+        "negative_aesthetic_score": _number(
+            "`aesthetic_score` for the negative prompt",
+            "with a refiner",
+            "2.5",
+            most=10,
+            families=("SDXL",),
+        ),
         "original_size": _pair(
             "(height, width) of the photograph that the picture is to look like: a small one looks "
             "blurred (Podell et al., 2023, section 2.2)",

@@ -85,6 +85,7 @@ MASKS_PARITY = Asserted(
 PICTURES_PARITY = Asserted(
     "pipelines/test_image_to_image_parity.py::test_pictures_are_those_of_diffusers", "LEAST = 100"
 )
+REFINER_PARITY = Asserted("pipelines/test_refiner_parity.py::test_base_and_refiner", "LEAST = 100")
 SIZE = Asserted("test_shapes_model.py::test_the_folder_is_small_and_draws_at_128", "<= 16e6")
 BOX_HALF = "test_the_model_in_the_box_draws_the_same_picture_in_half_precision"
 SETTING = Chosen("a setting")
@@ -341,6 +342,10 @@ FIGURES: dict[str, dict[str, Source]] = {
     },
     "docs/sdxl.md": {
         "agree to 120 dB and more": SDXL_PARITY,
+        "to 100 dB and more, with": REFINER_PARITY,
+        "draws the first 80 %": SETTING,
+        "0.8 with a refiner": SETTING,
+        "with a refiner | 2.5": SETTING,
         "2.57 billion | 4.8 GiB | 9.6 GiB": Computed(
             lambda: (billions("sdxl", "unet"), gib("sdxl", "unet", width=2), gib("sdxl", "unet"))
         ),

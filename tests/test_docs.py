@@ -15,7 +15,7 @@ import typer.main
 from diffusers import AutoencoderTiny
 from tiny_controlnet import write_tiny_controlnet
 from tiny_flux import shrink
-from tiny_sdxl import shrink_sdxl
+from tiny_sdxl import shrink_refiner, shrink_sdxl
 from typer.testing import CliRunner
 from user_distribution import forget_modules
 
@@ -45,6 +45,7 @@ READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 READERS_TINY = "/models/taesd"
 READERS_CONTROLNET = "/models/controlnet-canny"
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
+READERS_REFINER = "/models/stable-diffusion-xl-refiner-1.0"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -156,6 +157,8 @@ def readers_folders(tmp_path_factory):
     texts = {"text_encoder": text_encoder, "text_encoder_2": text_encoder}
     small = shrink_sdxl(**texts, unet={"sample_size": 32}, vae=vae)
     write_random_checkpoint(found[READERS_SDXL], small)
+    found[READERS_REFINER] = folder / "refiner"
+    write_random_checkpoint(found[READERS_REFINER], shrink_refiner(**texts, vae=vae))
     found[READERS_TINY] = folder / "tiny"
     narrow = {f"{side}_block_out_channels": (4,) * 4 for side in ("encoder", "decoder")}
     found[READERS_CONTROLNET] = folder / "controlnet"

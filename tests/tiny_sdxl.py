@@ -7,8 +7,8 @@ import pytest
 
 from fastdeploy_diffusion.benchmark.architectures import Architecture
 from fastdeploy_diffusion.benchmark.random_checkpoint import write_random_checkpoint
-from fastdeploy_diffusion.families.published.sd import SDXL_BASE
-from fastdeploy_diffusion.families.sdxl import SDXL
+from fastdeploy_diffusion.families.published.sd import SDXL_BASE, SDXL_REFINER_1
+from fastdeploy_diffusion.families.sdxl import SDXL, SDXL_REFINER
 
 _TEXT: dict[str, Any] = {
     "vocab_size": 657,  # of the tokenizer in the box
@@ -50,8 +50,33 @@ def shrink_sdxl(**more: dict[str, Any]) -> Architecture:
     return Architecture(SDXL, configs, "F16")
 
 
+def shrink_refiner(**more: dict[str, Any]) -> Architecture:
+    """The published refiner in small, for the latents of the small base model."""
+    unet = {
+        **_SMALL["unet"],
+        "attention_head_dim": [2, 4, 4, 4],
+        "block_out_channels": [16, 32, 32, 32],
+        "cross_attention_dim": 32,
+        "projection_class_embeddings_input_dim": 28 + 5 * 8,
+        "transformer_layers_per_block": 1,
+    }
+    small = {**_SMALL, "unet": unet}
+    configs = {
+        name: {**published, **small[name], **more.get(name, {})}
+        for name, published in SDXL_REFINER_1.items()
+    }
+    return Architecture(SDXL_REFINER, configs, "F16")
+
+
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-sdxl"
     write_random_checkpoint(folder, shrink_sdxl())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_refiner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-refiner"
+    write_random_checkpoint(folder, shrink_refiner())
     return folder

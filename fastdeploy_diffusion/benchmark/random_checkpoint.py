@@ -78,7 +78,8 @@ def write_random_checkpoint(folder: Path, architecture: Architecture) -> None:
     characters: the published ones cannot be shipped.
     """
     presets = Path(str(resources.files("fastdeploy_diffusion.configs")))
-    length = architecture.configs["text_encoder"]["max_position_embeddings"]
+    first = next(iter(architecture.family.networks))  # a text encoder
+    length = architecture.configs[first]["max_position_embeddings"]
     copy = partial(copy_clip_tokenizer, presets / "shapes/tokenizer", length=length)
     tokenizers: dict[str, Callable[[Path], None]] = {
         name: write_character_tokenizer

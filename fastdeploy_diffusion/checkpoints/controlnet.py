@@ -101,7 +101,7 @@ def _find_config(file: SafetensorsFile) -> ControlNetConfig:
     allowed = []
     for family in FAMILIES.values():
         for layout in family.layouts:
-            if layout.prefixes.get("unet") != DENOISER:
+            if layout.prefixes.get("unet") != DENOISER or family.is_refiner:
                 continue
             (name, width, _), *_ = layout.widths
             tensor = file.tensors.get(PREFIX + name.removeprefix(DENOISER))

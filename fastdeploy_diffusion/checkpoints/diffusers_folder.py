@@ -36,7 +36,7 @@ class DiffusersFolder(Checkpoint):
     def __init__(self, path: Path, variant: str | None) -> None:
         self.path = path
         index = read_json_object(path / "model_index.json")
-        self.family = _tell_family(path, _list_families(path, index))
+        self.family = _tell_family(path, index, _list_families(path, index))
         networks, self.components = self.family.networks, self.family.components
         self.pipeline_options = MappingProxyType(_check_index(path, index, self.family))
         self._configs = {
@@ -86,7 +86,7 @@ def _read_scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
 def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
     name = index.get("_class_name")
     known = FAMILIES.values()
-    if found := [each for each in known if name in (each.index_class, each.inpainting_class)]:
+    if found := [each for each in known if name in (each.index_class, *each.other_classes)]:
         return found
     hint = find_hint(name) if isinstance(name, str) else None
     missing = f": {hint.missing}" if hint and hint.missing else ""
@@ -96,15 +96,22 @@ def _list_families(path: Path, index: Mapping[str, Any]) -> list[Family]:
     )
 
 
-def _tell_family(path: Path, families: list[Family]) -> Family:
-    """Choose among the families of one pipeline class."""
-    for each in families:
+def _tell_family(path: Path, index: Mapping[str, Any], families: list[Family]) -> Family:
+    """Choose among the families of one pipeline class, those with more components first."""
+    whole = [each for each in families if all(_names(index, part) for part in each.networks)]
+    for each in sorted(whole or families, key=lambda each: -len(each.networks)):
         if each.told_by is None:
             return each
         component, key, is_true = each.told_by
         if bool(read_json_object(path / component / "config.json").get(key)) == is_true:
             return each
     return families[0]
+
+
+def _names(index: Mapping[str, Any], component: str) -> bool:
+    """Tell whether an index names a component; null stands for one that is left out."""
+    entry = index.get(component)
+    return isinstance(entry, list) and entry != [None, None]
 
 
 def _check_index(path: Path, index: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -114,8 +121,7 @@ def _check_index(path: Path, index: Mapping[str, Any], family: Family) -> dict[s
     present: dict[str, Any] = {}
     for key, value in index.items():
         if isinstance(value, list):
-            # [null, null] stands for an optional component that this pipeline does without.
-            if value != [None, None]:
+            if _names(index, key):
                 present[key] = value[-1] if value else None
         elif not key.startswith("_"):
             options[key] = value

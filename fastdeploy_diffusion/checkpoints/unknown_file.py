@@ -36,8 +36,8 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
     ),
     (
         r"^conditioner\.embedders\.0\.model\.",
-        "an SDXL refiner",
-        "give the base model",
+        "an SDXL refiner that lacks UNet or VAE",
+        "give the whole file, or a diffusers folder",
     ),
     (
         r"^model\.diffusion_model\.",

@@ -132,6 +132,14 @@ def generate(
             "and what each runs on, are for a configuration file.",
         ),
     ] = None,
+    refiner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="SDXL's refiner, which draws the last steps: a diffusers folder, or a "
+            ".safetensors file.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -161,7 +169,7 @@ def generate(
         target.check(images)
         choice = {"engine": engine, "device": device, "precision": precision}
         controlnets = [controlnet] if controlnet else None
-        own = {"tokenizer_path": tokenizer, "controlnets": controlnets}
+        own = {"tokenizer_path": tokenizer, "controlnets": controlnets, "refiner": refiner}
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
         files = PictureFiles(target, images)
         drawing = draw(load_config(model, config, **options), prompt, settings, files)

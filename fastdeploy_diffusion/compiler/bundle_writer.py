@@ -27,8 +27,6 @@ from fastdeploy_diffusion.passes.contract import name_changes
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
-from fastdeploy_diffusion.request_fields import WEIGHTED
-from fastdeploy_diffusion.requests.request import GenerationRequest
 from fastdeploy_diffusion.runtime.blobs import BlobWriter
 from fastdeploy_diffusion.runtime.bundle import (
     BUNDLE_FILE,
@@ -113,9 +111,15 @@ def write_bundle(
             allowed="a bundle without ControlNets",
             fix="leave controlnets out, and draw with control from the checkpoint",
         )
+    if pipeline.config.refiner is not None:
+        raise ConfigError(
+            "a refiner is given, which bundles do not hold yet",
+            allowed="a bundle of the base model, or of the refiner alone",
+            fix="leave refiner out, or draw with both from their checkpoints",
+        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
-    read = list(dict.fromkeys(_count_chunks(pipeline, each) for each in chunks))
+    read = list(dict.fromkeys(pipeline.count_chunks(each) for each in chunks))
     for (width, height), count in product(sizes, chunks):
         pipeline.build(height=height, width=width, chunks=count, encoder=encoder)
         for build in pipeline.plan_builds(
@@ -155,13 +159,6 @@ def write_bundle(
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         (unfinished / BUNDLE_FILE).write_text(text, encoding="utf-8")
     return bundle
-
-
-def _count_chunks(pipeline: DiffusionPredictor[Any], chunks: int | None) -> int:
-    """Count the chunks of the texts that a build is for: by default 1, or what defaults need."""
-    syntax = None if chunks is None else WEIGHTED
-    request = GenerationRequest(prompt="", prompt_syntax=syntax, prompt_chunks=chunks)
-    return pipeline.describe_request(request)["prompt_chunks"] or 1
 
 
 def _write_component(

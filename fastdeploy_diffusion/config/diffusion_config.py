@@ -25,6 +25,7 @@ from fastdeploy_diffusion.config.option_sections import (
     TensorRTConfig,
 )
 from fastdeploy_diffusion.config.problems import refuse
+from fastdeploy_diffusion.config.refiner_options import Refiner
 from fastdeploy_diffusion.config.sections import (
     DECODER_HELP,
     DEVICE_HELP,
@@ -211,6 +212,11 @@ class DiffusionConfig(ConfigSection):
         default=(),
         title="ControlNets, in the order of a request's control images",
         description="a list of paths, or of sections with path, scale, engine, device, precision",
+    )
+    refiner: Refiner | None = Field(
+        default=None,
+        title="SDXL's refiner, which draws the last steps",
+        description="a path, or a section with path, denoising_end, engine, device, precision",
     )
     vae: Component = Field(
         default=ComponentConfig(),

@@ -76,6 +76,8 @@ def yaml_layer(path: str | os.PathLike[str], name: str = "") -> Layer:
             values[option] = os.path.normpath(os.path.join(folder, value))
     if "controlnets" in values:
         values["controlnets"] = _resolve_list(values["controlnets"], folder)
+    if "refiner" in values:
+        (values["refiner"],) = _resolve_list([values["refiner"]], folder)
     return Layer(values, name, document)
 
 

@@ -114,7 +114,8 @@ class Family:
         pipeline: Its pipeline, as module in ``pipelines/`` and class.
         request: Its request, as module in ``requests/`` and class.
         index_class: ``_class_name`` in its ``model_index.json``.
-        inpainting_class: The same, for folders of inpainting models.
+        other_classes: The same, for folders of its inpainting models, and of other pipelines that
+            diffusers saves its components with.
         networks: Its components with weights.
         tokenizers: By the names of their folders.
         layouts: Of its single files.
@@ -126,6 +127,8 @@ class Family:
         absent: Optional components that it does without.
         inert: Outside the components: tensors of single files that the model does not use.
         is_packed: Whether the denoiser takes latents as tokens, of two by two each.
+        has_refiner: Whether a second model may draw its last steps.
+        is_refiner: Whether it draws over latents or pictures alone, and is told a score.
     """
 
     name: str
@@ -144,7 +147,9 @@ class Family:
     absent: tuple[str, ...] = ("feature_extractor", "image_encoder")
     inert: Sequence[KeyRule] = ()
     is_packed: bool = False
-    inpainting_class: str = ""
+    has_refiner: bool = False
+    is_refiner: bool = False
+    other_classes: tuple[str, ...] = ()
 
     @property
     def pipeline_name(self) -> str:

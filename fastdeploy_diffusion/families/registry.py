@@ -6,11 +6,11 @@ from types import MappingProxyType
 from fastdeploy_diffusion.families.family import Family
 from fastdeploy_diffusion.families.flux import FLUX
 from fastdeploy_diffusion.families.sd import SD1, SD2
-from fastdeploy_diffusion.families.sdxl import SDXL
+from fastdeploy_diffusion.families.sdxl import SDXL, SDXL_REFINER
 from fastdeploy_diffusion.suggest import list_choices
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {each.name: each for each in (SD1, SD2, SDXL, FLUX)}
+    {each.name: each for each in (SD1, SD2, SDXL, SDXL_REFINER, FLUX)}
 )
 
 

@@ -59,7 +59,7 @@ SD1 = Family(
     told_by=(*_LINEAR, False),
     absent=("feature_extractor", "safety_checker"),
     inert=LDM_INERT_RULES,
-    inpainting_class="StableDiffusionInpaintPipeline",
+    other_classes=("StableDiffusionInpaintPipeline",),
 )
 SD2 = replace(
     SD1,

@@ -1,4 +1,6 @@
-"""Stable Diffusion XL (Podell et al., 2023), the base model."""
+"""Stable Diffusion XL (Podell et al., 2023): the base model, and its refiner."""
+
+from dataclasses import replace
 
 from fastdeploy_diffusion.families.family import (
     CLIP_TOKENIZER,
@@ -13,8 +15,8 @@ from fastdeploy_diffusion.families.keys.ldm import LDM_INERT_RULES
 from fastdeploy_diffusion.families.keys.open_clip import OPEN_CLIP_RULES
 from fastdeploy_diffusion.families.networks.autoencoder import AUTOENCODER
 from fastdeploy_diffusion.families.networks.clip import CLIP, PROJECTED_CLIP
-from fastdeploy_diffusion.families.networks.unet import UNET
-from fastdeploy_diffusion.families.published.sd import SDXL_BASE
+from fastdeploy_diffusion.families.networks.unet import REFINER_UNET, UNET
+from fastdeploy_diffusion.families.published.sd import SDXL_BASE, SDXL_REFINER_1
 from fastdeploy_diffusion.families.sd import SHARED_PREFIXES, SHARED_RULES, list_unet_widths
 
 SDXL = Family(
@@ -49,5 +51,28 @@ SDXL = Family(
     defaults=Defaults(128, 5.0, strength=0.3, masked_strength=0.9999, masked_guidance=7.5),
     options={"force_zeros_for_empty_prompt": True},
     inert=LDM_INERT_RULES,
-    inpainting_class="StableDiffusionXLInpaintPipeline",
+    other_classes=("StableDiffusionXLInpaintPipeline", "StableDiffusionXLImg2ImgPipeline"),
+    has_refiner=True,
+)
+SDXL_REFINER = replace(
+    SDXL,
+    name="sdxl-refiner",
+    title="SDXL's refiner",
+    index_class="StableDiffusionXLImg2ImgPipeline",
+    networks={"text_encoder_2": PROJECTED_CLIP, "unet": REFINER_UNET, "vae": AUTOENCODER},
+    tokenizers={"tokenizer_2": SDXL.tokenizers["tokenizer_2"]},
+    layouts=(
+        SingleFileLayout(
+            {"text_encoder_2": "conditioner.embedders.0.model.", **SHARED_PREFIXES},
+            {**SHARED_RULES, "text_encoder_2": OPEN_CLIP_RULES},
+            list_unet_widths("input_blocks.4.1", 1280),
+            SDXL_REFINER_1,
+        ),
+    ),
+    published={},
+    options={"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
+    absent=(*SDXL.absent, "text_encoder", "tokenizer"),
+    other_classes=(),
+    has_refiner=False,
+    is_refiner=True,
 )

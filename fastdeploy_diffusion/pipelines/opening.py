@@ -4,7 +4,7 @@ from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
-from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 
@@ -36,6 +36,7 @@ def open_for(
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: It is of a family that the pipeline does not draw with.
+        ConfigError: A refiner is given, and the family has none.
     """
     if checkpoint is None:
         checkpoint = open_checkpoint(config.model_path, variant=config.variant)
@@ -46,5 +47,11 @@ def open_for(
             f"{checkpoint.path} is a checkpoint of the family {family.name}",
             allowed=f"for {pipeline}, {', '.join(own)}",
             fix=f"open it with {family.pipeline_name}",
+        )
+    if config.refiner is not None and not family.has_refiner:
+        raise ConfigError(
+            f"refiner is given, which {family.title} does not have",
+            allowed="a refiner with a base model of SDXL",
+            fix="leave refiner out",
         )
     return checkpoint.complete(config), checkpoint

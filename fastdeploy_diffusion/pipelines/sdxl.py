@@ -1,6 +1,7 @@
-"""Stable Diffusion XL (Podell et al., 2023), the base model."""
+"""Stable Diffusion XL (Podell et al., 2023): the base model, its refiner, and both together."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,28 +10,42 @@ from PIL import Image
 from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.errors import CheckpointError
+from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
+from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.pictures_in import GivenPicture
-from fastdeploy_diffusion.pipelines.component_fit import Joint
+from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
+from fastdeploy_diffusion.pipelines.refiner import configure_refiner, cut_schedule
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
+from fastdeploy_diffusion.predictors.denoising import Denoising
 from fastdeploy_diffusion.predictors.loop import FloatArray
-from fastdeploy_diffusion.predictors.result import Pictures
+from fastdeploy_diffusion.predictors.result import Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.text_encoder import HIDDEN, CLIPTextEncoder
-from fastdeploy_diffusion.predictors.texts import Texts
+from fastdeploy_diffusion.predictors.texts import EmbeddingReport, Texts
 from fastdeploy_diffusion.requests.request import GenerationRequest, StepCallback
-from fastdeploy_diffusion.requests.sdxl_request import SDXLPlan, SDXLRequest, plan_sdxl
+from fastdeploy_diffusion.requests.sdxl_request import (
+    SDXLPlan,
+    SDXLRequest,
+    plan_refinement,
+    plan_sdxl,
+    require_beginning,
+)
 from fastdeploy_diffusion.requests.settings import SDXLSettings, takes_fields_of
+from fastdeploy_diffusion.schedulers.base import Scheduler
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 _ZEROS = "force_zeros_for_empty_prompt"
+_SCORES = "requires_aesthetics_score"
 
 
 class SDXLPipeline(UNetPipeline[SDXLPlan]):
-    """Text to image with a checkpoint of Stable Diffusion XL; its refiner is not implemented.
+    """Text to image with a checkpoint of Stable Diffusion XL.
+
+    With a refiner in the configuration, that draws the last steps (eDiff-I's ensemble of experts,
+    Balaji et al., 2022). A refiner's own checkpoint draws over pictures.
 
     Args:
         config: Which checkpoint, and what to run it on; or the checkpoint's path.
@@ -58,13 +73,27 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         super().__init__(*open_for("SDXLPipeline", config, checkpoint))
         self._check_joints(*self._list_joints())
         self._check_weights()
-        self._has_zeros = self._checkpoint.pipeline_options.get(_ZEROS, True)
-        if not isinstance(self._has_zeros, bool):
-            raise CheckpointError(
-                f"{self._checkpoint.path / 'model_index.json'}: {_ZEROS} is "
-                f"{show(self._has_zeros)}",
-                allowed="true, false",
+        self._has_zeros = self._read_option(_ZEROS, default=True)
+        is_refiner = self._checkpoint.family.is_refiner
+        if self._read_option(_SCORES, default=False) != is_refiner:
+            raise UnsupportedModelError(
+                f"{self._checkpoint.path}: {_SCORES} is {str(not is_refiner).lower()}",
+                allowed="true for a refiner, which has text_encoder_2 alone; false for others",
+                fix="take model_index.json that this model was published with",
             )
+        if is_refiner and self.config.list_quantized():
+            raise ConfigError(
+                f"int8 is asked for, and {self._checkpoint.path} is a refiner: int8 is calibrated "
+                "by pictures of texts alone, and it draws none",
+                allowed="precisions of floating point",
+                fix="precision='bf16' or 'fp16' takes half the memory",
+            )
+        self._refiner = None if self.config.refiner is None else self._open_refiner()
+        self._limits = replace(
+            self._limits,
+            is_refiner=is_refiner,
+            refined_from=self.config.refiner.denoising_end if self.config.refiner else None,
+        )
 
     @overload
     def text_to_image(
@@ -97,6 +126,10 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         prompt_2: str | Sequence[str] | None = None,
         negative_prompt_2: str | Sequence[str] | None = None,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
+        aesthetic_score: float | None = None,
+        negative_aesthetic_score: float | None = None,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] | None = None,
         target_size: tuple[int, int] | None = None,
@@ -146,17 +179,104 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         """
         return super().text_to_image(prompt, *unnamed, **settings)
 
+    def _read_option(self, name: str, *, default: bool) -> bool:
+        given = self._checkpoint.pipeline_options.get(name, default)
+        if not isinstance(given, bool):
+            raise CheckpointError(
+                f"{self._checkpoint.path / 'model_index.json'}: {name} is {show(given)}",
+                allowed="true, false",
+            )
+        return given
+
+    def _open_refiner(self) -> "SDXLPipeline":
+        if self._checkpoint.is_built:
+            raise ConfigError(
+                f"refiner is given, and {self._checkpoint.path} is a bundle, which holds none yet",
+                fix="open the checkpoint that the bundle was made of",
+            )
+        refiner = SDXLPipeline(configure_refiner(self.config))
+        if not refiner.checkpoint.family.is_refiner:
+            raise UnsupportedModelError(
+                f"refiner is {refiner.checkpoint.path}, a checkpoint of the family "
+                f"{refiner.checkpoint.family.name}",
+                allowed="SDXL's refiner, which has text_encoder_2 alone",
+            )
+        own, other = self._vae.config, refiner.latents
+        check_fit(
+            refiner.checkpoint.path,
+            Joint(
+                "the base model's vae gives",
+                own.latent_channels,
+                "channels",
+                "the refiner",
+                other.latent_channels,
+                "latent_channels",
+            ),
+            Joint(
+                "the base model's vae shrinks by",
+                own.downscale,
+                "pixels",
+                "the refiner's",
+                other.downscale,
+                "block_out_channels",
+            ),
+        )
+        return refiner
+
+    @property
+    def latents(self) -> AutoencoderKLConfig:
+        """The config of the autoencoder, which says what latents are."""
+        return self._vae.config
+
+    @property
+    def report(self) -> PipelineReport:
+        """The components, as they really run; those of the refiner at the end."""
+        report = super().report
+        if self._refiner is None:
+            return report
+        own = self._refiner.report.components
+        more = (replace(each, name=f"refiner_{each.name}") for each in own)
+        return replace(report, components=(*report.components, *more))
+
+    def build(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        chunks: int | None = None,
+        encoder: bool = False,
+    ) -> PipelineReport:
+        """Build everything for pictures of a size, of the refiner, too; as of all pipelines."""
+        super().build(height, width, chunks=chunks, encoder=encoder)
+        if self._refiner is not None:
+            size = self.choose_size(height, width)
+            self._refiner.build(size[1], size[0], chunks=chunks)
+        return self.report
+
+    def close(self) -> None:
+        """Free the engines' memory; a later request builds again."""
+        super().close()
+        if self._refiner is not None:
+            self._refiner.close()
+
     def _open_text_encoders(self) -> tuple[CLIPTextEncoder, ...]:
         checkpoint, config = self._checkpoint, self.config
-        first, second = (
-            CLIPTokenizer.from_folder(folder) for folder in find_tokenizers(checkpoint, config)
-        )
-        self._text_encoder = CLIPTextEncoder(checkpoint, config, first, HIDDEN)
+        folders = find_tokenizers(checkpoint, config)
+        tokenizers = [CLIPTokenizer.from_folder(folder) for folder in folders]
+        second = tokenizers[-1]
         self._text_encoder_2 = CLIPTextEncoder(checkpoint, config, second, HIDDEN, "text_encoder_2")
-        return self._text_encoder, self._text_encoder_2
+        if checkpoint.family.is_refiner:
+            return (self._text_encoder_2,)
+        first = CLIPTextEncoder(checkpoint, config, tokenizers[0], HIDDEN)
+        return first, self._text_encoder_2
 
     def _list_joints(self) -> tuple[Joint, ...]:
-        unet, first, second = self._denoiser.config, self._text_encoder, self._text_encoder_2
+        unet, (first, *_), second = (
+            self._denoiser.config,
+            self._text_encoders,
+            self._text_encoder_2,
+        )
+        names = " and ".join(each.component.name for each in self._text_encoders)
         return (
             Joint(
                 "tokenizer_2 gives",
@@ -167,8 +287,8 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
                 "model_max_length",
             ),
             Joint(
-                "text_encoder and text_encoder_2 together give",
-                first.config.hidden_size + second.config.hidden_size,
+                f"{names} give" if first is second else f"{names} together give",
+                sum(each.config.hidden_size for each in self._text_encoders),
                 "numbers a token",
                 "unet",
                 unet.context_dims[0],
@@ -188,7 +308,43 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         plan = plan_sdxl(request, self.config.defaults, self._limits, has_zeros=self._has_zeros)
         for each in self._text_encoders:
             each.check_clip_skip(request.clip_skip or 0)
-        return self._fit_chunks(plan)
+        plan = self._fit_chunks(plan)
+        if self._refiner is None or plan.denoising_end in (None, 1):
+            return plan
+        # A refiner's plan takes any beginning: it gets latents.
+        return replace(plan, second=self._refiner._plan(plan_refinement(plan)))
+
+    def _plan_drawing(self, request: GenerationRequest) -> SDXLPlan:
+        require_beginning(request, self._limits)
+        return super()._plan_drawing(request)
+
+    def _list_denoisings(self, plan: SDXLPlan) -> list[Denoising[Any]]:
+        denoisings = super()._list_denoisings(plan)
+        if plan.second is None or self._refiner is None:
+            return denoisings
+        assert isinstance(plan.second, SDXLPlan)
+        return [*denoisings, *self._refiner._list_denoisings(plan.second)]
+
+    def _start_scheduler(self, plan: SDXLPlan) -> Scheduler[Any]:
+        is_late = plan.is_handed_over
+        scheduler = self._plan_steps(plan) if is_late else super()._start_scheduler(plan)
+        cut_schedule(scheduler, plan.denoising_start, plan.denoising_end)
+        return scheduler
+
+    def _require_memory(self, plan: SDXLPlan) -> None:
+        super()._require_memory(plan)
+        if self._refiner is not None and plan.second is not None:
+            assert isinstance(plan.second, SDXLPlan)
+            self._refiner._require_memory(plan.second)
+
+    def _describe_run(
+        self, plan: SDXLPlan, embeddings: Sequence[EmbeddingReport]
+    ) -> dict[str, Any]:
+        run = super()._describe_run(plan, embeddings)
+        if self._refiner is None or plan.second is None:
+            return run
+        assert isinstance(plan.second, SDXLPlan)
+        return {**run, "refiner": self._refiner._describe_run(plan.second, ())}
 
     def _list_texts(self, plan: SDXLPlan, *, negative: bool) -> Mapping[str, Texts]:
         if negative and plan.has_zero_negative:
@@ -196,9 +352,15 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         # As in diffusers, layers are skipped for prompts, and never for negative prompts.
         clip_skip = 0 if negative else plan.request.clip_skip or 0
         texts = plan.negative_prompts if negative else plan.prompts
+        first, second = self._text_encoders[0], self._text_encoder_2
+        if first is second:  # a refiner
+            return {
+                "second": second.read(texts, clip_skip, plan.prompt_chunks),
+                "pooled": second.read_pooled(texts, plan.prompt_chunks),
+            }
         texts_2 = plan.negative_prompts_2 if negative else plan.prompts_2
         return {
-            "first": self._text_encoder.read(texts, clip_skip, plan.prompt_chunks),
+            "first": first.read(texts, clip_skip, plan.prompt_chunks),
             "second": self._text_encoder_2.read(texts_2, clip_skip, plan.prompt_chunks),
             "pooled": self._text_encoder_2.read_pooled(texts_2, plan.prompt_chunks),
         }
@@ -208,10 +370,10 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
     ) -> Mapping[str, FloatArray]:
         sizes = plan.negative_sizes if negative else plan.sizes
         if embeddings:
-            both = [embeddings["first"], embeddings["second"]]
-            features, pooled = np.concatenate(both, axis=-1), embeddings["pooled"]
+            read = [embeddings[name] for name in ("first", "second") if name in embeddings]
+            features, pooled = np.concatenate(read, axis=-1), embeddings["pooled"]
         else:
-            tokens = self._text_encoder.tokenizer.max_length * plan.chunks
+            tokens = self._text_encoder_2.tokenizer.max_length * plan.chunks
             width = self._denoiser.config.context_dims[0]
             features = np.zeros((1, tokens, width), np.float32)
             pooled = np.zeros((1, self._text_encoder_2.pooled_dim), np.float32)

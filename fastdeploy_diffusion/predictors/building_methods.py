@@ -92,6 +92,14 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         plan = self._plan_picture(height, width)
         return plan.width, plan.height
 
+    def count_chunks(self, chunks: int | None = None) -> int:
+        """Count the chunks of the texts that a build is for: by default 1, or what defaults need.
+
+        Raises:
+            RequestError: The model reads no such number.
+        """
+        return self._plan_picture(None, None, chunks).chunks
+
     def plan_builds(
         self,
         height: int | None = None,

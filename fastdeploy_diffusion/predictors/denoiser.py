@@ -4,7 +4,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
-from fastdeploy_diffusion.families.networks.unet_encoder import SIZE_NUMBERS, UNetEncoderConfig
+from fastdeploy_diffusion.families.networks.unet_encoder import UNetEncoderConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import RESIDUAL, Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
@@ -13,7 +13,7 @@ _LARGEST_SIZE = 2048  # largest picture edge that the check draws size condition
 
 
 class Denoiser:
-    """The UNet of Stable Diffusion 1.x, 2.x and XL.
+    """The UNet of Stable Diffusion 1.x, 2.x, XL and its refiner.
 
     Raises:
         UnsupportedModelError: The UNet's config is not implemented.
@@ -21,7 +21,9 @@ class Denoiser:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
-        self.config = checkpoint.read_network("unet", UNet2DConditionConfig.from_dict)
+        kind = checkpoint.family.networks["unet"].config
+        assert issubclass(kind, UNet2DConditionConfig)
+        self.config = checkpoint.read_network("unet", kind.from_dict)
         self.component = open_component(
             checkpoint,
             config,
@@ -86,7 +88,7 @@ def describe_inputs(
         inputs.append(TensorSpec("encoder_hidden_states", context, "float32"))
     if config.text_embeds_dim is not None:
         inputs.append(TensorSpec("text_embeds", (batch, config.text_embeds_dim), "float32"))
-        inputs.append(TensorSpec("time_ids", (batch, SIZE_NUMBERS), "float32"))
+        inputs.append(TensorSpec("time_ids", (batch, config.size_numbers), "float32"))
     return tuple(inputs)
 
 

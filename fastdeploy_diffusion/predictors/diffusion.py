@@ -18,6 +18,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.predictors.building_methods import BuildingMethods
 from fastdeploy_diffusion.predictors.component import Component, Parts
+from fastdeploy_diffusion.predictors.denoising import Denoising
 from fastdeploy_diffusion.predictors.drawing_methods import DrawingMethods
 from fastdeploy_diffusion.predictors.drivers import BATCH_PIXELS, Generation, RequestBatch
 from fastdeploy_diffusion.predictors.embedding_cache import open_embedding_cache
@@ -180,7 +181,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
                 f"pictures is {show(pictures)}", allowed="a whole number of 1 or more"
             )
         if not self._keeps_rows_apart:
-            *_, denoiser, _ = self.report.components
+            denoiser = self._components[-2].report
             warnings.warn(
                 f"on {denoiser.engine} ({denoiser.device}) with memory={self.config.memory!r}, "
                 "numbers depend on the batch: the requests of this one take turns, so that each "
@@ -341,16 +342,21 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         plan = self._plan_drawing(request)
         self._require_memory(plan)
         cancelled = threading.Event()
-        loop = self._run(plan, self._start_scheduler(plan), cancelled)
+        loop = self._run(self._list_denoisings(plan), cancelled)
         if batch is None:
             return Generation(loop, cancelled)
         return Generation(loop, cancelled, batch, len(plan.seeds), self._limit_pictures(plan, most))
 
-    def _run(self, plan: PlanT, scheduler: Scheduler[Any], cancelled: threading.Event) -> Loop:
+    def _list_denoisings(self, plan: PlanT) -> list[Denoising[Any]]:
+        """List what a request runs one after another, each with a scheduler of its own."""
+        return [Denoising(self, plan, self._start_scheduler(plan))]
+
+    def _run(self, denoisings: Sequence[Denoising[Any]], cancelled: threading.Event) -> Loop:
+        plan = denoisings[0].plan
         self.quantize()
         # Sessions are given back when the iterator ends, however it does.
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
-            yield from self._draw(plan, scheduler, residency, cancelled)
+            yield from self._draw(denoisings, residency, cancelled)
 
     @property
     def _has_previews(self) -> bool:

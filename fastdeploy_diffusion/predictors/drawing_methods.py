@@ -8,7 +8,7 @@ from PIL import Image
 from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.pictures_in import GivenPicture, extend_picture
+from fastdeploy_diffusion.pictures_in import GivenPicture, extend_picture, is_latents
 from fastdeploy_diffusion.predictors.drivers import Generation
 from fastdeploy_diffusion.predictors.result import GenerationResult, Pictures
 from fastdeploy_diffusion.requests.given_masks import find_alpha
@@ -90,6 +90,9 @@ class DrawingMethods:
     def image_to_image(self, prompt: Any, image: Any, *unnamed: Any, **settings: Any) -> Pictures:
         """Draw a prompt over a picture, of which ``strength`` says how much changes.
 
+        With ``denoising_start``, SDXL and its refiner take latents, too: (B, 4, H/8, W/8) float32,
+        as ``output_type="latent"`` with ``denoising_end`` gives them.
+
         Returns:
             One Pillow image for one picture, a list for several; an array for another
             ``output_type``.
@@ -105,6 +108,14 @@ class DrawingMethods:
         _refuse_unnamed(unnamed, "the prompt and the picture", example)
         fix = "pipeline.inpaint(prompt, image, mask, …) paints a part anew"
         _refuse_fields("image_to_image", MASK_FIELDS, settings, fix)
+        if is_latents(image):
+            if settings.get("denoising_start") is None:
+                raise RequestError(
+                    f"image is an array of latents, {image.shape}, without denoising_start",
+                    allowed="a picture; on SDXL, latents with denoising_start",
+                    fix="pipeline.text_to_image(prompt, latents=…) starts from noise of your own",
+                )
+            return self._serve(prompt, {**settings, "latents": image})
         return self._serve(prompt, {**settings, "image": _require_image(image)})
 
     @overload

@@ -62,18 +62,42 @@ class LatentSource:
         return colours
 
 
+class HandedSource(LatentSource):
+    """Latents that another denoising has left, with the noise that they have.
+
+    Args:
+        latents: (B, …) float32.
+    """
+
+    def __init__(self, latents: FloatArray) -> None:
+        super().__init__(lambda generators: latents)
+
+    def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Take the latents as they are."""
+        return self._draw(generators)
+
+
 class PictureSource(LatentSource):
     """Image to image: noise on the latents of a picture (Meng et al., 2021: SDEdit).
 
     Args:
         pack: Brings (B, C, H, W) latents into the denoiser's layout.
         part: The encoder's, for the size of the pictures.
+        is_noisy: Whether the pictures have the noise of the first step already.
     """
 
     def __init__(
-        self, draw: DrawNoise, pack: Pack, given: GivenPictures, encoder: VAEEncoder, part: Part
+        self,
+        draw: DrawNoise,
+        pack: Pack,
+        given: GivenPictures,
+        encoder: VAEEncoder,
+        part: Part,
+        *,
+        is_noisy: bool = False,
     ) -> None:
         super().__init__(draw)
+        self._is_noisy = is_noisy
         self._pack, self._given = pack, given
         self._encoder, self._part = encoder, part
         self._moments: FloatArray | None = None
@@ -89,6 +113,8 @@ class PictureSource(LatentSource):
         moments = self._moments[list(self._given.chosen)]
         # In the order of diffusers: the encoder's noise comes first.
         latents = self._pack(self._encoder.sample(moments, generators))
+        if self._is_noisy:
+            return latents
         noise = self._draw(generators)
         return scheduler.add_noise(latents, noise, float(scheduler.timesteps[0]))
 
@@ -201,8 +227,11 @@ def make_source(
         encoding: The VAE's encoder, which pictures need.
         extends: Whether the denoiser takes masks and masked pictures as further channels.
     """
+    latents = plan.request.latents
+    if latents is not None and plan.is_handed_over:
+        return HandedSource(latents)
     if plan.given is None or encoding is None:
-        return LatentSource(draw, plan.request.latents)
+        return LatentSource(draw, latents)
     if isinstance(plan.given, GivenMasks):
         return RepaintSource(draw, pack, plan.given, *encoding, extends=extends)
-    return PictureSource(draw, pack, plan.given, *encoding)
+    return PictureSource(draw, pack, plan.given, *encoding, is_noisy=plan.is_handed_over)

@@ -17,13 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fastdeploy_diffusion.errors import CancelledError
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Parts
 from fastdeploy_diffusion.predictors.controlled_session import name_pictures
+from fastdeploy_diffusion.predictors.denoising import (
+    Denoised,
+    Denoising,
+    Progress,
+    join_timings,
+)
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
-from fastdeploy_diffusion.predictors.latent_source import LatentSource
+from fastdeploy_diffusion.predictors.latent_source import HandedSource, LatentSource
 from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
@@ -182,40 +187,88 @@ class DenoisingLoop(ABC, Generic[PlanT]):
 
     def _draw(
         self,
-        plan: PlanT,
-        scheduler: Scheduler[Any],
+        denoisings: Sequence[Denoising[Any]],
         residency: Residency,
         cancelled: threading.Event,
     ) -> Loop:
-        cancellations, total = self._cancellations, len(scheduler.timesteps)
+        """Run denoisings, each with what the one before has left, and make the pictures."""
+        cancellations = self._cancellations
+        progress = Progress(
+            sum(each.steps for each in denoisings),
+            lambda: cancelled.is_set() or self._cancellations != cancellations,
+        )
+        progress.check()
+        all_timings: list[StageTimings] = []
+        embeddings: tuple[EmbeddingReport, ...] = ()
+        done = None
+        for each in denoisings:
+            is_last = each is denoisings[-1]
+            done = yield from each.loop._denoise(each, residency, progress, done, is_last=is_last)
+            all_timings.append(done.timings)
+            embeddings += done.embeddings
+        assert done is not None  # there is one at least
+        last, plan = denoisings[-1].loop, denoisings[-1].plan
+        progress.check()
+        residency.lap()
+        pictures: list[Image.Image] | FloatArray = done.latents
+        decoding = 0.0
+        if plan.request.output_type != "latent":
+            decoded = last._decode(plan, done.latents, residency)
+            decoding = residency.lap()
+            pictures = self._finish(denoisings, done.source, decoded, embeddings)
+        ending = StageTimings(residency.seconds, 0.0, 0.0, (), decoding, residency.lap())
+        report = replace(self.report, scheduler=self._name_scheduler(denoisings[0].plan))
+        timings = join_timings([*all_timings, ending])
+        result = GenerationResult(pictures, plan.seeds, timings, report, embeddings)
+        yield replace(done.event, result=result)
 
-        def check_cancelled(done: int) -> None:
-            if cancelled.is_set() or self._cancellations != cancellations:
-                raise CancelledError(f"the generation was cancelled after {done} of {total} steps")
+    def _decode(self, plan: PlanT, latents: FloatArray, residency: Residency) -> FloatArray:
+        """Decode latents to (B, 3, H, W) float32 in about [-1, 1]."""
+        with residency.lend(self._find_parts(plan).decoder) as session:
+            return self._vae.decode(session, self._unpack(plan, latents))
 
-        check_cancelled(0)
+    def _denoise(
+        self,
+        denoising: Denoising[PlanT],
+        residency: Residency,
+        progress: Progress,
+        before: Denoised | None,
+        *,
+        is_last: bool,
+    ) -> Generator[Predict | StepEvent, FloatArray | None, Denoised]:
+        """Run one denoising.
+
+        Args:
+            before: What the one before has left.
+            is_last: Whether its latents become the pictures.
+        """
+        plan, scheduler = denoising.plan, denoising.scheduler
         parts = self._find_parts(plan)
         denoiser, decoder = parts.denoiser, parts.decoder
-        source = self._make_source(plan, parts)
+        generators: Sequence[TorchGenerator]
+        if before is None:
+            source = self._make_source(plan, parts)
+            generators = [TorchGenerator(seed) for seed in plan.seeds]
+        else:
+            source, generators = HandedSource(before.latents), before.generators
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
         encoders = [*text_stage.encoders, *filter(None, [parts.encoder])]
         stepping = [*parts.controlnets, denoiser]
-        residency.begin([*encoders, *stepping, decoder])
-        decodes = plan.request.output_type != "latent"
+        decodes = is_last and plan.request.output_type != "latent"
+        residency.begin([*encoders, *stepping, *[decoder] * is_last])
         ahead = [*(each.of_batch(most) for each in stepping), *[decoder.of_batch(1)] * decodes]
         residency.compile_ahead(ahead)
         conditions = self._condition_all(plan, text_stage.encode(residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
-        check_cancelled(0)
+        progress.check()
         source.prepare(residency)
-        generators = [TorchGenerator(seed) for seed in plan.seeds]
         latents = source.begin(scheduler, generators)
         beginning = residency.lap()
-        check_cancelled(0)
-        check_latents(latents, plan, 0, total)
+        progress.check()
+        check_latents(latents, plan, progress.done, progress.total)
         timesteps = np.array(scheduler.timesteps, np.float32) / np.float32(self.timestep_unit)
         steps: list[float] = []
         with self._lend_denoiser(parts, residency) as session:
@@ -223,12 +276,14 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             handles = _condition(session, conditions, timesteps, {})
             prologue = residency.lap()
             for index, timestep in enumerate(scheduler.timesteps):
-                check_cancelled(index)
+                progress.check()
                 residency.lap()
                 handles = _condition(session, conditions, timesteps, handles)
                 scaled = scheduler.scale_model_input(latents, timestep)
                 residuals = {
-                    side: self._bring_residuals(plan, index, total, negative=side == _NEGATIVE)
+                    side: self._bring_residuals(
+                        plan, index, denoising.steps, negative=side == _NEGATIVE
+                    )
                     for side in conditions
                 }
                 rows = [
@@ -253,35 +308,23 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 )
                 latents = source.hold(scheduler, index, latents)
                 latents, conditions = self._call_back(
-                    plan, index, float(timestep), latents, conditions
+                    plan, progress.done, float(timestep), latents, conditions
                 )
-                check_latents(latents, plan, index + 1, total)
+                progress.done += 1
+                check_latents(latents, plan, progress.done, progress.total)
                 steps.append(residency.lap())
                 event = StepEvent(
-                    index + 1, total, float(timestep), latents, steps[-1], preview=preview
+                    progress.done,
+                    progress.total,
+                    float(timestep),
+                    latents,
+                    steps[-1],
+                    preview=preview,
                 )
-                if index < total - 1:
+                if progress.done < progress.total:
                     yield event
-        check_cancelled(total)
-        residency.lap()
-        decoded = None
-        if decodes:
-            with residency.lend(decoder) as session:
-                decoded = self._vae.decode(session, self._unpack(plan, latents))
-        decoding = residency.lap()
-        images = latents if decoded is None else self._finish(plan, source, decoded, embeddings)
-        timings = StageTimings(
-            residency.seconds,
-            encoding,
-            prologue,
-            tuple(steps),
-            decoding,
-            residency.lap(),
-            beginning,
-        )
-        report = replace(self.report, scheduler=self._name_scheduler(plan))
-        result = GenerationResult(images, plan.seeds, timings, report, embeddings)
-        yield replace(event, result=result)
+        timings = StageTimings(0.0, encoding, prologue, tuple(steps), 0.0, 0.0, beginning)
+        return Denoised(latents, source, generators, embeddings, timings, event)
 
     def _list_all_texts(self, plan: PlanT) -> dict[tuple[str, str], Texts]:
         sides = (_PROMPT, _NEGATIVE) if plan.is_guided else (_PROMPT,)
@@ -354,11 +397,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
 
     def _finish(
         self,
-        plan: PlanT,
+        denoisings: Sequence[Denoising[Any]],
         source: LatentSource,
         decoded: FloatArray,
         embeddings: Sequence[EmbeddingReport],
     ) -> list[Image.Image] | FloatArray:
+        plan = denoisings[0].plan
         colours = source.finish(denormalize(decoded))
         if plan.request.output_type == "np":
             return colours

@@ -22,6 +22,9 @@ class ModelLimits:
         is_packed: Whether a token of the denoiser stands for two by two of the latents, so that
             ``multiple`` is twice what the autoencoder shrinks by.
         needs_mask: Whether the denoiser takes a mask and a masked picture beside the latents.
+        is_refiner: Whether it draws over pictures and latents alone, with an aesthetic score in
+            place of the target's size.
+        refined_from: Where a refiner takes over by default; ``None`` where there is none.
         control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
             are.
     """
@@ -37,6 +40,8 @@ class ModelLimits:
     is_packed: bool = False
     chunks: tuple[int, ...] = ()
     needs_mask: bool = False
+    is_refiner: bool = False
+    refined_from: float | None = None
     control_scales: tuple[float, ...] | None = ()
 
     @property

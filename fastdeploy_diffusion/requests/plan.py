@@ -1,7 +1,7 @@
 """The checked plan that is made of a request."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class GenerationPlan:
     Args:
         given: The pictures to start from; ``None`` for text to image.
         control: For ControlNets; ``None`` to draw without.
+        second: Of the pass that goes on with the latents, where there are two.
     """
 
     request: GenerationRequest
@@ -56,6 +57,7 @@ class GenerationPlan:
     prompt_chunks: int | None
     given: GivenPictures | None
     control: Control | None
+    second: "GenerationPlan | None" = field(default=None, kw_only=True)
 
     @property
     def chunks(self) -> int:
@@ -71,6 +73,11 @@ class GenerationPlan:
     def guidance(self) -> tuple[str, float]:
         """Name the guidance setting in use, with its value."""
         return "guidance_scale", self.guidance_scale
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the first latents, or the given pictures, have their noise already."""
+        return False
 
     @property
     def strength(self) -> float | None:

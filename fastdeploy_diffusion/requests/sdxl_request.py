@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,23 @@ import numpy as np
 from fastdeploy_diffusion.config import RequestDefaults
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.requests.checked_values import check_number
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.plan import GenerationPlan, plan_generation
 from fastdeploy_diffusion.requests.request import GenerationRequest, explains_fields
 from fastdeploy_diffusion.requests.second_texts import name_second, spread_seconds
 from fastdeploy_diffusion.shown import show
 
-SizeNumbers = tuple[int, ...]
-"""Height and width of the original, top and left of the crop, height and width of the target."""
+SizeNumbers = tuple[float, ...]
+"""Height and width of the original, top and left of the crop, height and width of the target; for
+a refiner, an aesthetic score in place of the last two."""
 
 _PARTS = ("original_size", "crops_coords_top_left", "target_size")
 _NEGATIVE_PARTS = tuple(f"negative_{name}" for name in _PARTS)
 _SIZES = (*_PARTS, *_NEGATIVE_PARTS)
+_SCORES = ("aesthetic_score", "negative_aesthetic_score")
+_USUAL_SCORES = (6.0, 2.5)
+_LEAVE_OUT = "leave it out"
 
 
 @explains_fields
@@ -31,6 +36,10 @@ class SDXLRequest(GenerationRequest):
 
     prompt_2: str | Sequence[str] | None = None
     negative_prompt_2: str | Sequence[str] | None = None
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
     original_size: tuple[int, int] | None = None
     crops_coords_top_left: tuple[int, int] | None = None
     target_size: tuple[int, int] | None = None
@@ -53,6 +62,18 @@ class SDXLPlan(GenerationPlan):
     has_zero_negative: bool
     sizes: SizeNumbers
     negative_sizes: SizeNumbers
+    denoising_start: float | None
+    denoising_end: float | None
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the first latents, or the given pictures, have their noise already."""
+        return self.denoising_start is not None
+
+    @property
+    def strength(self) -> float | None:
+        """Share of the steps that change the given pictures, if it decides their number."""
+        return None if self.is_handed_over else super().strength
 
     def settings(self, index: int) -> dict[str, Any]:
         """The keyword arguments of ``text_to_image`` that make picture ``index`` again."""
@@ -83,6 +104,10 @@ def plan_sdxl(
         UserWarning: Sizes for the negative prompt have no effect without guidance.
     """
     asked = SDXLRequest.widen(request)
+    start, end = _read_shares(asked, limits)
+    if start is not None:
+        strength = None if asked.image is None else 1.0  # of which nothing is taken
+        asked = replace(_fit_to_latents(asked, limits), strength=strength)
     plan = plan_generation(asked, defaults, limits)
     has_negative = asked.negative_prompt is not None or defaults.negative_prompt is not None
     if has_zeros and asked.negative_prompt_2 is not None and not has_negative:
@@ -96,6 +121,12 @@ def plan_sdxl(
         (plan.height, plan.width),
         is_guided=plan.is_guided,
     )
+    if limits.is_refiner:
+        scores = [
+            usual if given is None else check_number(name, given)
+            for name, given, usual in _list_scores(asked)
+        ]
+        sizes, negative_sizes = (*sizes[:4], scores[0]), (*negative_sizes[:4], scores[1])
     return SDXLPlan(
         **{each.name: getattr(plan, each.name) for each in fields(plan)},
         prompts_2=spread_seconds("prompt_2", asked.prompt_2, plan.prompts, asked),
@@ -106,7 +137,112 @@ def plan_sdxl(
         has_zero_negative=has_zeros and not has_negative,
         sizes=sizes,
         negative_sizes=negative_sizes,
+        denoising_start=start,
+        denoising_end=end,
     )
+
+
+def require_beginning(request: GenerationRequest, limits: ModelLimits) -> None:
+    """Refuse a request that refines nothing, or begins with nothing in the schedule's middle.
+
+    Raises:
+        RequestError: There is neither picture nor latents.
+    """
+    asked = SDXLRequest.widen(request)
+    is_late = asked.denoising_start is not None
+    if asked.image is not None or (is_late and asked.latents is not None):
+        return
+    if limits.is_refiner:
+        raise RequestError(
+            f"{limits.model} is SDXL's refiner, and there is no picture to refine",
+            allowed="pipeline.image_to_image(prompt, image)",
+            fix="open the base model, with refiner=… for this one",
+        )
+    if is_late:
+        raise RequestError(
+            "denoising_start is given without a picture",
+            allowed="pipeline.image_to_image(prompt, image, denoising_start=…), the image being a "
+            "picture, or latents that another model left",
+            fix="leave denoising_start out",
+        )
+
+
+def plan_refinement(plan: SDXLPlan) -> SDXLRequest:
+    """Make the request of a refiner that goes on where a plan ends."""
+    request = plan.request
+    assert isinstance(request, SDXLRequest)
+    has_plan = request.timesteps is not None or request.sigmas is not None
+    chosen = ("timesteps", "sigmas", "guidance_rescale", "prompt_syntax", "clip_skip", "eta")
+    kept = (*chosen, *_SIZES, *_SCORES, "scheduler", "output_type", "callback_on_step_end")
+    return SDXLRequest(
+        prompt=plan.prompts,
+        negative_prompt=plan.negative_prompts if plan.has_negative else None,
+        height=plan.height,
+        width=plan.width,
+        num_inference_steps=None if has_plan else plan.num_inference_steps,
+        guidance_scale=plan.guidance_scale,
+        seed=plan.seeds,
+        denoising_start=plan.denoising_end,
+        callback_on_step_end_tensor_inputs=request.callback_on_step_end_tensor_inputs,
+        **{name: getattr(request, name) for name in kept},
+    )
+
+
+def _list_scores(request: SDXLRequest) -> list[tuple[str, float | None, float]]:
+    given = [getattr(request, name) for name in _SCORES]
+    return list(zip(_SCORES, given, _USUAL_SCORES, strict=True))
+
+
+def _read_shares(request: SDXLRequest, limits: ModelLimits) -> tuple[float | None, float | None]:
+    """Check where a request begins and ends in the noise's schedule, and fill in the end.
+
+    Raises:
+        RequestError: A share is not allowed, or has no effect with other fields.
+    """
+    shares = {
+        name: None if given is None else check_number(name, given)
+        for name, given in (
+            ("denoising_start", request.denoising_start),
+            ("denoising_end", request.denoising_end),
+        )
+    }
+    start, end = shares.values()
+    for name, share in shares.items():
+        if share == 0 or (share == 1 and name == "denoising_start"):
+            raise RequestError(f"{name} is {share:g}", allowed=FIELDS[name].more, fix=_LEAVE_OUT)
+        if share is not None and request.mask is not None:
+            raise RequestError(
+                f"{name} is given, and a mask", allowed="one of them", fix=f"leave {name} out"
+            )
+    if start is not None and end is not None and start >= end:
+        raise RequestError(
+            f"denoising_start is {start:g}, and denoising_end {end:g}",
+            allowed="a denoising_start below denoising_end",
+        )
+    if start is not None and request.strength is not None:
+        raise RequestError(
+            "strength has no effect with denoising_start", fix="leave one of them out"
+        )
+    is_refined = limits.refined_from is not None
+    for name, given, _ in _list_scores(request):
+        if given is not None and not (is_refined or limits.is_refiner):
+            raise RequestError(
+                f"{name} is {show(given)}, and has no effect without a refiner",
+                allowed="a score for SDXL's refiner",
+                fix=f"leave {name} out, or give refiner=… in DiffusionConfig",
+            )
+    if end is None and request.image is None and start is None:
+        end = limits.refined_from
+    return start, end
+
+
+def _fit_to_latents(request: SDXLRequest, limits: ModelLimits) -> SDXLRequest:
+    """Fill in the size that latents have, where the request leaves it out."""
+    shape = getattr(request.latents, "shape", ())
+    if request.image is not None or len(shape) != 4:
+        return request
+    height, width = (limits.multiple * each for each in shape[2:])
+    return replace(request, height=request.height or height, width=request.width or width)
 
 
 def _read_sizes(

@@ -52,6 +52,10 @@ class SDXLSettings(Settings, total=False):
 
     prompt_2: str | Sequence[str] | None
     negative_prompt_2: str | Sequence[str] | None
+    denoising_start: float | None
+    denoising_end: float | None
+    aesthetic_score: float | None
+    negative_aesthetic_score: float | None
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int] | None
     target_size: tuple[int, int] | None

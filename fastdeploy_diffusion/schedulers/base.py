@@ -42,6 +42,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         self.num_inference_steps = 0
         self._timesteps: TimestepArray | None = None
         self._begin_index = 0
+        self._end_index: int | None = None
         self._position = 0
 
     @property
@@ -51,11 +52,11 @@ class Scheduler(ABC, Generic[ConfigT]):
         Raises:
             RequestError: ``set_timesteps`` was not called.
         """
-        return self.planned_timesteps[self._begin_index :]
+        return self.planned_timesteps[self._begin_index : self._end_index]
 
     @property
     def planned_timesteps(self) -> TimestepArray:
-        """The timesteps with those that ``set_begin_index`` left out.
+        """The timesteps with those that ``set_begin_index`` and ``set_end_index`` left out.
 
         Raises:
             RequestError: ``set_timesteps`` was not called.
@@ -121,6 +122,24 @@ class Scheduler(ABC, Generic[ConfigT]):
                 allowed=f"0 to {count - 1}",
             )
         self._begin_index = self._position = index
+
+    def set_end_index(self, index: int) -> None:
+        """Leave out the last timesteps of a plan, so that the latents keep a part of the noise.
+
+        Args:
+            index: Of the first one that is left out.
+
+        Raises:
+            RequestError: ``set_timesteps`` was not called, or no timestep would be left.
+        """
+        count = len(self.planned_timesteps)
+        if not self._begin_index < index <= count:
+            raise RequestError(
+                f"a request that begins at index {self._begin_index} of {count} timesteps cannot "
+                f"end at {index}",
+                allowed=f"{self._begin_index + 1} to {count}",
+            )
+        self._end_index = index
 
     def step(
         self,
@@ -273,6 +292,7 @@ class Scheduler(ABC, Generic[ConfigT]):
         """Begin a request with a new plan."""
         self._timesteps, self.num_inference_steps = planned, steps
         self._begin_index = self._position = 0
+        self._end_index = None
 
     def _plan_timesteps(self, timesteps: TimestepArray) -> TimestepArray:
         """Reset all state of a request and lay out the caller's timesteps."""

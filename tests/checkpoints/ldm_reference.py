@@ -17,6 +17,7 @@ class UNetShape:
     context: int
     linear: bool  # proj_in and proj_out as linear layers
     vector: int = 0  # width of SDXL's pooled conditioning
+    middle: int = 0  # transformer blocks in the middle, where not those of the last level
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ UNETS = {
     "sd1": UNetShape(320, (1, 2, 4, 4), (1, 1, 1, 0), 768, False),
     "sd2": UNetShape(320, (1, 2, 4, 4), (1, 1, 1, 0), 1024, True),
     "sdxl": UNetShape(320, (1, 2, 4), (0, 2, 10), 2048, True, 2816),
+    "sdxl-refiner": UNetShape(384, (1, 2, 4, 4), (0, 4, 4, 0), 1280, True, 2560, middle=4),
 }
 
 
@@ -90,7 +92,7 @@ def ldm_unet(unet: UNetShape) -> Shapes:
             skips.append(width)
             number += 1
     _resnet(shapes, "middle_block.0", width, width, embedding)
-    _transformer(shapes, "middle_block.1", width, max(unet.depths[-1], 1), unet)
+    _transformer(shapes, "middle_block.1", width, unet.middle or max(unet.depths[-1], 1), unet)
     _resnet(shapes, "middle_block.2", width, width, embedding)
     number = 0
     for level in reversed(range(len(unet.multipliers))):
@@ -202,10 +204,12 @@ def single_file(family: str) -> Shapes:
         parts["cond_stage_model.transformer."] = clip_tower(768, 12)
     elif family == "sd2":
         parts["cond_stage_model.model."] = open_clip_tower(TowerShape(1024, 24, 1024))
+    elif family == "sdxl-refiner":
+        parts["conditioner.embedders.0.model."] = open_clip_tower(TowerShape(1280, 32, 1280))
     else:
         parts["conditioner.embedders.0.transformer."] = clip_tower(768, 12)
         parts["conditioner.embedders.1.model."] = open_clip_tower(TowerShape(1280, 32, 1280))
-    inert = {"denoiser.sigmas": (1000,)} if family == "sdxl" else {"betas": (1000,)}
+    inert = {"denoiser.sigmas": (1000,)} if "sdxl" in family else {"betas": (1000,)}
     inert |= {"alphas_cumprod": (1000,), "model_ema.decay": (), "model_ema.num_updates": ()}
     return inert | {
         prefix + name: shape for prefix, shapes in parts.items() for name, shape in shapes.items()

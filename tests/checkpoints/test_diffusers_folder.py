@@ -93,11 +93,6 @@ def test_unknown_tensor_suggests_similar_names(tmp_path):
             UnsupportedModelError,
             "is not implemented: Flux Fill is not there yet",
         ),
-        (
-            {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
-            UnsupportedModelError,
-            "is not implemented: the SDXL refiner is not there yet",
-        ),
         ({"_class_name": ...}, UnsupportedModelError, "_class_name = None"),
         ({"controlnet": ["diffusers", "X"]}, UnsupportedModelError, "component 'controlnet'"),
         ({"vae": ["diffusers", "AutoencoderTiny"]}, UnsupportedModelError, "AutoencoderTiny"),

@@ -13,7 +13,6 @@ from fastdeploy_diffusion.hints import HINTS
     [
         (("generate", "x", "--lora", "x"), "--lora: LoRA is not there yet; merge it into the"),
         (("generate", "x", "--t2i-adapter", "x"), "--t2i-adapter: T2I-Adapter is not there yet"),
-        (("generate", "x", "--refiner", "x"), "--refiner: the SDXL refiner is not there yet"),
         (("generate", "x", "--hires-fix"), "--hires-fix: upscaling is not there yet"),
         (("serve",), "serve: a server is not there yet"),
         (("server", "--port", "80"), "server: a server is not there yet"),
@@ -62,7 +61,7 @@ def test_readmes_say_what_is_not_there_yet(readme):
 
     table = [line for line in (ROOT / readme).read_text("utf-8").splitlines() if line[:1] == "|"]
     missing = next(line for line in table if "IP-Adapter" in line)
-    for name in ("LoRA", "refiner", "textual inversion"):
+    for name in ("LoRA", "textual inversion"):
         assert name in missing
         known = name.lower().replace(" ", "_")
         assert HINTS[known].missing

@@ -46,6 +46,17 @@ def test_generate_draws_what_the_library_draws(tiny_sdxl):
     assert [line.split()[0] for line in lines[2:6]] == COMPONENTS
 
 
+def test_generate_refines(tiny_sdxl, tiny_refiner):
+    run(
+        "generate", "a red dog", "--model", tiny_sdxl, "--refiner", tiny_refiner, *QUICK,
+        "--steps", 4, "--seed", 5, "--denoising-end", 0.5, "--aesthetic-score", 7,
+    )  # fmt: skip
+    config = DiffusionConfig(model_path=tiny_sdxl, refiner=tiny_refiner, engine="paddle-eager")
+    expected = SDXLPipeline(config).text_to_image(**read_settings("output.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open("output.png")), np.asarray(expected))
+    assert read_settings("output.png")["denoising_end"] == 0.5
+
+
 @pytest.mark.parametrize("name", ["true-cfg-scale", "max-sequence-length"])
 def test_options_of_flux_are_refused(tiny_sdxl, name):
     stderr = run("generate", "x", "--model", tiny_sdxl, f"--{name}", 4, code=2).stderr

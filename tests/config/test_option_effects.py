@@ -212,6 +212,13 @@ def _(bench: Bench) -> None:
         bench.open(controlnets=[bench.folder / "none"])
 
 
+@case("refiner")
+def _(bench: Bench) -> None:
+    # What it does is in tests/pipelines/test_refiner.py.
+    with pytest.raises(ConfigError, match=r"refiner is given, which SD 1\.x does not have"):
+        bench.open(refiner=bench.model)
+
+
 @case("int8_portable")
 def _(bench: Bench) -> None:
     # What it does to weights is in tests/compiler/test_quantizing.py.

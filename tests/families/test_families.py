@@ -22,7 +22,7 @@ def test_records_are_read_without_paddle():
         "    for published in family.published.values():\n"
         "        for part, kind in family.networks.items():\n"
         "            assert kind.config.from_dict(published.configs[part]).census()\n"
-        "        print(family.name)"
+        "    print(family.name)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -57,4 +57,4 @@ def test_a_census_counts_kinds_of_sites(family, part):
 
 
 def test_families_are_named_in_a_sentence():
-    assert name_families() == "SD 1.x, SD 2.x, SDXL or Flux"
+    assert name_families() == "SD 1.x, SD 2.x, SDXL, SDXL's refiner or Flux"

@@ -6,6 +6,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -101,3 +102,43 @@ def write_sdxl_folder(
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder / "model")
     return pipeline
+
+
+def write_refiner_folder(folder: Path, seed: int) -> StableDiffusionXLImg2ImgPipeline:
+    """Write a checkpoint like the refiner's and give diffusers' own pipeline of it."""
+    base = write_sdxl_folder(folder, seed)
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        attention_head_dim=[2, 4, 4, 4],
+        block_out_channels=(16, 32, 32, 32),
+        cross_attention_dim=32,
+        down_block_types=(
+            *("DownBlock2D", "CrossAttnDownBlock2D"),
+            *("CrossAttnDownBlock2D", "DownBlock2D"),
+        ),
+        layers_per_block=1,
+        norm_num_groups=8,
+        projection_class_embeddings_input_dim=28 + 5 * 8,
+        sample_size=16,
+        transformer_layers_per_block=2,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        use_linear_projection=True,
+    )
+    vary_vectors(unet, seed)
+    refiner = StableDiffusionXLImg2ImgPipeline(
+        vae=base.vae,
+        text_encoder=None,
+        text_encoder_2=base.text_encoder_2,
+        tokenizer=None,
+        tokenizer_2=base.tokenizer_2,
+        unet=unet.eval(),
+        scheduler=base.scheduler,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+    refiner.set_progress_bar_config(disable=True)
+    refiner.save_pretrained(folder / "refiner")
+    return refiner

@@ -56,6 +56,10 @@ CHANGES = {
         }
     },
     "callback_on_step_end_tensor_inputs": {},  # has a test of its own, below
+    "denoising_start": {"image": PICTURE, "denoising_start": 0.5},
+    "denoising_end": {"denoising_end": 0.5},
+    "aesthetic_score": {},  # test_refiner_parity
+    "negative_aesthetic_score": {},
     "prompt_2": {"prompt_2": "a red circle"},
     "negative_prompt_2": {"negative_prompt_2": "a red circle"},
     "true_cfg_scale": {"true_cfg_scale": 4.0},

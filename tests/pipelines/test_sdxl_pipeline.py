@@ -275,8 +275,8 @@ def test_options_that_sdxl_does_not_have(tiny_sdxl, options, words):
         ),
         (
             "model_index.json",
-            {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
-            "'StableDiffusionXLImg2ImgPipeline' is not implemented",
+            {"requires_aesthetics_score": True},
+            "requires_aesthetics_score is true",
         ),
     ],
 )

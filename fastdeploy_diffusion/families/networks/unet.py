@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from fastdeploy_diffusion.families.networks.activations import Activations, Shapes
@@ -171,4 +171,12 @@ class UNet2DConditionConfig(UNetEncoderConfig):
                 yield Convolution(width, width)
 
 
+@dataclass(frozen=True)
+class RefinerUNetConfig(UNet2DConditionConfig):
+    """The UNet of SDXL's refiner: an aesthetic score takes the place of the target's size."""
+
+    size_numbers: ClassVar[int] = 5
+
+
 UNET = NetworkKind("UNet2DConditionModel", "diffusers", "denoiser", UNet2DConditionConfig, "unet")
+REFINER_UNET = replace(UNET, config=RefinerUNetConfig)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -21,8 +21,6 @@ from fastdeploy_diffusion.families.networks.network_config import (
 )
 from fastdeploy_diffusion.shown import show
 
-# Height and width of the original, top and left of the crop, height and width of the target.
-SIZE_NUMBERS = 6
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 
 ENCODER_ONLY: dict[str, tuple[Any, ...]] = {
@@ -60,6 +58,9 @@ class UNetEncoderConfig(NetworkConfig):
     ``attention_head_dim`` holds the *number* of heads wherever ``num_attention_heads`` is absent:
     a name that the published files got wrong and that has to be read as they meant it.
     """
+
+    # Height and width of the original, top and left of the crop, height and width of the target.
+    size_numbers: ClassVar[int] = 6
 
     in_channels: Width = 4
     flip_sin_to_cos: bool = True
@@ -112,7 +113,8 @@ class UNetEncoderConfig(NetworkConfig):
             raise UnsupportedModelError(
                 f"{name}: projection_class_embeddings_input_dim = "
                 f"{self.projection_class_embeddings_input_dim} leaves no room for a text beside "
-                f"{SIZE_NUMBERS} sizes of addition_time_embed_dim = {self.addition_time_embed_dim}"
+                f"{self.size_numbers} sizes of addition_time_embed_dim = "
+                f"{self.addition_time_embed_dim}"
             )
 
     def check_blocks(self, key: str, known: Sequence[str]) -> None:
@@ -155,7 +157,7 @@ class UNetEncoderConfig(NetworkConfig):
         """Width of SDXL's pooled text, which is embedded with sizes; None in SD 1.x and 2.x."""
         if self.addition_embed_type is None:
             return None
-        sizes = SIZE_NUMBERS * (self.addition_time_embed_dim or 0)
+        sizes = self.size_numbers * (self.addition_time_embed_dim or 0)
         return (self.projection_class_embeddings_input_dim or 0) - sizes
 
     @property

@@ -1,7 +1,8 @@
 """Component configs of the published models, for single files: those carry weights and no configs.
 
 The values are those of ``config.json`` and ``scheduler_config.json`` in the repositories
-stable-diffusion-v1-5, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0. A single SD 2.x file
+stable-diffusion-v1-5, stable-diffusion-2-1, stable-diffusion-xl-base-1.0 and
+stable-diffusion-xl-refiner-1.0. A single SD 2.x file
 does not say whether it was trained to predict the noise (2.0-base, 2.1-base) or v (2.0, 2.1); as in
 diffusers, 2.1 with v-prediction is assumed.
 """
@@ -183,4 +184,29 @@ SDXL_BASE: Mapping[str, Mapping[str, Any]] = {
         "timestep_spacing": "leading",
         "use_karras_sigmas": False,
     },
+}
+SDXL_REFINER_1: Mapping[str, Mapping[str, Any]] = {
+    "text_encoder_2": _OPEN_CLIP_VIT_BIG_G,
+    "unet": {
+        **SDXL_BASE["unet"],
+        "attention_head_dim": [6, 12, 24, 24],
+        "block_out_channels": [384, 768, 1536, 1536],
+        "cross_attention_dim": 1280,
+        "down_block_types": [
+            "DownBlock2D",
+            "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+            "DownBlock2D",
+        ],
+        "projection_class_embeddings_input_dim": 2560,
+        "transformer_layers_per_block": 4,
+        "up_block_types": [
+            "UpBlock2D",
+            "CrossAttnUpBlock2D",
+            "CrossAttnUpBlock2D",
+            "UpBlock2D",
+        ],
+    },
+    "vae": SDXL_BASE["vae"],
+    "scheduler": SDXL_BASE["scheduler"],
 }

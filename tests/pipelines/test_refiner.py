@@ -1,0 +1,175 @@
+"""SDXL with its refiner: what it refuses, what it runs and reports, what it writes beside."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
+from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
+from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.images import read_settings
+from fastdeploy_diffusion.json_object import read_json_object
+
+QUICK = {"seed": 5, "num_inference_steps": 4, "height": 24, "width": 32}
+OF_BOTH = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder"]
+OF_REFINER = ["refiner_text_encoder_2", "refiner_denoiser", "refiner_vae_decoder"]
+
+
+def open_both(base, refiner, **options):
+    options = {"engine": "paddle-eager", **options}
+    return SDXLPipeline(DiffusionConfig(model_path=base, refiner=refiner, **options))
+
+
+@pytest.fixture(scope="module")
+def both(tiny_sdxl, tiny_refiner):
+    with open_both(tiny_sdxl, tiny_refiner) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def refiner(tiny_refiner):
+    with SDXLPipeline(tiny_refiner, engine="paddle-eager") as pipeline:
+        yield pipeline
+
+
+@pytest.fixture(scope="module")
+def base(tiny_sdxl):
+    with SDXLPipeline(tiny_sdxl, engine="paddle-eager") as pipeline:
+        yield pipeline
+
+
+def test_the_file_makes_the_picture_again(both):
+    settings = {**QUICK, "aesthetic_score": 8.0, "scheduler": "euler-ancestral"}
+    image = both.text_to_image("a dog", **settings)
+    written = read_settings(image)
+    assert written["denoising_end"] == 0.8
+    again = both.text_to_image(**written)
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(image))
+    other = both.text_to_image(**{**written, "aesthetic_score": 2.0})
+    assert (np.asarray(other) != np.asarray(image)).any()
+
+
+def test_the_base_model_alone_draws_with_one(both, base):
+    alone = both.text_to_image("a dog", denoising_end=1.0, **QUICK)
+    assert read_settings(alone)["denoising_end"] == 1
+    np.testing.assert_array_equal(alone, base.text_to_image("a dog", **QUICK))
+    assert (np.asarray(both.text_to_image("a dog", **QUICK)) != np.asarray(alone)).any()
+
+
+def test_steps_are_those_of_both(both):
+    events = list(both.stream("a dog", **QUICK))
+    assert [(each.step, each.total) for each in events] == [(n, 4) for n in range(1, 5)]
+    result = events[-1].result
+    assert [each.name for each in result.report.components] == [*OF_BOTH, *OF_REFINER]
+    assert len(result.timings.steps) == 4
+    assert [each.component for each in result.embeddings] == [*OF_BOTH[:2], "text_encoder_2"]
+
+
+def test_a_callback_sees_the_steps_of_both(both):
+    seen = []
+
+    def note(pipeline, step, timestep, tensors):
+        seen.append(step)
+        return tensors
+
+    both.text_to_image("a dog", callback_on_step_end=note, **QUICK)
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("memory", ["resident", "staged"])
+def test_kept_builds_of_another_engine_draw_the_same(tiny_sdxl, tiny_refiner, both, memory):
+    options = {"engine": "onnxruntime", "memory": memory}
+    with open_both(tiny_sdxl, {"path": tiny_refiner, "engine": "openvino"}, **options) as mixed:
+        image = mixed.text_to_image("a dog", output_type="np", **QUICK)
+        engines = {each.name: each.engine for each in mixed.report.components}
+    assert engines == {
+        **dict.fromkeys(OF_BOTH, "onnxruntime"),
+        **dict.fromkeys(OF_REFINER, "openvino"),
+    }
+    wanted = both.text_to_image("a dog", output_type="np", **QUICK)
+    assert np.abs(image - wanted).max() < 1e-3
+
+
+def test_requests_of_a_batch_draw_what_they_draw_alone(both):
+    # With this engine, the requests take turns.
+    with pytest.warns(UserWarning, match="take turns"), both.batch() as batch:
+        drawn = [batch.submit(text, **QUICK) for text in ("a dog", "a cat")]
+    for text, each in zip(("a dog", "a cat"), drawn, strict=True):
+        alone = both.text_to_image(text, **QUICK)
+        np.testing.assert_array_equal(np.asarray(each.result().images[0]), np.asarray(alone))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"denoising_end": 0.0}, "denoising_end is 0"),
+        ({"denoising_end": 0.01}, "of 4 calls of the denoiser, none is left"),
+        ({"denoising_end": "late"}, "denoising_end is 'late'"),
+        ({"denoising_start": 0.5}, "denoising_start is given without a picture"),
+        ({"aesthetic_score": 11}, "aesthetic_score is 11"),
+    ],
+)
+def test_settings_that_are_refused(both, settings, words):
+    with pytest.raises(RequestError, match=words):
+        both.text_to_image("a dog", **{**QUICK, **settings})
+
+
+def test_what_belongs_to_others_is_refused(base, refiner, both):
+    picture = base.text_to_image("a dog", **QUICK)
+    with pytest.raises(RequestError, match="no effect without a refiner"):
+        base.text_to_image("a dog", aesthetic_score=6.0, **QUICK)
+    with pytest.raises(RequestError, match="there is no picture to refine"):
+        refiner.text_to_image("a dog", **QUICK)
+    with pytest.raises(RequestError, match="strength has no effect"):
+        refiner.image_to_image("a dog", picture, strength=0.5, denoising_start=0.5)
+    with pytest.raises(RequestError, match="a denoising_start below denoising_end"):
+        refiner.image_to_image("a dog", picture, denoising_start=0.5, denoising_end=0.4)
+    with pytest.raises(RequestError, match="and a mask"):
+        both.inpaint("a dog", picture, np.ones((24, 32), bool), denoising_end=0.5)
+    latents = np.zeros((1, 4, 12, 16), np.float32)
+    with pytest.raises(RequestError, match="array of latents"):
+        refiner.image_to_image("a dog", latents)
+
+
+def test_checkpoints_that_are_refused(tiny_sdxl, tiny_refiner, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="SDXL's refiner, which has text_encoder_2"):
+        open_both(tiny_sdxl, tiny_sdxl)
+    with pytest.raises(ConfigError, match="which SDXL's refiner does not have"):
+        open_both(tiny_refiner, tiny_refiner)
+    copied = shutil.copytree(tiny_refiner, tmp_path / "refiner")
+    index = copied / "model_index.json"
+    changed = {**read_json_object(index), "requires_aesthetics_score": False}
+    index.write_text(json.dumps(changed))
+    with pytest.raises(UnsupportedModelError, match="requires_aesthetics_score is false"):
+        SDXLPipeline(copied, engine="paddle-eager")
+
+
+def test_other_families_have_none(tiny_refiner):
+    for name, kind in (("shapes", SDPipeline), ("flux-shapes", FluxPipeline)):
+        with pytest.raises(ConfigError, match="refiner is given, which"):
+            kind(DiffusionConfig.from_preset(name, refiner=tiny_refiner))
+
+
+def test_int8_is_for_the_base_model_alone(tiny_sdxl, tiny_refiner):
+    with pytest.raises(ConfigError, match="is a refiner: int8 is calibrated"):
+        SDXLPipeline(tiny_refiner, engine="openvino", precision="int8-weights")
+    with pytest.raises(ConfigError, match="precision of the refiner"):
+        DiffusionConfig(model_path="x", refiner={"path": "y", "precision": "int8"})
+    with open_both(tiny_sdxl, tiny_refiner, engine="openvino", precision="int8-weights") as both:
+        precisions = {each.name: each.precision for each in both.report.components}
+    assert precisions["denoiser"] == "int8-weights"
+    assert not any("int8" in precisions[name] for name in OF_REFINER)
+
+
+def test_a_bundle_holds_one_model(both, tiny_refiner, tmp_path):
+    with pytest.raises(ConfigError, match="a refiner is given"):
+        write_bundle(both, [(32, 24)], tmp_path / "both")
+    picture = both.text_to_image("a dog", **QUICK)
+    with SDXLPipeline(tiny_refiner, engine="onnxruntime") as alone:
+        wanted = alone.image_to_image("a dog", picture, seed=3, num_inference_steps=4)
+        write_bundle(alone, [(32, 24)], tmp_path / "refiner", encoder=True)
+    with SDXLPipeline(tmp_path / "refiner") as bundled:
+        given = bundled.image_to_image("a dog", picture, seed=3, num_inference_steps=4)
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(wanted))
