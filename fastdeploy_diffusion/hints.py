@@ -36,7 +36,11 @@ _NOT_YET = (
         "textual_inversion load_textual_inversion unload_textual_inversion",
         _LEAVE,
     ),
-    ("upscaling", "upscale upscaler hires hires_fix enable_hr", _LEAVE),
+    (
+        "upscaling by a network",
+        "upscale esrgan realesrgan stablediffusionupscalepipeline",
+        "hires_scale=2 enlarges the picture and draws over it",
+    ),
     ("FreeU", "freeu enable_freeu disable_freeu", _LEAVE),
     (
         "giving prompts as embeddings",
@@ -90,6 +94,10 @@ _ELSEWHERE = (
     (
         "refiner_switch_at switch_at denoising_start denoising_end aesthetic_score",
         "denoising_end=0.8 in SDXLPipeline.text_to_image, with refiner in DiffusionConfig",
+    ),
+    (
+        "hires hires_fix enable_hr hr_scale hr_upscaler upscaler hr_second_pass_steps",
+        "hires_scale=2 in pipeline.text_to_image, with hires_strength and hires_upscaler",
     ),
     ("preview previews", "event.preview() of pipeline.stream, with tiny_vae_path"),
     ("to cuda device_map", "device='gpu' in DiffusionConfig, when the pipeline is made"),

@@ -12,6 +12,7 @@ from typing import Any
 _LARGEST_SEED = 2**64 - 1
 PLAIN, WEIGHTED = "plain", "weighted"
 PROMPT_SYNTAXES = (PLAIN, WEIGHTED)
+HIRES_UPSCALERS = ("lanczos", "latent")
 MOST_CHUNKS = 32
 """Of one prompt: 2400 tokens of CLIP."""
 
@@ -223,6 +224,30 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "`stretch`, `crop` or `pad`, which repeats its border; without it, another size is "
             "refused",
             flag="--resize-mode",
+        ),
+        "hires_scale": RequestField(
+            "factor of both sides for a second pass: the picture is enlarged, and drawn over",
+            "1 is no second pass; not with a picture",
+            left_out="1",
+            kind=float,
+            least=1,
+            most=8,
+            flag="--hires-scale",
+        ),
+        "hires_strength": _number(
+            "`strength` of the second pass",
+            "above 0",
+            "0.4",
+            most=1,
+            flag="--hires-strength",
+        ),
+        "hires_upscaler": RequestField(
+            "how the picture is enlarged: `lanczos` decodes it and filters its pixels, `latent` "
+            "mixes its latents",
+            "with `latent`, more of the picture changes",
+            left_out="`lanczos`",
+            flag="--hires-upscaler",
+            choices=HIRES_UPSCALERS,
         ),
         "mask": _picture(
             "what to paint anew: where it is white",

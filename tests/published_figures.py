@@ -88,6 +88,7 @@ PICTURES_PARITY = Asserted(
 REFINER_PARITY = Asserted("pipelines/test_refiner_parity.py::test_base_and_refiner", "LEAST = 100")
 SIZE = Asserted("test_shapes_model.py::test_the_folder_is_small_and_draws_at_128", "<= 16e6")
 BOX_HALF = "test_the_model_in_the_box_draws_the_same_picture_in_half_precision"
+HIRES_PARITY = "pipelines/test_hires_parity.py::test_pictures_are_those_of_diffusers"
 SETTING = Chosen("a setting")
 WEIGHT_RULE = Chosen("a rule of the syntax of prompts")
 
@@ -208,6 +209,13 @@ FIGURES: dict[str, dict[str, Source]] = {
     "docs/generate.md": {
         "7.5; SDXL 5, with a mask 7.5; FLUX.1-dev 3.5, with a picture 7": SETTING,
         "0.8; SDXL 0.3, Flux 0.6; with a mask 1, SDXL 0.9999, Flux 0.6": SETTING,
+        "above 0 | 0.4": SETTING,
+    },
+    "docs/hires.md": {
+        "0.4 of 20 steps are 8 | 0.4": SETTING,
+        "a strength of 0.5 to 0.7": SETTING,
+        "to 100 dB and more with `latent`": Asserted(HIRES_PARITY, "LEAST = 100"),
+        "to 60 dB and more with `lanczos`": Asserted(HIRES_PARITY, "LEAST_8_BIT = 60"),
     },
     "docs/image-to-image.md": {
         "with the strengths 0.3, 0.5 and 0.7; as a yellow circle with 0.7": SETTING,

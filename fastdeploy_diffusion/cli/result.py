@@ -73,7 +73,9 @@ def format_json(drawing: Drawing, warnings: Sequence[str]) -> str:
 
 
 def _describe_size(settings: Mapping[str, Any]) -> str:
-    return f"{settings['width']} x {settings['height']}"
+    scale = settings.get("hires_scale")
+    second = "" if scale is None else f", hires scale {scale:g}"
+    return f"{settings['width']} x {settings['height']}{second}"
 
 
 def _describe_guidance(settings: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pass_entry_points import find_pass_entry_points
 from fastdeploy_diffusion.precision import PRECISION_SYNONYMS, PRECISIONS
 from fastdeploy_diffusion.registry import ENGINE_SYNONYMS, ENGINES, PASSES
-from fastdeploy_diffusion.request_fields import FIELDS, PROMPT_SYNTAXES
+from fastdeploy_diffusion.request_fields import FIELDS, HIRES_UPSCALERS, PROMPT_SYNTAXES
 from fastdeploy_diffusion.scheduler_names import (
     ALLOWED,
     SAMPLERS,
@@ -133,6 +133,7 @@ TargetName = Annotated[str, AfterValidator(_check_target)]
 PredictionType = Annotated[str, AfterValidator(partial(_check_choice, PREDICTION_TYPES))]
 TilingName = Annotated[str, AfterValidator(partial(_check_choice, TILING_CHOICES))]
 DecoderName = Annotated[str, AfterValidator(partial(_check_choice, DECODER_CHOICES))]
+HiresUpscaler = Annotated[str, AfterValidator(partial(_check_choice, HIRES_UPSCALERS))]
 PromptSyntax = Annotated[str, AfterValidator(partial(_check_choice, PROMPT_SYNTAXES))]
 MemoryName = Annotated[str, AfterValidator(partial(_check_choice, MEMORY_CHOICES))]
 SchedulerName = Annotated[str, AfterValidator(_read_scheduler)]
@@ -240,6 +241,9 @@ class RequestDefaults(ConfigSection):
     prompt_syntax: PromptSyntax | None = _default_of("prompt_syntax")
     max_sequence_length: int | None = _default_of("max_sequence_length")
     seed: int | None = _default_of("seed")
+    hires_scale: float | None = _default_of("hires_scale")
+    hires_strength: float | None = _default_of("hires_strength")
+    hires_upscaler: HiresUpscaler | None = _default_of("hires_upscaler")
 
 
 class ComponentConfig(ConfigSection):

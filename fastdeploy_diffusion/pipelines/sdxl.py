@@ -19,7 +19,7 @@ from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.refiner import configure_refiner, cut_schedule
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
-from fastdeploy_diffusion.predictors.denoising import Denoising
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.result import Pictures, PipelineReport
 from fastdeploy_diffusion.predictors.text_encoder import HIDDEN, CLIPTextEncoder
@@ -116,6 +116,9 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         scheduler: str | None = None,
         eta: float = 0.0,
         latents: npt.NDArray[np.float32] | None = None,
+        hires_scale: float | None = None,
+        hires_strength: float | None = None,
+        hires_upscaler: str | None = None,
         control_image: GivenPicture | Sequence[GivenPicture] | None = None,
         controlnet_conditioning_scale: float | Sequence[float] | None = None,
         control_guidance_start: float | Sequence[float] | None = None,
@@ -318,12 +321,9 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         require_beginning(request, self._limits)
         return super()._plan_drawing(request)
 
-    def _list_denoisings(self, plan: SDXLPlan) -> list[Denoising[Any]]:
-        denoisings = super()._list_denoisings(plan)
-        if plan.second is None or self._refiner is None:
-            return denoisings
-        assert isinstance(plan.second, SDXLPlan)
-        return [*denoisings, *self._refiner._list_denoisings(plan.second)]
+    def _find_second(self, plan: SDXLPlan) -> DiffusionPredictor[Any]:
+        refines = self._refiner is not None and plan.second.is_handed_over
+        return self._refiner if refines and self._refiner else super()._find_second(plan)
 
     def _start_scheduler(self, plan: SDXLPlan) -> Scheduler[Any]:
         is_late = plan.is_handed_over
@@ -331,19 +331,12 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         cut_schedule(scheduler, plan.denoising_start, plan.denoising_end)
         return scheduler
 
-    def _require_memory(self, plan: SDXLPlan) -> None:
-        super()._require_memory(plan)
-        if self._refiner is not None and plan.second is not None:
-            assert isinstance(plan.second, SDXLPlan)
-            self._refiner._require_memory(plan.second)
-
     def _describe_run(
         self, plan: SDXLPlan, embeddings: Sequence[EmbeddingReport]
     ) -> dict[str, Any]:
         run = super()._describe_run(plan, embeddings)
-        if self._refiner is None or plan.second is None:
+        if self._refiner is None or plan.second is None or plan.hires is not None:
             return run
-        assert isinstance(plan.second, SDXLPlan)
         return {**run, "refiner": self._refiner._describe_run(plan.second, ())}
 
     def _list_texts(self, plan: SDXLPlan, *, negative: bool) -> Mapping[str, Texts]:

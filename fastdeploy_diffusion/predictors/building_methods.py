@@ -37,10 +37,6 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         """Plan a picture of a size, in pixels; the model's own by default."""
 
     @abstractmethod
-    def _require_memory(self, plan: PlanT) -> None:
-        """Refuse requests that do not fit into memory, before anything is allocated."""
-
-    @abstractmethod
     def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:
         """Explain what a plan needs where memory ends."""
 

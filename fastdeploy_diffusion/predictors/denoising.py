@@ -42,6 +42,7 @@ class Denoised:
     """What a denoising has left.
 
     Args:
+        denoising: Which it was.
         latents: (B, …) float32, in the denoiser's layout.
         source: Where they come from.
         generators: Of each picture's noise, as far as it was drawn.
@@ -50,6 +51,7 @@ class Denoised:
         event: Of the last step.
     """
 
+    denoising: Denoising[Any]
     latents: npt.NDArray[np.float32]
     source: LatentSource
     generators: Sequence[TorchGenerator]

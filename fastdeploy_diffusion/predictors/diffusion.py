@@ -16,6 +16,7 @@ from typing_extensions import Self
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
+from fastdeploy_diffusion.pictures_in import Size
 from fastdeploy_diffusion.predictors.building_methods import BuildingMethods
 from fastdeploy_diffusion.predictors.component import Component, Parts
 from fastdeploy_diffusion.predictors.denoising import Denoising
@@ -41,6 +42,7 @@ from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
 from fastdeploy_diffusion.request_fields import WEIGHTED
+from fastdeploy_diffusion.requests.hires import request_second
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.request import GenerationRequest, make_request
 from fastdeploy_diffusion.runtime.session_pool import share_memory
@@ -223,6 +225,8 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return self._limit_pictures(self._plan_drawing(one))
 
     def _limit_pictures(self, plan: PlanT, most: int | None = None) -> int:
+        if plan.hires is not None:
+            plan = plan.second  # which is larger
         if most is None:
             pays = BATCH_PIXELS // (plan.height * plan.width)
             most = max(pays, 1) if self._keeps_rows_apart else 1
@@ -266,7 +270,27 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
     def _plan_drawing(self, request: GenerationRequest) -> PlanT:
         """Check a request, with what the model needs to draw."""
         self._limits.check_mask(request.mask is not None)
-        return self._plan(request)
+        plan = self._plan(request)
+        return plan if plan.hires is None else replace(plan, second=self._plan_second(plan))
+
+    def _plan_second(self, plan: PlanT) -> PlanT:
+        """Check the second pass, which is image to image at a larger size."""
+        assert plan.hires is not None  # as the caller checks
+        request = request_second(plan, self._limits.multiple)
+        try:
+            second = self._plan(request)
+        except RequestError as error:
+            size = Size(request.width or 0, request.height or 0)
+            raise RequestError(
+                f"the second pass of hires_scale={plan.hires.scale:g} draws {size}, and "
+                f"{error.problem}",
+                allowed=error.allowed,
+                fix=error.fix,
+            ) from error
+        if plan.hires.upscaler == "lanczos":
+            return second
+        assert second.given is not None  # it was in the request
+        return replace(second, given=replace(second.given, is_encoded=False))
 
     def _plan_picture(
         self, height: int | None, width: int | None, chunks: int | None = None
@@ -304,7 +328,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
     def _find_parts(self, plan: PlanT, encoder: bool = False, *, control: bool = False) -> Parts:
         """List the parts of a plan, with the VAE's encoder and all ControlNets on request."""
         parts = self._list_parts(plan)
-        if encoder or plan.given:
+        if encoder or (plan.given and plan.given.is_encoded):
             parts = replace(parts, encoder=self.open_encoder().like(parts.decoder))
         return parts
 
@@ -340,16 +364,25 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
                 fix="dataclasses.replace(request, …)",
             )
         plan = self._plan_drawing(request)
-        self._require_memory(plan)
+        denoisings = self._list_denoisings(plan)
+        for each in denoisings:
+            each.loop._require_memory(each.plan)
         cancelled = threading.Event()
-        loop = self._run(self._list_denoisings(plan), cancelled)
+        loop = self._run(denoisings, cancelled)
         if batch is None:
             return Generation(loop, cancelled)
         return Generation(loop, cancelled, batch, len(plan.seeds), self._limit_pictures(plan, most))
 
     def _list_denoisings(self, plan: PlanT) -> list[Denoising[Any]]:
         """List what a request runs one after another, each with a scheduler of its own."""
-        return [Denoising(self, plan, self._start_scheduler(plan))]
+        own: Denoising[Any] = Denoising(self, plan, self._start_scheduler(plan))
+        if plan.second is None:
+            return [own]
+        return [own, *self._find_second(plan)._list_denoisings(plan.second)]
+
+    def _find_second(self, plan: PlanT) -> "DiffusionPredictor[Any]":
+        """Find who runs the second pass of a plan."""
+        return self
 
     def _run(self, denoisings: Sequence[Denoising[Any]], cancelled: threading.Event) -> Loop:
         plan = denoisings[0].plan

@@ -77,6 +77,23 @@ class HandedSource(LatentSource):
         return self._draw(generators)
 
 
+class NoisedSource(LatentSource):
+    """Noise on latents that are given.
+
+    Args:
+        latents: Without noise, (B, …) float32.
+    """
+
+    def __init__(self, draw: DrawNoise, latents: FloatArray) -> None:
+        super().__init__(draw)
+        self._clean = latents
+
+    def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Add noise to the latents."""
+        noise = self._draw(generators)
+        return scheduler.add_noise(self._clean, noise, float(scheduler.timesteps[0]))
+
+
 class PictureSource(LatentSource):
     """Image to image: noise on the latents of a picture (Meng et al., 2021: SDEdit).
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from fastdeploy_diffusion.images import denormalize, to_pil, write_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
+from fastdeploy_diffusion.pictures_in import Size
 from fastdeploy_diffusion.predictors.component import Parts
 from fastdeploy_diffusion.predictors.controlled_session import name_pictures
 from fastdeploy_diffusion.predictors.denoising import (
@@ -28,7 +29,8 @@ from fastdeploy_diffusion.predictors.denoising import (
     join_timings,
 )
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
-from fastdeploy_diffusion.predictors.latent_source import HandedSource, LatentSource
+from fastdeploy_diffusion.predictors.enlarging import enlarge_latents, enlarge_pictures
+from fastdeploy_diffusion.predictors.latent_source import HandedSource, LatentSource, NoisedSource
 from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
@@ -118,6 +120,10 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     @abstractmethod
     def _find_parts(self, plan: PlanT) -> Parts:
         """List the parts of a plan, the VAE's encoder and ControlNets where they are needed."""
+
+    @abstractmethod
+    def _require_memory(self, plan: PlanT) -> None:
+        """Refuse requests that do not fit into memory, before anything is allocated."""
 
     @abstractmethod
     def _count_rows(self, plan: PlanT) -> int:
@@ -245,12 +251,13 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         plan, scheduler = denoising.plan, denoising.scheduler
         parts = self._find_parts(plan)
         denoiser, decoder = parts.denoiser, parts.decoder
-        generators: Sequence[TorchGenerator]
+        generators: Sequence[TorchGenerator] = [TorchGenerator(seed) for seed in plan.seeds]
         if before is None:
             source = self._make_source(plan, parts)
-            generators = [TorchGenerator(seed) for seed in plan.seeds]
-        else:
+        elif plan.is_handed_over:
             source, generators = HandedSource(before.latents), before.generators
+        else:
+            source = self._enlarge(before, plan, parts, residency)
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
@@ -324,7 +331,23 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 if progress.done < progress.total:
                     yield event
         timings = StageTimings(0.0, encoding, prologue, tuple(steps), 0.0, 0.0, beginning)
-        return Denoised(latents, source, generators, embeddings, timings, event)
+        return Denoised(denoising, latents, source, generators, embeddings, timings, event)
+
+    def _enlarge(
+        self, before: Denoised, plan: PlanT, parts: Parts, residency: Residency
+    ) -> LatentSource:
+        """Enlarge what the first pass has drawn, for a second one over it."""
+        first = before.denoising.plan
+        assert plan.given is not None  # a second pass is image to image
+        if not plan.given.is_encoded:
+            scale, latents = self._vae.config.downscale, self._unpack(first, before.latents)
+            enlarged = enlarge_latents(latents, plan.height // scale, plan.width // scale)
+            draw = partial(self._draw_latents, plan)
+            return NoisedSource(draw, self._pack(enlarged))
+        pictures = to_pil(denormalize(self._decode(first, before.latents, residency)))
+        images = enlarge_pictures(pictures, Size(plan.width, plan.height))
+        given = replace(plan.given, images=images, chosen=tuple(range(len(images))))
+        return self._make_source(replace(plan, given=given), parts)
 
     def _list_all_texts(self, plan: PlanT) -> dict[tuple[str, str], Texts]:
         sides = (_PROMPT, _NEGATIVE) if plan.is_guided else (_PROMPT,)

@@ -36,6 +36,7 @@ class GivenPictures:
         strength: Share of the steps that change them, above 0 to 1.
         steps: Number of those steps.
         resize_mode: ``None`` to refuse images of another size.
+        is_encoded: Whether the VAE's encoder makes latents of them; latents are enlarged without.
     """
 
     images: tuple[Image.Image, ...]
@@ -44,6 +45,7 @@ class GivenPictures:
     strength: float
     steps: int
     resize_mode: ResizeMode | None
+    is_encoded: bool = True
 
     def fit(self, size: Size) -> GivenPictures:
         """Bring the images to the size of the pictures that are drawn.

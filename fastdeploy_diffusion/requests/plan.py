@@ -20,6 +20,7 @@ from fastdeploy_diffusion.requests.checked_values import (
 from fastdeploy_diffusion.requests.control import CONTROL_FIELDS, Control, read_control
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures
 from fastdeploy_diffusion.requests.given_plan import read_plan
+from fastdeploy_diffusion.requests.hires import HIRES_FIELDS, Hires, read_hires
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.picture_plan import plan_pictures
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
@@ -41,7 +42,9 @@ class GenerationPlan:
     Args:
         given: The pictures to start from; ``None`` for text to image.
         control: For ControlNets; ``None`` to draw without.
-        second: Of the pass that goes on with the latents, where there are two.
+        hires: The second pass over the enlarged picture, if there is one.
+        second: The plan of the pass that goes on with what this one leaves, where there are two;
+            of the same class.
     """
 
     request: GenerationRequest
@@ -57,7 +60,8 @@ class GenerationPlan:
     prompt_chunks: int | None
     given: GivenPictures | None
     control: Control | None
-    second: "GenerationPlan | None" = field(default=None, kw_only=True)
+    hires: Hires | None = field(default=None, kw_only=True)
+    second: Any = field(default=None, kw_only=True)
 
     @property
     def chunks(self) -> int:
@@ -73,6 +77,12 @@ class GenerationPlan:
     def guidance(self) -> tuple[str, float]:
         """Name the guidance setting in use, with its value."""
         return "guidance_scale", self.guidance_scale
+
+    @property
+    def given_steps(self) -> int | None:
+        """Number of steps, unless their timesteps or noise levels are given."""
+        is_planned = self.request.timesteps is not None or self.request.sigmas is not None
+        return None if is_planned else self.num_inference_steps
 
     @property
     def is_handed_over(self) -> bool:
@@ -97,6 +107,7 @@ class GenerationPlan:
             "negative_prompt": self.negative_prompts[index] or None,
             # Latents that the caller brought cannot be drawn again from a seed.
             "seed": self.seeds[index] if request.latents is None else None,
+            **dict(zip(HIRES_FIELDS, self.hires or (None,) * 3, strict=True)),
         }
         for each in fields(request):
             if FIELDS[each.name].kind is not None and FIELDS[each.name].is_noted:
@@ -187,6 +198,7 @@ def plan_generation(
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given.fit(Size(width, height)) if given else None,
         control=control.fit(Size(width, height)) if control else None,
+        hires=read_hires(request, defaults),
     )
     if limits.ranges is not None:
         _, rows, columns = latent_shape

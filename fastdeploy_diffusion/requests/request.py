@@ -67,6 +67,9 @@ class GenerationRequest:
     image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
     strength: float | None = None
     resize_mode: ResizeMode | None = None
+    hires_scale: float | None = None
+    hires_strength: float | None = None
+    hires_upscaler: str | None = None
     mask: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
     mask_blur: int = 0
     padding_mask_crop: int | None = None

@@ -109,6 +109,12 @@ def plan_sdxl(
         strength = None if asked.image is None else 1.0  # of which nothing is taken
         asked = replace(_fit_to_latents(asked, limits), strength=strength)
     plan = plan_generation(asked, defaults, limits)
+    if plan.hires is not None and end not in (None, 1):
+        raise RequestError(
+            f"hires_scale is {plan.hires.scale:g}, and denoising_end {end:g}, which leaves noise",
+            allowed="one of them",
+            fix="denoising_end=1, which leaves a refiner out, or hires_scale=1",
+        )
     has_negative = asked.negative_prompt is not None or defaults.negative_prompt is not None
     if has_zeros and asked.negative_prompt_2 is not None and not has_negative:
         raise RequestError(
@@ -171,7 +177,6 @@ def plan_refinement(plan: SDXLPlan) -> SDXLRequest:
     """Make the request of a refiner that goes on where a plan ends."""
     request = plan.request
     assert isinstance(request, SDXLRequest)
-    has_plan = request.timesteps is not None or request.sigmas is not None
     chosen = ("timesteps", "sigmas", "guidance_rescale", "prompt_syntax", "clip_skip", "eta")
     kept = (*chosen, *_SIZES, *_SCORES, "scheduler", "output_type", "callback_on_step_end")
     return SDXLRequest(
@@ -179,8 +184,9 @@ def plan_refinement(plan: SDXLPlan) -> SDXLRequest:
         negative_prompt=plan.negative_prompts if plan.has_negative else None,
         height=plan.height,
         width=plan.width,
-        num_inference_steps=None if has_plan else plan.num_inference_steps,
+        num_inference_steps=plan.given_steps,
         guidance_scale=plan.guidance_scale,
+        hires_scale=1.0,
         seed=plan.seeds,
         denoising_start=plan.denoising_end,
         callback_on_step_end_tensor_inputs=request.callback_on_step_end_tensor_inputs,

@@ -39,6 +39,9 @@ class Settings(TypedDict, total=False):
     control_guidance_start: float | Sequence[float] | None
     control_guidance_end: float | Sequence[float] | None
     guess_mode: bool
+    hires_scale: float | None
+    hires_strength: float | None
+    hires_upscaler: str | None
     latents: npt.NDArray[np.float32] | None
     prompt_syntax: str | None
     prompt_chunks: int | None

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.hints import HINTS
     [
         (("generate", "x", "--lora", "x"), "--lora: LoRA is not there yet; merge it into the"),
         (("generate", "x", "--t2i-adapter", "x"), "--t2i-adapter: T2I-Adapter is not there yet"),
-        (("generate", "x", "--hires-fix"), "--hires-fix: upscaling is not there yet"),
+        (("generate", "x", "--upscale", "2"), "--upscale: upscaling by a network is not there yet"),
         (("serve",), "serve: a server is not there yet"),
         (("server", "--port", "80"), "server: a server is not there yet"),
     ],

@@ -372,10 +372,14 @@ def _(bench: Bench) -> None:
     "defaults.negative_prompt",
     "defaults.prompt_syntax",
     "defaults.seed",
+    "defaults.hires_scale",
+    "defaults.hires_strength",
+    "defaults.hires_upscaler",
 )
 def _(bench: Bench) -> None:
     given = {"height": 48, "width": 64, "num_inference_steps": 3, "guidance_scale": 2.5}
     given |= {"negative_prompt": "ugly", "prompt_syntax": "weighted", "seed": 12}
+    given |= {"hires_scale": 1.5, "hires_strength": 0.7, "hires_upscaler": "latent"}
     plain, changed = bench.settings(), bench.settings(**given)
     assert {name: changed[name] for name in given} == given
     assert all(plain[name] != value for name, value in given.items())

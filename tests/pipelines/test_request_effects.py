@@ -42,6 +42,9 @@ CHANGES = {
     "clip_skip": {"clip_skip": 1},
     "image": {"image": PICTURE, "strength": 0.5},
     "strength": {},  # these have tests of their own, below and in test_inpainting
+    "hires_scale": {"hires_scale": 1.5, "hires_strength": 0.6},
+    "hires_strength": {},  # test_hires
+    "hires_upscaler": {},
     "resize_mode": {},
     "mask": {"image": PICTURE, "mask": PICTURE[..., 0] > 99},
     "mask_blur": {},
@@ -135,7 +138,7 @@ def test_each_field_has_an_effect(pipelines, plain, family, name):
     if changed.shape == before.shape:
         assert not np.array_equal(changed, before)
     else:
-        assert name in ("height", "width", "num_images_per_prompt", "output_type")
+        assert name in ("height", "width", "num_images_per_prompt", "output_type", "hires_scale")
     if name == "negative_original_size":  # it is told apart from the other size
         other = draw(pipelines, family, **CHANGES["negative_target_size"])
         assert not np.array_equal(changed, other)
