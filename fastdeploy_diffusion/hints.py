@@ -20,7 +20,6 @@ class Hint:
 _LEAVE = "leave it out"
 # Feature, its names in diffusers and on command lines, and a workaround.
 _NOT_YET = (
-    ("Flux Fill", "fluxfillpipeline", "pipeline.inpaint takes every Flux that draws texts"),
     (
         "LoRA",
         "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora unfuse_lora "
@@ -65,7 +64,7 @@ _ELSEWHERE = (
     ("init_image init_img", "image=…, in pipeline.image_to_image(prompt, image)"),
     ("mask_image", "mask=…, in pipeline.inpaint(prompt, image, mask)"),
     (
-        "inpainting fluxinpaintpipeline",
+        "inpainting fluxinpaintpipeline fluxfillpipeline",
         "the pipeline of text to image, with pipeline.inpaint(prompt, image, mask)",
     ),
     (

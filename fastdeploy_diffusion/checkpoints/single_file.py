@@ -1,7 +1,9 @@
 """Checkpoints in one ``.safetensors`` file with the names of the original training code."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
@@ -29,7 +31,7 @@ class SingleFile(Checkpoint):
         self.path = path
         self.components = (*layout.prefixes, "scheduler")
         self.pipeline_options = MappingProxyType(dict(self.family.options))
-        self._configs = layout.configs
+        self._configs = _fit_inputs(file, layout, self.family.name)
         self._sources = {
             name: collect_tensors(path, [file], layout.rules[name], prefix)
             for name, prefix in layout.prefixes.items()
@@ -56,19 +58,42 @@ def _tell_layout(file: SafetensorsFile) -> tuple[Family, SingleFileLayout]:
 
 def _check_widths(file: SafetensorsFile, layout: SingleFileLayout, family: str) -> None:
     for name, expected, meaning in layout.widths:
-        tensor = file.tensors.get(name)
-        if tensor is None or len(tensor.shape) < 2:
-            raise CheckpointError(
-                f"{file.path} looks like {family}, but {name!r} "
-                + ("is missing" if tensor is None else f"has shape {tensor.shape}"),
-                fix="download or export the file again",
-            )
-        if tensor.shape[1] != expected:
+        width = _measure_width(file, name, family)
+        if width != expected:
             raise UnsupportedModelError(
-                f"{file.path} looks like {family}, but {meaning} = {tensor.shape[1]}",
-                allowed=f"{expected}: text-to-image models in the shape of the published one",
+                f"{file.path} looks like {family}, but {meaning} = {width}",
+                allowed=f"{expected}: models in the shape of the published one",
                 fix="convert other shapes to a diffusers folder, whose configs give the sizes",
             )
+
+
+def _fit_inputs(
+    file: SafetensorsFile, layout: SingleFileLayout, family: str
+) -> Mapping[str, Mapping[str, Any]]:
+    """Take the published configs, with the input channels that the file's denoiser has."""
+    name, tensor, text, masked = layout.inputs
+    channels = _measure_width(file, tensor, family)
+    if channels == text:
+        return layout.configs
+    if channels != masked:
+        raise UnsupportedModelError(
+            f"{file.path} looks like {family}, but input channels of the {name} = {channels}",
+            allowed=f"{text}: text-to-image models; {masked}: inpainting models",
+            fix="take a model of one of these kinds",
+        )
+    changed = {"in_channels": masked, "out_channels": text}
+    return {**layout.configs, name: {**layout.configs[name], **changed}}
+
+
+def _measure_width(file: SafetensorsFile, name: str, family: str) -> int:
+    tensor = file.tensors.get(name)
+    if tensor is None or len(tensor.shape) < 2:
+        raise CheckpointError(
+            f"{file.path} looks like {family}, but {name!r} "
+            + ("is missing" if tensor is None else f"has shape {tensor.shape}"),
+            fix="download or export the file again",
+        )
+    return int(tensor.shape[1])
 
 
 def _check_leftovers(file: SafetensorsFile, layout: SingleFileLayout, family: str) -> None:

@@ -38,6 +38,22 @@ class Published(NamedTuple):
     dtype: str
 
 
+class DenoiserInputs(NamedTuple):
+    """The input channels of a single file's denoiser.
+
+    Args:
+        component: The denoiser.
+        tensor: Its second axis tells their number.
+        text: Of models that draw texts.
+        masked: Of inpainting models.
+    """
+
+    component: str
+    tensor: str
+    text: int
+    masked: int
+
+
 @dataclass(frozen=True)
 class SingleFileLayout:
     """The layout of a family's single files.
@@ -48,6 +64,7 @@ class SingleFileLayout:
         rules: Component → renaming rules, applied after the prefix.
         widths: Tensors whose second axis tells whether the model has the published shape: name,
             size and meaning.
+        inputs: Of the denoiser.
         configs: Component → config of the published model.
         needs: A prefix that distinguishes it from another layout with the same components.
         lacks: A prefix that the other one has.
@@ -56,6 +73,7 @@ class SingleFileLayout:
     prefixes: Mapping[str, str]
     rules: Mapping[str, Sequence[KeyRule]]
     widths: Sequence[tuple[str, int, str]]
+    inputs: DenoiserInputs
     configs: Mapping[str, Mapping[str, Any]]
     needs: str = ""
     lacks: str = ""
@@ -121,6 +139,7 @@ class Family:
         layouts: Of its single files.
         published: Published models, by their names in the benchmark.
         defaults: Of requests; also of ``unguided`` models, whose denoiser takes no guidance scale.
+        filling: Likewise of inpainting models, where their requests have defaults of their own.
         told_by: Component, key of its config, and whether the key is true: distinguishes families
             of one ``index_class``.
         options: Behaviour of the whole pipeline, as the published ``model_index.json`` has it.
@@ -142,6 +161,7 @@ class Family:
     published: Mapping[str, Published]
     defaults: Defaults
     unguided: Defaults | None = None
+    filling: Defaults | None = None
     told_by: tuple[str, str, bool] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ("feature_extractor", "image_encoder")

@@ -6,6 +6,7 @@ from functools import partial
 from fastdeploy_diffusion.families.family import (
     CLIP_TOKENIZER,
     Defaults,
+    DenoiserInputs,
     Family,
     Published,
     SingleFileLayout,
@@ -40,8 +41,9 @@ _layout = partial(
         "transformer": FLUX_RULES,
         "vae": LDM_VAE_RULES,
     },
+    (),
     # 384 channels: fill; 128: depth and canny.
-    ((f"{_TRANSFORMER}img_in.weight", 64, "input channels of the transformer"),),
+    DenoiserInputs("transformer", f"{_TRANSFORMER}img_in.weight", 64, 384),
 )
 _defaults = partial(Defaults, strength=0.6, masked_strength=0.6, rounds_steps_up=True)
 _GUIDANCE = f"{_TRANSFORMER}guidance_in."
@@ -68,6 +70,10 @@ FLUX = Family(
         128, 3.5, steps=28, max_sequence_length=512, picture_guidance=7.0, masked_guidance=7.0
     ),
     unguided=_defaults(128, 0.0, steps=4, max_sequence_length=256),
+    filling=Defaults(
+        128, 30.0, steps=50, max_sequence_length=512, strength=1.0, rounds_steps_up=True
+    ),
     inert=FLUX_INERT_RULES,
     is_packed=True,
+    other_classes=("FluxFillPipeline",),
 )

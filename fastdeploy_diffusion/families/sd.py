@@ -6,6 +6,7 @@ from dataclasses import replace
 from fastdeploy_diffusion.families.family import (
     CLIP_TOKENIZER,
     Defaults,
+    DenoiserInputs,
     Family,
     Published,
     SingleFileLayout,
@@ -24,14 +25,14 @@ SHARED_PREFIXES: Mapping[str, str] = {"unet": DENOISER, "vae": "first_stage_mode
 SHARED_RULES: Mapping[str, Sequence[KeyRule]] = {"unet": LDM_UNET_RULES, "vae": LDM_VAE_RULES}
 
 
+# 8 channels: InstructPix2Pix; 5: depth.
+UNET_INPUTS = DenoiserInputs("unet", f"{DENOISER}input_blocks.0.0.weight", 4, 9)
+
+
 def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str]]:
-    """List the tensors that tell a UNet's widths: of the text conditioning, and of its input."""
+    """List the tensors that tell a UNet's widths: of the text conditioning."""
     keys = f"{DENOISER}{attention}.transformer_blocks.0.attn2.to_k.weight"
-    return (
-        (keys, width, "cross-attention width"),
-        # 9 channels: inpainting; 8: InstructPix2Pix; 5: depth.
-        (f"{DENOISER}input_blocks.0.0.weight", 4, "input channels of the UNet"),
-    )
+    return ((keys, width, "cross-attention width"),)
 
 
 # SD 2.x differs at every width, also of small test models: the transformers' input
@@ -51,6 +52,7 @@ SD1 = Family(
             {"text_encoder": "cond_stage_model.transformer.", **SHARED_PREFIXES},
             {**SHARED_RULES, "text_encoder": CLIP_RULES},
             list_unet_widths("input_blocks.1.1", 768),
+            UNET_INPUTS,
             SD_1_5,
         ),
     ),
@@ -70,6 +72,7 @@ SD2 = replace(
             {"text_encoder": "cond_stage_model.model.", **SHARED_PREFIXES},
             {**SHARED_RULES, "text_encoder": OPEN_CLIP_PENULTIMATE_RULES},
             list_unet_widths("input_blocks.1.1", 1024),
+            UNET_INPUTS,
             SD_2_1,
         ),
     ),

@@ -17,7 +17,12 @@ from fastdeploy_diffusion.families.networks.autoencoder import AUTOENCODER
 from fastdeploy_diffusion.families.networks.clip import CLIP, PROJECTED_CLIP
 from fastdeploy_diffusion.families.networks.unet import REFINER_UNET, UNET
 from fastdeploy_diffusion.families.published.sd import SDXL_BASE, SDXL_REFINER_1
-from fastdeploy_diffusion.families.sd import SHARED_PREFIXES, SHARED_RULES, list_unet_widths
+from fastdeploy_diffusion.families.sd import (
+    SHARED_PREFIXES,
+    SHARED_RULES,
+    UNET_INPUTS,
+    list_unet_widths,
+)
 
 SDXL = Family(
     name="sdxl",
@@ -44,6 +49,7 @@ SDXL = Family(
             },
             {**SHARED_RULES, "text_encoder": CLIP_RULES, "text_encoder_2": OPEN_CLIP_RULES},
             list_unet_widths("input_blocks.4.1", 2048),
+            UNET_INPUTS,
             SDXL_BASE,
         ),
     ),
@@ -66,6 +72,7 @@ SDXL_REFINER = replace(
             {"text_encoder_2": "conditioner.embedders.0.model.", **SHARED_PREFIXES},
             {**SHARED_RULES, "text_encoder_2": OPEN_CLIP_RULES},
             list_unet_widths("input_blocks.4.1", 1280),
+            UNET_INPUTS,
             SDXL_REFINER_1,
         ),
     ),

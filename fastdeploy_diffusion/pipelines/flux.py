@@ -176,9 +176,11 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
 
     def _read_limits(self) -> ModelLimits:
         checkpoint, scale = self._checkpoint, self._vae.config.downscale
-        defaults = checkpoint.family.defaults
-        if not self._denoiser.config.guidance_embeds:
-            defaults = checkpoint.family.unguided or defaults
+        family, is_guided = checkpoint.family, self._denoiser.config.guidance_embeds
+        defaults = family.defaults if is_guided else family.unguided or family.defaults
+        if self._fills:
+            own = family.filling or defaults
+            defaults = own if is_guided else own._replace(guidance_scale=0.0)
         size = defaults.sample_size * scale
         return ModelLimits(
             size,
@@ -189,10 +191,26 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
             sizes=checkpoint.sizes,
             model=str(checkpoint.path),
             is_packed=checkpoint.family.is_packed,
+            needs_mask=self._fills,
         )
 
+    @property
+    def _latent_width(self) -> int:
+        """Numbers of a token: of four latents."""
+        return 4 * self._vae.config.latent_channels
+
+    @property
+    def _fill_width(self) -> int:
+        """Numbers of a token with those of the masked picture, and of the mask's pixels."""
+        return 2 * self._latent_width + 4 * self._vae.config.downscale**2
+
+    @property
+    def _fills(self) -> bool:
+        """Whether the transformer is that of Flux Fill."""
+        return self._denoiser.config.in_channels == self._fill_width
+
     def _list_joints(self) -> tuple[Joint, ...]:
-        transformer, vae = self._denoiser.config, self._vae.config
+        transformer = self._denoiser.config
         return (
             Joint(
                 "text_encoder_2 gives",
@@ -212,7 +230,7 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
             ),
             Joint(
                 "vae gives",
-                4 * vae.latent_channels,
+                self._fill_width if self._fills else self._latent_width,
                 "numbers for four latents",
                 "transformer",
                 transformer.in_channels,
@@ -222,9 +240,9 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
                 "transformer gives",
                 transformer.outputs,
                 "numbers a token",
-                "transformer",
-                transformer.in_channels,
-                "in_channels",
+                "vae",
+                self._latent_width,
+                "four times latent_channels",
             ),
         )
 

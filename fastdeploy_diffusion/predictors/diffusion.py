@@ -333,9 +333,16 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return parts
 
     def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
-        draw, extends = partial(self._draw_latents, plan), self._limits.needs_mask
+        draw, limits = partial(self._draw_latents, plan), self._limits
         encoding = None if parts.encoder is None else (self.open_encoder(), parts.encoder)
-        return make_source(plan, draw, self._pack, encoding, extends=extends)
+        return make_source(
+            plan,
+            draw,
+            self._pack,
+            encoding,
+            extends=limits.needs_mask,
+            is_packed=limits.is_packed,
+        )
 
     def _start_scheduler(self, plan: PlanT) -> Scheduler[Any]:
         """Make a scheduler for this request alone, at its first step."""

@@ -230,6 +230,47 @@ class RepaintSource(PictureSource):
         return self._masks.put_back(colours)
 
 
+class FillSource(PictureSource):
+    """Inpainting with Flux Fill, which takes masked picture and mask as further channels.
+
+    Each latent has the mask's pixels that it stands for as channels of their own.
+    """
+
+    def __init__(
+        self, draw: DrawNoise, pack: Pack, given: GivenMasks, encoder: VAEEncoder, part: Part
+    ) -> None:
+        super().__init__(draw, pack, given, encoder, part)
+        self._masks = given
+        self._masked_moments = self._more = np.empty(0, np.float32)
+
+    def prepare(self, residency: Residency) -> None:
+        """Encode each picture and each masked one once."""
+        images, binary = self._masks.normalize(), self._masks.binarize()
+        with residency.lend(self._part) as session:
+            self._moments = self._encoder.encode(session, images)
+            self._masked_moments = self._encoder.encode(session, images * (binary < 1))
+
+    def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Add noise to the pictures' latents."""
+        latents = super().begin(scheduler, generators)
+        chosen, scale = list(self._masks.chosen), self._encoder.config.downscale
+        masked = self._encoder.sample(self._masked_moments[chosen], generators)
+        mask = self._masks.binarize()[chosen]
+        rows, _, height, width = mask.shape
+        squares = mask.reshape(rows, height // scale, scale, width // scale, scale)
+        channels = squares.transpose(0, 2, 4, 1, 3).reshape(rows, scale**2, *masked.shape[2:])
+        self._more = np.concatenate([self._pack(masked), self._pack(channels)], axis=-1)
+        return latents
+
+    def extend(self, side: str, scaled: FloatArray) -> FloatArray:
+        """Add masked latents and mask."""
+        return np.concatenate([scaled, self._more], axis=-1)
+
+    def finish(self, colours: FloatArray) -> FloatArray:
+        """Put what the masks leave back, where that is asked for."""
+        return self._masks.put_back(colours)
+
+
 def make_source(
     plan: GenerationPlan,
     draw: DrawNoise,
@@ -237,12 +278,14 @@ def make_source(
     encoding: tuple[VAEEncoder, Part] | None,
     *,
     extends: bool,
+    is_packed: bool,
 ) -> LatentSource:
     """Make the source of a plan: of a text, of pictures, or of pictures with masks.
 
     Args:
         encoding: The VAE's encoder, which pictures need.
         extends: Whether the denoiser takes masks and masked pictures as further channels.
+        is_packed: Whether it takes latents as tokens.
     """
     latents = plan.request.latents
     if latents is not None and plan.is_handed_over:
@@ -250,5 +293,7 @@ def make_source(
     if plan.given is None or encoding is None:
         return LatentSource(draw, latents)
     if isinstance(plan.given, GivenMasks):
+        if extends and is_packed:
+            return FillSource(draw, pack, plan.given, *encoding)
         return RepaintSource(draw, pack, plan.given, *encoding, extends=extends)
     return PictureSource(draw, pack, plan.given, *encoding, is_noisy=plan.is_handed_over)

@@ -89,9 +89,9 @@ def test_unknown_tensor_suggests_similar_names(tmp_path):
             "_class_name = 'WanPipeline'",
         ),
         (
-            {"_class_name": "FluxFillPipeline"},
+            {"_class_name": "FluxControlNetPipeline"},
             UnsupportedModelError,
-            "is not implemented: Flux Fill is not there yet",
+            "is not implemented: ControlNet for Flux is not there yet",
         ),
         ({"_class_name": ...}, UnsupportedModelError, "_class_name = None"),
         ({"controlnet": ["diffusers", "X"]}, UnsupportedModelError, "component 'controlnet'"),

@@ -140,7 +140,7 @@ def test_names_of_t5_are_kept(tmp_path):
         ({"text_encoder_2": ["transformers", "UMT5EncoderModel"]}, "'UMT5EncoderModel'"),
         ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, "'SD3Transformer2DModel'"),
         ({"image_encoder": ["transformers", "CLIPVisionModel"]}, "'image_encoder'"),
-        ({"_class_name": "FluxFillPipeline"}, "'FluxFillPipeline'"),
+        ({"_class_name": "FluxControlPipeline"}, "'FluxControlPipeline'"),
     ],
 )
 def test_folders_that_are_something_else(change, message, tmp_path):
@@ -183,7 +183,14 @@ def test_gguf_is_named(tmp_path):
 
 
 def test_a_flux_model_of_another_shape_is_refused(tmp_path):
+    shapes = flux_single_file(FluxShape(channels=128))
+    path = write_sparse(tmp_path / "flux1-depth.safetensors", shapes, "BF16")
+    with pytest.raises(UnsupportedModelError, match="input channels of the transformer = 128"):
+        open_checkpoint(path)
+
+
+def test_a_single_file_of_flux_fill_has_its_channels(tmp_path):
     shapes = flux_single_file(FluxShape(channels=384))
     path = write_sparse(tmp_path / "flux1-fill.safetensors", shapes, "BF16")
-    with pytest.raises(UnsupportedModelError, match="input channels of the transformer = 384"):
-        open_checkpoint(path)
+    config = open_checkpoint(path).config("transformer")
+    assert (config["in_channels"], config["out_channels"]) == (384, 64)

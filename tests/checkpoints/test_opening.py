@@ -172,7 +172,7 @@ def test_other_file_is_named_for_what_it_looks_like(name, words, tmp_path):
 @pytest.mark.parametrize(
     ("family", "name", "shape", "words"),
     [
-        ("sd1", "input_blocks.0.0.weight", (320, 9, 3, 3), "input channels of the UNet = 9"),
+        ("sd1", "input_blocks.0.0.weight", (320, 5, 3, 3), "input channels of the unet = 5"),
         (
             "sd2",
             "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
@@ -185,6 +185,14 @@ def test_single_file_of_another_shape_is_unsupported(family, name, shape, words,
     shapes = single_file(family) | {f"model.diffusion_model.{name}": shape}
     with pytest.raises(UnsupportedModelError, match=words):
         open_checkpoint(write_sparse(tmp_path / "a.safetensors", shapes))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_single_file_of_an_inpainting_model_has_nine_channels(family, tmp_path):
+    name = "input_blocks.0.0.weight"
+    shapes = single_file(family) | {f"model.diffusion_model.{name}": (320, 9, 3, 3)}
+    config = open_checkpoint(write_sparse(tmp_path / "a.safetensors", shapes)).config("unet")
+    assert (config["in_channels"], config["out_channels"]) == (9, 4)
 
 
 def test_single_file_that_lacks_the_telling_tensor_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
 )
@@ -15,8 +16,14 @@ from tokenizer_folders import write_vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
 
-def write_flux_folder(folder: Path, *, is_dev: bool, seed: int) -> FluxPipeline:
-    """Write a checkpoint like dev's or schnell's and give diffusers' own pipeline of it."""
+def write_flux_folder(
+    folder: Path, *, is_dev: bool, seed: int, fills: bool = False
+) -> FluxPipeline | FluxFillPipeline:
+    """Write a checkpoint like dev's or schnell's and give diffusers' own pipeline of it.
+
+    Args:
+        fills: Whether it is like Fill's, which takes masked latents and masks.
+    """
     torch.manual_seed(seed)
     (folder / "vocabulary").mkdir(parents=True)
     write_vocabulary(folder / "vocabulary")
@@ -54,7 +61,8 @@ def write_flux_folder(folder: Path, *, is_dev: bool, seed: int) -> FluxPipeline:
         use_post_quant_conv=False,
     )
     transformer = FluxTransformer2DModel(
-        in_channels=16,
+        in_channels=48 if fills else 16,  # four latents, as many masked, and 16 pixels of the mask
+        out_channels=16,
         num_layers=1,
         num_single_layers=2,
         attention_head_dim=16,
@@ -64,7 +72,8 @@ def write_flux_folder(folder: Path, *, is_dev: bool, seed: int) -> FluxPipeline:
         guidance_embeds=is_dev,
         axes_dims_rope=(4, 6, 6),
     )
-    pipeline = FluxPipeline(
+    kind = FluxFillPipeline if fills else FluxPipeline
+    pipeline = kind(
         scheduler=FlowMatchEulerDiscreteScheduler(
             shift=3.0 if is_dev else 1.0, use_dynamic_shifting=is_dev
         ),

@@ -9,6 +9,7 @@ from diffusers import (
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     HeunDiscreteScheduler,
@@ -37,6 +38,7 @@ KINDS = {
     "sdxl": StableDiffusionXLInpaintPipeline,
     "sdxl, nine channels": StableDiffusionXLInpaintPipeline,
     "flux": FluxInpaintPipeline,
+    "flux, fill": FluxFillPipeline,
 }
 DRAWING_OVER = {
     "sd1": StableDiffusionImg2ImgPipeline,
@@ -53,6 +55,7 @@ SCHEDULERS = {
     "sdxl": {"euler": EulerDiscreteScheduler, "ddim": DDIMScheduler},
     "sdxl, nine channels": {"euler": EulerDiscreteScheduler},
     "flux": {None: None},
+    "flux, fill": {None: None},
 }
 CASES = [(family, name) for family, names in SCHEDULERS.items() for name in names]
 SETTINGS = {"num_inference_steps": 6, "guidance_scale": 4.0, "height": HEIGHT, "width": WIDTH}
@@ -80,8 +83,9 @@ def models(tmp_path_factory):
             channels = 9 if "nine" in family else 4
             if "sdxl" in family:
                 reference = write_sdxl_folder(folder, seed=SEED, channels=channels)
-            elif family == "flux":
-                reference = write_flux_folder(folder, is_dev=True, seed=SEED)
+            elif "flux" in family:
+                fills = "fill" in family
+                reference = write_flux_folder(folder, is_dev=True, seed=SEED, fills=fills)
             else:
                 reference = write_diffusers_folder(folder, "sd1", seed=SEED, channels=channels)
                 more = {"requires_safety_checker": False}
@@ -94,7 +98,7 @@ def models(tmp_path_factory):
 
 
 def settings_of(family):
-    return {**SETTINGS, "max_sequence_length": 24} if family == "flux" else SETTINGS
+    return {**SETTINGS, "max_sequence_length": 24} if "flux" in family else SETTINGS
 
 
 @pytest.mark.parametrize(("family", "scheduler"), CASES)
@@ -173,8 +177,31 @@ def test_two_pictures_have_a_mask_and_a_seed_each(models):
         assert psnr(given[index : index + 1], wanted) >= LEAST
 
 
-def test_an_inpainting_model_refuses_texts_and_pictures_alone(models):
-    folder, _ = models("sd1, nine channels")
+def test_flux_fill_takes_the_defaults_of_diffusers(models):
+    folder, reference = models("flux, fill")
+    wanted = inspect.signature(reference.__call__).parameters
+    with open_pipeline(DiffusionConfig(model_path=folder, engine="paddle")) as pipeline:
+        size = {"height": HEIGHT, "width": WIDTH}
+        request = pipeline.request_class(
+            prompt="a cat", image=draw_picture(), mask=draw_mask(), **size
+        )
+        settings = pipeline.describe_request(request)
+    for name in ("strength", "guidance_scale", "num_inference_steps"):
+        assert settings[name] == wanted[name].default, name
+
+
+def test_flux_fill_puts_back_what_the_mask_leaves(models):
+    folder, _ = models("flux, fill")
+    with open_pipeline(DiffusionConfig(model_path=folder, engine="paddle")) as pipeline:
+        settings = {"num_inference_steps": 2, "seed": 3, "max_sequence_length": 24}
+        wide = pipeline.outpaint("a cat", draw_picture(), right=8, **settings)
+    assert wide.size == (WIDTH + 8, HEIGHT)
+    np.testing.assert_array_equal(np.asarray(wide)[:, :WIDTH], np.asarray(draw_picture()))
+
+
+@pytest.mark.parametrize("family", ["sd1, nine channels", "flux, fill"])
+def test_an_inpainting_model_refuses_texts_and_pictures_alone(models, family):
+    folder, _ = models(family)
     with open_pipeline(DiffusionConfig(model_path=folder, engine="paddle")) as pipeline:
         for draw in (
             lambda: pipeline.text_to_image("a cat"),
