@@ -219,6 +219,13 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             most=1,
             flag="--strength",
         ),
+        "image_guidance_scale": _number(
+            "weight of the given picture (Brooks et al., 2023: InstructPix2Pix)",
+            "for models that edit pictures by instructions; below 1 turns all guidance off",
+            "1.5",
+            most=_LARGEST_GUIDANCE,
+            flag="--image-guidance-scale",
+        ),
         "resize_mode": RequestField(
             "how a given picture is brought to another size",
             "`stretch`, `crop` or `pad`, which repeats its border; without it, another size is "

@@ -210,6 +210,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "7.5; SDXL 5, with a mask 7.5; FLUX.1-dev 3.5, with a picture 7": SETTING,
         "0.8; SDXL 0.3, Flux 0.6; with a mask 1, SDXL 0.9999, Flux 0.6": SETTING,
         "above 0 | 0.4": SETTING,
+        "guidance off | 1.5": SETTING,
     },
     "docs/hires.md": {
         "0.4 of 20 steps are 8 | 0.4": SETTING,
@@ -225,6 +226,12 @@ FIGURES: dict[str, dict[str, Source]] = {
         "at the strengths 0.3, 0.75 and 1": SETTING,
         "0.8, with SDXL 0.3, with Flux 0.6": SETTING,
         "7 with a picture, and 3.5 without": SETTING,
+        "(7.5) and": SETTING,
+        "(1.5; larger stays closer": SETTING,
+        "draws to 100 dB": Asserted(
+            "pipelines/test_instructed_parity.py::test_pictures_are_those_of_diffusers",
+            "LEAST = 100",
+        ),
     },
     "docs/inpainting.md": {
         "from 128 of 255 on": SETTING,

@@ -71,17 +71,18 @@ def _fit_inputs(
     file: SafetensorsFile, layout: SingleFileLayout, family: str
 ) -> Mapping[str, Mapping[str, Any]]:
     """Take the published configs, with the input channels that the file's denoiser has."""
-    name, tensor, text, masked = layout.inputs
+    name, tensor, text, masked, edited = layout.inputs
     channels = _measure_width(file, tensor, family)
     if channels == text:
         return layout.configs
-    if channels != masked:
+    kinds = {text: "text-to-image", masked: "inpainting", edited: "InstructPix2Pix"}
+    if channels not in kinds:
         raise UnsupportedModelError(
             f"{file.path} looks like {family}, but input channels of the {name} = {channels}",
-            allowed=f"{text}: text-to-image models; {masked}: inpainting models",
+            allowed="; ".join(f"{n}: {kind} models" for n, kind in kinds.items() if n),
             fix="take a model of one of these kinds",
         )
-    changed = {"in_channels": masked, "out_channels": text}
+    changed = {"in_channels": channels, "out_channels": text}
     return {**layout.configs, name: {**layout.configs[name], **changed}}
 
 

@@ -70,5 +70,6 @@ def check_early(
         model=model,
         is_packed=family.is_packed,
         control_scales=None,
+        edits=None,
     )
     plan_generation(request, defaults, limits)

@@ -46,12 +46,14 @@ class DenoiserInputs(NamedTuple):
         tensor: Its second axis tells their number.
         text: Of models that draw texts.
         masked: Of inpainting models.
+        edited: Of models that edit pictures by instructions; ``None`` where there are none.
     """
 
     component: str
     tensor: str
     text: int
     masked: int
+    edited: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Family:
         published: Published models, by their names in the benchmark.
         defaults: Of requests; also of ``unguided`` models, whose denoiser takes no guidance scale.
         filling: Likewise of inpainting models, where their requests have defaults of their own.
+        editing: Likewise of models that edit pictures by instructions; ``None`` without any.
         told_by: Component, key of its config, and whether the key is true: distinguishes families
             of one ``index_class``.
         options: Behaviour of the whole pipeline, as the published ``model_index.json`` has it.
@@ -162,6 +165,7 @@ class Family:
     defaults: Defaults
     unguided: Defaults | None = None
     filling: Defaults | None = None
+    editing: Defaults | None = None
     told_by: tuple[str, str, bool] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ("feature_extractor", "image_encoder")

@@ -25,8 +25,8 @@ SHARED_PREFIXES: Mapping[str, str] = {"unet": DENOISER, "vae": "first_stage_mode
 SHARED_RULES: Mapping[str, Sequence[KeyRule]] = {"unet": LDM_UNET_RULES, "vae": LDM_VAE_RULES}
 
 
-# 8 channels: InstructPix2Pix; 5: depth.
 UNET_INPUTS = DenoiserInputs("unet", f"{DENOISER}input_blocks.0.0.weight", 4, 9)
+_INPUTS = UNET_INPUTS._replace(edited=8)  # InstructPix2Pix; 5 channels: depth
 
 
 def list_unet_widths(attention: str, width: int) -> Sequence[tuple[str, int, str]]:
@@ -52,16 +52,17 @@ SD1 = Family(
             {"text_encoder": "cond_stage_model.transformer.", **SHARED_PREFIXES},
             {**SHARED_RULES, "text_encoder": CLIP_RULES},
             list_unet_widths("input_blocks.1.1", 768),
-            UNET_INPUTS,
+            _INPUTS,
             SD_1_5,
         ),
     ),
     published={"sd15": Published(SD_1_5, "F16")},
     defaults=Defaults(64, 7.5),
+    editing=Defaults(64, 7.5, steps=100),
     told_by=(*_LINEAR, False),
     absent=("feature_extractor", "safety_checker"),
     inert=LDM_INERT_RULES,
-    other_classes=("StableDiffusionInpaintPipeline",),
+    other_classes=("StableDiffusionInpaintPipeline", "StableDiffusionInstructPix2PixPipeline"),
 )
 SD2 = replace(
     SD1,
@@ -72,7 +73,7 @@ SD2 = replace(
             {"text_encoder": "cond_stage_model.model.", **SHARED_PREFIXES},
             {**SHARED_RULES, "text_encoder": OPEN_CLIP_PENULTIMATE_RULES},
             list_unet_widths("input_blocks.1.1", 1024),
-            UNET_INPUTS,
+            _INPUTS,
             SD_2_1,
         ),
     ),

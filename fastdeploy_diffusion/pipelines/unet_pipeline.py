@@ -188,22 +188,25 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         return {"control": self._controls.describe(plan.control)} if plan.control else {}
 
     def _count_rows(self, plan: PlanT) -> int:
-        return 2 if plan.is_guided else 1
+        guided = 2 if plan.image_guidance_scale is None else 3
+        return guided if plan.is_guided else 1
 
     def _read_limits(self) -> ModelLimits:
         config, unet, vae = self.config, self._denoiser.config, self._vae.config
         scale = vae.downscale
         channels = vae.latent_channels
         inpaints = unet.in_channels == 2 * channels + 1  # with the mask, and the masked latents
-        if unet.in_channels != channels and not inpaints:
+        family = self._checkpoint.family
+        edits = unet.in_channels == 2 * channels and family.editing is not None
+        if unet.in_channels != channels and not inpaints and not edits:
             raise UnsupportedModelError(
                 f"{self._checkpoint.path}: vae gives latents of {channels} channels, and unet "
                 f"wants {unet.in_channels} (in_channels): a depth model or another, or they are "
                 "not of one model",
-                allowed="text-to-image and inpainting models",
+                allowed="text-to-image and inpainting models, and InstructPix2Pix for SD 1.x",
                 fix="use the components of one checkpoint",
             )
-        defaults = self._checkpoint.family.defaults
+        defaults = family.editing if edits and family.editing else family.defaults
         size = unet.sample_size if unet.sample_size is not None else defaults.sample_size
         sizes = size if isinstance(size, tuple) else (size, size)
         height, width = (scale * each for each in sizes)
@@ -225,6 +228,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             chunks=self._checkpoint.chunks,
             model=self._checkpoint.name,
             needs_mask=inpaints,
+            edits=edits,
             control_scales=tuple(each.scale for each in config.controlnets),
         )
 

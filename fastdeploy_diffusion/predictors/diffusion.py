@@ -269,7 +269,9 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
 
     def _plan_drawing(self, request: GenerationRequest) -> PlanT:
         """Check a request, with what the model needs to draw."""
-        self._limits.check_mask(request.mask is not None)
+        self._limits.check_kind(
+            has_picture=request.image is not None, has_mask=request.mask is not None
+        )
         plan = self._plan(request)
         return plan if plan.hires is None else replace(plan, second=self._plan_second(plan))
 
@@ -340,7 +342,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
             draw,
             self._pack,
             encoding,
-            extends=limits.needs_mask,
+            extends=limits.needs_mask or bool(limits.edits),
             is_packed=limits.is_packed,
         )
 

@@ -18,6 +18,8 @@ from fastdeploy_diffusion.schedulers.base import Scheduler
 
 FloatArray = npt.NDArray[np.float32]
 DrawNoise: TypeAlias = Callable[[Sequence[TorchGenerator]], FloatArray]
+UNCONDITIONAL = "unconditional"
+"""The rows without prompt and picture, of models that edit pictures."""
 Pack: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
@@ -48,7 +50,8 @@ class LatentSource:
         """Extend the denoiser's input by further channels.
 
         Args:
-            side: Whose rows they are: ``"prompt_embeds"`` or ``"negative_prompt_embeds"``.
+            side: Whose rows they are: ``"prompt_embeds"``, ``"negative_prompt_embeds"`` or
+                `UNCONDITIONAL`.
             scaled: The latents as the scheduler scales them, (B, …) float32.
         """
         return scaled
@@ -230,6 +233,23 @@ class RepaintSource(PictureSource):
         return self._masks.put_back(colours)
 
 
+class EditSource(PictureSource):
+    """InstructPix2Pix: noise, and the picture as further channels (Brooks et al., 2023)."""
+
+    def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
+        """Begin with noise alone."""
+        assert self._moments is not None  # it was prepared
+        means, _ = np.split(self._moments[list(self._given.chosen)], 2, axis=1)
+        self._means: FloatArray = means
+        noise: FloatArray = self._draw(generators) * np.float32(scheduler.init_noise_sigma)
+        return noise
+
+    def extend(self, side: str, scaled: FloatArray) -> FloatArray:
+        """Add the picture's latents, which are not scaled; zeros for rows without a picture."""
+        more = np.zeros_like(self._means) if side == UNCONDITIONAL else self._means
+        return np.concatenate([scaled, more], axis=1)
+
+
 class FillSource(PictureSource):
     """Inpainting with Flux Fill, which takes masked picture and mask as further channels.
 
@@ -284,7 +304,8 @@ def make_source(
 
     Args:
         encoding: The VAE's encoder, which pictures need.
-        extends: Whether the denoiser takes masks and masked pictures as further channels.
+        extends: Whether the denoiser takes masks and masked pictures, or pictures alone, as further
+            channels.
         is_packed: Whether it takes latents as tokens.
     """
     latents = plan.request.latents
@@ -296,4 +317,6 @@ def make_source(
         if extends and is_packed:
             return FillSource(draw, pack, plan.given, *encoding)
         return RepaintSource(draw, pack, plan.given, *encoding, extends=extends)
+    if extends:
+        return EditSource(draw, pack, plan.given, *encoding)
     return PictureSource(draw, pack, plan.given, *encoding, is_noisy=plan.is_handed_over)

@@ -30,7 +30,13 @@ from fastdeploy_diffusion.predictors.denoising import (
 )
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.enlarging import enlarge_latents, enlarge_pictures
-from fastdeploy_diffusion.predictors.latent_source import HandedSource, LatentSource, NoisedSource
+from fastdeploy_diffusion.predictors.guidance import guide, guide_twice
+from fastdeploy_diffusion.predictors.latent_source import (
+    UNCONDITIONAL,
+    HandedSource,
+    LatentSource,
+    NoisedSource,
+)
 from fastdeploy_diffusion.predictors.preview import Preview
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.result import (
@@ -291,11 +297,11 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                     side: self._bring_residuals(
                         plan, index, denoising.steps, negative=side == _NEGATIVE
                     )
-                    for side in conditions
+                    for side in self._list_sides(plan, conditions)
                 }
                 rows = [
                     Row(handles[each], sample, float(timesteps[index]), residuals[side])
-                    for side, own in conditions.items()
+                    for side, own in self._list_sides(plan, conditions).items()
                     for each, sample in zip(own, source.extend(side, scaled), strict=True)
                 ]
                 # Engines may change, and pictures of different sizes or texts of different lengths
@@ -378,6 +384,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 conditionings.append(known[key])
         return conditions
 
+    def _list_sides(self, plan: PlanT, conditions: Sides) -> Sides:
+        """List the conditionings of all rows: where pictures guide, too, some have none of both."""
+        if plan.image_guidance_scale is None or not plan.is_guided:
+            return conditions
+        return {UNCONDITIONAL: conditions[_NEGATIVE], **conditions}
+
     def _note_preview(
         self,
         plan: PlanT,
@@ -395,6 +407,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _guide(self, plan: PlanT, predicted: FloatArray) -> FloatArray:
         if not plan.is_guided:
             return predicted
+        if plan.image_guidance_scale is not None:
+            return guide_twice(predicted, plan.guidance_scale, plan.image_guidance_scale)
         negative, positive = np.split(predicted, 2)
         return guide(negative, positive, plan.guidance[1], plan.request.guidance_rescale)
 
@@ -438,30 +452,6 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             given |= self._describe_control(plan)
             write_metadata(image, plan.settings(index), {**run, **given})
         return images
-
-
-def guide(negative: FloatArray, positive: FloatArray, scale: float, rescale: float) -> FloatArray:
-    """Apply classifier-free guidance (Ho & Salimans, 2022), rescaled (Lin et al., 2023).
-
-    Args:
-        negative: Prediction for the negative prompts, (B, …) float32.
-        positive: Prediction for the prompts, likewise.
-        scale: Guidance scale; 1 gives ``positive``.
-        rescale: How far to bring each picture's standard deviation back to that of ``positive``.
-    """
-    guided: FloatArray = negative + np.float32(scale) * (positive - negative)
-    if rescale == 0:
-        return guided
-    rescaled = guided * (_deviation(positive) / _deviation(guided))
-    mixed: FloatArray = np.float32(rescale) * rescaled + np.float32(1 - rescale) * guided
-    return mixed
-
-
-def _deviation(predictions: FloatArray) -> FloatArray:
-    # With Bessel's correction, as torch's std has by default.
-    axes = tuple(range(1, predictions.ndim))
-    deviation: FloatArray = predictions.std(axis=axes, keepdims=True, ddof=1)
-    return deviation
 
 
 def _condition(

@@ -25,6 +25,8 @@ class ModelLimits:
         is_refiner: Whether it draws over pictures and latents alone, with an aesthetic score in
             place of the target's size.
         refined_from: Where a refiner takes over by default; ``None`` where there is none.
+        edits: Whether the denoiser takes a picture beside the latents, which it edits; ``None``
+            where that is not known.
         control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
             are.
     """
@@ -40,6 +42,7 @@ class ModelLimits:
     is_packed: bool = False
     chunks: tuple[int, ...] = ()
     needs_mask: bool = False
+    edits: bool | None = False
     is_refiner: bool = False
     refined_from: float | None = None
     control_scales: tuple[float, ...] | None = ()
@@ -51,13 +54,20 @@ class ModelLimits:
         why = f": each token of {self.model} stands for {token} pixels"
         return allowed + why if self.is_packed else allowed
 
-    def check_mask(self, is_given: bool) -> None:
-        """Refuse requests without a mask, where the denoiser takes one.
+    def check_kind(self, *, has_picture: bool, has_mask: bool) -> None:
+        """Refuse requests without a mask or a picture, where the denoiser takes one.
 
         Raises:
-            RequestError: There is none.
+            RequestError: There is none, or a mask that it does not take.
         """
-        if self.needs_mask and not is_given:
+        if self.edits and (has_mask or not has_picture):
+            raise RequestError(
+                f"{self.model} edits pictures by instructions, and "
+                + ("a mask is given" if has_mask else "there is no picture"),
+                allowed="pipeline.image_to_image(prompt, image)",
+                fix="take a text-to-image model for other requests",
+            )
+        if self.needs_mask and not has_mask:
             raise RequestError(
                 f"{self.model} is an inpainting model, and there is no mask",
                 allowed="pipeline.inpaint(prompt, image, mask)",

@@ -30,6 +30,7 @@ from fastdeploy_diffusion.shown import show
 
 # A batch is planned picture by picture: no more than can be listed in a moment.
 MOST_PICTURES = 1_000_000
+_IMAGE_GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class GenerationPlan:
     Args:
         given: The pictures to start from; ``None`` for text to image.
         control: For ControlNets; ``None`` to draw without.
+        image_guidance_scale: Of a model that edits the given pictures; ``None`` for others.
         hires: The second pass over the enlarged picture, if there is one.
         second: The plan of the pass that goes on with what this one leaves, where there are two;
             of the same class.
@@ -60,6 +62,7 @@ class GenerationPlan:
     prompt_chunks: int | None
     given: GivenPictures | None
     control: Control | None
+    image_guidance_scale: float | None = field(default=None, kw_only=True)
     hires: Hires | None = field(default=None, kw_only=True)
     second: Any = field(default=None, kw_only=True)
 
@@ -71,7 +74,8 @@ class GenerationPlan:
     @property
     def is_guided(self) -> bool:
         """Whether the denoiser runs on the negative prompt, too."""
-        return self.guidance_scale > 1
+        own = self.image_guidance_scale
+        return self.guidance_scale > 1 and (own is None or own >= 1)
 
     @property
     def guidance(self) -> tuple[str, float]:
@@ -92,7 +96,8 @@ class GenerationPlan:
     @property
     def strength(self) -> float | None:
         """Share of the steps that change the given pictures, if there are any."""
-        return self.given.strength if self.given else None
+        edits = self.image_guidance_scale is not None
+        return self.given.strength if self.given and not edits else None
 
     @property
     def skipped_steps(self) -> int:
@@ -154,7 +159,7 @@ def plan_generation(
         "num_inference_steps",
         first(chosen.steps, request.num_inference_steps, defaults.num_inference_steps, own.steps),
     )
-    given = plan_pictures(request, len(prompts), count, steps, own)
+    given = plan_pictures(request, len(prompts), count, steps, limits)
     control = read_control(request, limits.control_scales)
     if given is None and control is not None:
         width, height = control.find_size(request.width, request.height, limits.multiple)
@@ -198,11 +203,13 @@ def plan_generation(
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given.fit(Size(width, height)) if given else None,
         control=control.fit(Size(width, height)) if control else None,
+        image_guidance_scale=_read_image_guidance(request, limits),
         hires=read_hires(request, defaults),
     )
     if limits.ranges is not None:
         _, rows, columns = latent_shape
-        batch = pictures * (2 if plan.is_guided else 1)
+        guided = 2 if plan.image_guidance_scale is None else 3
+        batch = pictures * (guided if plan.is_guided else 1)
         limits.ranges.check(rows=batch, height=rows, width=columns)
     return plan
 
@@ -216,6 +223,28 @@ def _read_chunks(given: Any, syntax: str) -> int | None:
             fix="prompt_syntax='weighted', or leave prompt_chunks out",
         )
     return None
+
+
+def _read_image_guidance(request: GenerationRequest, limits: ModelLimits) -> float | None:
+    given = request.image_guidance_scale
+    if limits.edits is False and given is not None:
+        raise RequestError(
+            f"image_guidance_scale is {show(given)}, and {limits.model or 'the model'} does not "
+            "edit pictures by instructions",
+            allowed="an image_guidance_scale for InstructPix2Pix, of eight input channels",
+            fix="leave it out; strength says how much of the picture changes",
+        )
+    if not limits.edits:
+        return None
+    if request.guidance_rescale:
+        raise RequestError(
+            f"guidance_rescale is {request.guidance_rescale:g}, and is not defined for two kinds "
+            "of guidance",
+            fix="leave guidance_rescale out",
+        )
+    usual = _IMAGE_GUIDANCE if given is None else given
+    scale: float = check_number("image_guidance_scale", usual)
+    return scale
 
 
 def _check_pictures(pictures: int) -> None:

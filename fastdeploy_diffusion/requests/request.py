@@ -22,7 +22,7 @@ StepCallback = Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None
 OUTPUT_TYPES = ("pil", "np", "latent")
 MASK_FIELDS = ("mask", "mask_blur", "padding_mask_crop", "overlay")
 """Fields of requests that give a mask, the first of them."""
-PICTURE_FIELDS = ("image", "strength", "resize_mode", *MASK_FIELDS)
+PICTURE_FIELDS = ("image", "strength", "image_guidance_scale", "resize_mode", *MASK_FIELDS)
 """Fields of requests that give a picture, the first of them."""
 _SYNONYMS = {
     "num-images": "num_images_per_prompt",
@@ -66,6 +66,7 @@ class GenerationRequest:
     latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
     strength: float | None = None
+    image_guidance_scale: float | None = None
     resize_mode: ResizeMode | None = None
     hires_scale: float | None = None
     hires_strength: float | None = None

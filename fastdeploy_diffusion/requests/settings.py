@@ -71,6 +71,7 @@ class PictureSettings(SDXLSettings, total=False):
     """Fields of requests with a picture, of all families: also those of `FluxRequest`."""
 
     strength: float | None
+    image_guidance_scale: float | None
     resize_mode: ResizeMode | None
     true_cfg_scale: float
     max_sequence_length: int | None

@@ -187,12 +187,12 @@ def test_single_file_of_another_shape_is_unsupported(family, name, shape, words,
         open_checkpoint(write_sparse(tmp_path / "a.safetensors", shapes))
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
-def test_single_file_of_an_inpainting_model_has_nine_channels(family, tmp_path):
+@pytest.mark.parametrize(("family", "channels"), [("sd1", 9), ("sd2", 9), ("sdxl", 9), ("sd1", 8)])
+def test_single_file_of_another_kind_has_its_input_channels(family, channels, tmp_path):
     name = "input_blocks.0.0.weight"
-    shapes = single_file(family) | {f"model.diffusion_model.{name}": (320, 9, 3, 3)}
+    shapes = single_file(family) | {f"model.diffusion_model.{name}": (320, channels, 3, 3)}
     config = open_checkpoint(write_sparse(tmp_path / "a.safetensors", shapes)).config("unet")
-    assert (config["in_channels"], config["out_channels"]) == (9, 4)
+    assert (config["in_channels"], config["out_channels"]) == (channels, 4)
 
 
 def test_single_file_that_lacks_the_telling_tensor_is_refused(tmp_path):

@@ -191,7 +191,8 @@ def test_signatures_show_what_each_method_takes(kind):
     )
     assert list(pictures)[:3] == ["self", "prompt", "image"]
     assert pictures["image"].default is inspect.Parameter.empty
-    assert pictures.keys() - texts.keys() == {"image", "strength", "resize_mode"}
+    own = {"image", "strength", "image_guidance_scale", "resize_mode"}
+    assert pictures.keys() - texts.keys() == own
     described = " ".join(inspect.getdoc(kind.image_to_image).split())
     assert f"strength: {FIELDS['strength'].text}." in described
 

@@ -42,6 +42,7 @@ CHANGES = {
     "clip_skip": {"clip_skip": 1},
     "image": {"image": PICTURE, "strength": 0.5},
     "strength": {},  # these have tests of their own, below and in test_inpainting
+    "image_guidance_scale": {},  # test_instructed_parity
     "hires_scale": {"hires_scale": 1.5, "hires_strength": 0.6},
     "hires_strength": {},  # test_hires
     "hires_upscaler": {},
