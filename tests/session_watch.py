@@ -11,11 +11,13 @@ class SessionWatch:
     Attributes:
         loaded: The component of each.
         most: How many were open at once, at most.
+        openings: Those that were open when each was loaded, itself included.
     """
 
     def __init__(self):
         self.loaded = []
         self.most = 0
+        self.openings = []
         self._closed = []
 
     @property
@@ -27,6 +29,7 @@ class SessionWatch:
         """Count a session as open until it is closed."""
         self.loaded.append(component)
         self._closed.append(closings := [])
+        self.openings.append(self.open)
         self.most = max(self.most, len(self.open))
         close = session.close
         session.close = lambda: (closings.append(1), close())
@@ -35,6 +38,7 @@ class SessionWatch:
         """Forget what was loaded so far."""
         self.loaded.clear()
         self._closed.clear()
+        self.openings.clear()
         self.most = 0
 
 

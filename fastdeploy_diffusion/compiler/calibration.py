@@ -31,6 +31,7 @@ from fastdeploy_diffusion.whole_file import write_whole
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import Interceptor
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+    from fastdeploy_diffusion.runtime.session import Session
 
 CALLS = 8
 """Calls of the denoiser that are kept of each prompt."""
@@ -147,6 +148,24 @@ def intercept_runs(
     finally:
         for component in components.values():
             component.intercept = None
+
+
+@contextmanager
+def replace_sessions(
+    pipeline: DiffusionPredictor[Any], sessions: Mapping[str, Session]
+) -> Iterator[None]:
+    """Run sessions in place of some components, by name, until the block ends.
+
+    The components themselves are not loaded for it.
+    """
+    components = {name: pipeline.component(name) for name in sessions}
+    for name, component in components.items():
+        component.replacement = sessions[name]
+    try:
+        yield
+    finally:
+        for component in components.values():
+            component.replacement = None
 
 
 def choose_calls(total: int, prompt: int) -> list[int]:

@@ -53,6 +53,7 @@ def find_costs(
         feeds = tell(show, f"{name}: ranges of what layers read", recorded, name)
         part.ranges = part.trials.observe(feeds, symmetric=symmetric)
         part.measure_costs(list(held_out.feeds(name)), show)
+        part.close()  # the next component is measured alone
         slot.keep_record(_describe(part), part.component.network.model)
 
 

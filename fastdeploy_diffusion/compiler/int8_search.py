@@ -4,52 +4,46 @@
 
 A decoder is judged by itself first, on the latents of float32. Then whole pictures are drawn, and
 blocks go back to floating point, the costliest first, until the mean PSNR to float32 is what was
-asked for. The choice is kept in the cache; pictures of other sizes take it as it is.
+asked for. In memory are only the networks that run: a pipeline that has drawn is closed, and a
+trial runs in place of a network, not beside it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdeploy_diffusion.compiler.cache_key import make_plan_key
 from fastdeploy_diffusion.compiler.calibration import (
     SEED,
     Calibration,
     Show,
-    intercept_runs,
     record_calibration,
+    replace_sessions,
     tell,
 )
-from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
+from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts
 from fastdeploy_diffusion.compiler.int8_costs import find_costs
 from fastdeploy_diffusion.compiler.int8_part import Part
-from fastdeploy_diffusion.compiler.int8_stand_in import find_unobserved, open_stand_in
 from fastdeploy_diffusion.compiler.quantizing import open_trials
-from fastdeploy_diffusion.compiler.tokenizer_folders import digest_tokenizers
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.option_sections import EmbeddingCacheConfig
-from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.images import denormalize
 from fastdeploy_diffusion.int8_report import Int8Report, PictureQuality
 from fastdeploy_diffusion.picture_quality import Pictures, measure_psnr, measure_ssim
 from fastdeploy_diffusion.precision import INT8, PRECISIONS
-from fastdeploy_diffusion.predictors.build_cache import open_cache
 from fastdeploy_diffusion.quantization import Quantization
 from fastdeploy_diffusion.requests.request import GenerationRequest
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
-    from fastdeploy_diffusion.predictors.component import Interceptor
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
-    from fastdeploy_diffusion.runtime.cache_entry import CacheKey
-    from fastdeploy_diffusion.runtime.session import Session
+    from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
 TARGET, FEW_STEPS_TARGET = 30.0, 25.0
 """The least mean PSNR to float32, in dB, where ``int8_quality`` says nothing."""
@@ -74,55 +68,6 @@ class Choice:
     quantization: Quantization
     report: Int8Report
     refusal: str = ""
-
-
-def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
-    """Choose the layers of a pipeline that are in int8, or take the choice that is kept.
-
-    A component that does not reach the target falls back to a safer precision, with a warning.
-    Where an engine cannot be observed, the CPU stands in for the whole pipeline.
-
-    Args:
-        show: Called with each task, and how far it is.
-
-    Raises:
-        ConfigError: Nothing can be calibrated: builds are not kept, there is one step, or the
-            prompts cannot be used.
-        AccuracyError: The target is not reached, and the precision is pinned.
-        DiffusionError: The pipeline cannot draw.
-    """
-    # What has its layers already is built as given.
-    components = [each for each in _list_quantized(pipeline) if each.quantization is None]
-    if not components:
-        return
-    cache = open_cache(pipeline.config)
-    if cache is None:
-        raise ConfigError(
-            "int8 is calibrated, which takes minutes and is kept in the cache, and cache is false",
-            allowed="precision int8 with cache=True",
-            fix="remove cache=False, or take precision bf16",
-        )
-    if pipeline.config.memory == "streamed":
-        raise ConfigError(
-            f"memory is 'streamed', and {components[0].name} is in int8",
-            allowed="memory='resident' or 'staged': weights are not streamed in int8",
-            fix="set memory to 'staged', or take precision bf16",
-        )
-    prompts = read_prompts(pipeline.config.calibration_prompts)
-    key = _make_key(pipeline, components, prompts, cache)
-    with cache.read(key) as entry:
-        kept = entry and entry.record
-    if not kept:
-        with cache.lock(key) as slot:
-            found = slot.find()  # another process may have searched while this one waited
-            kept = found and found.record
-            if not kept:
-                choices = _search(pipeline, components, prompts, cache, show)
-                described = {name: _describe(each) for name, each in choices.items()}
-                slot.keep_record(described, components[0].network.model)
-                return
-    for name, described in kept.items():
-        _install(pipeline.component(name), _parse(described))
 
 
 def draw_held_out(
@@ -217,6 +162,7 @@ class Int8Search:
         pipeline: Draws the final pictures, by which the choice is judged.
         components: Those to be quantized.
         cache: Keeps what is recorded.
+        weights: Keeps those of trials.
         symmetric: Whether ranges reach as far below zero as above.
     """
 
@@ -228,11 +174,12 @@ class Int8Search:
         cache: ArtifactCache,
         show: Show,
         *,
+        weights: WeightStore | None = None,
         symmetric: bool = False,
     ) -> None:
         self._pipeline, self._components, self._prompts = pipeline, components, prompts
         self._cache, self._show = cache, show
-        self._symmetric = symmetric
+        self._weights, self._symmetric = weights, symmetric
         settings = pipeline.describe_request(GenerationRequest(prompt=""))
         self._size = settings["width"], settings["height"]
         self._steps: int = settings["num_inference_steps"]
@@ -270,11 +217,12 @@ class Int8Search:
         if not whole:
             return []
         recorded = self._record(drawer, self._prompts.calibrating)
+        drawer.close()  # trials need the memory
         width, height = self._size
         builds = {each.name: each for each in self._pipeline.plan_builds(height, width)}
         parts = []
         for component in whole:
-            trials = opened.enter_context(open_trials(builds[component.name]))
+            trials = opened.enter_context(open_trials(builds[component.name], self._weights))
             parts.append(part := Part(component, trials))
             opened.callback(part.close)
             find_costs(part, recorded, held_out, self._cache, self._show, symmetric=self._symmetric)
@@ -314,8 +262,11 @@ class Int8Search:
         def measure(kept: int) -> float:
             give_back(kept)
             task = f"drawing in int8, {kept} of {len(ranked)} blocks back"
-            runs = {part.name: _run_on(part.start()) for part in parts if not part.is_refused}
-            with intercept_runs(drawer, runs):
+            tried = [part for part in parts if not part.is_refused]
+            for part in tried:
+                drawer.component(part.name).close()  # it may have run before
+            trials = {part.name: part.start() for part in tried}
+            with replace_sessions(drawer, trials):
                 return self._measure(drawer, wanted, task).psnr
 
         if ranked and self._float_psnr < self._target:
@@ -346,7 +297,7 @@ class Int8Search:
             for part in own:  # builds differ a little from trials
                 part.kept = part.kept + 1 if retry < _MOST_RETRIES - 1 else len(part.blocks)
         if quality.psnr < self._target:
-            for component in _list_quantized(self._pipeline):  # weights alone, or the decoder
+            for component in list_quantized(self._pipeline):  # weights alone, or the decoder
                 refusals[component.name] = self._explain(quality.psnr)
                 component.refuse_precision(refusals[component.name])
             quality = self._measure(self._pipeline, wanted, _LAST_TASK)
@@ -378,29 +329,9 @@ class Int8Search:
         return f"too much is lost in int8: the target is {self._target:g} dB{reached}"
 
 
-def _search(
-    pipeline: DiffusionPredictor[Any],
-    components: Sequence[BuiltComponent],
-    prompts: CalibrationPrompts,
-    cache: ArtifactCache,
-    show: Show,
-) -> dict[str, Choice]:
-    """Search the layers, on the CPU if need be, and let the pipeline run as was chosen."""
-    if not find_unobserved(components):
-        return Int8Search(pipeline, components, prompts, cache, show).run()
-    with open_stand_in(pipeline, components) as (stand_in, own):
-        places = {each.name: each.placement for each in own}
-        found = Int8Search(stand_in, own, prompts, cache, show, symmetric=True).run()
-    choices = {}
-    for name, choice in found.items():
-        measured_on = f"{places[name].engine.name} on {places[name].spec.device}"
-        report = replace(choice.report, stand_in=measured_on)
-        choices[name] = replace(choice, report=report)
-        _install(pipeline.component(name), choices[name])
-    return choices
-
-
-def _list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
+def list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
+    """List the components in int8 that are built here."""
+    """List the components in int8; they are built here."""
     return [
         component  # type: ignore[misc]  # not of a bundle: see quantize_components
         for component in pipeline.list_calibrated()
@@ -419,67 +350,6 @@ def _choose_float(components: Sequence[BuiltComponent]) -> str:
         if all(support.ok and not support.slower for support in found):
             return precision
     return safer[-1]
-
-
-def _make_key(
-    pipeline: DiffusionPredictor[Any],
-    components: Sequence[BuiltComponent],
-    prompts: CalibrationPrompts,
-    cache: ArtifactCache,
-) -> CacheKey:
-    """Make the key of a choice; raises `CacheError`."""
-    settings = pipeline.describe_request(GenerationRequest(prompt=""))
-    everything = pipeline.list_calibrated()
-    engines = {each.placement.engine.name: each.placement.engine for each in components}
-    identity = {
-        "networks": {each.name: each.network.identify(cache.root) for each in everything},
-        "placements": [
-            [each.placement.engine.name, spec.precision, spec.weight_bits]
-            for each in everything
-            for spec in (each.placement.spec,)
-        ],
-        "passes": pipeline.config.passes,
-        "tokenizers": digest_tokenizers(pipeline),
-        "prompts": prompts.digest,
-        "settings": {name: each for name, each in settings.items() if name != "seed"},
-        "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
-        "target": find_target(pipeline, settings["num_inference_steps"]),
-    }
-    specs = [each.placement.spec for each in components]
-    # A choice for an architecture goes with the builds to a machine that has it.
-    chosen = next((each for each in specs if each.target is not None), specs[0])
-    return make_plan_key(
-        list(engines.values()), chosen.device, "int8", identity, (__name__,), chosen.target
-    )
-
-
-def _install(component: Any, choice: Choice) -> None:
-    """Let a component run as chosen; a refused one falls back, with a warning."""
-    if choice.refusal:
-        component.refuse_precision(choice.refusal)
-    else:
-        component.quantize(choice.quantization)
-    component.note_int8(choice.report)
-
-
-def _describe(choice: Choice) -> dict[str, Any]:
-    return {
-        "quantization": choice.quantization.describe(),
-        "report": asdict(choice.report),
-        "refusal": choice.refusal,
-    }
-
-
-def _parse(described: Mapping[str, Any]) -> Choice:
-    return Choice(
-        Quantization.parse(described["quantization"]),
-        Int8Report.parse(described["report"]),
-        described["refusal"],
-    )
-
-
-def _run_on(session: Session) -> Interceptor:
-    return lambda arrays, run: session.run(**arrays)
 
 
 def _to_bytes(colours: Iterable[Any]) -> Pictures:

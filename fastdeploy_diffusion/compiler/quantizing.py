@@ -27,6 +27,7 @@ from fastdeploy_diffusion.runtime.program import Program
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.build import ComponentBuild
     from fastdeploy_diffusion.runtime.session import Session
+    from fastdeploy_diffusion.runtime.weight_store import WeightStore
 
 # The first and the last layers, shortcuts, and what makes vectors of timesteps and prompts: few
 # multiplications, and errors that reach every number. In a decoder all but its resnets' own.
@@ -83,7 +84,7 @@ class Trials:
 
     Args:
         spec: Of the export in float32 or half precision.
-        program: Likewise.
+        program: Likewise; with the store of its weights.
         folder: Likewise.
     """
 
@@ -130,15 +131,19 @@ class Trials:
 
 
 @contextmanager
-def open_trials(build: ComponentBuild) -> Iterator[Trials]:
+def open_trials(build: ComponentBuild, store: WeightStore | None = None) -> Iterator[Trials]:
     """Export a component once, to observe it, and to try one choice of layers after the other.
+
+    Args:
+        store: Makes each weight once for all trials, which map it; ``None`` to make all of them in
+            memory, for each.
 
     Raises:
         EngineError: It cannot be exported.
     """
     spec = _choose_float(build)
     with _export(build, spec) as (program, folder):
-        yield Trials(build, spec, program, folder)
+        yield Trials(build, spec, replace(program, store=store), folder)
 
 
 @contextmanager

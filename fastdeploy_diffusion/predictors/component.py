@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,7 +91,9 @@ class Component(ABC):
         changes: What changes the picture on purpose besides passes, for the report.
         is_calibrated: Whether text to image runs it, by which int8 is calibrated.
         intercept: Called in place of each run, with its inputs by name and the run itself;
-            returns its outputs. ``None`` where nobody records or replaces runs.
+            returns its outputs. ``None`` where nobody records runs.
+        replacement: Lent in place of its own sessions, which are not loaded then; whoever sets it
+            closes it.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Component(ABC):
     pool: SessionPool[RecoveringSession]
     is_calibrated: bool = True
     intercept: Interceptor | None = None
+    replacement: Session | None = None
     int8: Int8Report | None = None
     tiling: TilingChoice | None = None
     changes: tuple[str, ...] = ()
@@ -125,6 +128,8 @@ class Component(ABC):
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
         """
+        if self.replacement is not None:
+            return nullcontext(self.replacement)
         return self.pool.lend(signature, keep=keep)
 
     def choose_tiling(self, signature: Signature) -> Tiling:

@@ -151,6 +151,6 @@ def quantize_components(
     """
     built = [each for each in pipeline.list_calibrated() if not isinstance(each, BundledComponent)]
     if any(PRECISIONS[each.placement.spec.precision].is_quantized for each in built):
-        from fastdeploy_diffusion.compiler.int8_search import quantize_pipeline
+        from fastdeploy_diffusion.compiler.int8_choice import quantize_pipeline
 
         quantize_pipeline(pipeline, show)

@@ -72,11 +72,18 @@ def open_pipeline(folder, prompts, root):
 
 @pytest.mark.parametrize("engine", engines())
 def test_a_pipeline_in_int8_says_what_it_costs_and_starts_from_what_is_kept(
-    open_pipeline, engine, monkeypatch, tmp_path
+    open_pipeline, engine, monkeypatch, tmp_path, root, watch
 ):
-    shown = defaultdict(list)
+    shown, loaded = defaultdict(list), defaultdict(set)
+
+    def note(task, done, total):
+        shown[task].append((done, total))
+        loaded[task].add(tuple(sorted(watch.open)))
+
     with open_pipeline(engine) as pipeline:
-        report = pipeline.quantize(lambda task, done, total: shown[task].append((done, total)))
+        report = pipeline.quantize(note)
+        check_memory(report, loaded, watch)
+        assert not list(root.glob("*.staged"))
         picture = pipeline.text_to_image("a cat", seed=4)
         write_bundle(pipeline, [(32, 32)], tmp_path / "bundle")
     # Every call, block and picture is told before it is run.
@@ -113,6 +120,19 @@ def test_a_pipeline_in_int8_says_what_it_costs_and_starts_from_what_is_kept(
         copied = bundled.text_to_image("a cat", seed=4)
     np.testing.assert_array_equal(np.asarray(copied), np.asarray(picture))
     assert read_metadata(copied)["run"]["components"]["denoiser"]["int8"] == metadata["int8"]
+
+
+def check_memory(report, loaded, watch):
+    """Only the networks that run are in memory: one session of each, of whichever pipeline."""
+    for name in (each.name for each in report.components):
+        for opened in watch.openings:
+            own = [each for each in opened if each.startswith(name)]
+            # A network that is whole is there once; of one that is in parts, each is.
+            assert len(own) <= 1 or (name not in own and len(set(own)) == len(own)), own
+    for task, opened in loaded.items():
+        name, colon, _ = task.partition(": ")
+        if colon:
+            assert opened <= {(), (name,)}, "and no other beside it"
 
 
 @pytest.fixture

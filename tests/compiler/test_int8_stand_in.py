@@ -10,7 +10,7 @@ from tiny_checkpoint import write_tiny_sd
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.cli.quantize import format_quantization, quantize_all
-from fastdeploy_diffusion.compiler import int8_search
+from fastdeploy_diffusion.compiler import int8_choice
 from fastdeploy_diffusion.compiler.build import UncheckedWarning
 from fastdeploy_diffusion.engines.nvidia_driver import list_gpus
 from fastdeploy_diffusion.engines.placement import FallbackWarning
@@ -83,7 +83,7 @@ def test_the_cpu_stands_in_and_its_choice_is_kept(config, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("searched again")
 
-    monkeypatch.setattr(int8_search, "Int8Search", fail)
+    monkeypatch.setattr(int8_choice, "Int8Search", fail)
     again, same, _ = build(config)
     assert same == chosen
     assert [each.cached for each in again.components] == [True] * 3

@@ -1,5 +1,6 @@
 """Components in int8: observed, quantized by ranges, kept by them, and tried."""
 
+import mmap
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastdeploy_diffusion.errors import (
 )
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.quantization import Quantization
+from fastdeploy_diffusion.runtime import recipe, weight_store
 from fastdeploy_diffusion.runtime.bundle import BUNDLE_FILE
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 
@@ -206,6 +208,30 @@ def test_trials_go_from_nothing_quantized_to_all(model, ranges, tmp_path):
                 assert one[build.outputs[0].name].shape[0] == 1
                 errors.append(float(np.sqrt(np.square(given - wanted).mean() / wanted.var())))
     assert errors[0] < errors[1] < errors[2] < 0.3
+
+
+def test_trials_make_each_weight_once(model, ranges, tmp_path, monkeypatch):
+    made = []
+
+    def derive(weight, tensors):
+        derived = recipe.derive(weight, tensors)
+        if derived.nbytes >= mmap.PAGESIZE and weight.dtype == "int8":
+            made.append(weight)
+        return derived
+
+    monkeypatch.setattr(weight_store, "derive", derive)
+    store = ArtifactCache(tmp_path / "store", 1 << 30).open_store("trials")
+    counts, results = [], []
+    with open_tiny(model, tmp_path) as pipeline:
+        build = plan(pipeline)
+        feeds = draw_feeds(build, 1)[0]
+        with open_trials(build, store) as trials:
+            for _ in range(2):
+                with trials.start(choose(ranges)) as session:
+                    results.append(session.run(**feeds)[build.outputs[0].name])
+                counts.append(len(made))
+    assert counts[0] == counts[1] > 0
+    np.testing.assert_array_equal(*results)
 
 
 def test_a_bundle_in_int8_draws_the_same_picture(model, ranges, tmp_path):
