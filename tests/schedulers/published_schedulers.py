@@ -77,7 +77,6 @@ def _switch(config: Mapping[str, Any], name: str | None) -> Published:
 PUBLISHED = {
     **{name: _switch(config, None) for name, config in CHECKPOINTS.items()},
     **{f"sd15: {name}": _switch(SD15, name) for name in SCHEDULERS if name != "edm-euler"},
-    **{f"sdxl: {name}": _switch(SDXL, name) for name in SCHEDULERS if name != "edm-euler"},
     "edm": _switch(EDM, None),
     "tcd with noise": Published(lambda: create_scheduler(LCM, "tcd", eta=0.3)),
     "ddim with noise": Published(lambda: create_scheduler(SD15, "ddim", eta=0.5)),

@@ -15,8 +15,7 @@ SD = {
 }
 
 
-@pytest.mark.parametrize("steps", [10, 20])
-@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize(("karras", "steps"), [(False, 20), (True, 10)])
 @pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("algorithm", ["dpmsolver++", "sde-dpmsolver++"])
@@ -30,8 +29,9 @@ def test_variants(algorithm, order, solver_type, karras, steps):
     compare({**SD, **options}, steps)
 
 
-@pytest.mark.parametrize("steps", [10, 20])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(
+    ("prediction", "steps"), [("epsilon", 10), ("v_prediction", 20), ("sample", 10)]
+)
 @pytest.mark.parametrize(
     ("algorithm", "order", "solver_type"),
     [
@@ -55,7 +55,6 @@ def test_noise_prediction_variants(algorithm, order, solver_type, prediction, st
     compare({**SD, **options}, steps)
 
 
-@pytest.mark.parametrize("steps", [10, 20])
 @pytest.mark.parametrize(
     "options",
     [
@@ -81,8 +80,8 @@ def test_noise_prediction_variants(algorithm, order, solver_type, prediction, st
         },
     ],
 )
-def test_options(options, steps):
-    compare({**SD, **options}, steps)
+def test_options(options):
+    compare({**SD, **options}, 20)
 
 
 def test_options_of_other_multistep_solvers_are_translated():
