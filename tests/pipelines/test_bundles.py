@@ -26,8 +26,8 @@ from fastdeploy_diffusion.runtime.bundle import BUNDLE_FILE
 
 SIZES = [(16, 16), (24, 16)]
 REQUESTS = {
-    "sd-openvino": {"guidance_scale": 3.0, "num_images_per_prompt": 2},
-    "sd-onnxruntime": {"width": 24},
+    "sd-openvino": {"guidance_scale": 3.0, "num_images_per_prompt": 2, "width": 24},
+    "sd-onnxruntime": {},
     "sdxl-openvino": {"guidance_scale": 3.0, "original_size": (40, 56)},
     "flux-openvino": {"true_cfg_scale": 2.0, "negative_prompt": "a dog"},
 }
@@ -49,7 +49,8 @@ def drawn(tiny_sd1, tiny_sdxl, tiny_dev, folder):
         defaults = {"max_sequence_length": 16} if family == "flux" else {}
         config = DiffusionConfig(model_path=models[family], engine=engine, defaults=defaults)
         with open_pipeline(config) as pipeline:
-            write_bundle(pipeline, SIZES[: 2 if family == "sd" else 1], folder / name)
+            sizes = SIZES[: 2 if name == "sd-openvino" else 1]
+            write_bundle(pipeline, sizes, folder / name)
             size = {"width": 16, "height": 16}
             pictures[name] = pipeline.text_to_image("a cat", **REQUEST, **{**size, **settings})
     return pictures

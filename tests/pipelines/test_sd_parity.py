@@ -33,10 +33,12 @@ REQUESTS = {
 
 @pytest.fixture(scope="module", params=["sd1", "sd2"])
 def both(request, tmp_path_factory):
-    """(folder, diffusers' pipeline) of a family, with random weights."""
+    """(folder, diffusers' pipeline, ours) of a family, with random weights."""
     folder = tmp_path_factory.mktemp(request.param)
     reference = write_diffusers_folder(folder, request.param, seed=20261120)
-    return folder / "model", reference
+    folder = folder / "model"
+    with SDPipeline(DiffusionConfig(model_path=folder, engine="paddle")) as pipeline:
+        yield folder, reference, pipeline
 
 
 def psnr(given: np.ndarray, wanted: np.ndarray) -> float:
@@ -46,12 +48,11 @@ def psnr(given: np.ndarray, wanted: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers(both, name):
-    folder, reference = both
+    folder, reference, pipeline = both
     # From the file, as we do: in memory, diffusers tells defaults apart from what was given.
     reference.scheduler = SCHEDULERS[name].from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler=name, engine="paddle"))
     settings = {"num_inference_steps": 7, "guidance_scale": 6.0, "output_type": "np"}
-    given = pipeline.text_to_image("a red circle", seed=11, **settings)
+    given = pipeline.text_to_image("a red circle", seed=11, scheduler=name, **settings)
     wanted = reference(
         "a red circle", generator=torch.Generator().manual_seed(11), **settings
     ).images
@@ -60,11 +61,10 @@ def test_schedulers(both, name):
 
 @pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS.keys())
 def test_requests(both, options):
-    folder, reference = both
+    folder, reference, pipeline = both
     reference.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle"))
     settings = {"num_inference_steps": 4, "output_type": "np", **options}
-    given = pipeline.text_to_image("the cat's whiskers", seed=3, **settings)
+    given = pipeline.text_to_image("the cat's whiskers", seed=3, scheduler="ddim", **settings)
     wanted = reference(
         "the cat's whiskers", generator=torch.Generator().manual_seed(3), **settings
     ).images
@@ -72,16 +72,15 @@ def test_requests(both, options):
 
 
 def test_batch_of_prompts_with_eta(both):
-    folder, reference = both
+    folder, reference, pipeline = both
     reference.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    pipeline = SDPipeline(DiffusionConfig(model_path=folder, scheduler="ddim", engine="paddle"))
     settings = {"num_inference_steps": 5, "eta": 0.7, "num_images_per_prompt": 2}
-    prompts = ["a dog", "一只可爱的猫"]
-    given = pipeline.text_to_image(prompts, seed=[5, 6, 7, 8], output_type="np", **settings)
+    settings["output_type"] = "np"
+    prompts, seeds = ["a dog", "一只可爱的猫"], [5, 6, 7, 8]
+    given = pipeline.text_to_image(prompts, seed=seeds, scheduler="ddim", **settings)
     wanted = reference(
         prompts,
-        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6, 7, 8)],
-        output_type="np",
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         **settings,
     ).images
     assert psnr(given, wanted) >= LEAST
@@ -98,7 +97,7 @@ SCALERS = {
 
 @pytest.mark.parametrize("name", SCALERS)
 def test_latents_in_and_out(both, name):
-    folder, reference = both
+    folder, reference, _ = both
     reference.scheduler = SCALERS[name].from_pretrained(folder / "scheduler")
     config = DiffusionConfig(model_path=folder, scheduler=name, engine="paddle-eager")
     latents = np.random.default_rng(0).standard_normal((1, 4, 16, 16), np.float32)
