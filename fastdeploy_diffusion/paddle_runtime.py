@@ -9,6 +9,7 @@ reports Ctrl-C as a broken installation: Ctrl-C is held until the import is done
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -68,8 +69,25 @@ def static_mode() -> Iterator[None]:
 
     ``paddle.enable_static`` has no effect in threads other than the one that imported Paddle.
     """
-    with eager_mode(), paddle.base.framework._dygraph_guard(None):
+    with eager_mode(), paddle.base.framework._dygraph_guard(None), _without_call_stacks():
         yield
+
+
+@contextmanager
+def _without_call_stacks() -> Iterator[None]:
+    """Keep Paddle from noting Python's stack with each operator, which takes longer than the rest.
+
+    Its C++ code calls ``traceback.extract_stack``, which looks every frame's file up.
+    """
+    before = getattr(sys, "tracebacklimit", None)
+    sys.tracebacklimit = 0
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.tracebacklimit
+        else:
+            sys.tracebacklimit = before
 
 
 def find_linear_weights(layer: Any) -> set[str]:

@@ -1,5 +1,6 @@
 """Paddle's mode: one of the process and of each thread at the same time."""
 
+import sys
 import threading
 
 import pytest
@@ -34,10 +35,20 @@ def test_every_thread_may_trace_and_then_run():
         assert compute() == run_in_thread(compute) == [2.0]
 
 
+def test_operators_of_a_trace_have_no_call_stacks(monkeypatch):
+    monkeypatch.setattr(sys, "tracebacklimit", 30, raising=False)
+    program = paddle.static.Program()
+    with static_mode(), paddle.static.program_guard(program):
+        _ = paddle.static.data("sample", [2], "float32") * 2
+    assert [len(each.callstack) for each in program.global_block().ops] == [0] * 3
+    assert sys.tracebacklimit == 30
+
+
 def test_a_trace_that_fails_leaves_eager_mode():
     with pytest.raises(ZeroDivisionError), static_mode():
         raise ZeroDivisionError
     assert paddle.in_dynamic_mode()
+    assert not hasattr(sys, "tracebacklimit")
     assert run_in_thread(paddle.in_dynamic_mode)
 
 
