@@ -109,4 +109,6 @@ def describe_component(report: ComponentReport) -> list[str]:
         proof += ", kept build"
     if report.fallback:
         proof += ", a fallback"
+    if report.left_out:
+        proof += f", without {', '.join(report.left_out)}: a failed check"
     return [report.name, report.engine, report.device, report.precision, proof]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.checked_weights import is_noted, note_fit
-from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.compiler.pass_blame import find_guilty_passes
 from fastdeploy_diffusion.compiler.placer import Placer
 from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
@@ -244,21 +244,41 @@ class BuiltComponent(Component):
         return Running(built.session, self.placer.placement, self.report)
 
     def _open(self, signature: Signature) -> BuiltSession:
-        """Build in the chosen precision, or in the first safer one that is right."""
+        """Build with the chosen passes and precision, or with what is right of them."""
         build = self.plan(signature)
         try:
             return build.open(self.placer.cache)
-        except (PassError, ResourceError):
+        except ResourceError:
             raise
         except Exception as error:
-            if tells_of_memory(error):
-                raise  # which says nothing of precision or passes
-            if not self.placer.retreat(error):
-                if guilty := find_guilty_pass(build):
-                    raise guilty from error
+            # Too little memory says nothing of precision or passes.
+            if tells_of_memory(error) or not self._give_up(build, error):
                 raise
         self._change_place()
         return self._open(signature)
+
+    def _give_up(self, build: ComponentBuild, error: Exception) -> bool:
+        """Leave out default passes that fail, or else fall back to a safer precision.
+
+        Returns:
+            Whether there is something to give up.
+
+        Raises:
+            PassError: A pass fails that was asked for.
+        """
+        if self.placer.pass_names is None:
+            # First: the precision was asked for, or measured, and a pass is the smaller loss.
+            if guilty := find_guilty_passes(build, error):
+                self.placer.leave_out(guilty)
+                return True
+            return self.placer.retreat(error)
+        if isinstance(error, PassError):
+            return False
+        if self.placer.retreat(error):
+            return True
+        for guilty_pass in find_guilty_passes(build, error).values():
+            raise guilty_pass from error
+        return False
 
     def _recover(self, signature: Signature, error: EngineError, failed: Running) -> Running | None:
         """Build the fallback for an engine that failed, with a warning."""

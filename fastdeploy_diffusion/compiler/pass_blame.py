@@ -1,73 +1,60 @@
-"""Finds the pass that is to blame for a failed build."""
-
-from dataclasses import replace
-from pathlib import Path
+"""Finds the passes that are to blame for a failed build."""
 
 from fastdeploy_diffusion.compiler.build import ComponentBuild
-from fastdeploy_diffusion.compiler.rewriting import rewrite_network
-from fastdeploy_diffusion.device import Device
-from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.placement import Placement
-from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import DiffusionError, PassError, ResourceError
 from fastdeploy_diffusion.out_of_memory import tells_of_memory
-from fastdeploy_diffusion.passes.base import LayerPass
-from fastdeploy_diffusion.passes.graph_pass import GraphPass
+from fastdeploy_diffusion.passes.contract import AnyPass
 from fastdeploy_diffusion.precision import PRECISIONS
-from fastdeploy_diffusion.runtime.program import Program
 
 
-def find_guilty_pass(build: ComponentBuild) -> PassError | None:
-    """Apply each pass alone, and compare the result with the original.
+def find_guilty_passes(build: ComponentBuild, error: Exception) -> dict[str, PassError]:
+    """Find the passes without which a build is right.
 
-    Those that change the picture are always applied: they make the original. For a layer pass, the
-    Paddle layer is run without an engine, so any difference or failure is the pass's. A graph pass
-    is judged on the engine, if that is right without it.
+    Each is tried alone, on the build's engine, if that is right without any. Those that change the
+    picture are always applied: they make the original. Where none fails alone, all do together.
+
+    Args:
+        error: The failure of the build.
 
     Returns:
-        The error of the first faulty pass, to be raised; ``None`` if there is none.
+        An error for each, by its name; none if the build fails without passes, or if there was too
+        little memory to tell.
     """
-    if not build.passes:
-        return None
-    changes = build.reference.layer_passes
+    passes = [each for each in build.passes if not each.changes_picture]
+    if not passes or _try(build) is not None:
+        return {}
+    if len(passes) == 1:
+        failures = {passes[0]: error}
+    else:
+        tried = {each: _try(build, each) for each in passes}
+        failures = {each: failure for each, failure in tried.items() if failure}
+    if any(isinstance(each, ResourceError) or tells_of_memory(each) for each in failures.values()):
+        return {}
+    if failures:
+        return {each.name: _explain(build, [each], failure) for each, failure in failures.items()}
+    return dict.fromkeys([each.name for each in passes], _explain(build, passes, error))
+
+
+def _try(build: ComponentBuild, *passes: AnyPass) -> Exception | None:
+    """Build and prove with passes, beside those that change the picture; returns the failure."""
     try:
-        _prove(build, changes)
-    except Exception:  # the network fails without any pass
-        return None
-    for each in [named.load() for named in build.passes if not named.changes_picture]:
-        try:
-            if isinstance(each, LayerPass):
-                _prove(build, (*changes, each))
-            elif isinstance(each, GraphPass):
-                _prove_on_engine(build, each)
-        except Exception as error:  # of any type: the pass has made the difference
-            if isinstance(error, ResourceError) or tells_of_memory(error):
-                return None  # too little memory, which says nothing of the pass
-            if isinstance(error, PassError):
-                return error
-            name = type(error).__name__
-            what = error.problem if isinstance(error, DiffusionError) else f"{name}: {error}"
-            return PassError(
-                f"the pass {each} fails its check on {build.name}: {what}",
-                allowed=f"the layer's own numbers, to {PRECISIONS['fp32'].criterion}",
-                fix="leave the pass out, and report this",
-            )
+        build.with_passes((*build.reference.passes, *passes)).open(None).session.close()
+    except Exception as failure:  # of any type: the pass has made the difference
+        return failure
     return None
 
 
-def _prove_on_engine(build: ComponentBuild, each: GraphPass) -> None:
-    changes = build.reference.passes
-    try:
-        build.with_passes(changes).open(None).session.close()
-    except Exception:  # the engine fails without any pass
-        return
-    build.with_passes((*changes, each)).open(None).session.close()
-
-
-def _prove(build: ComponentBuild, passes: tuple[LayerPass, ...]) -> None:
-    rewritten = rewrite_network(build.network, passes)
-    program = Program(build.name, rewritten.load(), build.inputs, build.outputs)
-    spec = BuildSpec(Device("cpu"), threads=build.placement.spec.threads)
-    engine = create_engine("paddle-eager")
-    with engine.load(program, spec, Path()) as session:
-        replace(build, placement=Placement(engine, spec)).prove(session)
+def _explain(build: ComponentBuild, passes: list[AnyPass], failure: Exception) -> PassError:
+    if isinstance(failure, PassError):
+        return failure
+    what = f"{type(failure).__name__}: {failure}"
+    if isinstance(failure, DiffusionError):
+        what = failure.problem
+    names = ", ".join(str(each.load()) for each in passes)
+    subject = f"pass {names} fails its" if len(passes) == 1 else f"passes {names} fail their"
+    criterion = PRECISIONS[build.placement.spec.precision].criterion
+    return PassError(
+        f"the {subject} check on {build.name}: {what}",
+        allowed=f"the layer's own numbers, to {criterion}",
+        fix="leave the pass out, and report this",
+    )

@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.compiler.graph_results import refuse_graph_pass, sum_results
-from fastdeploy_diffusion.compiler.pass_blame import find_guilty_pass
+from fastdeploy_diffusion.compiler.pass_blame import find_guilty_passes
 from fastdeploy_diffusion.compiler.turns import TurnTimings, time_in_turns
 from fastdeploy_diffusion.errors import AccuracyError, PassError
 from fastdeploy_diffusion.export.graph_file import prepare_graph, try_graph_pass
@@ -116,9 +116,9 @@ class PassTester:
             error, timings = self.build_with([each])
         except AccuracyError as failure:
             return replace(trial, error=failure.relative_error, problem=failure.problem)
-        except Exception:
-            if guilty := find_guilty_pass(self._build.with_passes([each])):
-                return replace(trial, problem=guilty.problem)
+        except Exception as failure:
+            if guilty := find_guilty_passes(self._build.with_passes([each]), failure):
+                return replace(trial, problem=guilty[each.name].problem)
             raise
         return replace(trial, error=error, timings=timings)
 

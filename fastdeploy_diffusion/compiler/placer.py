@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -22,9 +22,15 @@ from fastdeploy_diffusion.engines.placement import (
     replace_engine,
     select_engine,
 )
-from fastdeploy_diffusion.engines.plan import ComponentPlan, find_plan, keep_plan
+from fastdeploy_diffusion.engines.plan import (
+    ComponentPlan,
+    LeftOutPass,
+    find_plan,
+    keep_plan,
+    remember_failures,
+)
 from fastdeploy_diffusion.engines.registry import create_engine, engine_names
-from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError
+from fastdeploy_diffusion.errors import AccuracyError, CacheError, EngineError, PassError
 from fastdeploy_diffusion.native.library import explain_missing_compiler
 from fastdeploy_diffusion.passes.by_size import keep_usable
 from fastdeploy_diffusion.passes.contract import AnyPass, keep_changing
@@ -73,6 +79,7 @@ class Placer:
     def __post_init__(self) -> None:
         self._device = parse_device(self.choice.device)
         self._refusal = ""  # of int8, for good
+        self._left_out: tuple[LeftOutPass, ...] = ()
         self._found: dict[tuple[str, ...], tuple[AnyPass, ...]] = {}  # looking takes milliseconds
         self._guard = PrecisionGuard(
             self.name, self.network.model, self.choice.pinned_by, self.cache, self.make_key
@@ -101,7 +108,9 @@ class Placer:
         is_open = AUTO in (choice.engine, choice.precision)
         # An engine that cannot run here, and has a fallback, has no plan.
         is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
-        plan = (measured or self.find_plan()) if is_planned else None
+        has_defaults = self.pass_names is None and bool(placement.engine.paying_passes)
+        kept = (measured or self.find_plan()) if is_planned or has_defaults else None
+        plan = kept if is_planned else None
         taken = None
         if plan and is_open:
             # A plan may be of the same network as a whole, which other engines run, too.
@@ -118,6 +127,8 @@ class Placer:
         self.names = taken.passes if taken else self.pass_names
         self._found.clear()
         self.placement = placement
+        if kept and self.pass_names is None:
+            self._note_left_out(kept.left_out, "earlier: ")
         if self.pass_names is not None:
             self._warn_of_idle_passes()
         else:
@@ -139,14 +150,17 @@ class Placer:
             else placement.passed_over,
             installable=installable,
             measured_seconds=taken.seconds if taken else None,
+            left_out=self._find_left_out(),
         )
 
     def name_passes(self, signature: Signature = _NO_SIZES) -> tuple[str, ...]:
         """Name the passes for a signature; by default, those of a network without sizes."""
-        if self.names is not None:
-            return tuple(self.names)
-        engine, precision = self.placement.engine, self.placement.spec.precision
-        return self.build_class.name_default_passes(engine, precision, self.network, signature)
+        names = self.names
+        if names is None:
+            engine, precision = self.placement.engine, self.placement.spec.precision
+            names = self.build_class.name_default_passes(engine, precision, self.network, signature)
+        left_out = self._find_left_out()
+        return tuple(each for each in names if each not in left_out)
 
     def choose_passes(self, signature: Signature) -> tuple[AnyPass, ...]:
         """Choose the passes for a signature."""
@@ -166,6 +180,29 @@ class Placer:
             NonFiniteError: The precision is pinned, and its outputs are not all numbers.
         """
         return self._move(self._guard.retreat(self.placement, error), self.names)
+
+    def leave_out(self, guilty: Mapping[str, PassError]) -> None:
+        """Go without default passes that fail, with a warning, and record why.
+
+        At any size, as long as engine and precision stay.
+        """
+        engine, precision = self.placement.engine.name, self.placement.spec.precision
+        failed = [
+            LeftOutPass(engine, precision, name, error.problem) for name, error in guilty.items()
+        ]
+        self._note_left_out(failed)
+        self.report = replace(self.report, left_out=self._find_left_out())
+        if self.cache is None:
+            return
+        try:
+            key, model = self.make_key(self.cache), self.network.model
+            remember_failures(self.cache, key, self.name, left_out=failed, model=model)
+        except CacheError as error:
+            message = (
+                f"{self.name}: could not record that {', '.join(guilty)} is left out: "
+                f"{error.in_one_line}"
+            )
+            warnings.warn(message, CacheWarning, stacklevel=2)
 
     def refuse_precision(self, reason: str) -> None:
         """Fall back from int8 to the next safer precision, with a warning, also after `tune`.
@@ -254,8 +291,27 @@ class Placer:
             precision=spec.precision,
             fallback=placement.fallback,
             measured_seconds=None,
+            left_out=self._find_left_out(),
         )
         return True
+
+    def _find_left_out(self) -> dict[str, str]:
+        """Map the default passes that are left out of present builds to how they failed."""
+        present = (self.placement.engine.name, self.placement.spec.precision)
+        return {
+            each.name: each.reason
+            for each in self._left_out
+            if (each.engine, each.precision) == present
+        }
+
+    def _note_left_out(self, failed: Sequence[LeftOutPass], when: str = "") -> None:
+        """Leave out passes from now on, with a warning for each that present builds would have."""
+        new = [each for each in failed if each not in self._left_out]
+        self._left_out = (*self._left_out, *new)
+        for name, reason in self._find_left_out().items():
+            if name in {each.name for each in new}:
+                message = f"{self.name}: the default pass {name} is left out: {when}{reason}"
+                warnings.warn(message, PassWarning, stacklevel=2)
 
     def _warn_of_idle_passes(self) -> None:
         """Warn of requested passes that have no effect here."""

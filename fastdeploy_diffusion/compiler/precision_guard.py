@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastdeploy_diffusion.engines.placement import Placement, take_safer_precision
-from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_unsafe
+from fastdeploy_diffusion.engines.plan import ComponentPlan, UnsafePrecision, remember_failures
 from fastdeploy_diffusion.errors import AccuracyError, CacheError, NonFiniteError
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.cache import ArtifactCache, CacheWarning
@@ -102,7 +102,7 @@ class PrecisionGuard:
         unsafe = UnsafePrecision(placement.engine.name, placement.spec.precision, reason)
         try:
             key = self.make_key(self.cache)
-            remember_unsafe(self.cache, key, self.component, unsafe, self.model)
+            remember_failures(self.cache, key, self.component, unsafe=[unsafe], model=self.model)
         except CacheError as error:
             message = (
                 f"{self.component}: could not record that {unsafe.precision} is unsafe: "

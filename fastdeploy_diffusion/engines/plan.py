@@ -44,18 +44,30 @@ class UnsafePrecision:
 
 
 @dataclass(frozen=True)
+class LeftOutPass:
+    """A default pass with which an engine's build of a component failed in a precision."""
+
+    engine: str
+    precision: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ComponentPlan:
-    """The measurements of ``tune`` for a component, and failures of its runs since.
+    """The measurements of ``tune`` for a component, and failures of its builds and runs.
 
     Args:
         shapes: Of the inputs that were fed, by name.
         unsafe: Precisions that are not used any more, however fast they are.
+        left_out: Default passes that are not applied any more.
     """
 
     component: str
     shapes: Mapping[str, tuple[int, ...]]
     candidates: tuple[Candidate, ...]
     unsafe: tuple[UnsafePrecision, ...] = ()
+    left_out: tuple[LeftOutPass, ...] = ()
 
     def find_unsafe(self, engine: str, precision: str) -> str:
         """Look up how an engine failed in a precision; empty if it did not."""
@@ -107,10 +119,10 @@ class ComponentPlan:
 def keep_plan(
     cache: ArtifactCache, key: CacheKey, plan: ComponentPlan, model: str = ""
 ) -> ComponentPlan:
-    """Keep a plan in place of an earlier one, whose unsafe precisions are carried over.
+    """Keep a plan in place of an earlier one, whose failures are carried over.
 
     Returns:
-        The kept plan, with the earlier one's unsafe precisions.
+        The kept plan, with the earlier one's unsafe precisions and passes that were left out.
 
     Raises:
         CacheError: The cache cannot be written.
@@ -118,27 +130,39 @@ def keep_plan(
     with cache.lock(key) as slot:
         earlier = _read(slot.find())
         if earlier:
-            plan = replace(plan, unsafe=tuple(dict.fromkeys((*earlier.unsafe, *plan.unsafe))))
+            plan = _add_failures(plan, earlier.unsafe, earlier.left_out)
         slot.keep_record(asdict(plan), model)
     return plan
 
 
-def remember_unsafe(
+def remember_failures(
     cache: ArtifactCache,
     key: CacheKey,
     component: str,
-    unsafe: UnsafePrecision,
+    *,
+    unsafe: Sequence[UnsafePrecision] = (),
+    left_out: Sequence[LeftOutPass] = (),
     model: str = "",
 ) -> None:
-    """Record an unsafe precision in a component's plan, which is made if there is none.
+    """Record unsafe precisions or passes in a component's plan, which is made if there is none.
 
     Raises:
         CacheError: The cache cannot be written.
     """
     with cache.lock(key) as slot:
         plan = _read(slot.find()) or ComponentPlan(component, {}, ())
-        if unsafe not in plan.unsafe:
-            slot.keep_record(asdict(replace(plan, unsafe=(*plan.unsafe, unsafe))), model)
+        if (added := _add_failures(plan, unsafe, left_out)) != plan:
+            slot.keep_record(asdict(added), model)
+
+
+def _add_failures(
+    plan: ComponentPlan, unsafe: Sequence[UnsafePrecision], left_out: Sequence[LeftOutPass]
+) -> ComponentPlan:
+    return replace(
+        plan,
+        unsafe=tuple(dict.fromkeys((*plan.unsafe, *unsafe))),
+        left_out=tuple(dict.fromkeys((*plan.left_out, *left_out))),
+    )
 
 
 def find_plan(cache: ArtifactCache, key: CacheKey) -> ComponentPlan | None:
@@ -158,4 +182,5 @@ def _read(entry: CacheEntry | None) -> ComponentPlan | None:
             Candidate(**{**each, "passes": tuple(each["passes"])}) for each in kept["candidates"]
         ),
         tuple(UnsafePrecision(**each) for each in kept["unsafe"]),
+        tuple(LeftOutPass(**each) for each in kept["left_out"]),
     )

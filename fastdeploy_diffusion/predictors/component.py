@@ -53,6 +53,8 @@ class ComponentReport:
         slower: Why its precision is slower than fp32 here, as a clause; empty if it is not.
         target: The GPU architecture that it is built for; ``None`` for the device itself.
         unchecked: Why the build was not compared with the layer: it cannot run here.
+        left_out: Default passes that are not applied because they failed on this network, each with
+            its failure.
         int8: The layers in int8 and their cost, where int8 was asked for and measured.
         tiling: How it runs in tiles, as ``vae_tiling`` names it; ``None`` where it runs as a whole.
     """
@@ -75,6 +77,7 @@ class ComponentReport:
     installable: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
     changes_picture: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     int8: Int8Report | None = None
     tiling: str | None = None
 

@@ -17,6 +17,7 @@ def describe_run(components: Sequence[ComponentReport]) -> dict[str, Any]:
                 "precision": each.precision,
                 "fallback": each.fallback,
                 "relative_error": each.relative_error,
+                **({"left_out": dict(each.left_out)} if each.left_out else {}),
                 **_describe_changes(each),
             }
             for each in components

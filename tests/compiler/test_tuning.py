@@ -17,7 +17,7 @@ from fastdeploy_diffusion.engines.plan import (
     UnsafePrecision,
     find_plan,
     keep_plan,
-    remember_unsafe,
+    remember_failures,
 )
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import CacheError, ConfigError
@@ -202,7 +202,7 @@ def test_the_fastest_precision_is_taken_only_where_any_is_allowed(open_pipeline)
 def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
     cache, key = find_place(open_pipeline())
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
-    remember_unsafe(cache, key, "denoiser", unsafe)
+    remember_failures(cache, key, "denoiser", unsafe=[unsafe])
     keep_plan(cache, key, replace(HALVES, unsafe=find_plan(cache, key).unsafe))
     report = open_pipeline(precision="auto").report.components[1]
     assert (report.precision, report.fallback) == ("bf16", None)
@@ -218,7 +218,7 @@ def test_what_is_not_safe_is_not_taken_however_fast_it_is(open_pipeline):
 def test_tuning_again_keeps_what_is_not_safe(open_pipeline, monkeypatch):
     cache, key = find_place(open_pipeline())
     unsafe = UnsafePrecision("onnxruntime", "fp16", "denoiser: NaN")
-    remember_unsafe(cache, key, "denoiser", unsafe)
+    remember_failures(cache, key, "denoiser", unsafe=[unsafe])
     monkeypatch.setattr(
         "fastdeploy_diffusion.compiler.placer.tune_component", lambda *_, **__: HALVES
     )

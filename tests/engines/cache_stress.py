@@ -20,7 +20,7 @@ from fastdeploy_diffusion.engines.plan import (
     UnsafePrecision,
     find_plan,
     keep_plan,
-    remember_unsafe,
+    remember_failures,
 )
 from fastdeploy_diffusion.runtime.cache import ArtifactCache
 from fastdeploy_diffusion.runtime.cache_entry import CacheKey, Proof
@@ -159,7 +159,7 @@ def _look(cache, key, note):
 
 def _remember(cache, plan, number, note):
     unsafe = UnsafePrecision(str(number), str(time.time_ns()), "denoiser: NaN")
-    remember_unsafe(cache, _PLANS[plan], "denoiser", unsafe)
+    remember_failures(cache, _PLANS[plan], "denoiser", unsafe=[unsafe])
     note("record", plan, unsafe.engine, unsafe.precision)
 
 

@@ -19,10 +19,11 @@ from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.engines.plan import (
     Candidate,
     ComponentPlan,
+    LeftOutPass,
     UnsafePrecision,
     find_plan,
     keep_plan,
-    remember_unsafe,
+    remember_failures,
 )
 from fastdeploy_diffusion.errors import CacheError
 from fastdeploy_diffusion.runtime import cache as cache_module
@@ -127,14 +128,16 @@ def test_a_plan_is_replaced_in_place(cache):
     (folder,) = (entry.folder for entry in cache.entries())
     before = os.open(folder, os.O_RDONLY)  # open, so that no other folder gets its number
     unsafe = [UnsafePrecision("paddle", "fp16", "NaN"), UnsafePrecision("paddle", "bf16", "NaN")]
+    left_out = [LeftOutPass("paddle", "fp32", "fold-norm", "wrong")]
     for each in unsafe:
-        remember_unsafe(cache, KEY, "denoiser", each)
+        remember_failures(cache, KEY, "denoiser", unsafe=[each])
+    remember_failures(cache, KEY, "denoiser", left_out=left_out)
     # A folder that was renamed away, and another into its place, would be missing in between.
     assert os.path.samestat(os.stat(before), folder.stat())
     os.close(before)
     # What was measured before those were known does not forget them.
     kept = keep_plan(cache, KEY, plan)
-    assert kept.unsafe == tuple(unsafe)
+    assert (kept.unsafe, kept.left_out) == (tuple(unsafe), tuple(left_out))
     assert find_plan(cache, KEY) == kept
     assert asdict(kept)["candidates"] == asdict(plan)["candidates"]
 

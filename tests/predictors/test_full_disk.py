@@ -81,7 +81,8 @@ def test_a_full_disk_is_a_warning_and_the_picture(
 def test_no_room_anywhere_is_an_error_that_says_where(tiny_sd1, tmp_path, monkeypatch):
     blamed = []
     monkeypatch.setattr(
-        "fastdeploy_diffusion.compiler.built_component.find_guilty_pass", blamed.append
+        "fastdeploy_diffusion.compiler.built_component.find_guilty_passes",
+        lambda *given: blamed.append(given),
     )
     pipeline = open_pipeline(tiny_sd1, tmp_path / "cache", engine="paddle", passes=["merge-qkv"])
     with (
