@@ -223,10 +223,12 @@ def test_commands_run(page, words, folder, page_cache):
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "words"), list_runs(lambda name: name in LONG))
 def test_long_commands_run_on_small_models(page, words, folder, page_cache, small_presets):
-    once = list(words)
-    if "--runs" in once:
-        once[once.index("--runs") + 1] = "1"
-    run_command(once)
+    short = list(words)
+    if "--runs" in short:
+        short[short.index("--runs") + 1] = "1"
+    if words[0] == "passes" and "--passes" not in words:
+        short += ["--passes", "merge-qkv,fuse-silu"]  # tests/cli/test_cli_passes.py tries all
+    run_command(short)
 
 
 @pytest.mark.slow
