@@ -1,4 +1,4 @@
-"""Pictures: arrays to Pillow images, and PNG files with the settings that made them."""
+"""Pictures: arrays to Pillow images, and files with the settings that made them."""
 
 import errno
 import json
@@ -7,7 +7,7 @@ import secrets
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,24 @@ from fastdeploy_diffusion.errors import (
     RequestError,
     ResourceError,
 )
+from fastdeploy_diffusion.exif_texts import read_texts, write_texts
 from fastdeploy_diffusion.request_fields import FIELDS
 
 METADATA_KEY = "fastdeploy_diffusion"
 METADATA_VERSION = 1
+
+# What Pillow saves under the endings of files. WebP keeps every pixel, in less room than PNG; JPEG
+# does not, but keeps the colour of each.
+_WEBP = ("WEBP", {"lossless": True})
+_JPEG = ("JPEG", {"quality": 95, "subsampling": 0})
+_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".webp": _WEBP,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+}
+IMAGE_SUFFIXES = tuple(_FORMATS)
+"""Endings of the files that `save_image` writes."""
 
 _PARAMETERS_KEY = "parameters"  # where image viewers for Stable Diffusion look
 
@@ -85,8 +99,9 @@ def write_metadata(
 
     ``image.info`` gets the two texts that a PNG file shows when it is opened: a JSON object under
     ``METADATA_KEY`` and a readable summary under "parameters". Images derived from this one
-    (``resize``, ``copy``) inherit ``info``, but only ``save_png`` writes it for them. To save
-    with a ``pnginfo`` of your own, save a copy: Pillow prefers the one noted here.
+    (``resize``, ``copy``) inherit ``info``, but only ``save_image`` writes it for them, and into
+    JPEG and WebP files. To save with a ``pnginfo`` of your own, save a copy: Pillow prefers the
+    one noted here.
 
     Args:
         image: Changed in place.
@@ -128,7 +143,8 @@ def read_metadata(source: str | Path | Image.Image) -> dict[str, Any]:
     if not isinstance(text, str):
         raise RequestError(
             f"{name} has no metadata of {METADATA_KEY}",
-            allowed="PNG files written by this library and not re-saved by another program",
+            allowed="PNG files, and JPEG and WebP files of save_image and the command line, that "
+            "no other program has saved again",
         )
     try:
         content = json.loads(text)
@@ -157,20 +173,23 @@ def read_settings(source: str | Path | Image.Image) -> dict[str, Any]:
     return settings
 
 
-def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -> None:
+def save_image(image: Image.Image, path: str | Path, *, overwrite: bool = False) -> None:
     """Write an image with its metadata; the file appears whole or not at all.
 
     Args:
         image: Metadata in ``image.info`` are kept, also where ``image`` is a resized copy.
-        path: Ends in ".png".
+        path: Its ending names the format: ``.png`` or ``.webp``, which keep every pixel, or
+            ``.jpg`` or ``.jpeg``, which do not.
 
     Raises:
-        RequestError: the file exists, its folder does not, or it cannot be written.
+        RequestError: the file exists, its folder does not, it cannot be written, or the format has
+            no room for the metadata.
         ResourceError: there is no space left.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"{path} does not end in .png", allowed="a PNG file")
+    if path.suffix.lower() not in _FORMATS:
+        raise RequestError(f"{path} is no picture by its name", allowed=", ".join(IMAGE_SUFFIXES))
+    name, options = _FORMATS[path.suffix.lower()]
     check_folder(path.parent)
     _check_free(path, overwrite)
     # Beside the target: a rename is atomic only within a file system.
@@ -178,7 +197,7 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
     try:
         with partial.open("xb") as file:
             # The copy has no encoderinfo, which would win over the argument.
-            image.copy().save(file, format="PNG", pnginfo=_collect_text(image))
+            _encode(image.copy(), file, name, options)
         if overwrite or not _link(partial, path):
             _check_free(path, overwrite)  # another process may write it during encoding
             os.replace(partial, path)
@@ -186,6 +205,23 @@ def save_png(image: Image.Image, path: str | Path, *, overwrite: bool = False) -
         raise explain_unwritten(path, error) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _encode(image: Image.Image, file: IO[bytes], name: str, options: Mapping[str, Any]) -> None:
+    if name == "PNG":
+        image.save(file, format=name, pnginfo=_collect_text(image))
+        return
+    info = _collect_info(image)
+    texts = [info.get(key) for key in (METADATA_KEY, _PARAMETERS_KEY)]
+    exif = write_texts(METADATA_KEY, *map(str, texts)) if None not in texts else Image.Exif()
+    try:
+        image.save(file, format=name, exif=exif, **options)
+    except ValueError as error:
+        raise RequestError(
+            f"a {name} file cannot hold the picture: {error}",
+            allowed="settings of 64 KiB at most",
+            fix="save it as .png or .webp",
+        ) from None
 
 
 def check_folder(folder: Path) -> None:
@@ -256,20 +292,27 @@ def _check_settings(settings: Mapping[str, Any], owner: str) -> None:
 
 
 def _collect_text(image: Image.Image) -> PngInfo:
-    text = PngInfo()
+    text, info = PngInfo(), _collect_info(image)
     for key in (METADATA_KEY, _PARAMETERS_KEY):
-        if isinstance(image.info.get(key), str):
-            text.add_text(key, image.info[key])  # tEXt where Latin-1 does, else iTXt
+        if isinstance(info.get(key), str):
+            text.add_text(key, info[key])  # tEXt where Latin-1 does, else iTXt
     return text
+
+
+def _collect_info(image: Image.Image) -> dict[Any, Any]:
+    """Collect what an image carries, also in EXIF."""
+    found = {} if METADATA_KEY in image.info else read_texts(image, METADATA_KEY)
+    own = {METADATA_KEY: found["text"], _PARAMETERS_KEY: found["comment"]} if found else {}
+    return {**image.info, **own}
 
 
 def _load_info(source: str | Path | Image.Image) -> dict[Any, Any]:
     if isinstance(source, Image.Image):
-        return source.info
+        return _collect_info(source)
     try:
         with Image.open(source) as image:
             image.load()  # text chunks may stand behind the pixels
-            return dict(image.info)
+            return _collect_info(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"{source} cannot be read as an image: {error}") from None
 

@@ -16,7 +16,7 @@ from fastdeploy_diffusion.images import (
     denormalize,
     read_metadata,
     read_settings,
-    save_png,
+    save_image,
     to_pil,
     write_metadata,
 )
@@ -103,7 +103,7 @@ def test_wrong_shapes_and_ranges_are_named():
 
 def test_saved_png_gives_back_pixels_and_settings(tmp_path, image):
     write_metadata(image, SETTINGS, RUN)
-    save_png(image, tmp_path / "a.png")
+    save_image(image, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(image))
         assert {key: saved.info[key] for key in image.info} == image.info
@@ -118,6 +118,46 @@ def test_saved_png_gives_back_pixels_and_settings(tmp_path, image):
     }
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.jpg", "a.JPEG"])
+def test_jpeg_and_webp_carry_the_same_metadata(tmp_path, image, name):
+    write_metadata(image, SETTINGS, RUN)
+    save_image(image, tmp_path / name)
+    assert read_metadata(tmp_path / name) == {"version": 1, "settings": SETTINGS, "run": RUN}
+    with Image.open(tmp_path / name) as saved:
+        off = np.abs(np.asarray(saved).astype(int) - np.asarray(image))
+        assert off.max() == 0 if name == "a.webp" else off.mean() < 16  # of noise in colours
+        # As AUTOMATIC1111's web UI writes it.
+        comment = saved.getexif().get_ifd(0x8769)[0x9286]
+        assert comment == b"UNICODE\0" + image.info["parameters"].encode("utf-16-be")
+        # From one format to another, with both texts.
+        save_image(saved, tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as again:
+        assert {key: again.info[key] for key in image.info} == image.info
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # by Pillow, which goes on
+@pytest.mark.parametrize("name", ["a.webp", "a.jpg"])
+def test_what_carries_no_metadata_of_ours(tmp_path, image, name):
+    save_image(image, tmp_path / name)
+    exif = Image.Exif()
+    exif[0x010E] = "a cat on a mat"
+    image.save(tmp_path / f"other-{name}", exif=exif)
+    image.save(tmp_path / f"damaged-{name}", exif=b"Exif\0\0II*\0 and no more")
+    for each in (name, f"other-{name}", f"damaged-{name}"):
+        with pytest.raises(RequestError, match="has no metadata"):
+            read_metadata(tmp_path / each)
+
+
+def test_settings_that_jpeg_has_no_room_for(tmp_path, image):
+    write_metadata(image, {"prompt": "cat " * 20_000})
+    with pytest.raises(RequestError, match="a JPEG file cannot hold") as caught:
+        save_image(image, tmp_path / "a.jpg")
+    assert caught.value.fix == "save it as .png or .webp"
+    assert list(tmp_path.iterdir()) == []
+    save_image(image, tmp_path / "a.webp")
+    assert read_settings(tmp_path / "a.webp") == {"prompt": "cat " * 20_000}
+
+
 def test_plain_save_keeps_the_metadata_every_time(tmp_path, image):
     write_metadata(image, SETTINGS, RUN)
     for name in ("a.png", "b.png"):
@@ -128,11 +168,11 @@ def test_plain_save_keeps_the_metadata_every_time(tmp_path, image):
         read_settings(tmp_path / "c.jpg")
 
 
-def test_a_resized_copy_keeps_the_metadata_through_save_png(tmp_path, image):
+def test_a_resized_copy_keeps_the_metadata_through_save_image(tmp_path, image):
     write_metadata(image, SETTINGS)
     small = image.resize((8, 12))
     assert read_settings(small) == SETTINGS
-    save_png(small, tmp_path / "small.png")
+    save_image(small, tmp_path / "small.png")
     assert read_settings(tmp_path / "small.png") == SETTINGS
 
 
@@ -140,7 +180,7 @@ def test_writing_metadata_again_replaces_them_in_both_ways_to_save(tmp_path, ima
     write_metadata(image, {"prompt": "old"})
     write_metadata(image, {"prompt": "new", "eta": None})
     image.save(tmp_path / "plain.png")
-    save_png(image, tmp_path / "ours.png")
+    save_image(image, tmp_path / "ours.png")
     for name in ("plain.png", "ours.png"):
         assert read_settings(tmp_path / name) == {"prompt": "new"}
 
@@ -258,20 +298,20 @@ def test_files_without_our_metadata_are_named(tmp_path, image):
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.95])
 def test_a_file_cut_short_is_named(tmp_path, image, keep):
     write_metadata(image, SETTINGS)
-    save_png(image, tmp_path / "x.png")
+    save_image(image, tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
     (tmp_path / "x.png").write_bytes(content[: int(keep * len(content))])
     with pytest.raises(RequestError, match="cannot be read"):
         read_settings(tmp_path / "x.png")
 
 
-def test_save_png_does_not_overwrite_unless_told(tmp_path, image):
+def test_save_image_does_not_overwrite_unless_told(tmp_path, image):
     path = tmp_path / "a.png"
     path.write_bytes(b"precious")
     with pytest.raises(RequestError, match="exists already"):
-        save_png(image, path)
+        save_image(image, path)
     assert path.read_bytes() == b"precious"
-    save_png(image, path, overwrite=True)
+    save_image(image, path, overwrite=True)
     with Image.open(path) as saved:
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(image))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
@@ -301,17 +341,17 @@ def test_a_file_that_appears_while_the_image_is_encoded_is_not_overwritten(
         slow.__class__ = SlowImage
         path.unlink(missing_ok=True)
         if overwrite:
-            save_png(slow, path, overwrite=True)
+            save_image(slow, path, overwrite=True)
             assert path.read_bytes() != b"precious"
         else:
             with pytest.raises(RequestError, match="exists already"):
-                save_png(slow, path)
+                save_image(slow, path)
             assert path.read_bytes() == b"precious"
         assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_the_ending_may_be_in_capitals(tmp_path, image):
-    save_png(image, tmp_path / "a.PNG")
+    save_image(image, tmp_path / "a.PNG")
     with Image.open(tmp_path / "a.PNG") as saved:
         assert saved.format == "PNG"
 
@@ -320,15 +360,15 @@ def test_only_our_texts_are_written(tmp_path, image):
     """What a picture was opened with may hold anything, also what names people or places."""
     write_metadata(image, {"prompt": "x"})
     image.info["Comment"] = "taken at home"
-    save_png(image, tmp_path / "a.png")
+    save_image(image, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as saved:
         assert sorted(saved.info) == [METADATA_KEY, "parameters"]
 
 
-def test_save_png_leaves_nothing_behind_when_it_fails(tmp_path):
+def test_save_image_leaves_nothing_behind_when_it_fails(tmp_path):
     (tmp_path / "a.png").write_bytes(b"precious")
     with pytest.raises(RequestError, match=r"a\.png cannot be written"):
-        save_png(Image.new("F", (4, 4)), tmp_path / "a.png", overwrite=True)
+        save_image(Image.new("F", (4, 4)), tmp_path / "a.png", overwrite=True)
     assert (tmp_path / "a.png").read_bytes() == b"precious"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
@@ -338,11 +378,11 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     images = [Image.new("RGB", (256, 256), colour) for colour in ("red", "blue")]
     for picture in images:
         write_metadata(picture, {"prompt": "x"})
-    save_png(images[0], path)
+    save_image(images[0], path)
 
     def rewrite():
         for turn in range(40):
-            save_png(images[turn % 2], path, overwrite=True)
+            save_image(images[turn % 2], path, overwrite=True)
 
     writer = threading.Thread(target=rewrite)
     writer.start()
@@ -351,11 +391,12 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     writer.join()
 
 
-def test_save_png_names_an_unusable_path(tmp_path, image):
-    with pytest.raises(RequestError, match=r"x\.jpg does not end in \.png"):
-        save_png(image, tmp_path / "x.jpg")
+def test_save_image_names_an_unusable_path(tmp_path, image):
+    with pytest.raises(RequestError, match=r"x\.gif is no picture by its name") as caught:
+        save_image(image, tmp_path / "x.gif")
+    assert caught.value.allowed == ".png, .webp, .jpg, .jpeg"
     with pytest.raises(RequestError, match=r"no folder .*nowhere"):
-        save_png(image, tmp_path / "nowhere" / "x.png")
+        save_image(image, tmp_path / "nowhere" / "x.png")
 
 
 def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(tmp_path, monkeypatch):
@@ -367,7 +408,7 @@ def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(tmp_path, mon
 
     monkeypatch.setattr(os, "link", appear_and_link)
     with pytest.raises(RequestError, match="exists already"):
-        save_png(Image.new("RGB", (4, 4)), path)
+        save_image(Image.new("RGB", (4, 4)), path)
     assert path.read_bytes() == b"precious"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
@@ -388,5 +429,5 @@ def test_a_full_disk_and_a_used_quota_are_a_lack_of_room(tmp_path, monkeypatch, 
     monkeypatch.setattr(os, "link", fail)
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(kind, match=os.strerror(number)):
-        save_png(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+        save_image(Image.new("RGB", (4, 4)), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

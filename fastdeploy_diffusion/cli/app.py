@@ -145,9 +145,10 @@ def generate(
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE.png|FOLDER",
-            help="A PNG file, which must not exist yet, or a folder, new or not, where the next "
-            "free name of output.png, output-1.png … is taken. Several pictures get -1, -2 ….",
+            metavar="FILE|FOLDER",
+            help="A .png, .webp or .jpg file, which must not exist yet, or a folder, new or not, "
+            "where the next free name of output.png, output-1.png … is taken. Several pictures get "
+            "-1, -2 ….",
         ),
     ] = ".",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
@@ -157,7 +158,7 @@ def generate(
 ) -> None:
     """Draw pictures of a prompt.
 
-    They are PNG files, with the settings that made them as metadata.
+    They are files with the settings that made them as metadata.
     """
     with explain_errors(debug) as notices:
         from fastdeploy_diffusion.cli.draw import draw

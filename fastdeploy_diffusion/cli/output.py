@@ -10,18 +10,19 @@ from pathlib import Path
 from PIL import Image
 
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.images import check_folder, explain_unwritten, save_png
+from fastdeploy_diffusion.images import IMAGE_SUFFIXES, check_folder, explain_unwritten, save_image
 
 STEM = "output"
-_OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_OTHER_PICTURES = (".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """A PNG file, or a folder in which names are chosen.
+    """A file, or a folder in which names of PNG files are chosen.
 
     Args:
         stem: Prefix of the names.
+        suffix: Their ending, which names the format.
         is_chosen: Whether the caller chose the name; if so, the file must not exist.
     """
 
@@ -29,23 +30,25 @@ class OutputTarget:
     stem: str
     is_chosen: bool
     overwrite: bool
+    suffix: str = ".png"
 
     @classmethod
     def parse(cls, text: str, *, overwrite: bool) -> "OutputTarget":
-        """Parse ``--output``: a file if it ends in ``.png`` and is no folder, else a folder.
+        """Parse ``--output``: a file if it ends as pictures do and is no folder, else a folder.
 
         Raises:
             RequestError: It is empty, ``-``, or a file of another type.
         """
         path = Path(os.path.expanduser(text))
         is_folder = text.endswith(("/", os.sep)) or os.path.isdir(path)
-        if path.suffix.lower() == ".png" and not is_folder:
-            return cls(path.parent, path.stem, True, overwrite)
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES and not is_folder:
+            return cls(path.parent, path.stem, True, overwrite, suffix)
         is_something = os.path.lexists(path) and not os.path.isdir(path)
         if text in ("", "-") or is_something or (path.suffix and not is_folder):
             raise RequestError(
                 f"--output is {text!r}{_name_kind(path)}",
-                allowed="a file whose name ends in .png, or a folder",
+                allowed=f"a file whose name ends in {', '.join(IMAGE_SUFFIXES)}, or a folder",
                 fix=_suggest(path),
             )
         return cls(path, STEM, False, overwrite)
@@ -78,7 +81,7 @@ class OutputTarget:
     def name_file(self, index: int, count: int, first: int = 1) -> Path:
         """Name one of ``count`` pictures, which are counted from ``first``."""
         number = "" if count == 1 else f"-{first + index}"
-        return self.folder / f"{self.stem}{number}.png"
+        return self.folder / f"{self.stem}{number}{self.suffix}"
 
 
 class PictureFiles:
@@ -109,7 +112,7 @@ class PictureFiles:
         while True:
             file = self._choose_name()
             try:
-                save_png(image, file, overwrite=target.overwrite)
+                save_image(image, file, overwrite=target.overwrite)
             except RequestError:
                 # In a folder, another command that draws at the same time takes names, too.
                 if target.is_chosen or not os.path.lexists(file):

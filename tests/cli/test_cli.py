@@ -90,7 +90,7 @@ def test_json_is_all_of_stdout(tiny_sd1):
 def test_the_output_is_refused_before_the_model_is_opened():
     Path("a.png").write_text("mine")
     common = ("generate", "x", "--model", "no/such")
-    assert "--output is 'a.jpg'" in refuse(*common, "-o", "a.jpg")
+    assert "--output is 'a.bmp'" in refuse(*common, "-o", "a.bmp")
     assert "a.png exists already" in refuse(*common, "-o", "a.png")
     assert "no/such does not exist" in refuse(*common, "-o", "a.png", "--overwrite")
     assert "no/such does not exist" in refuse(*common, "-o", "a.png", "--images", 2)

@@ -10,7 +10,7 @@ from PIL import Image
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.errors import CancelledError, CheckpointError, RequestError
-from fastdeploy_diffusion.images import read_metadata, read_settings, save_png
+from fastdeploy_diffusion.images import read_metadata, read_settings, save_image
 from fastdeploy_diffusion.pictures_in import digest_picture
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.request_fields import FIELDS
@@ -52,7 +52,7 @@ def test_a_weaker_strength_stays_closer_to_the_picture(pipeline):
 def test_a_picture_is_made_again_from_its_file(pipeline, tmp_path):
     large = PICTURE.resize((61, 70))
     drawn = pipeline.image_to_image("a cat", large, strength=0.6, resize_mode="crop", **QUICK)
-    save_png(drawn, tmp_path / "cat.png")
+    save_image(drawn, tmp_path / "cat.png")
     run = read_metadata(tmp_path / "cat.png")["run"]
     assert run["image_sha256"] == digest_picture(large)
     assert "vae_encoder" in run["components"]

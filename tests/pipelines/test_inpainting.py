@@ -6,7 +6,7 @@ from PIL import Image
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.errors import RequestError
-from fastdeploy_diffusion.images import read_metadata, read_settings, save_png
+from fastdeploy_diffusion.images import read_metadata, read_settings, save_image
 from fastdeploy_diffusion.pictures_in import digest_picture
 
 PICTURE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 24, 3), np.uint8))
@@ -50,7 +50,7 @@ def test_the_mask_is_what_is_transparent(pipeline):
 def test_a_picture_is_made_again_from_its_file(pipeline, tmp_path):
     asked = {"mask_blur": 2, "overlay": True, "strength": 0.5, **QUICK}
     drawn = pipeline.inpaint("a cat", PICTURE, MASK, **asked)
-    save_png(drawn, tmp_path / "cat.png")
+    save_image(drawn, tmp_path / "cat.png")
     run = read_metadata(tmp_path / "cat.png")["run"]
     assert run["mask_sha256"] == digest_picture(MASK)
     assert run["image_sha256"] == digest_picture(PICTURE)

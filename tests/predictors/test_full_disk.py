@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.errors import DiskFullError, RequestError
-from fastdeploy_diffusion.images import save_png
+from fastdeploy_diffusion.images import save_image
 from fastdeploy_diffusion.predictors.embedding_files import Embedding, EmbeddingFiles
 from fastdeploy_diffusion.runtime.cache import DIGESTS, EMBEDDINGS, ArtifactCache, CacheWarning
 
@@ -108,5 +108,5 @@ def test_an_embedding_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_a_picture_that_does_not_fit_leaves_nothing(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with file_size_limit(KIB), pytest.raises(RequestError, match="File too large"):
-        save_png(Image.fromarray(noise), tmp_path / "a.png")
+        save_image(Image.fromarray(noise), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
