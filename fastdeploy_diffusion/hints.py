@@ -57,7 +57,6 @@ _NOT_YET = (
         "call pipeline.text_to_image or pipeline.stream from yours",
     ),
     ("a file of prompts", "prompts_file prompts_from_file from_file", "give several prompts"),
-    ("a grid of pictures", "grid image_grid", _LEAVE),
 )
 # Names in diffusers, and what to write here.
 _ELSEWHERE = (

@@ -151,6 +151,10 @@ def generate(
             "-1, -2 ….",
         ),
     ] = ".",
+    grid: Annotated[
+        bool,
+        typer.Option("--grid", help="Also write one picture of all, in rows, as NAME-grid."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -167,14 +171,19 @@ def generate(
         from fastdeploy_diffusion.cli.result import format_json, format_text
 
         target = OutputTarget.parse(output, overwrite=overwrite)
-        target.check(images)
+        target.check(images, with_grid=grid)
         choice = {"engine": engine, "device": device, "precision": precision}
         controlnets = [controlnet] if controlnet else None
         own = {"tokenizer_path": tokenizer, "controlnets": controlnets, "refiner": refiner}
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
         files = PictureFiles(target, images)
-        drawing = draw(load_config(model, config, **options), prompt, settings, files)
-        print(format_json(drawing, notices) if as_json else format_text(drawing))
+        chosen = load_config(model, config, **options)
+        drawing = draw(chosen, prompt, settings, files, with_grid=grid)
+        print(
+            format_json(drawing, notices, files.grid)
+            if as_json
+            else format_text(drawing, files.grid)
+        )
 
 
 Encoder = Annotated[

@@ -51,7 +51,12 @@ class Drawing(NamedTuple):
 
 
 def draw(
-    config: DiffusionConfig, prompt: str, settings: Mapping[str, Any], files: PictureFiles
+    config: DiffusionConfig,
+    prompt: str,
+    settings: Mapping[str, Any],
+    files: PictureFiles,
+    *,
+    with_grid: bool = False,
 ) -> Drawing:
     """Draw pictures of a prompt, at once as many as pay and fit into memory.
 
@@ -59,6 +64,7 @@ def draw(
 
     Args:
         files: The files of the pictures, and their number.
+        with_grid: Write a grid of all pictures at the end.
 
     Raises:
         DiffusionError: As `open_pipeline`, `make_cli_request` and the pipeline's ``stream``; or a
@@ -86,6 +92,8 @@ def draw(
             result = _watch(pipeline.stream(request), files, size, show)
             pictures = [Picture(files.save(image), read_settings(image)) for image in result.images]
             batches.append(Drawing(pictures, result.report, result.timings, result.embeddings))
+        if with_grid:
+            files.save_grid()
     return _join(batches)
 
 

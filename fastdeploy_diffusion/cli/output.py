@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fastdeploy_diffusion.contact_sheet import make_sheet
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.images import IMAGE_SUFFIXES, check_folder, explain_unwritten, save_image
 
@@ -53,20 +54,27 @@ class OutputTarget:
             )
         return cls(path, STEM, False, overwrite)
 
-    def check(self, count: int) -> None:
-        """Check before drawing that ``count`` pictures can be written.
+    def check(self, count: int, *, with_grid: bool = False) -> None:
+        """Check before drawing that ``count`` pictures, and their grid, can be written.
 
         Raises:
-            RequestError: A file exists already, or the folder is missing or cannot be written.
+            RequestError: A file exists already, the folder is missing or cannot be written, or a
+                grid is asked for of one picture.
         """
+        if with_grid and count == 1:
+            raise RequestError(
+                "--grid has no effect on one picture",
+                allowed="--grid with --images 2 or more",
+                fix="leave --grid out",
+            )
         folder = self.folder
         if not self.is_chosen:  # is made with the first picture
             parents = (folder, *folder.absolute().parents)
             folder = next(each for each in parents if os.path.lexists(each))
         check_folder(folder)
         if self.is_chosen and not self.overwrite:
-            for index in range(count):
-                file = self.name_file(index, count)
+            grids = [self.name_grid(self.name_file(0, count))] if with_grid else []
+            for file in (*(self.name_file(index, count) for index in range(count)), *grids):
                 if os.path.lexists(file):
                     raise RequestError(
                         f"{file} exists already", fix="choose another --output, or add --overwrite"
@@ -83,18 +91,25 @@ class OutputTarget:
         number = "" if count == 1 else f"-{first + index}"
         return self.folder / f"{self.stem}{number}{self.suffix}"
 
+    def name_grid(self, first: Path) -> Path:
+        """Name the grid of pictures, the first of which has a name of its own."""
+        stem = self.stem if self.is_chosen else first.stem
+        return self.folder / f"{stem}-grid{self.suffix}"
+
 
 class PictureFiles:
     """The files of one command, which are written one by one.
 
     Attributes:
         saved: The written ones, in order.
+        grid: That of all of them; ``None`` before it is written.
     """
 
     def __init__(self, target: OutputTarget, count: int) -> None:
         self._target = target
         self.count = count
         self.saved: list[Path] = []
+        self.grid: Path | None = None
         self._offset: int | None = None
 
     def save(self, image: Image.Image) -> Path:
@@ -121,6 +136,17 @@ class PictureFiles:
                 continue
             self.saved.append(file)
             return file
+
+    def save_grid(self) -> None:
+        """Write the grid of all saved pictures.
+
+        Raises:
+            RequestError: It cannot be written, or its name is taken.
+            ResourceError: There is no space left.
+        """
+        file = self._target.name_grid(self.saved[0])
+        save_image(make_sheet(self.saved), file, overwrite=self._target.overwrite)
+        self.grid = file
 
     def _choose_name(self) -> Path:
         target, index = self._target, len(self.saved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.cli.json_text import to_json
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 _ILL_CONDITIONED = 0.05
 
 
-def format_text(drawing: Drawing) -> str:
-    """Summarise a generation in a few lines."""
+def format_text(drawing: Drawing, grid: Path | None = None) -> str:
+    """Summarise a generation in a few lines.
+
+    Args:
+        grid: The file of all pictures.
+    """
     report, timings = drawing.report, drawing.timings
     settings = drawing.pictures[0].settings
     pictures = [
@@ -32,6 +37,7 @@ def format_text(drawing: Drawing) -> str:
     return "\n".join(
         [
             *align(pictures),
+            *([f"{grid}: all {len(pictures)} pictures"] if grid else []),
             f"{report.model} ({report.family}), {report.scheduler}, "
             f"steps {settings['num_inference_steps']}{_describe_guidance(settings)}"
             + ("" if report.memory == "resident" else f", memory {report.memory}"),
@@ -51,12 +57,13 @@ def format_text(drawing: Drawing) -> str:
     )
 
 
-def format_json(drawing: Drawing, warnings: Sequence[str]) -> str:
+def format_json(drawing: Drawing, warnings: Sequence[str], grid: Path | None = None) -> str:
     """Write a generation as JSON: images with their settings, what ran, timings, warnings.
 
     Args:
         drawing: Its files are made absolute.
         warnings: Those shown on stderr.
+        grid: The file of all pictures.
     """
     timings = drawing.timings
     return to_json(
@@ -64,6 +71,7 @@ def format_json(drawing: Drawing, warnings: Sequence[str]) -> str:
             "images": [
                 {"file": str(each.file.absolute()), **each.settings} for each in drawing.pictures
             ],
+            "grid": str(grid.absolute()) if grid else None,
             **asdict(drawing.report),
             "embeddings": [asdict(each) for each in drawing.embeddings],
             "timings": {**asdict(timings), "total": timings.total},

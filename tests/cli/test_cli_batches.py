@@ -69,6 +69,19 @@ def test_pictures_do_not_depend_on_their_batches(tiny_sd1):
 
 
 @pytest.mark.usefixtures("pairs")
+def test_a_grid_shows_all_batches(tiny_sd1):
+    shown = json.loads(draw(tiny_sd1, "--images", 3, "--grid", "--json").stdout)
+    pictures = [np.asarray(Image.open(each["file"])) for each in shown["images"]]
+    grid = np.asarray(Image.open(shown["grid"]))
+    height, width, _ = pictures[0].shape
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, 2)
+        cell = grid[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        np.testing.assert_array_equal(cell, picture)
+    assert Path(shown["grid"]).name == "output-1-grid.png"
+
+
+@pytest.mark.usefixtures("pairs")
 def test_each_batch_is_saved_before_the_next_one_is_drawn(tiny_sd1, monkeypatch):
     before, stream = [], DiffusionPredictor.stream
 

@@ -159,6 +159,29 @@ def test_the_way_to_another_format_is_a_command(name):
         assert image.size == (2, 2)
 
 
+def test_a_grid_has_a_name_of_its_own():
+    for text, level in ((".", 1), (".", 2), ("a.webp", 3)):
+        target = OutputTarget.parse(text, overwrite=False)
+        target.check(2, with_grid=True)
+        files = PictureFiles(target, 2)
+        for _ in range(2):
+            files.save(Image.new("RGB", (2, 2), (level,) * 3))
+        files.save_grid()
+        with Image.open(files.grid) as grid:
+            assert (grid.size, grid.getpixel((3, 1))) == ((4, 2), (level,) * 3)
+    grids = ["a-grid.webp", "output-1-grid.png", "output-3-grid.png"]
+    assert sorted(map(str, Path().glob("*-grid.*"))) == grids
+    for file in files.saved:
+        file.unlink()
+    with pytest.raises(RequestError, match=r"^a-grid\.webp exists already"):
+        target.check(2, with_grid=True)
+
+
+def test_one_picture_has_no_grid():
+    with pytest.raises(RequestError, match=r"--grid has no effect on one picture"):
+        OutputTarget.parse(".", overwrite=False).check(1, with_grid=True)
+
+
 class PictureForAFullDisk:
     """A picture that the disk has no space for, once it is half written."""
 
