@@ -11,7 +11,11 @@ from fastdeploy_diffusion.cli.cache import cache_app
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
-from fastdeploy_diffusion.cli.request_options import request_option, takes_request_options
+from fastdeploy_diffusion.cli.request_options import (
+    request_option,
+    take_seeds,
+    takes_request_options,
+)
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.registry import ENGINES
 from fastdeploy_diffusion.scheduler_names import SCHEDULERS
@@ -171,6 +175,7 @@ def generate(
         from fastdeploy_diffusion.cli.result import format_json, format_text
 
         target = OutputTarget.parse(output, overwrite=overwrite)
+        images = take_seeds(settings, images)
         target.check(images, with_grid=grid)
         choice = {"engine": engine, "device": device, "precision": precision}
         controlnets = [controlnet] if controlnet else None

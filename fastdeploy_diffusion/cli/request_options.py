@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
 
 _FLAGS = {"prompt": "PROMPT", **{name: each.flag for name, each in FIELDS.items() if each.flag}}
@@ -22,7 +23,10 @@ def request_option(name: str) -> Any:
     families = f"{', '.join(field.families)}: " if field.families else ""
     shown = f"{families or text[0].upper()}{text[0 if families else 1 :]}."
     if name == "seed":
-        return typer.Option(field.flag, parser=_parse_seed, metavar="INTEGER", help=shown)
+        shown = f"{shown.removesuffix('.')}; FIRST-LAST draws a picture of each."
+        return typer.Option(
+            field.flag, parser=_parse_seeds, metavar="INTEGER|FIRST-LAST", help=shown
+        )
     if field.kind is int and field.most is not None:
         return typer.Option(field.flag, metavar=f"{field.least}..{field.most}", help=shown)
     least = field.least if field.kind is int else None
@@ -44,21 +48,43 @@ def takes_request_options(command: Function) -> Function:
     return command
 
 
-def _parse_seed(text: str) -> int:
-    """Parse a whole number; several seeds get an explanation how to draw several pictures.
+def take_seeds(settings: dict[str, Any], images: int) -> int:
+    """Replace a range of seeds by its first, and return how many pictures it asks for.
+
+    Args:
+        images: How many are asked for besides.
 
     Raises:
-        typer.BadParameter: It is not a whole number.
+        RequestError: Another number than there are seeds.
+    """
+    seeds = settings["seed"]
+    if not isinstance(seeds, range):
+        return images
+    settings["seed"], count = seeds.start, len(seeds)
+    if images not in (1, count):
+        raise RequestError(
+            f"--seed {seeds.start}-{seeds.stop - 1} asks for {count} pictures, and --images for "
+            f"{images}",
+            fix="leave --images out",
+        )
+    return count
+
+
+def _parse_seeds(text: str) -> int | range:
+    """Parse a whole number, or the first and the last of several.
+
+    Raises:
+        typer.BadParameter: It is neither.
     """
     try:
         return int(text)
     except ValueError:
         pass
-    span = _SEEDS.fullmatch(text)
-    first, last = (int(span[1]), int(span[2])) if span else (0, 0)
+    if (span := _SEEDS.fullmatch(text)) and int(span[1]) <= int(span[2]):
+        return range(int(span[1]), int(span[2]) + 1)
     hint = ""
-    if span and last > first:
-        hint = f". For the seeds {first} to {last}: --seed {first} --images {last - first + 1}"
+    if span:
+        hint = f". From the lower to the higher: {span[2]}-{span[1]}"
     elif "," in text:
         hint = ". One seed is given: picture i of --images N is drawn from SEED + i"
-    raise typer.BadParameter(f"{text!r} is no whole number{hint}")
+    raise typer.BadParameter(f"{text!r} is no whole number, nor FIRST-LAST{hint}")

@@ -238,8 +238,7 @@ def test_version():
 @pytest.mark.parametrize(
     ("seed", "hint"),
     [
-        ("1-5", "'1-5' is no whole number. For the seeds 1 to 5: --seed 1 --images 5"),
-        ("7..9", "For the seeds 7 to 9: --seed 7 --images 3"),
+        ("9-7", "'9-7' is no whole number, nor FIRST-LAST. From the lower to the higher: 7-9"),
         ("1,2", "picture i of --images N is drawn from SEED + i"),
         ("x", "'x' is no whole number"),
         ("1" * 5000, "is no whole number"),

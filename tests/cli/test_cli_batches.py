@@ -68,6 +68,18 @@ def test_pictures_do_not_depend_on_their_batches(tiny_sd1):
     assert [(each["texts"], each["kept"]) for each in shown["embeddings"]] == [(2, 0)]
 
 
+@pytest.mark.parametrize("seeds", ["7-9", "7..9"])
+def test_a_range_of_seeds_is_a_picture_of_each(tiny_sd1, seeds):
+    shown = json.loads(draw(tiny_sd1, "--seed", seeds, "--json").stdout)
+    assert [each["seed"] for each in shown["images"]] == [7, 8, 9]
+
+
+def test_a_range_of_seeds_is_the_number_of_pictures():
+    stderr = run("generate", "x", "--seed", "7-9", "--images", 2, code=2).stderr
+    assert "--seed 7-9 asks for 3 pictures, and --images for 2" in stderr
+    assert "leave --images out" in stderr
+
+
 @pytest.mark.usefixtures("pairs")
 def test_a_grid_shows_all_batches(tiny_sd1):
     shown = json.loads(draw(tiny_sd1, "--images", 3, "--grid", "--json").stdout)
