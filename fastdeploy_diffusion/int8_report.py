@@ -39,13 +39,14 @@ class BlockCost:
     Args:
         block: Prefix of its layers' names.
         layers: How many of them can be quantized.
-        error: Root mean square of the change of the component's output, as a share of the output's.
+        error: Root mean square of the change of the component's output, as a share of the output's;
+            ``None`` where it was not measured, for no block had to go back.
         is_kept: Whether it went back to floating point.
     """
 
     block: str
     layers: int
-    error: float
+    error: float | None = None
     is_kept: bool = False
 
 
@@ -57,9 +58,11 @@ class Int8Report:
         quality: Of the model's pictures with every component as it runs.
         target: The least PSNR that was asked for, in dB.
         unquantized: The precision of what is not in int8.
-        unquantized_psnr: Of pictures wholly in that precision, in dB.
+        unquantized_psnr: Of pictures wholly in that precision, in dB; ``None`` where it was not
+            measured, for the target was reached at once.
         own_psnr: Of the decoder alone, where it was judged by itself, in dB.
-        blocks: By cost, the worst first; empty where weights alone are in int8.
+        blocks: By cost, the worst first, where that was measured; empty where weights alone are in
+            int8.
         sensitive: How many layers stay in floating point without being measured.
         stand_in: The engine, and the device, on which all of it was measured, if not on its own.
     """
@@ -67,7 +70,7 @@ class Int8Report:
     quality: PictureQuality
     target: float
     unquantized: str
-    unquantized_psnr: float
+    unquantized_psnr: float | None = None
     own_psnr: float | None = None
     blocks: tuple[BlockCost, ...] = ()
     sensitive: int = 0

@@ -22,7 +22,7 @@ from figure_values import (
 )
 
 from fastdeploy_diffusion.benchmark.summary import WIDEST_SPREAD
-from fastdeploy_diffusion.compiler import int8_search, reference_files
+from fastdeploy_diffusion.compiler import int8_effort, int8_search, reference_files
 from fastdeploy_diffusion.engines.onnxruntime import ONNXRuntimeEngine
 from fastdeploy_diffusion.engines.openvino import OpenVINOEngine
 from fastdeploy_diffusion.engines.paddle import PaddleEngine
@@ -242,6 +242,7 @@ FIGURES: dict[str, dict[str, Source]] = {
             lambda: (int8_search.DECODER_MARGIN, int8_search.TARGET + int8_search.DECODER_MARGIN)
         ),
         "The default is **30 dB**": Computed(lambda: int8_search.TARGET),
+        "has 100 million weights or more": Computed(lambda: int8_effort.LARGE / 1e6),
         "error of 8 of 255 levels": Computed(lambda: (255 * 10 ** (-int8_search.TARGET / 20), 255)),
         "wrong by more than 5 %": Asserted(
             "engines/test_int8_products.py"

@@ -27,6 +27,7 @@ from fastdeploy_diffusion.precision import INT8, PRECISIONS
 from fastdeploy_diffusion.whole_file import write_whole
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.int8_report import BlockCost
     from fastdeploy_diffusion.picture_quality import Pictures
     from fastdeploy_diffusion.predictors.component import ComponentReport
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
@@ -98,7 +99,7 @@ def quantize_all(config: DiffusionConfig, page: Path | None) -> tuple[PipelineRe
     pipeline = open_pipeline(config)
     if page is not None:
         _require_pictures(pipeline)
-    from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
+    from fastdeploy_diffusion.compiler.int8_effort import plan_effort
     from fastdeploy_diffusion.compiler.int8_search import draw_held_out, open_like
 
     pairs: list[Pair] = []
@@ -107,16 +108,16 @@ def quantize_all(config: DiffusionConfig, page: Path | None) -> tuple[PipelineRe
         show("building", 0, 1)
         report = pipeline.build()
         if page is not None:
-            prompts = read_prompts(pipeline.config.calibration_prompts)
-            given = draw_held_out(pipeline, prompts, "drawing in int8 for the page", show)
+            effort = plan_effort(pipeline)
+            given = draw_held_out(pipeline, effort, "drawing in int8 for the page", show)
             pipeline.close()  # two models need not be in memory at once
             with open_like(pipeline, "fp32") as exact_pipeline:
                 exact = draw_held_out(
-                    exact_pipeline, prompts, "drawing in float32 for the page", show
+                    exact_pipeline, effort, "drawing in float32 for the page", show
                 )
             pairs = [
                 Pair(prompt, exact[[index]], given[[index]])
-                for index, prompt in enumerate(prompts.held_out)
+                for index, prompt in enumerate(effort.prompts.held_out)
             ]
     return report, pairs
 
@@ -159,7 +160,7 @@ def describe_int8(component: ComponentReport) -> list[str]:
     lines = [f"  {found.quality}; the target is {found.target:g} dB"]
     if found.stand_in:
         lines.append(f"  measured on {found.stand_in}, which stands in for {component.engine}")
-    if found.unquantized != "fp32":
+    if found.unquantized != "fp32" and found.unquantized_psnr is not None:
         lines.append(f"  wholly in {found.unquantized}: {found.unquantized_psnr:.1f} dB")
     if found.own_psnr is not None:
         lines.append(f"  by itself: {found.own_psnr:.1f} dB")
@@ -168,7 +169,7 @@ def describe_int8(component: ComponentReport) -> list[str]:
             f"  {found.quantized} layers in int8; {found.sensitive} sensitive ones are not"
         )
     lines += [
-        f"  {each.block} stays in {found.unquantized}: alone it costs {each.error:.2%}"
+        f"  {each.block} stays in {found.unquantized}: alone it costs {_format_cost(each)}"
         for each in found.kept
     ]
     return lines
@@ -235,11 +236,15 @@ def _list_blocks(component: ComponentReport) -> list[tuple[str, str, str, str]]:
         (
             each.block,
             str(each.layers),
-            f"{each.error:.2%}",
+            _format_cost(each),
             found.unquantized if each.is_kept else "int8",
         )
         for each in found.blocks
     ]
+
+
+def _format_cost(block: BlockCost) -> str:
+    return "not measured" if block.error is None else f"{block.error:.2%}"
 
 
 def _tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -94,15 +94,17 @@ def record_calibration(
     root: Path,
     show: Show,
     *,
+    steps: int | None = None,
     keeps_outputs: bool = False,
 ) -> Calibration:
     """Draw prompts, and keep what each component is given; what is kept already is not drawn again.
 
     Args:
-        pipeline: Draws in float32 or half precision, with its own scheduler, steps and guidance.
+        pipeline: Draws in float32 or half precision, with its own scheduler and guidance.
         size: Width and height of the pictures, in pixels.
         root: Folder of the cache.
         show: Called before each prompt.
+        steps: Of each picture; the model's own number by default.
         keeps_outputs: Whether what the components return is recorded as well.
 
     Raises:
@@ -110,7 +112,7 @@ def record_calibration(
         CacheError: The folder cannot be written, or is full; finished prompts are kept.
         DiffusionError: As the pipeline's ``generate``.
     """
-    settings = _describe(pipeline, size)
+    settings = _describe(pipeline, size, steps)
     digest = _identify(pipeline, prompts, settings, root, keeps_outputs)
     task = "drawing in float32" if keeps_outputs else "recording calibration"
     folder = root / CALIBRATIONS / digest
@@ -176,9 +178,12 @@ def choose_calls(total: int, prompt: int) -> list[int]:
     return [int((each + shift) * total / CALLS) for each in range(CALLS)]
 
 
-def _describe(pipeline: DiffusionPredictor[Any], size: tuple[int, int]) -> dict[str, Any]:
+def _describe(
+    pipeline: DiffusionPredictor[Any], size: tuple[int, int], steps: int | None
+) -> dict[str, Any]:
     width, height = size
-    settings = pipeline.describe_request(GenerationRequest(prompt="", width=width, height=height))
+    request = GenerationRequest(prompt="", width=width, height=height, num_inference_steps=steps)
+    settings = pipeline.describe_request(request)
     steps = settings["num_inference_steps"]
     if steps < 2:
         raise ConfigError(
@@ -234,8 +239,8 @@ def _draw(
         return intercept
 
     with intercept_runs(pipeline, {name: record(name) for name in names}):
-        size = {side: settings[side] for side in ("height", "width")}
-        pipeline.generate(prompt, seed=SEED + index, output_type="np", **size)
+        given = {name: settings[name] for name in ("height", "width", "num_inference_steps")}
+        pipeline.generate(prompt, seed=SEED + index, output_type="np", **given)
     kept: list[Call] = []
     for name in names:
         own = [call for call in calls if call[0] == name]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.compiler.cache_key import make_plan_key
 from fastdeploy_diffusion.compiler.calibration import Show
-from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
+from fastdeploy_diffusion.compiler.int8_effort import Effort, plan_effort
 from fastdeploy_diffusion.compiler.int8_search import (
     Choice,
     Int8Search,
@@ -67,8 +67,8 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
             allowed="memory='resident' or 'staged': weights are not streamed in int8",
             fix="set memory to 'staged', or take precision bf16",
         )
-    prompts = read_prompts(pipeline.config.calibration_prompts)
-    key = _make_key(pipeline, components, prompts, cache)
+    effort = plan_effort(pipeline)
+    key = _make_key(pipeline, components, effort, cache)
     with cache.read(key) as entry:
         kept = entry and entry.record
     if not kept:
@@ -77,7 +77,7 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
             kept = found and found.record
             if not kept:
                 with _keep_weights(cache, key) as weights:
-                    choices = _search(pipeline, components, prompts, cache, weights, show)
+                    choices = _search(pipeline, components, effort, cache, weights, show)
                 described = {name: _describe(each) for name, each in choices.items()}
                 slot.keep_record(described, components[0].network.model)
                 return
@@ -88,17 +88,17 @@ def quantize_pipeline(pipeline: DiffusionPredictor[Any], show: Show) -> None:
 def _search(
     pipeline: DiffusionPredictor[Any],
     components: Sequence[BuiltComponent],
-    prompts: CalibrationPrompts,
+    effort: Effort,
     cache: ArtifactCache,
     weights: WeightStore,
     show: Show,
 ) -> dict[str, Choice]:
     """Search the layers, on the CPU if need be, and let the pipeline run as was chosen."""
     if not find_unobserved(components):
-        return Int8Search(pipeline, components, prompts, cache, show, weights=weights).run()
+        return Int8Search(pipeline, components, effort, cache, show, weights=weights).run()
     with open_stand_in(pipeline, components) as (stand_in, own):
         places = {each.name: each.placement for each in own}
-        search = Int8Search(stand_in, own, prompts, cache, show, weights=weights, symmetric=True)
+        search = Int8Search(stand_in, own, effort, cache, show, weights=weights, symmetric=True)
         found = search.run()
     choices = {}
     for name, choice in found.items():
@@ -123,7 +123,7 @@ def _keep_weights(cache: ArtifactCache, key: CacheKey) -> Iterator[WeightStore]:
 def _make_key(
     pipeline: DiffusionPredictor[Any],
     components: Sequence[BuiltComponent],
-    prompts: CalibrationPrompts,
+    effort: Effort,
     cache: ArtifactCache,
 ) -> CacheKey:
     """Make the key of a choice; raises `CacheError`."""
@@ -139,7 +139,8 @@ def _make_key(
         ],
         "passes": pipeline.config.passes,
         "tokenizers": digest_tokenizers(pipeline),
-        "prompts": prompts.digest,
+        "prompts": effort.prompts.digest,
+        "steps": [effort.recorded_steps, effort.steps],
         "settings": {name: each for name, each in settings.items() if name != "seed"},
         "scheduler": [pipeline.report.scheduler, pipeline.checkpoint.config("scheduler")],
         "target": find_target(pipeline, settings["num_inference_steps"]),

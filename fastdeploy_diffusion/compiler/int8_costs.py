@@ -1,11 +1,11 @@
-"""What each block of a component costs in int8, kept in the cache.
+"""The ranges of a component's layers in int8, and what each block costs, kept in the cache.
 
-It does not depend on the quality that is asked for: with another one, no block is measured again.
+They do not depend on the quality that is asked for: with another one, nothing is measured again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,68 +15,63 @@ from fastdeploy_diffusion.int8_report import BlockCost
 from fastdeploy_diffusion.quantization import Quantization
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fastdeploy_diffusion.compiler.int8_part import Part
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
-    from fastdeploy_diffusion.runtime.cache_entry import CacheKey
 
 _MEASURES = "fastdeploy_diffusion.compiler.int8_part"
 
 
-def find_costs(
-    part: Part,
-    recorded: Calibration,
-    held_out: Calibration,
-    cache: ArtifactCache,
-    show: Show,
-    *,
-    symmetric: bool,
+def find_ranges(
+    part: Part, recorded: Calibration, cache: ArtifactCache, show: Show, *, symmetric: bool
 ) -> None:
-    """Find the ranges of a part's layers and the cost of each block: kept ones, or measure them.
+    """Find the ranges of a part's layers: kept ones, or measure them.
 
     Args:
-        recorded: The calls that decide the ranges.
-        held_out: Those on which costs are measured.
-        symmetric: Whether ranges reach as far below zero as above.
+        recorded: The calls that decide them.
+        symmetric: Whether they reach as far below zero as above.
 
     Raises:
         CacheError: What was recorded is damaged, or the folder cannot be written.
         EngineError: The component does not load.
     """
-    name = part.name
-    key = _make_key(part, [recorded.digest, held_out.digest, symmetric], cache.root)
-    with cache.lock(key) as slot:
-        if kept := slot.find():
-            _restore(part, kept.record)
-            return
-        feeds = tell(show, f"{name}: ranges of what layers read", recorded, name)
-        part.ranges = part.trials.observe(feeds, symmetric=symmetric)
-        part.measure_costs(list(held_out.feeds(name)), show)
-        part.close()  # the next component is measured alone
-        slot.keep_record(_describe(part), part.component.network.model)
+
+    def measure() -> dict[str, Any]:
+        feeds = tell(show, f"{part.name}: ranges of what layers read", recorded, part.name)
+        return Quantization(part.trials.observe(feeds, symmetric=symmetric)).describe()
+
+    kept = _recall(part, [recorded.digest, symmetric], cache, measure)
+    part.set_ranges(Quantization.parse(kept).ranges)
 
 
-def _make_key(part: Part, measured: list[Any], root: Path) -> CacheKey:
+def find_costs(part: Part, cache: ArtifactCache, show: Show) -> None:
+    """Find the cost of each block of a part whose ranges are set; as `find_ranges`."""
+
+    def measure() -> dict[str, Any]:
+        part.measure_costs(show)
+        return {"blocks": [asdict(each) for each in part.blocks]}
+
+    measured = [part.held_out.digest, Quantization(part.ranges).digest]
+    kept = _recall(part, measured, cache, measure)
+    part.blocks = [BlockCost(**each) for each in kept["blocks"]]
+
+
+def _recall(
+    part: Part, measured: list[Any], cache: ArtifactCache, measure: Callable[[], dict[str, Any]]
+) -> Mapping[str, Any]:
+    """Return what is kept of the same measurement, or what is measured now."""
     build = part.trials.build
     spec = build.placement.spec
     identity = {
-        "network": build.network.identify(root),
+        "network": build.network.identify(cache.root),
         "passes": [each.identify() for each in build.passes],
         "weight_bits": spec.weight_bits,
         "measured": measured,
     }
     engines, kind = [build.placement.engine], f"{part.name}, int8"
-    code = (__name__, _MEASURES)
-    return make_plan_key(engines, spec.device, kind, identity, code, spec.target)
-
-
-def _describe(part: Part) -> dict[str, Any]:
-    quantization = Quantization(part.ranges)
-    blocks = [asdict(each) for each in part.blocks]
-    return {"quantization": quantization.describe(), "blocks": blocks}
-
-
-def _restore(part: Part, record: Mapping[str, Any]) -> None:
-    part.ranges = Quantization.parse(record["quantization"]).ranges
-    part.blocks = [BlockCost(**each) for each in record["blocks"]]
+    key = make_plan_key(engines, spec.device, kind, identity, (__name__, _MEASURES), spec.target)
+    with cache.lock(key) as slot:
+        if kept := slot.find():
+            return kept.record
+        found = measure()
+        slot.keep_record(found, part.component.network.model)
+        return found

@@ -17,7 +17,7 @@ from fastdeploy_diffusion.quantization import Quantization, Range
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
-    from fastdeploy_diffusion.compiler.calibration import Show
+    from fastdeploy_diffusion.compiler.calibration import Calibration, Show
     from fastdeploy_diffusion.runtime.session import Arrays, Session
 
 _COST_CALLS = 4  # on which the cost of a block is measured
@@ -36,19 +36,31 @@ def name_block(layer: str) -> str:
     return found[0] if found else layer
 
 
+def list_errors(blocks: Sequence[BlockCost]) -> list[float]:
+    """List what blocks cost, which was measured."""
+    return [each.error for each in blocks if each.error is not None]
+
+
+def rank(blocks: Sequence[BlockCost]) -> list[BlockCost]:
+    """Order measured blocks, the costliest first."""
+    return sorted(blocks, key=lambda each: -(each.error or 0.0))
+
+
 @dataclass(eq=False)
 class Part:
     """A component while its layers are chosen.
 
     Attributes:
+        held_out: The calls on which costs are measured.
         ranges: Of what its layers read.
-        blocks: By cost, the costliest first.
+        blocks: In the order of the network; once costs are measured, the costliest first.
         kept: How many of these are in floating point.
         own_psnr: Of the decoder alone.
     """
 
     component: BuiltComponent
     trials: Trials
+    held_out: Calibration
     ranges: Mapping[str, Range] = field(default_factory=dict)
     blocks: list[BlockCost] = field(default_factory=list)
     kept: int = 0
@@ -76,21 +88,26 @@ class Part:
         """The choice so far."""
         return Quantization(self.ranges, self._skip(self.kept))
 
-    def measure_costs(self, feeds: Sequence[Arrays], show: Show) -> None:
-        """Measure what each block changes by itself."""
-        feeds = _spread(feeds)
-        layers = [each for each in self.ranges if each not in self.sensitive]
+    def set_ranges(self, ranges: Mapping[str, Range]) -> None:
+        """Set the ranges of all layers, which decide the blocks; what these cost is unknown yet."""
+        self.ranges = ranges
+        layers = [each for each in ranges if each not in self.sensitive]
         sizes = Counter(map(name_block, layers))
+        self.blocks = [BlockCost(block, size) for block, size in sizes.items()]
+
+    def measure_costs(self, show: Show) -> None:
+        """Measure what each block changes by itself."""
+        feeds = _spread(list(self.held_out.feeds(self.name)))
         task = f"{self.name}: cost of each block"
-        show(task, 0, len(sizes))
+        show(task, 0, len(self.blocks))
         exact = self._run_all(frozenset(self.ranges), feeds)
         costs = []
-        for number, (block, size) in enumerate(sizes.items()):
-            show(task, number, len(sizes))
-            skip = frozenset(each for each in self.ranges if name_block(each) != block)
+        for number, each in enumerate(self.blocks):
+            show(task, number, len(self.blocks))
+            skip = frozenset(layer for layer in self.ranges if name_block(layer) != each.block)
             given = self._run_all(skip | self.sensitive, feeds)
-            costs.append(BlockCost(block, size, _measure_error(given, exact)))
-        self.blocks = sorted(costs, key=lambda each: -each.error)
+            costs.append(replace(each, error=_measure_error(given, exact)))
+        self.blocks = rank(costs)
 
     def start(self) -> Session:
         """Start it as chosen so far; the session stays until another is started."""
@@ -103,7 +120,7 @@ class Part:
             self._session = self._started = None
 
     def list_blocks(self) -> tuple[BlockCost, ...]:
-        """List the blocks, the costliest first, with those that are given back."""
+        """List the blocks, with those that are given back."""
         return tuple(
             replace(each, is_kept=place < self.kept) for place, each in enumerate(self.blocks)
         )

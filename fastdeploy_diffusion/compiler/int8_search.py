@@ -1,11 +1,12 @@
 """The choice of layers for int8: as many as the pictures bear.
 
-    record → ranges → cost of each block → draw held-out prompts → give blocks back → …
+    record → ranges → draw held-out prompts → cost of each block → give blocks back → draw …
 
-A decoder is judged by itself first, on the latents of float32. Then whole pictures are drawn, and
-blocks go back to floating point, the costliest first, until the mean PSNR to float32 is what was
-asked for. In memory are only the networks that run: a pipeline that has drawn is closed, and a
-trial runs in place of a network, not beside it.
+A decoder is judged by itself first, on the latents of float32. Then whole pictures are drawn by
+builds in which nothing else has gone back, which mostly ends the search. Where their mean PSNR to
+float32 is below what was asked for, the cost of each block is measured, and blocks go back to
+floating point, the costliest first. In memory are only the networks that run: a pipeline that has
+drawn is closed, and a trial runs in place of a network, not beside it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from fastdeploy_diffusion.compiler.calibration import (
     replace_sessions,
     tell,
 )
-from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts
-from fastdeploy_diffusion.compiler.int8_costs import find_costs
-from fastdeploy_diffusion.compiler.int8_part import Part
+from fastdeploy_diffusion.compiler.int8_costs import find_costs, find_ranges
+from fastdeploy_diffusion.compiler.int8_effort import Effort
+from fastdeploy_diffusion.compiler.int8_part import Part, list_errors
 from fastdeploy_diffusion.compiler.quantizing import open_trials
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.option_sections import EmbeddingCacheConfig
@@ -71,7 +72,7 @@ class Choice:
 
 
 def draw_held_out(
-    pipeline: DiffusionPredictor[Any], prompts: CalibrationPrompts, task: str, show: Show
+    pipeline: DiffusionPredictor[Any], effort: Effort, task: str, show: Show
 ) -> Pictures:
     """Draw the held-out prompts, the same pictures each time; (B, H, W, 3) uint8.
 
@@ -80,10 +81,13 @@ def draw_held_out(
     """
 
     def draw(index: int, prompt: str) -> Any:
-        show(task, index, len(prompts.held_out))
-        return pipeline.generate(prompt, seed=SEED + index, output_type="np").images
+        show(task, index, len(held_out))
+        return pipeline.generate(
+            prompt, seed=SEED + index, num_inference_steps=effort.steps, output_type="np"
+        ).images
 
-    return _to_bytes(draw(*each) for each in enumerate(prompts.held_out))
+    held_out = effort.prompts.held_out
+    return _to_bytes(draw(*each) for each in enumerate(held_out))
 
 
 @contextmanager
@@ -128,17 +132,17 @@ def compare(given: Pictures, wanted: Pictures, steps: int) -> PictureQuality:
     )
 
 
-def find_fewest(measure: Callable[[int], float], errors: Sequence[float], target: float) -> int:
+def find_fewest(
+    measure: Callable[[int], float], errors: Sequence[float], target: float, reached: float
+) -> int:
     """Find how few blocks have to go back; all of them, where nothing less is enough.
 
     Args:
         measure: Gives the PSNR with that many of the costliest blocks given back.
         errors: Of the blocks, the costliest first. Their squares add up, which gives a first guess.
         target: The PSNR to reach.
+        reached: The PSNR with none given back, which is less.
     """
-    reached = measure(0)
-    if reached >= target:
-        return 0
     failing, passing = 0, len(errors)
     squares = np.square(errors)
     allowed = squares.sum() * 10 ** ((reached - target) / 10)
@@ -170,40 +174,49 @@ class Int8Search:
         self,
         pipeline: DiffusionPredictor[Any],
         components: Sequence[BuiltComponent],
-        prompts: CalibrationPrompts,
+        effort: Effort,
         cache: ArtifactCache,
         show: Show,
         *,
         weights: WeightStore | None = None,
         symmetric: bool = False,
     ) -> None:
-        self._pipeline, self._components, self._prompts = pipeline, components, prompts
+        self._pipeline, self._components, self._effort = pipeline, components, effort
         self._cache, self._show = cache, show
         self._weights, self._symmetric = weights, symmetric
         settings = pipeline.describe_request(GenerationRequest(prompt=""))
         self._size = settings["width"], settings["height"]
-        self._steps: int = settings["num_inference_steps"]
-        self._target = find_target(pipeline, self._steps)
+        self._target = find_target(pipeline, settings["num_inference_steps"])
         self._float = _choose_float(components)
-        self._float_psnr = _SAME
+        self._float_psnr: float | None = None
+        self._refusals: dict[str, str] = {}
 
     def run(self) -> dict[str, Choice]:
         """Search, and let the pipeline run as was chosen; raises as `quantize_pipeline`."""
+        effort = self._effort
         with open_like(self._pipeline, "fp32") as exact:
-            held_out = self._record(exact, self._prompts.held_out, keeps_outputs=True)
+            held_out = self._record(
+                exact, effort.prompts.held_out, steps=effort.steps, keeps_outputs=True
+            )
         wanted = _to_bytes(denormalize(each["images"]) for each in held_out.outputs(_DECODER))
         with ExitStack() as opened:
             drawer = opened.enter_context(open_like(self._pipeline, self._float))
-            self._float_psnr = self._measure(drawer, wanted, f"drawing in {self._float}").psnr
             parts = self._open_parts(drawer, held_out, opened)
             for part in parts:
                 if part.name == _DECODER:
-                    self._fit_decoder(part, held_out, wanted)
-            self._fit_pictures(drawer, parts, wanted)
-        return self._settle(parts, wanted)
+                    self._fit_decoder(part, wanted)
+                    part.close()
+            quality = self._draw_builds(parts, wanted)
+            if quality.psnr < self._target:
+                self._pipeline.close()
+                self._float_psnr = self._measure_float(drawer, wanted)
+                self._fit_pictures(drawer, parts, wanted, quality.psnr)
+        if quality.psnr < self._target:
+            quality = self._settle(parts, wanted, quality)
+        return {each.name: self._choose(each, parts, quality) for each in self._components}
 
     def _record(
-        self, pipeline: DiffusionPredictor[Any], prompts: Sequence[str], **options: bool
+        self, pipeline: DiffusionPredictor[Any], prompts: Sequence[str], **options: Any
     ) -> Calibration:
         root = self._cache.root
         return record_calibration(pipeline, prompts, self._size, root, self._show, **options)
@@ -211,116 +224,162 @@ class Int8Search:
     def _open_parts(
         self, drawer: DiffusionPredictor[Any], held_out: Calibration, opened: ExitStack
     ) -> list[Part]:
-        """Export the components, measure their ranges, and the cost of each block."""
+        """Export the components, and find the ranges of what their layers read."""
         # Weights alone need no ranges.
         whole = [each for each in self._components if each.placement.spec.precision == INT8]
         if not whole:
             return []
-        recorded = self._record(drawer, self._prompts.calibrating)
+        prompts = self._effort.prompts.calibrating
+        recorded = self._record(drawer, prompts, steps=self._effort.recorded_steps)
         drawer.close()  # trials need the memory
         width, height = self._size
         builds = {each.name: each for each in self._pipeline.plan_builds(height, width)}
         parts = []
         for component in whole:
             trials = opened.enter_context(open_trials(builds[component.name], self._weights))
-            parts.append(part := Part(component, trials))
+            parts.append(part := Part(component, trials, held_out))
             opened.callback(part.close)
-            find_costs(part, recorded, held_out, self._cache, self._show, symmetric=self._symmetric)
+            find_ranges(part, recorded, self._cache, self._show, symmetric=self._symmetric)
         return parts
 
-    def _fit_decoder(self, part: Part, held_out: Calibration, wanted: Pictures) -> None:
+    def _fit_decoder(self, part: Part, wanted: Pictures) -> None:
         """Return blocks of the decoder to floating point until it alone reaches its target PSNR."""
 
         def measure(kept: int) -> float:
             part.kept = kept
             session = part.start()
             task = f"{part.name} in int8, {kept} of {len(part.blocks)} blocks back"
-            latents = tell(self._show, task, held_out, _DECODER)
+            latents = tell(self._show, task, part.held_out, _DECODER)
             images = _to_bytes(denormalize(session.run(**each)["images"]) for each in latents)
             part.own_psnr = compare(images, wanted, 1).psnr
             return part.own_psnr
 
-        errors = [each.error for each in part.blocks]
-        part.kept = find_fewest(measure, errors, self._target + DECODER_MARGIN)
-        if not part.is_refused:
-            measure(part.kept)
+        target = self._target + DECODER_MARGIN
+        reached = measure(0)
+        if reached < target:
+            self._find_costs(part)
+            part.kept = find_fewest(measure, list_errors(part.blocks), target, reached)
+            if not part.is_refused:
+                measure(part.kept)
+
+    def _find_costs(self, part: Part) -> None:
+        """Find the cost of each block, with nothing else in memory."""
+        part.close()
+        if part.blocks:
+            find_costs(part, self._cache, self._show)
 
     def _fit_pictures(
-        self, drawer: DiffusionPredictor[Any], parts: Sequence[Part], wanted: Pictures
+        self,
+        drawer: DiffusionPredictor[Any],
+        parts: Sequence[Part],
+        wanted: Pictures,
+        reached: float,
     ) -> None:
-        """Return blocks of the others to floating point until pictures reach the target PSNR."""
+        """Return blocks of the others to floating point until pictures reach the target PSNR.
+
+        Args:
+            reached: With none of them given back.
+        """
+        own = [part for part in parts if part.name != _DECODER]
+        if self._float_psnr is not None and self._float_psnr < self._target:
+            for part in own:
+                part.kept = len(part.blocks)
+            return
+        for part in own:
+            self._find_costs(part)
         ranked = sorted(
-            ((each.error, part) for part in parts if part.name != _DECODER for each in part.blocks),
+            ((error, part) for part in own for error in list_errors(part.blocks)),
             key=lambda each: -each[0],
         )
 
         def give_back(kept: int) -> None:
             counts = Counter(id(part) for _, part in ranked[:kept])
-            for _, part in ranked:
+            for part in own:
                 part.kept = counts[id(part)]
 
         def measure(kept: int) -> float:
             give_back(kept)
             task = f"drawing in int8, {kept} of {len(ranked)} blocks back"
             tried = [part for part in parts if not part.is_refused]
-            for part in tried:
-                drawer.component(part.name).close()  # it may have run before
+            for part in parts:  # what ran before, and does not now
+                (drawer.component(part.name) if part in tried else part).close()
             trials = {part.name: part.start() for part in tried}
             with replace_sessions(drawer, trials):
                 return self._measure(drawer, wanted, task).psnr
 
-        if ranked and self._float_psnr < self._target:
-            give_back(len(ranked))
-        elif ranked:
-            give_back(find_fewest(measure, [error for error, _ in ranked], self._target))
+        if ranked:
+            errors = [error for error, _ in ranked]
+            give_back(find_fewest(measure, errors, self._target, reached))
 
     def _measure(
         self, pipeline: DiffusionPredictor[Any], wanted: Pictures, task: str
     ) -> PictureQuality:
-        drawn = draw_held_out(pipeline, self._prompts, task, self._show)
-        return compare(drawn, wanted, self._steps)
+        drawn = draw_held_out(pipeline, self._effort, task, self._show)
+        return compare(drawn, wanted, self._effort.steps)
 
-    def _settle(self, parts: Sequence[Part], wanted: Pictures) -> dict[str, Choice]:
-        """Measure the final builds; components below the target PSNR are refused int8."""
-        refusals: dict[str, str] = {}
+    def _measure_float(self, drawer: DiffusionPredictor[Any], wanted: Pictures) -> float:
+        """Measure pictures wholly in floating point; those in float32 are there already."""
+        if self._float == "fp32":
+            return _SAME
+        quality = self._measure(drawer, wanted, f"drawing in {self._float}")
+        drawer.close()
+        return quality.psnr
+
+    def _draw_builds(self, parts: Sequence[Part], wanted: Pictures) -> PictureQuality:
+        """Build what was chosen, and draw; a component that is wholly given back falls back."""
+        for part in parts:
+            if not part.is_refused:
+                part.component.quantize(part.quantization)
+            elif part.name not in self._refusals:
+                self._refuse(part.component, part.own_psnr)
+        return self._measure(self._pipeline, wanted, _LAST_TASK)
+
+    def _settle(
+        self, parts: Sequence[Part], wanted: Pictures, quality: PictureQuality
+    ) -> PictureQuality:
+        """Measure the builds; components below the target PSNR are refused int8.
+
+        Args:
+            quality: Of the builds before blocks went back.
+        """
         own = [part for part in parts if part.name != _DECODER]
-        for retry in range(_MOST_RETRIES + 1):
-            for part in parts:
-                if not part.is_refused:
-                    part.component.quantize(part.quantization)
-                elif part.name not in refusals:
-                    refusals[part.name] = self._explain(part.own_psnr)
-                    part.component.refuse_precision(refusals[part.name])
-            quality = self._measure(self._pipeline, wanted, _LAST_TASK)
+        if own:
+            quality = self._draw_builds(parts, wanted)
+        for retry in range(_MOST_RETRIES):
             if quality.psnr >= self._target or all(part.is_refused for part in own):
                 break
             for part in own:  # builds differ a little from trials
                 part.kept = part.kept + 1 if retry < _MOST_RETRIES - 1 else len(part.blocks)
+            quality = self._draw_builds(parts, wanted)
         if quality.psnr < self._target:
             for component in list_quantized(self._pipeline):  # weights alone, or the decoder
-                refusals[component.name] = self._explain(quality.psnr)
-                component.refuse_precision(refusals[component.name])
+                self._refuse(component, quality.psnr)
             quality = self._measure(self._pipeline, wanted, _LAST_TASK)
-        choices = {}
-        for component in self._components:
-            found = next((part for part in parts if part.component is component), None)
-            report = Int8Report(quality, self._target, self._float, self._float_psnr)
-            quantization = Quantization()
-            if found is not None:
-                quantization = found.quantization
-                report = replace(
-                    report,
-                    own_psnr=found.own_psnr,
-                    blocks=found.list_blocks(),
-                    sensitive=len(found.sensitive),
-                )
-            refusal = refusals.get(component.name, "")
-            choices[component.name] = Choice(quantization, report, refusal)
-            component.note_int8(report)
-        return choices
+        return quality
+
+    def _choose(
+        self, component: BuiltComponent, parts: Sequence[Part], quality: PictureQuality
+    ) -> Choice:
+        found = next((part for part in parts if part.component is component), None)
+        report = Int8Report(quality, self._target, self._float, self._float_psnr)
+        quantization = Quantization()
+        if found is not None:
+            quantization = found.quantization
+            report = replace(
+                report,
+                own_psnr=found.own_psnr,
+                blocks=found.list_blocks(),
+                sensitive=len(found.sensitive),
+            )
+        component.note_int8(report)
+        return Choice(quantization, report, self._refusals.get(component.name, ""))
+
+    def _refuse(self, component: BuiltComponent, psnr: float | None) -> None:
+        self._refusals[component.name] = reason = self._explain(psnr)
+        component.refuse_precision(reason)
 
     def _explain(self, psnr: float | None) -> str:
-        if self._float_psnr < self._target:
+        if self._float_psnr is not None and self._float_psnr < self._target:
             return (
                 f"the target of {self._target:g} dB is not reached in {self._float}, either, whose "
                 f"pictures have a PSNR of {self._float_psnr:.1f} dB to float32"

@@ -31,12 +31,12 @@ def folder(tmp_path_factory):
 
 
 @needs_int8
-def test_it_prints_the_cost_of_each_block_and_writes_a_page(folder):
+def test_it_prints_what_each_block_runs_in_and_writes_a_page(folder):
     page = folder / "page.html"
     words = ("--config", folder / "pipeline.yaml", "--quality", 12)
     text = run(*words, "--output", page).stdout
     assert re.search(r"PSNR [\d.]+ dB \(worst [\d.]+\), SSIM", text)
-    assert re.search(r"down_blocks\.0\.resnets\.0 +2 +[\d.]+% +int8", text)
+    assert re.search(r"down_blocks\.0\.resnets\.0 +2 +not measured +int8", text)
     html = page.read_text(encoding="utf-8")
     assert html.count('src="data:image/png;base64,') == 2  # of one held-out prompt
     assert "down_blocks.0.resnets.0" in html

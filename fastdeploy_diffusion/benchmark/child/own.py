@@ -8,7 +8,7 @@ from fastdeploy_diffusion.benchmark.roofline.peaks import measure_peaks
 from fastdeploy_diffusion.benchmark.roofline.survey import survey_component
 from fastdeploy_diffusion.compiler.build import ComponentBuild
 from fastdeploy_diffusion.compiler.calibration import record_calibration
-from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
+from fastdeploy_diffusion.compiler.int8_effort import plan_effort
 from fastdeploy_diffusion.compiler.pass_tester import PassTester
 from fastdeploy_diffusion.compiler.turns import TurnTimings
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -50,9 +50,14 @@ class Painter:
         """Draw the calibration's prompts; returns the folder of what networks were given."""
         assert self._cache is not None  # `Workplace` names one
         size = self._task["width"], self._task["height"]
-        prompts = read_prompts(self.pipeline.config.calibration_prompts).calibrating
+        effort = plan_effort(self.pipeline)
         made = record_calibration(
-            self.pipeline, prompts, size, self._cache.root, lambda what, done, count: None
+            self.pipeline,
+            effort.prompts.calibrating,
+            size,
+            self._cache.root,
+            lambda what, done, count: None,
+            steps=effort.recorded_steps,
         )
         return str(made.folder)
 

@@ -1,0 +1,49 @@
+"""How much is drawn to choose layers for int8: less by a large model, whose calls take seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastdeploy_diffusion.compiler.calibration_prompts import CalibrationPrompts, read_prompts
+from fastdeploy_diffusion.requests.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
+
+LARGE = 100_000_000
+"""Weights of a denoiser, from which on a model is large."""
+CALIBRATING, HELD_OUT = 4, 2
+"""Prompts of the package that a large model draws."""
+RECORDED_STEPS, STEPS = 6, 20
+"""The most steps of a large model's picture that calibrates, and of one that is held out."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is drawn.
+
+    Args:
+        recorded_steps: Of each picture that calibrates.
+        steps: Of each picture that is held out.
+    """
+
+    prompts: CalibrationPrompts
+    recorded_steps: int
+    steps: int
+
+
+def plan_effort(pipeline: DiffusionPredictor[Any]) -> Effort:
+    """Plan what a model draws: by its number of weights, so that it is the same on every machine.
+
+    Raises:
+        ConfigError: The file of prompts cannot be used.
+    """
+    file = pipeline.config.calibration_prompts
+    prompts = read_prompts(file)
+    steps = pipeline.describe_request(GenerationRequest(prompt=""))["num_inference_steps"]
+    if pipeline.component("denoiser").network.count_weights() < LARGE:
+        return Effort(prompts, steps, steps)
+    if file is None:
+        prompts = CalibrationPrompts(prompts.calibrating[:CALIBRATING], prompts.held_out[:HELD_OUT])
+    return Effort(prompts, min(steps, RECORDED_STEPS), min(steps, STEPS))
