@@ -165,6 +165,10 @@ FIGURES: dict[str, dict[str, Source]] = {
             "engines/test_openvino_linears.py::test_large_layers_leave_mlas_and_keep_their_numbers",
             "atol=1e-5",
         ),
+        "| 65.3 | 99.8 (0.24 %) | 33.6 (1.25 %) | 40.6 (0.93 %) |": Dated("e01b869"),
+        "| 27.2 | 48.4 (0.24 %) | 13.7 (1.30 %) | 17.1 (1.00 %) |": Dated("e01b869"),
+        "| 51.2 | 87.8 (0.23 %) | 21.3 (1.28 %) | 26.6 (0.96 %) |": Dated("e01b869"),
+        "| 44.6 | 84.8 (0.23 %) | 14.0 (1.30 %) | 18.3 (1.00 %) |": Dated("e01b869"),
         "had a peak of 1.5 and 1.7 GiB so in two tries (1.8 GiB with a run of two rows)": Dated(
             "fb5f68c"
         ),

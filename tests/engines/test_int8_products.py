@@ -6,6 +6,7 @@ is beyond. So inputs and weights here are large, and most of one sign.
 
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 import paddle
 import pytest
@@ -13,7 +14,7 @@ from paddle import nn
 
 from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
-from fastdeploy_diffusion.engines.openvino import read_capabilities
+from fastdeploy_diffusion.engines.openvino import DYNAMIC_GROUP, read_capabilities
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.export.int8 import choose_scale, quantize_export
 from fastdeploy_diffusion.machine import multiplies_bf16_slowly, sums_saturate
@@ -178,3 +179,37 @@ def test_products_with_weights_of_eight_bits_are_exact_where_they_are_used(expor
         assert max(errors.values()) > 0.05, "otherwise all eight bits could be used here"
     else:
         assert max(errors.values()) < tolerance, errors
+
+
+def test_with_vnni_openvino_rounds_what_products_with_weights_in_int8_read(tmp_path):
+    random = np.random.default_rng(3)
+    rows, inputs, outputs = 24, 5 * DYNAMIC_GROUP, 96
+    layer = Layers([], [(inputs, outputs, rows)], random)
+    layer.eval()
+    given, wanted = (
+        TensorSpec(*each, "float32") for each in (("x", (rows, inputs)), ("y", (rows, outputs)))
+    )
+    program = Program("linear", layer, (given,), (wanted,))
+    engine, spec = create_engine("openvino"), BuildSpec(Device("cpu"), "int8-weights")
+    engine.build(program, spec, tmp_path)
+    numbers = read_weights(program, check_manifest(program, tmp_path))
+    scales = numbers["linears.0.weight.scales"]
+    weight = numbers["linears.0.weight"].astype(np.float32) * scales[:, None]
+    read = random.standard_normal((rows, inputs))
+    read *= random.uniform(0.01, 10, (rows, 1))  # every row has its own scale
+    read = read.astype(ml_dtypes.bfloat16).astype(np.float32)
+    with engine.load(program, spec, tmp_path) as session:
+        found = session.run(x=read)["y"]
+    groups = read.reshape(rows, -1, DYNAMIC_GROUP)
+    steps = np.abs(groups).max(-1, keepdims=True) / 127
+    rounded = (np.rint(groups / steps) * steps).reshape(rows, inputs)
+
+    def measure(exact):
+        return float(np.sqrt(np.square(found - exact).mean() / np.square(exact).mean()))
+
+    of_integers, of_floats = measure(rounded @ weight.T), measure(read @ weight.T)
+    if sums_saturate():
+        assert of_floats < 1e-5
+    else:
+        assert of_integers < of_floats / 2, (of_integers, of_floats)
+        assert of_floats < 0.02
