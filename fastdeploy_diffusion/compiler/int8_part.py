@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.compiler.quantizing import Trials, choose_sensitive
+from fastdeploy_diffusion.export.int8_switches import SWITCHES
 from fastdeploy_diffusion.int8_report import BlockCost
 from fastdeploy_diffusion.quantization import Quantization, Range
 
@@ -100,18 +101,25 @@ class Part:
         feeds = _spread(list(self.held_out.feeds(self.name)))
         task = f"{self.name}: cost of each block"
         show(task, 0, len(self.blocks))
-        exact = self._run_all(frozenset(self.ranges), feeds)
-        costs = []
-        for number, each in enumerate(self.blocks):
-            show(task, number, len(self.blocks))
-            skip = frozenset(layer for layer in self.ranges if name_block(layer) != each.block)
-            given = self._run_all(skip | self.sensitive, feeds)
-            costs.append(replace(each, error=_measure_error(given, exact)))
+        layers = [self._list_layers(each.block) for each in self.blocks]
+        switches = np.eye(len(layers), dtype=np.float32)
+        with self.trials.start_switched(layers) as session:
+            exact = _run_all(session, np.zeros_like(switches[0]), feeds)
+            costs = []
+            for number, each in enumerate(self.blocks):
+                show(task, number, len(self.blocks))
+                given = _run_all(session, switches[number], feeds)
+                costs.append(replace(each, error=_measure_error(given, exact)))
         self.blocks = rank(costs)
 
     def start(self) -> Session:
         """Start it as chosen so far; the session stays until another is started."""
-        return self._start(self._skip(self.kept))
+        skip = self._skip(self.kept)
+        if self._session is None or self._started != skip:
+            self.close()
+            self._session = self.trials.start(Quantization(self.ranges, skip))
+            self._started = skip
+        return self._session
 
     def close(self) -> None:
         """Close its session."""
@@ -129,22 +137,25 @@ class Part:
         given_back = {each.block for each in self.blocks[:kept]}
         return self.sensitive | {each for each in self.ranges if name_block(each) in given_back}
 
-    def _start(self, skip: frozenset[str]) -> Session:
-        if self._session is None or self._started != skip:
-            self.close()
-            self._session = self.trials.start(Quantization(self.ranges, skip))
-            self._started = skip
-        return self._session
-
-    def _run_all(self, skip: frozenset[str], feeds: Sequence[Arrays]) -> list[FloatArray]:
-        session = self._start(skip)
-        return [next(iter(session.run(**each).values())) for each in feeds]
+    def _list_layers(self, block: str) -> dict[str, Range]:
+        """List the layers of a block that can be quantized, with their ranges."""
+        return {
+            layer: numbers
+            for layer, numbers in self.ranges.items()
+            if name_block(layer) == block and layer not in self.sensitive
+        }
 
 
 def _spread(feeds: Sequence[Arrays]) -> list[Arrays]:
     """Choose a few calls, of other prompts and timesteps."""
     places = np.linspace(0, len(feeds) - 1, min(_COST_CALLS, len(feeds))).round().astype(int)
     return [feeds[place] for place in places]
+
+
+def _run_all(session: Session, switches: FloatArray, feeds: Sequence[Arrays]) -> list[FloatArray]:
+    """Run it with some blocks in int8; returns the first output of each call."""
+    runs = (session.run(**each, **{SWITCHES: switches}) for each in feeds)
+    return [next(iter(outputs.values())) for outputs in runs]
 
 
 def _measure_error(given: Sequence[FloatArray], exact: Sequence[FloatArray]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from fastdeploy_diffusion.disk_room import make_temporary_folder
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.export.int8 import quantize_export
+from fastdeploy_diffusion.export.int8_switches import add_switches
 from fastdeploy_diffusion.export.observers import OBSERVED, choose_ranges, observe_export
 from fastdeploy_diffusion.families.networks.census import Site
 from fastdeploy_diffusion.onnx_dialect import Dialect
@@ -122,6 +123,22 @@ class Trials:
             engine = self.build.placement.engine
             dialect = engine.dialect or Dialect.STANDARD
             quantize_export(program, folder, INT8, spec.weight_bits, dialect)
+            return engine.load(program, spec, folder)
+
+    def start_switched(self, blocks: Sequence[Mapping[str, Range]]) -> Session:
+        """Start it with each block in floating point and in int8, switched by an input.
+
+        Args:
+            blocks: Layers, and the ranges of what they read, as for `add_switches`.
+
+        Raises:
+            EngineError: It does not load.
+        """
+        engine, spec = self.build.placement.engine, self.build.placement.spec
+        spec = replace(spec, precision=INT8)
+        with self._copy() as folder:
+            dialect = engine.dialect or Dialect.STANDARD
+            program = add_switches(self.program, folder, blocks, spec.weight_bits, dialect)
             return engine.load(program, spec, folder)
 
     @contextmanager

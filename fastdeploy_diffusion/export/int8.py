@@ -91,6 +91,21 @@ def quantize_export(
         dialect=dialect,
         symmetric=symmetric,
     )
+    round_weights(model, weights, layers, weight_bits)
+    ir.save(model, path)
+    results = read_graph_passes(program, directory)
+    write_manifest(program, directory, [GRAPH_FILE], weights, results)
+
+
+def round_weights(
+    model: ir.Model, weights: dict[str, Weight], layers: Collection[str], weight_bits: int
+) -> None:
+    """Let the weights of layers that `quantize_graph` has quantized be bound in int8, with scales.
+
+    Args:
+        weights: Of the graph, by name; changed in place.
+        weight_bits: As for `quantize_export`.
+    """
     for layer in layers:
         made_of, dtype = weights[f"{layer}.weight"].made_of, weights[f"{layer}.weight"].dtype
         rounded, scales = (
@@ -101,9 +116,6 @@ def quantize_export(
         weights[f"{layer}.weight{SCALES}"] = Weight(scales, dtype)
         if dtype != "float32":
             raise_opset(model, _OPSET_OF_HALF_SCALES)
-    ir.save(model, path)
-    results = read_graph_passes(program, directory)
-    write_manifest(program, directory, [GRAPH_FILE], weights, results)
 
 
 def quantize_graph(
@@ -266,8 +278,8 @@ class _Rewriting:
         scales = ir.Value(name=f"{weight.name}{SCALES}", type=ir.TensorType(kind), shape=shape)
         tensor = weight.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            scales.const_value = _declare(tensor, scales, kind)
-            weight.const_value = _declare(tensor, weight, ir.DataType.INT8)
+            scales.const_value = declare_like(tensor, scales, kind)
+            weight.const_value = declare_like(tensor, weight, ir.DataType.INT8)
             self._graph.register_initializer(scales)
         else:
             self._graph.inputs.append(scales)
@@ -306,8 +318,8 @@ def _copy(node: ir.Node) -> dict[str, ir.Attr]:
     return dict(node.attributes)
 
 
-def _declare(like: ir.ExternalTensor, value: ir.Value, dtype: ir.DataType) -> ir.ExternalTensor:
-    """Declare an initializer whose values come when the graph is loaded."""
+def declare_like(like: ir.ExternalTensor, value: ir.Value, dtype: ir.DataType) -> ir.ExternalTensor:
+    """Declare an initializer, in the file of another one, whose values come on load."""
     assert value.shape is not None
     return ir.ExternalTensor(
         like.location, None, None, dtype, shape=value.shape, name=str(value.name)
