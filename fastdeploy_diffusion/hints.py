@@ -29,7 +29,7 @@ _NOT_YET = (
     ),
     ("ControlNet for Flux", "fluxcontrolnetpipeline fluxcontrolnetmodel", _LEAVE),
     ("T2I-Adapter", "t2i_adapter stablediffusionadapterpipeline", _LEAVE),
-    ("IP-Adapter", "ip_adapter ip_adapter_image load_ip_adapter set_ip_adapter_scale", _LEAVE),
+    ("giving image prompts as embeddings", "ip_adapter_image_embeds", "give the pictures"),
     (
         "textual inversion",
         "textual_inversion load_textual_inversion unload_textual_inversion",
@@ -77,6 +77,13 @@ _ELSEWHERE = (
         "controlnets=['/models/controlnet'] in DiffusionConfig, and control_image=… of a request",
     ),
     (
+        "ip_adapter load_ip_adapter unload_ip_adapter",
+        "ip_adapters=['/models/ip-adapter.safetensors'] in DiffusionConfig, and "
+        "ip_adapter_image=… of a request",
+    ),
+    ("image_encoder image_encoder_folder", "image_encoder_path of ip_adapters in DiffusionConfig"),
+    ("set_ip_adapter_scale", "ip_adapter_scale=… of a request, or scale of ip_adapters"),
+    (
         "vae_tiling enable_vae_tiling disable_vae_tiling enable_tiling",
         "vae_tiling='auto', 'exact', 'blended' or 'off' in DiffusionConfig",
     ),
@@ -102,7 +109,7 @@ _ELSEWHERE = (
     ("torch_dtype dtype half bfloat16", "precision='fp16' or 'bf16' in DiffusionConfig"),
     ("scheduler", "scheduler='euler' or another in DiffusionConfig, when the pipeline is made"),
     (
-        "safety_checker requires_safety_checker feature_extractor image_encoder",
+        "safety_checker requires_safety_checker feature_extractor",
         "leave it out: there is none here",
     ),
     (

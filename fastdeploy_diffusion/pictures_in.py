@@ -18,6 +18,8 @@ from fastdeploy_diffusion.shown import show
 
 GivenPicture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | npt.NDArray[Any]
 """One picture; an array may hold several."""
+ImagePrompted: TypeAlias = GivenPicture | Sequence[GivenPicture | Sequence[GivenPicture]]
+"""Pictures for IP-Adapters: one, or for each adapter one or a list."""
 ResizeMode = Literal["stretch", "crop", "pad"]
 
 RESIZE_MODES = ("stretch", "crop", "pad")

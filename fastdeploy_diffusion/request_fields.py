@@ -313,6 +313,24 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             left_out="false",
             kind=bool,
         ),
+        "ip_adapter_image": RequestField(
+            "picture that the IP-Adapter shows the model, beside the prompt",
+            "of any size; not on Flux",
+            "a Pillow image, a path, the bytes of a file, or an array; a list with one for each "
+            "IP-Adapter, of which each may be a list of pictures",
+            flag="--ip-image",
+            is_noted=False,
+        ),
+        "ip_adapter_scale": RequestField(
+            "factor of what the IP-Adapter adds",
+            "not on Flux",
+            "one number, or a list with one for each IP-Adapter",
+            "the configuration's, else 1",
+            float,
+            0,
+            10,
+            "--ip-scale",
+        ),
         "output_type": _unkept(
             "type of the pictures that are returned",
             '`"pil"`, `"np"`: (B, H, W, 3) float32 in [0, 1], or `"latent"`',

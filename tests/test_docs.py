@@ -15,6 +15,7 @@ import typer.main
 from diffusers import AutoencoderTiny
 from tiny_controlnet import write_tiny_controlnet
 from tiny_flux import shrink
+from tiny_ip_adapter import write_tiny_image_encoder, write_tiny_ip_adapter
 from tiny_sdxl import shrink_refiner, shrink_sdxl
 from typer.testing import CliRunner
 from user_distribution import forget_modules
@@ -44,6 +45,7 @@ READERS_PATHS = ("/models/", "/pictures/", "runs/")
 READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 READERS_TINY = "/models/taesd"
 READERS_CONTROLNET = "/models/controlnet-canny"
+READERS_IP_ADAPTER = "/models/ip-adapter_sd15.safetensors"
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
 READERS_REFINER = "/models/stable-diffusion-xl-refiner-1.0"
 
@@ -165,6 +167,9 @@ def readers_folders(tmp_path_factory):
     in_the_box = Path(DiffusionConfig.from_preset("shapes").model_path)
     embedding = {"conditioning_embedding_out_channels": [4] * 4}
     write_tiny_controlnet(found[READERS_CONTROLNET], in_the_box, **embedding)
+    found[READERS_IP_ADAPTER] = folder / "ip-adapter.safetensors"
+    write_tiny_ip_adapter(found[READERS_IP_ADAPTER], in_the_box, "base")
+    write_tiny_image_encoder(folder / "image_encoder")
     AutoencoderTiny(**narrow).save_pretrained(found[READERS_TINY])
     return found
 

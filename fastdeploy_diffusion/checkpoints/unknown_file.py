@@ -27,6 +27,11 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
         "a ControlNet",
         "give a text-to-image checkpoint, and this file as one of its controlnets",
     ),
+    (
+        r"^image_proj\.|^ip_adapter\.\d",
+        "an IP-Adapter",
+        "give a text-to-image checkpoint, and this file as one of its ip_adapters",
+    ),
     (r"(^|\.)joint_blocks\.\d", "a Stable Diffusion 3 model", f"give {name_families()}"),
     (
         r"(^|\.)double_blocks\.\d|^(single_)?transformer_blocks\.\d",

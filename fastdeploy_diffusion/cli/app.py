@@ -144,6 +144,22 @@ def generate(
             ".safetensors file.",
         ),
     ] = None,
+    ip_adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="An IP-Adapter for --ip-image: a .safetensors file. Several, and what each runs "
+            "on, are for a configuration file.",
+        ),
+    ] = None,
+    ip_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The vision tower of --ip-adapter; the folder image_encoder beside its file if "
+            "left out.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -170,6 +186,7 @@ def generate(
     """
     with explain_errors(debug) as notices:
         from fastdeploy_diffusion.cli.draw import draw
+        from fastdeploy_diffusion.cli.ip_adapter import read_ip_adapter
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
         from fastdeploy_diffusion.cli.result import format_json, format_text
@@ -179,7 +196,12 @@ def generate(
         target.check(images, with_grid=grid)
         choice = {"engine": engine, "device": device, "precision": precision}
         controlnets = [controlnet] if controlnet else None
-        own = {"tokenizer_path": tokenizer, "controlnets": controlnets, "refiner": refiner}
+        own = {
+            "tokenizer_path": tokenizer,
+            "controlnets": controlnets,
+            "refiner": refiner,
+            "ip_adapters": read_ip_adapter(ip_adapter, ip_encoder),
+        }
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
         files = PictureFiles(target, images)
         chosen = load_config(model, config, **options)

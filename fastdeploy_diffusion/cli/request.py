@@ -71,5 +71,6 @@ def check_early(
         is_packed=family.is_packed,
         control_scales=None,
         edits=None,
+        ip_adapter_scales=None,
     )
     plan_generation(request, defaults, limits)

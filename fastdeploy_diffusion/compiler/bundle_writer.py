@@ -117,6 +117,12 @@ def write_bundle(
             allowed="a bundle of the base model, or of the refiner alone",
             fix="leave refiner out, or draw with both from their checkpoints",
         )
+    if pipeline.config.ip_adapters:
+        raise ConfigError(
+            "ip_adapters are given, which bundles do not hold yet",
+            allowed="a bundle without IP-Adapters",
+            fix="leave ip_adapters out, and draw with image prompts from the checkpoint",
+        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(pipeline.count_chunks(each) for each in chunks))

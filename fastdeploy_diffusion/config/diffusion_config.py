@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config.controlnet_options import ControlNets, FilePath
 from fastdeploy_diffusion.config.engine_choice import EngineChoice
+from fastdeploy_diffusion.config.ip_adapter_options import IPAdapters
 from fastdeploy_diffusion.config.layers import (
     Layer,
     keyword_layer,
@@ -213,6 +214,7 @@ class DiffusionConfig(ConfigSection):
         title="ControlNets, in the order of a request's control images",
         description="a list of paths, or of sections with path, scale, engine, device, precision",
     )
+    ip_adapters: IPAdapters = ()
     refiner: Refiner | None = Field(
         default=None,
         title="SDXL's refiner, which draws the last steps",
@@ -308,6 +310,10 @@ class DiffusionConfig(ConfigSection):
         if is_int8:
             own = own.model_copy(update={"precision": "auto"})
         return self._choose(own, f"controlnets.{index}")
+
+    def choose_ip_adapter(self, index: int) -> EngineChoice:
+        """Resolve engine, device and precision of one of the IP-Adapters and its vision tower."""
+        return self._choose(self.ip_adapters[index], f"ip_adapters.{index}")
 
     def _choose(self, own: ComponentConfig, name: str) -> EngineChoice:
         device = own.device or self.device

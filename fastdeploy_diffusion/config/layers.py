@@ -20,6 +20,8 @@ PATH_OPTIONS = (
     "cache_dir",
     "calibration_prompts",
 )
+LIST_OPTIONS = ("controlnets", "ip_adapters")
+_PATH_KEYS = ("path", "image_encoder_path")  # of their sections
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def yaml_layer(path: str | os.PathLike[str], name: str = "") -> Layer:
         value = values.get(option)
         if isinstance(value, str) and value and not value.startswith("~"):
             values[option] = os.path.normpath(os.path.join(folder, value))
-    if "controlnets" in values:
-        values["controlnets"] = _resolve_list(values["controlnets"], folder)
+    for option in LIST_OPTIONS:
+        if option in values:
+            values[option] = _resolve_list(values[option], folder)
     if "refiner" in values:
         (values["refiner"],) = _resolve_list([values["refiner"]], folder)
     return Layer(values, name, document)
@@ -91,7 +94,9 @@ def _resolve_list(value: Any, folder: str) -> Any:
     if not isinstance(value, list):
         return value
     return [
-        {**each, "path": resolve(each.get("path"))} if isinstance(each, Mapping) else resolve(each)
+        {key: resolve(own) if key in _PATH_KEYS else own for key, own in each.items()}
+        if isinstance(each, Mapping)
+        else resolve(each)
         for each in value
     ]
 

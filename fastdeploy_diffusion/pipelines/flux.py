@@ -12,7 +12,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.noise import TorchGenerator
-from fastdeploy_diffusion.pictures_in import GivenPicture
+from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
@@ -124,6 +124,8 @@ class FluxPipeline(DiffusionPredictor[FluxPlan]):
         control_guidance_start: float | Sequence[float] | None = None,
         control_guidance_end: float | Sequence[float] | None = None,
         guess_mode: bool = False,
+        ip_adapter_image: ImagePrompted | None = None,
+        ip_adapter_scale: float | Sequence[float] | None = None,
         output_type: Literal["pil"] = "pil",
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
@@ -336,6 +338,12 @@ def _check_config(config: DiffusionConfig) -> None:
             "controlnets are given, which Flux does not have",
             allowed="ControlNets with SD 1.x, SD 2.x and SDXL",
             fix="leave controlnets out",
+        )
+    if config.ip_adapters:
+        raise ConfigError(
+            "ip_adapters are given, which Flux does not have",
+            allowed="IP-Adapters with SD 1.x, SD 2.x and SDXL",
+            fix="leave ip_adapters out",
         )
     if "downsample-tokens" in (config.passes or ()):
         raise ConfigError(

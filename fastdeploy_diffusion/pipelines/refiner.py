@@ -12,7 +12,8 @@ from fastdeploy_diffusion.schedulers.base import Scheduler
 
 # Options of the base model that are not the refiner's: its int8 is calibrated by its own pictures.
 _BASE_ONLY = {
-    *("refiner", "controlnets", "model_path", "tokenizer_path", "prediction_type"),
+    *("refiner", "controlnets", "ip_adapters"),
+    *("model_path", "tokenizer_path", "prediction_type"),
     *("text_encoder", "denoiser", "int8_quality", "int8_portable", "calibration_prompts"),
 }
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.errors import UnsupportedModelError
-from fastdeploy_diffusion.pictures_in import GivenPicture
+from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted
 from fastdeploy_diffusion.pipelines.component_fit import Joint
 from fastdeploy_diffusion.pipelines.config_argument import ConfigLike, read_config_argument
 from fastdeploy_diffusion.pipelines.opening import open_for
@@ -104,6 +104,8 @@ class SDPipeline(UNetPipeline[GenerationPlan]):
         control_guidance_start: float | Sequence[float] | None = None,
         control_guidance_end: float | Sequence[float] | None = None,
         guess_mode: bool = False,
+        ip_adapter_image: ImagePrompted | None = None,
+        ip_adapter_scale: float | Sequence[float] | None = None,
         output_type: Literal["pil"] = "pil",
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),

@@ -14,12 +14,13 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.control_fit import check_controlnet
+from fastdeploy_diffusion.pipelines.ip_adapter_fit import check_ip_options, open_ip_adapters
 from fastdeploy_diffusion.predictors.component import Component, Part, Parts
 from fastdeploy_diffusion.predictors.controlnet import ControlNet
 from fastdeploy_diffusion.predictors.controls import Controls
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
-from fastdeploy_diffusion.predictors.loop import FloatArray, PlanT
+from fastdeploy_diffusion.predictors.loop import NEGATIVE, PROMPT, FloatArray, PlanT
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import open_decoder
@@ -53,10 +54,12 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
         _check_config(config, checkpoint.family.title)
+        check_ip_options(config, checkpoint)
         super().__init__(config, checkpoint)
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = open_decoder(checkpoint, config)
+        self._image_prompts = open_ip_adapters(config, checkpoint.path, self._denoiser.config)
         self._controls = Controls(self._open_controlnets())
         self._limits = self._read_limits()
         self._scheduler_config = self._read_scheduler_config()
@@ -80,6 +83,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         )
         self._join(
             *(each.component for each in self._text_encoders),
+            *self._image_prompts.components,
             *(each.component for each in self._controls.controlnets),
             self._denoiser.component,
             self._vae.component,
@@ -124,11 +128,11 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _list_parts(self, plan: PlanT) -> Parts:
         _, height, width = plan.latent_shape
         length, ranges = self._text_encoders[0].tokenizer.max_length, self._limits.ranges
-        tokens = length * plan.chunks
+        tokens, shown = length * plan.chunks, self._image_prompts.count_tokens(plan.image_prompt)
         if ranges is None:
             signatures = (
                 *(each.signature() for each in self._text_encoders),
-                self._denoiser.signature(height, width, tokens),
+                self._denoiser.signature(height, width, tokens, image_tokens=shown),
                 self._vae.signature(height, width),
             )
         else:
@@ -146,6 +150,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             tuple(Part(*each, sizes) for each in zip(encoders, texts, strict=True)),
             Part(self._denoiser.component, denoiser, sizes),
             Part(self._vae.component, vae, sizes),
+            images=self._image_prompts.list_parts(),
         )
 
     def _fit_chunks(self, plan: PlanT) -> PlanT:
@@ -161,7 +166,10 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             return parts
         _, height, width = plan.latent_shape
         tokens = self._text_encoders[0].tokenizer.max_length * plan.chunks
-        signature = self._denoiser.signature(height, width, tokens, is_controlled=True)
+        shown = self._image_prompts.count_tokens(plan.image_prompt)
+        signature = self._denoiser.signature(
+            height, width, tokens, image_tokens=shown, is_controlled=True
+        )
         return replace(
             parts,
             controlnets=self._controls.list_parts(height, width, tokens),
@@ -171,6 +179,16 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _list_stepping(self) -> list[Component]:
         controlnets = (each.component for each in self._controls.controlnets)
         return [*controlnets, self._denoiser.component]
+
+    def _encode_images(
+        self, plan: PlanT, residency: Residency
+    ) -> Mapping[str, Mapping[str, FloatArray]]:
+        if plan.image_prompt is None:
+            return {}
+        positive, negative = self._image_prompts.encode(
+            plan.image_prompt, residency, is_guided=plan.is_guided
+        )
+        return {PROMPT: positive, NEGATIVE: negative}
 
     def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
         if parts.controlnets:
@@ -185,7 +203,12 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         return self._controls.bring_residuals(plan.control, step, steps, negative=negative)
 
     def _describe_control(self, plan: PlanT) -> dict[str, Any]:
-        return {"control": self._controls.describe(plan.control)} if plan.control else {}
+        described = {}
+        if plan.control is not None:
+            described["control"] = self._controls.describe(plan.control)
+        if plan.image_prompt is not None:
+            described["image_prompt"] = self._image_prompts.describe(plan.image_prompt)
+        return described
 
     def _count_rows(self, plan: PlanT) -> int:
         guided = 2 if plan.image_guidance_scale is None else 3
@@ -230,6 +253,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             needs_mask=inpaints,
             edits=edits,
             control_scales=tuple(each.scale for each in config.controlnets),
+            ip_adapter_scales=tuple(each.scale for each in config.ip_adapters),
         )
 
 

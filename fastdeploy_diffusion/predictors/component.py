@@ -229,6 +229,7 @@ class Parts:
 
     Args:
         texts: Text encoders.
+        images: The vision towers of IP-Adapters, and these.
         encoder: The VAE's, where a picture is given.
         controlnets: Those that run with the denoiser, where control is asked for.
     """
@@ -238,9 +239,10 @@ class Parts:
     decoder: Part
     encoder: Part | None = None
     controlnets: tuple[Part, ...] = ()
+    images: tuple[Part, ...] = ()
 
     def __iter__(self) -> Iterator[Part]:
-        yield from self.texts
+        yield from (*self.texts, *self.images)
         if self.encoder is not None:
             yield self.encoder
         yield from (*self.controlnets, self.denoiser, self.decoder)

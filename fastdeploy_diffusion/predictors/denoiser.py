@@ -1,8 +1,12 @@
 """The sub-predictor that is called at every step."""
 
+from collections.abc import Sequence
+
 from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator, integers
+from fastdeploy_diffusion.families.networks.adapted_unet import AdaptedUNetConfig
+from fastdeploy_diffusion.families.networks.ip_adapter import IMAGE_KEYS, IMAGE_VALUES
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.networks.unet_encoder import UNetEncoderConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
@@ -23,7 +27,9 @@ class Denoiser:
     def __init__(self, checkpoint: Checkpoint, config: DiffusionConfig) -> None:
         kind = checkpoint.family.networks["unet"].config
         assert issubclass(kind, UNet2DConditionConfig)
-        self.config = checkpoint.read_network("unet", kind.from_dict)
+        own = checkpoint.read_network("unet", kind.from_dict)
+        adapters = len(config.ip_adapters)
+        self.config = AdaptedUNetConfig.of(own, adapters) if adapters else own
         self.component = open_component(
             checkpoint,
             config,
@@ -40,21 +46,36 @@ class Denoiser:
         tokens: Size,
         batch: Size = None,
         *,
+        image_tokens: Sequence[int] = (),
         is_controlled: bool = False,
     ) -> Signature:
         """Make the signature for latents of a size, texts of a length, and a number of rows.
 
         Args:
+            image_tokens: Of each IP-Adapter, their number.
             is_controlled: Whether it takes residuals.
         """
         config = self.config
         inputs = describe_inputs(config, height, width, tokens, batch)
+        inputs += _describe_images(config, image_tokens, batch)
         if is_controlled:
             assert isinstance(height, int)  # as the pipeline checks
             assert isinstance(width, int)
             inputs += describe_residuals(config, height, width, batch)
         prediction = (batch, config.out_channels, height, width)
         return Signature(inputs, (TensorSpec("prediction", prediction, "float32"),))
+
+
+def _describe_images(
+    config: UNet2DConditionConfig, tokens: Sequence[int], batch: Size
+) -> tuple[TensorSpec, ...]:
+    """Describe the keys and values of image prompts for all cross-attentions."""
+    width = sum(width for _, width in config.list_cross_attentions())
+    return tuple(
+        TensorSpec(f"{kind}{index}", (batch, count, width), "float32")
+        for index, count in enumerate(tokens)
+        for kind in (IMAGE_KEYS, IMAGE_VALUES)
+    )
 
 
 def draw_conditions(config: UNetEncoderConfig) -> dict[str, Generator]:

@@ -272,6 +272,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         self._limits.check_kind(
             has_picture=request.image is not None, has_mask=request.mask is not None
         )
+        self._limits.check_image_prompt(request.ip_adapter_image is not None)
         plan = self._plan(request)
         return plan if plan.hires is None else replace(plan, second=self._plan_second(plan))
 

@@ -58,7 +58,7 @@ FloatArray = npt.NDArray[np.float32]
 PlanT = TypeVar("PlanT", bound=GenerationPlan)
 
 # The name of text features in callbacks, and in networks.
-_PROMPT, _NEGATIVE = "prompt_embeds", "negative_prompt_embeds"
+PROMPT, NEGATIVE = "prompt_embeds", "negative_prompt_embeds"
 _FEATURES = "encoder_hidden_states"
 
 
@@ -175,6 +175,12 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
         """Make what a kind of request draws its latents from."""
 
+    def _encode_images(
+        self, plan: PlanT, residency: Residency
+    ) -> Mapping[str, Mapping[str, FloatArray]]:
+        """Make what the image prompt adds to the tensors of each side's `Conditioning`."""
+        return {}
+
     def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
         """Lend the denoiser, with what runs before it at every step."""
         return residency.lend(parts.denoiser)
@@ -267,13 +273,14 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
-        encoders = [*text_stage.encoders, *filter(None, [parts.encoder])]
+        encoders = [*text_stage.encoders, *parts.images, *filter(None, [parts.encoder])]
         stepping = [*parts.controlnets, denoiser]
         decodes = is_last and plan.request.output_type != "latent"
         residency.begin([*encoders, *stepping, *[decoder] * is_last])
         ahead = [*(each.of_batch(most) for each in stepping), *[decoder.of_batch(1)] * decodes]
         residency.compile_ahead(ahead)
-        conditions = self._condition_all(plan, text_stage.encode(residency))
+        said = text_stage.encode(residency)
+        conditions = self._condition_all(plan, said, self._encode_images(plan, residency))
         embeddings = text_stage.report()
         encoding = residency.lap()
         progress.check()
@@ -295,7 +302,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 scaled = scheduler.scale_model_input(latents, timestep)
                 residuals = {
                     side: self._bring_residuals(
-                        plan, index, denoising.steps, negative=side == _NEGATIVE
+                        plan, index, denoising.steps, negative=side == NEGATIVE
                     )
                     for side in self._list_sides(plan, conditions)
                 }
@@ -356,19 +363,22 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         return self._make_source(replace(plan, given=given), parts)
 
     def _list_all_texts(self, plan: PlanT) -> dict[tuple[str, str], Texts]:
-        sides = (_PROMPT, _NEGATIVE) if plan.is_guided else (_PROMPT,)
+        sides = (PROMPT, NEGATIVE) if plan.is_guided else (PROMPT,)
         return {
             (side, name): texts
             for side in sides
-            for name, texts in self._list_texts(plan, negative=side == _NEGATIVE).items()
+            for name, texts in self._list_texts(plan, negative=side == NEGATIVE).items()
         }
 
     def _condition_all(
-        self, plan: PlanT, said: Mapping[tuple[str, str], Sequence[FloatArray]]
+        self,
+        plan: PlanT,
+        said: Mapping[tuple[str, str], Sequence[FloatArray]],
+        shown: Mapping[str, Mapping[str, FloatArray]],
     ) -> Sides:
         """Make each picture's conditioning: one for all pictures with the same texts."""
         # As in diffusers, the rows of the negative prompts come first.
-        sides = (_NEGATIVE, _PROMPT) if plan.is_guided else (_PROMPT,)
+        sides = (NEGATIVE, PROMPT) if plan.is_guided else (PROMPT,)
         conditions: dict[str, list[Conditioning]] = {side: [] for side in sides}
         pictures = name_pictures(plan.control.normalize()) if plan.control else {}
         for side, conditionings in conditions.items():
@@ -378,8 +388,8 @@ class DenoisingLoop(ABC, Generic[PlanT]):
                 key = tuple(map(id, own.values()))
                 if key not in known:
                     rows = {name: values[None] for name, values in own.items()}
-                    tensors = self._condition(plan, rows, negative=side == _NEGATIVE)
-                    tensors = {**tensors, **pictures}
+                    tensors = self._condition(plan, rows, negative=side == NEGATIVE)
+                    tensors = {**tensors, **shown.get(side, {}), **pictures}
                     known[key] = Conditioning(tensors)
                 conditionings.append(known[key])
         return conditions
@@ -388,7 +398,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         """List the conditionings of all rows: where pictures guide, too, some have none of both."""
         if plan.image_guidance_scale is None or not plan.is_guided:
             return conditions
-        return {UNCONDITIONAL: conditions[_NEGATIVE], **conditions}
+        return {UNCONDITIONAL: conditions[NEGATIVE], **conditions}
 
     def _note_preview(
         self,
@@ -418,7 +428,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         callback = plan.request.callback_on_step_end
         if callback is None:
             return latents, conditions
-        tensors: dict[str, Any] = {"latents": latents, _PROMPT: None, _NEGATIVE: None}
+        tensors: dict[str, Any] = {"latents": latents, PROMPT: None, NEGATIVE: None}
         for side, conditionings in conditions.items():
             tensors[side] = np.concatenate([each.tensors[_FEATURES] for each in conditionings])
         chosen = {name: tensors[name] for name in plan.request.callback_on_step_end_tensor_inputs}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.pictures_in import Size, digest_picture, read_pictures, resize
-from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.requests.spread_numbers import spread_numbers
 from fastdeploy_diffusion.shown import show
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ CONTROL_FIELDS = (
     "guess_mode",
 )
 """Fields of requests with control; only the first may stand alone."""
+_KIND = "ControlNets"
 _NEEDS = "a configuration with controlnets, and SDPipeline or SDXLPipeline"
 
 
@@ -149,8 +150,8 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
             allowed="one for each ControlNet, in the order of the configuration",
             fix="control_image=[…] with one for each",
         )
-    starts = _spread(request, "control_guidance_start", [0.0] * count)
-    ends = _spread(request, "control_guidance_end", [1.0] * count)
+    starts = spread_numbers(request, "control_guidance_start", [0.0] * count, _KIND)
+    ends = spread_numbers(request, "control_guidance_end", [1.0] * count, _KIND)
     for start, end in zip(starts, ends, strict=True):
         if start >= end:
             raise RequestError(
@@ -160,27 +161,8 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
     return Control(
         tuple(each.convert("RGB") for each in images),
         tuple(digest_picture(each) for each in images),
-        _spread(request, "controlnet_conditioning_scale", scales or [1.0] * count),
+        spread_numbers(request, "controlnet_conditioning_scale", scales or [1.0] * count, _KIND),
         starts,
         ends,
         request.guess_mode,
     )
-
-
-def _spread(request: GenerationRequest, name: str, defaults: Sequence[float]) -> tuple[float, ...]:
-    """Give each ControlNet a number of a field: one for all, or one each."""
-    value, field, count = getattr(request, name), FIELDS[name], len(defaults)
-    if value is None:
-        return tuple(defaults)
-    is_list = isinstance(value, list | tuple)
-    values = list(value) if is_list else [value] * count
-    if len(values) != count:
-        raise RequestError(
-            f"{name} has {len(values)} numbers for {count} ControlNets",
-            allowed=f"one number, or {count}",
-        )
-    for each in values:
-        is_number = isinstance(each, int | float | np.integer | np.floating)
-        if not is_number or isinstance(each, bool) or not field.fits(each):
-            raise RequestError(f"{name} is {show(value)}", allowed=field.allowed)
-    return tuple(float(each) for each in values)

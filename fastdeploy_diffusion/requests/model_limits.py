@@ -29,6 +29,7 @@ class ModelLimits:
             where that is not known.
         control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
             are.
+        ip_adapter_scales: The same of each IP-Adapter.
     """
 
     height: int
@@ -46,6 +47,7 @@ class ModelLimits:
     is_refiner: bool = False
     refined_from: float | None = None
     control_scales: tuple[float, ...] | None = ()
+    ip_adapter_scales: tuple[float, ...] | None = ()
 
     @property
     def allowed_sizes(self) -> str:
@@ -72,6 +74,20 @@ class ModelLimits:
                 f"{self.model} is an inpainting model, and there is no mask",
                 allowed="pipeline.inpaint(prompt, image, mask)",
                 fix="take a text-to-image model, which also draws over pictures",
+            )
+
+    def check_image_prompt(self, is_given: bool) -> None:
+        """Refuse requests without a picture for IP-Adapters, where there are some.
+
+        Raises:
+            RequestError: There is none.
+        """
+        if self.ip_adapter_scales and not is_given:
+            raise RequestError(
+                f"the configuration has {len(self.ip_adapter_scales)} IP-Adapters, and there is no "
+                "ip_adapter_image",
+                allowed="a picture for each of them",
+                fix="give ip_adapter_image=… (--ip-image), or leave ip_adapters out",
             )
 
     def shape_latents(self, height: int, width: int) -> tuple[int, ...]:

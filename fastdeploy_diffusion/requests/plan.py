@@ -21,6 +21,11 @@ from fastdeploy_diffusion.requests.control import CONTROL_FIELDS, Control, read_
 from fastdeploy_diffusion.requests.given_pictures import GivenPictures
 from fastdeploy_diffusion.requests.given_plan import read_plan
 from fastdeploy_diffusion.requests.hires import HIRES_FIELDS, Hires, read_hires
+from fastdeploy_diffusion.requests.image_prompt import (
+    IMAGE_PROMPT_FIELDS,
+    ImagePrompt,
+    read_image_prompt,
+)
 from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.picture_plan import plan_pictures
 from fastdeploy_diffusion.requests.prompt_syntax import warn_of_syntax
@@ -43,6 +48,7 @@ class GenerationPlan:
     Args:
         given: The pictures to start from; ``None`` for text to image.
         control: For ControlNets; ``None`` to draw without.
+        image_prompt: For IP-Adapters; ``None`` where there are none.
         image_guidance_scale: Of a model that edits the given pictures; ``None`` for others.
         hires: The second pass over the enlarged picture, if there is one.
         second: The plan of the pass that goes on with what this one leaves, where there are two;
@@ -62,6 +68,7 @@ class GenerationPlan:
     prompt_chunks: int | None
     given: GivenPictures | None
     control: Control | None
+    image_prompt: ImagePrompt | None
     image_guidance_scale: float | None = field(default=None, kw_only=True)
     hires: Hires | None = field(default=None, kw_only=True)
     second: Any = field(default=None, kw_only=True)
@@ -118,8 +125,9 @@ class GenerationPlan:
             if FIELDS[each.name].kind is not None and FIELDS[each.name].is_noted:
                 name, default = each.name, each.default
                 value = own[name] if name in own else getattr(self, name, getattr(request, name))
-                # Lists of control have one entry a ControlNet, which the run's record holds.
-                is_recorded = name in CONTROL_FIELDS and isinstance(value, list | tuple)
+                # Lists have one entry a ControlNet or adapter, which the run's record holds.
+                is_each = name in (*CONTROL_FIELDS, *IMAGE_PROMPT_FIELDS)
+                is_recorded = is_each and isinstance(value, list | tuple)
                 found[name] = None if is_recorded or value == default else value
         return found
 
@@ -203,6 +211,7 @@ def plan_generation(
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given.fit(Size(width, height)) if given else None,
         control=control.fit(Size(width, height)) if control else None,
+        image_prompt=read_image_prompt(request, limits.ip_adapter_scales),
         image_guidance_scale=_read_image_guidance(request, limits),
         hires=read_hires(request, defaults),
     )

@@ -11,7 +11,7 @@ from typing_extensions import Self
 from fastdeploy_diffusion.config.introspection import list_arguments
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.hints import find_hint
-from fastdeploy_diffusion.pictures_in import GivenPicture, ResizeMode
+from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted, ResizeMode
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.suggest import did_you_mean
 
@@ -80,6 +80,8 @@ class GenerationRequest:
     control_guidance_start: float | Sequence[float] | None = None
     control_guidance_end: float | Sequence[float] | None = None
     guess_mode: bool = False
+    ip_adapter_image: ImagePrompted | None = field(default=None, repr=False)
+    ip_adapter_scale: float | Sequence[float] | None = None
     output_type: OutputType = "pil"
     callback_on_step_end: StepCallback | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)

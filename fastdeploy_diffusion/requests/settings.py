@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.config.introspection import list_arguments
-from fastdeploy_diffusion.pictures_in import GivenPicture, ResizeMode
+from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted, ResizeMode
 from fastdeploy_diffusion.request_fields import FIELDS
 from fastdeploy_diffusion.requests.request import (
     PICTURE_FIELDS,
@@ -39,6 +39,8 @@ class Settings(TypedDict, total=False):
     control_guidance_start: float | Sequence[float] | None
     control_guidance_end: float | Sequence[float] | None
     guess_mode: bool
+    ip_adapter_image: ImagePrompted | None
+    ip_adapter_scale: float | Sequence[float] | None
     hires_scale: float | None
     hires_strength: float | None
     hires_upscaler: str | None

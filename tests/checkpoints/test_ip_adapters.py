@@ -4,7 +4,7 @@ from component_programs import SD1
 from safetensors.numpy import save_file
 from tiny_ip_adapter import configure_ip_adapter, draw_ip_adapter
 
-from fastdeploy_diffusion.checkpoints import build_skeleton, check_weights
+from fastdeploy_diffusion.checkpoints import build_skeleton, check_weights, open_checkpoint
 from fastdeploy_diffusion.checkpoints.ip_adapter import open_ip_adapter
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
@@ -75,10 +75,12 @@ def test_what_is_no_adapter_is_refused(tiny_sd1, tmp_path):
     with pytest.raises(CheckpointError, match="not an IP-Adapter"):
         open_ip_adapter(tmp_path / "a.txt")
     weights = draw_ip_adapter(configure_ip_adapter(UNET, "base"))
-    write(tmp_path / "right.safetensors", weights)
+    right = write(tmp_path / "right.safetensors", weights)
     with pytest.raises(CheckpointError, match="folder") as refused:
         open_ip_adapter(tmp_path)
     assert "right.safetensors" in refused.value.fix
+    with pytest.raises(CheckpointError, match="looks like an IP-Adapter"):
+        open_checkpoint(right)
     with pytest.raises(CheckpointError, match="no IP-Adapter's"):
         open_ip_adapter(tiny_sd1 / "unet" / "diffusion_pytorch_model.safetensors")
     write(tmp_path / "more.safetensors", {**weights, "other": np.zeros(3, np.float32)})

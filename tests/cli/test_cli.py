@@ -10,6 +10,7 @@ import pytest
 from command_line import run
 from PIL import Image
 from tiny_controlnet import write_tiny_controlnet
+from tiny_ip_adapter import write_tiny_image_encoder, write_tiny_ip_adapter
 
 import fastdeploy_diffusion
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline
@@ -267,3 +268,24 @@ def test_a_controlnet_draws_what_the_library_draws(tiny_sd1, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open("cat.png")), np.asarray(expected))
     words = ("generate", "a red circle", "--model", tiny_sd1, "--control", edges)
     assert "there is no ControlNet" in refuse(*words)
+
+
+def test_an_image_prompt_draws_what_the_library_draws(tiny_sd1, tmp_path):
+    adapter = write_tiny_ip_adapter(tmp_path / "a" / "plus.safetensors", tiny_sd1, "plus")
+    tower, picture = write_tiny_image_encoder(tmp_path / "tower"), tmp_path / "picture.png"
+    colours = np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8)
+    Image.fromarray(colours).save(picture)
+    given = ("--ip-adapter", adapter, "--ip-encoder", tower, "--ip-image", picture)
+    draw(tiny_sd1, "--seed", 5, *given, "--ip-scale", 0.5, "-o", "cat.png")
+    options = [{"path": adapter, "image_encoder_path": tower}]
+    config = DiffusionConfig(model_path=tiny_sd1, engine="paddle-eager", ip_adapters=options)
+    settings = {"num_inference_steps": 2, "seed": 5, "ip_adapter_scale": 0.5}
+    expected = SDPipeline(config).text_to_image(
+        "a red circle", ip_adapter_image=picture, **settings
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open("cat.png")), np.asarray(expected))
+    words = ("generate", "a red circle", "--model", tiny_sd1)
+    assert "there is no IP-Adapter" in refuse(*words, "--ip-image", picture)
+    assert "there is no ip_adapter_image" in refuse(*words, *given[:4])
+    assert "has no vision tower" in refuse(*words, *given[:2], *given[4:])
+    assert "no --ip-adapter" in refuse(*words, *given[2:])

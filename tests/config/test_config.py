@@ -81,6 +81,7 @@ def test_defaults() -> None:
         "embedding_cache": {"memory_mib": 256.0, "disk_mib": 0.0},
         "controlnets": (),
         "refiner": None,
+        "ip_adapters": (),
         "defaults": dict.fromkeys(RequestDefaults.model_fields),
         "shapes": {"batch": (1, 2, 8), "height": None, "width": None, "chunks": (1, 1, 1)},
         "paddle": {"gpu_passes": None},

@@ -219,6 +219,13 @@ def _(bench: Bench) -> None:
         bench.open(refiner=bench.model)
 
 
+@case("ip_adapters")
+def _(bench: Bench) -> None:
+    # What they do is in tests/pipelines/test_image_prompts.py.
+    with pytest.raises(CheckpointError, match="none does not exist"):
+        bench.open(ip_adapters=[bench.folder / "none"])
+
+
 @case("int8_portable")
 def _(bench: Bench) -> None:
     # What it does to weights is in tests/compiler/test_quantizing.py.

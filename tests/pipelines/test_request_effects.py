@@ -11,6 +11,7 @@ from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.packing import pack
 from fastdeploy_diffusion.requests.control import CONTROL_FIELDS
+from fastdeploy_diffusion.requests.image_prompt import IMAGE_PROMPT_FIELDS
 
 COMMON = {"height": 16, "width": 24, "num_inference_steps": 2, "seed": 3, "output_type": "np"}
 BASE = {
@@ -53,6 +54,7 @@ CHANGES = {
     "overlay": {},
     "control_image": {"control_image": PICTURE},
     **{name: {} for name in CONTROL_FIELDS[1:]},  # likewise
+    **{name: {} for name in IMAGE_PROMPT_FIELDS},  # in test_image_prompts
     "output_type": {"output_type": "latent"},
     "callback_on_step_end": {
         "callback_on_step_end": lambda pipeline, step, timestep, tensors: {

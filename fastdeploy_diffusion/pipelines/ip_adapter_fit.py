@@ -1,0 +1,132 @@
+"""Opens a pipeline's IP-Adapters, and checks that UNet, adapter and vision tower fit together."""
+
+from pathlib import Path
+
+from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.checkpoints.image_encoder import (
+    ImageEncoderCheckpoint,
+    open_image_encoder,
+)
+from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint, open_ip_adapter
+from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
+from fastdeploy_diffusion.config.ip_adapter_options import IPAdapterOptions
+from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
+from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
+from fastdeploy_diffusion.predictors.image_encoder import ImageEncoder
+from fastdeploy_diffusion.predictors.image_prompts import ImagePrompts
+from fastdeploy_diffusion.predictors.ip_adapter import IPAdapter
+
+_BESIDE = "image_encoder"  # the folder that diffusers looks for as well
+
+
+def check_ip_options(config: DiffusionConfig, checkpoint: Checkpoint) -> None:
+    """Refuse options that do not go with IP-Adapters.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    if not config.ip_adapters:
+        return
+    quantized = config.list_quantized()
+    problem, allowed, fix = "", "", ""
+    if config.enable_dynamic_shape:
+        problem, allowed = "enable_dynamic_shape is true", "IP-Adapters with builds for each size"
+        fix = "leave enable_dynamic_shape out"
+    elif quantized:
+        problem = f"{', '.join(quantized)} in int8, which is calibrated by prompts alone"
+        allowed, fix = "IP-Adapters in floating point", "precision='bf16' or 'fp16'"
+    elif checkpoint.is_built:
+        problem = f"{checkpoint.path} is a bundle, which holds none"
+        allowed, fix = "IP-Adapters with a checkpoint", "open the checkpoint that it was made of"
+    if problem:
+        raise ConfigError(f"ip_adapters are given, and {problem}", allowed=allowed, fix=fix)
+
+
+def open_ip_adapters(
+    config: DiffusionConfig, model: Path, unet: UNet2DConditionConfig
+) -> ImagePrompts:
+    """Open the IP-Adapters of a configuration; those with the same tower share it.
+
+    Args:
+        model: Path of the checkpoint with the UNet.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or unsafe, or an adapter has no vision tower.
+        UnsupportedModelError: An adapter is of a kind that is not implemented, or for another
+            family of models or another vision tower.
+        EngineUnavailableError: The engine asked for cannot run here.
+    """
+    count = len(config.ip_adapters)
+    towers: list[tuple[Path, EngineChoice, ImageEncoder]] = []
+    adapters = []
+    for index, options in enumerate(config.ip_adapters):
+        found = open_ip_adapter(Path(options.path))
+        _check_unet(found, unet, model)
+        path = _find_tower(options)
+        choice = config.choose_ip_adapter(index)
+        place = path.resolve()
+        tower = next((each for own, by, each in towers if (own, by) == (place, choice)), None)
+        opened = open_image_encoder(path) if tower is None else tower.checkpoint
+        _check_tower(found, opened)
+        if tower is None:
+            number = f"_{len(towers)}" if count > 1 else ""
+            tower = ImageEncoder(opened, config, choice, f"image_encoder{number}")
+            towers.append((place, choice, tower))
+        name = f"ip_adapter_{index}" if count > 1 else "ip_adapter"
+        adapters.append(IPAdapter(found, tower, config, choice, name))
+    return ImagePrompts(adapters)
+
+
+def _find_tower(options: IPAdapterOptions) -> Path:
+    if options.image_encoder_path is not None:
+        return Path(options.image_encoder_path)
+    path = Path(options.path).parent / _BESIDE
+    if not path.is_dir():
+        raise CheckpointError(
+            f"the IP-Adapter {options.path} has no vision tower: there is no folder {path}",
+            allowed="image_encoder_path, or a folder image_encoder beside the file",
+            fix="download the image_encoder that it was published with, and give its folder",
+        )
+    return path
+
+
+def _check_unet(found: IPAdapterCheckpoint, unet: UNet2DConditionConfig, model: Path) -> None:
+    config, widths = found.config, tuple(width for _, width in unet.list_cross_attentions())
+    text = unet.context_dims[0]
+    problem = ""
+    if config.cross_attention_dim != text:
+        problem = f"its tokens have a width of {config.cross_attention_dim}, and texts {text}"
+    elif len(config.widths) != len(widths):
+        problem = f"it is for {len(config.widths)} cross-attentions, and there are {len(widths)}"
+    elif config.widths != widths:
+        place = next(
+            index
+            for index, (own, other) in enumerate(zip(config.widths, widths, strict=True))
+            if own != other
+        )
+        problem = (
+            f"its keys for cross-attention {place} have a width of {config.widths[place]}, and "
+            f"that has {widths[place]}"
+        )
+    if problem:
+        raise UnsupportedModelError(
+            f"{found.path} does not fit the UNet of {model}: {problem}",
+            allowed="an IP-Adapter that was trained for this family of models",
+            fix="take one for this model, or the model that it was made for",
+        )
+
+
+def _check_tower(found: IPAdapterCheckpoint, tower: ImageEncoderCheckpoint) -> None:
+    config = found.config
+    if config.resampler:
+        key, width = "hidden_size", tower.config.hidden_size
+    else:
+        key, width = "projection_dim", tower.config.projection_dim
+    if width != config.embed_dim:
+        raise UnsupportedModelError(
+            f"{found.path}, of the kind {config.kind}, takes features of width "
+            f"{config.embed_dim}, and the vision tower {tower.path} gives {width} ({key})",
+            allowed="the image_encoder that the adapter was published with",
+            fix="for SD 1.x and for SDXL's vit-h adapters that is ViT-H, for others of SDXL "
+            "ViT-bigG",
+        )
