@@ -25,6 +25,7 @@ INSTALL = 'pip install "fastdeploy-diffusion[openvino]"'
 PROFILED_RUNS = 3
 _SMALLEST_FOR_WINOGRAD = 32 * 32  # latents of a denoiser
 _WINOGRAD = ("merge-qkv", "winograd-4x4", "winograd-2x2", "channels-last")
+_INT8_DECODER_PASSES = ("phase-upsample", "channel-group-norm", "resize-nearest")
 _BF16_PASSES = ("phase-upsample", "hoist-invariants", "channel-group-norm", "resize-nearest")
 # With VNNI, OpenVINO rounds what matrix products with weights in int8 read as it runs, with a scale
 # for each row and so many of its numbers; it divides the widths of all networks here. Fewer are
@@ -83,6 +84,7 @@ class OpenVINOEngine(Engine):
             "bf16", (*_BF16_PASSES, "native-attention"), where_slow=True, close=("split-geglu",)
         ),
         PayingPasses("bf16", _BF16_PASSES, close=("split-geglu",)),
+        PayingPasses("int8", _INT8_DECODER_PASSES, role="vae", close=("native-attention",)),
     )
 
     def _probe_run(self, device: Device) -> Availability:
