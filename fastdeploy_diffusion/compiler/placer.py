@@ -106,10 +106,12 @@ class Placer:
         placement = select(choice.engine, precision=unmeasured)
         installable = placement.installable
         is_open = AUTO in (choice.engine, choice.precision)
-        # An engine that cannot run here, and has a fallback, has no plan.
-        is_planned = (is_open or self._guard.is_needed(placement)) and not placement.fallback
+        is_planned = is_open or self._guard.is_needed(placement)
         has_defaults = self.pass_names is None and bool(placement.engine.paying_passes)
-        kept = (measured or self.find_plan()) if is_planned or has_defaults else None
+        kept = None
+        # An engine that cannot run here, and has a fallback, has no plan.
+        if (is_planned or has_defaults) and not placement.fallback:
+            kept = measured or self.find_plan()
         plan = kept if is_planned else None
         taken = None
         if plan and is_open:
