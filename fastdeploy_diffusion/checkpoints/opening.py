@@ -122,7 +122,10 @@ def _explain_missing_path(path: Path, given: str) -> CheckpointError:
         missing = missing.parent
     parent = missing.parent
     entries = _list_names(parent)
-    similar = get_close_matches(missing.name, entries, n=5, cutoff=0.5)
+    # What is missing may be a folder on the way, of which no file is a misspelling.
+    is_last = missing == path.absolute()
+    candidates = [name for name in entries if is_last or (parent / name).is_dir()]
+    similar = get_close_matches(missing.name, candidates, n=5, cutoff=0.5)
     shown = f"similar: {', '.join(similar)}" if similar else f"it holds {len(entries)} other names"
     problem = f"{path} does not exist: {parent} has no {missing.name!r} ({shown})"
     # Also at the end of a path: a configuration file's own folder stands before what it names.

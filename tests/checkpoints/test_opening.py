@@ -33,6 +33,8 @@ def test_missing_path_names_what_is_near(tmp_path):
 )
 def test_the_name_of_a_hub_prints_its_downloads(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A file is no misspelling of the owner's folder.
+    (tmp_path / f"{name.split('/')[0]}.yaml").touch()
     folder = name.split("/")[1]
     for given, is_name in ((name, True), (Path(name), True), (tmp_path / name, False)):
         with pytest.raises(CheckpointError, match=f"{name} does not exist") as caught:
