@@ -375,8 +375,6 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
             )
         plan = self._plan_drawing(request)
         denoisings = self._list_denoisings(plan)
-        for each in denoisings:
-            each.loop._require_memory(each.plan)
         cancelled = threading.Event()
         loop = self._run(denoisings, cancelled)
         if batch is None:
@@ -384,7 +382,12 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return Generation(loop, cancelled, batch, len(plan.seeds), self._limit_pictures(plan, most))
 
     def _list_denoisings(self, plan: PlanT) -> list[Denoising[Any]]:
-        """List what a request runs one after another, each with a scheduler of its own."""
+        """List what a request runs one after another, each with a scheduler of its own.
+
+        Raises:
+            ResourceError: One of them does not fit into memory.
+        """
+        self._require_memory(plan)
         own: Denoising[Any] = Denoising(self, plan, self._start_scheduler(plan))
         if plan.second is None:
             return [own]
