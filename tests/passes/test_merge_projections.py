@@ -11,7 +11,7 @@ from fastdeploy_diffusion.passes.layer.merge_projections import MergeKV, MergeQK
 SELF = {
     "unet": (lambda: Attention(24, 3), [2, 7, 24]),
     "with biases, one head": (lambda: Attention(10, 1, qkv_bias=True), [1, 5, 10]),
-    "text": (lambda: CLIPAttention(20, 5), [3, 6, 20]),
+    "text": (lambda: CLIPAttention(20, 5, is_causal=True), [3, 6, 20]),
     "autoencoder": (lambda: SpatialAttention(16, 4), [2, 16, 3, 5]),
 }
 CROSS = {
@@ -46,7 +46,7 @@ def test_cross_attention_keeps_its_numbers(make, shape, context):
     [
         (MergeQKV(), lambda: Attention(12, 2, context_dim=12)),
         (MergeKV(), lambda: Attention(12, 2)),
-        (MergeKV(), lambda: CLIPAttention(12, 2)),
+        (MergeKV(), lambda: CLIPAttention(12, 2, is_causal=True)),
         (MergeQKV(), lambda: paddle.nn.MultiHeadAttention(12, 2)),
     ],
 )
@@ -59,7 +59,7 @@ def test_the_nearest_miss_is_left_alone(given, make):
 
 
 def test_mixed_biases_are_skipped_with_a_reason():
-    layer = CLIPAttention(12, 2)
+    layer = CLIPAttention(12, 2, is_causal=True)
     layer.k_proj = paddle.nn.Linear(12, 12, bias_attr=False)
     (result,), _ = apply_passes([MergeQKV()], layer, strict=False)
     assert result.count == 0

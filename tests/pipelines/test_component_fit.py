@@ -53,7 +53,7 @@ def others(tmp_path_factory):
         (
             "flux",
             "transformer",
-            r"transformer gives 8 numbers a token, and transformer wants 16 \(in_channels",
+            r"transformer gives 8 numbers a token, and vae wants 16 \(four times latent_channels",
         ),
         (
             "flux",
