@@ -232,7 +232,7 @@ class Placer:
 
     def find_plan(self) -> ComponentPlan | None:
         """Look up the plan of `tune`; ``None`` if it was not tuned here."""
-        if self.cache is None:
+        if self.cache is None or not self.cache.root.exists():
             return None
         try:
             return find_plan(self.cache, self.make_key(self.cache))
