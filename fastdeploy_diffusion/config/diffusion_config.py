@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.controlnet_options import ControlNets, FilePath
+from fastdeploy_diffusion.config.controlnet_options import ControlNets
 from fastdeploy_diffusion.config.engine_choice import EngineChoice
+from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.ip_adapter_options import IPAdapters
 from fastdeploy_diffusion.config.layers import (
     Layer,

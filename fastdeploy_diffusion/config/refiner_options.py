@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.controlnet_options import FilePath
+from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.sections import ComponentConfig
 from fastdeploy_diffusion.precision import PRECISIONS
