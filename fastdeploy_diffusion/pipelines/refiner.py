@@ -42,7 +42,7 @@ def configure_refiner(config: DiffusionConfig) -> DiffusionConfig:
 
 
 def cut_schedule(scheduler: Scheduler[Any], start: float | None, end: float | None) -> None:
-    """Leave out what is not between two shares of the noise's schedule.
+    """Leave out the steps whose timesteps are not between two shares of the training steps.
 
     As ``get_timesteps`` of diffusers' ``StableDiffusionXLImg2ImgPipeline``, and its base model's
     ``denoising_end``. Steps that a scheduler begins with already stay left out.

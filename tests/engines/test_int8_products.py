@@ -161,7 +161,7 @@ def exported(request, case, tmp_path_factory):
             for name, found, wanted in zip(names, given.values(), multiply(folder), strict=True)
         }
 
-    # What is not quantised computes in bf16 where that is fast.
+    # Operators that are not quantized run in bf16 on CPUs that are fast in it.
     halves = "BF16" in read_capabilities() and not multiplies_bf16_slowly()
     return measure, 1e-2 if halves and request.param == "openvino" else 1e-5
 
