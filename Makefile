@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-EXTRAS := cpu,onnx,openvino,tensorrt-rtx,dev
+EXTRAS := cpu,onnx,openvino,tensorrt-rtx,control,dev
 WORKERS ?= 2
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
 PROMPT ?= a large red star on a blue background

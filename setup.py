@@ -34,6 +34,8 @@ EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
     **{f"run-{name}": packages for name, packages in RUN.items()},
     **{name: [*ONNX_EXPORT, *packages] for name, packages in RUN.items()},
+    # Finds edges for ControlNets; before, it is built for NumPy 1.
+    "control": ["opencv-python-headless>=4.10.0.84"],
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
     # pinned because another version formats differently.
     "dev": [

@@ -13,6 +13,7 @@ _LARGEST_SEED = 2**64 - 1
 PLAIN, WEIGHTED = "plain", "weighted"
 PROMPT_SYNTAXES = (PLAIN, WEIGHTED)
 HIRES_UPSCALERS = ("lanczos", "latent")
+CONTROL_PREPROCESSORS = ("canny",)
 MOST_CHUNKS = 32
 """Of one prompt: 2400 tokens of CLIP."""
 
@@ -293,6 +294,14 @@ FIELDS: Mapping[str, RequestField] = MappingProxyType(
             "ControlNet",
             flag="--control",
             is_noted=False,
+        ),
+        "control_preprocess": RequestField(
+            "what is made of the picture first: `canny` finds its edges, and needs OpenCV",
+            "not on Flux",
+            "one name, or a list with a name or None for each ControlNet",
+            "the picture as it is",
+            flag="--control-preprocess",
+            choices=CONTROL_PREPROCESSORS,
         ),
         "controlnet_conditioning_scale": _control(
             "factor of what the ControlNet adds",

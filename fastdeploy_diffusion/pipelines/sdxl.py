@@ -120,6 +120,7 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         hires_strength: float | None = None,
         hires_upscaler: str | None = None,
         control_image: GivenPicture | Sequence[GivenPicture] | None = None,
+        control_preprocess: str | Sequence[str | None] | None = None,
         controlnet_conditioning_scale: float | Sequence[float] | None = None,
         control_guidance_start: float | Sequence[float] | None = None,
         control_guidance_end: float | Sequence[float] | None = None,

@@ -10,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fastdeploy_diffusion.control_pictures import detect_edges
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.pictures_in import Size, digest_picture, read_pictures, resize
+from fastdeploy_diffusion.request_fields import CONTROL_PREPROCESSORS
 from fastdeploy_diffusion.requests.spread_numbers import spread_numbers
 from fastdeploy_diffusion.shown import show
+from fastdeploy_diffusion.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.requests.request import GenerationRequest
 
 CONTROL_FIELDS = (
     "control_image",
+    "control_preprocess",
     "controlnet_conditioning_scale",
     "control_guidance_start",
     "control_guidance_end",
@@ -37,6 +41,7 @@ class Control:
     Args:
         images: Of mode "RGB".
         digests: Of the images as they were given: mode, size and pixels; sha256.
+        preprocessors: Names of what was made of these first; ``None`` where nothing was.
         scales: Factors of what each adds.
         starts: Shares of the steps after which each begins.
         ends: Shares of the steps after which each ends.
@@ -46,6 +51,7 @@ class Control:
 
     images: tuple[Image.Image, ...]
     digests: tuple[str, ...]
+    preprocessors: tuple[str | None, ...]
     scales: tuple[float, ...]
     starts: tuple[float, ...]
     ends: tuple[float, ...]
@@ -99,8 +105,9 @@ class Control:
 
     def describe(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Describe what each ControlNet was given, for the metadata of a picture."""
-        keys = ("model", "image_sha256", "scale", "start", "end")
-        values = zip(names, self.digests, self.scales, self.starts, self.ends, strict=True)
+        keys = ("model", "image_sha256", "preprocess", "scale", "start", "end")
+        given = (self.digests, self.preprocessors, self.scales, self.starts, self.ends)
+        values = zip(names, *given, strict=True)
         return [
             {**dict(zip(keys, each, strict=True)), "guess_mode": self.guess_mode} for each in values
         ]
@@ -158,11 +165,35 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
                 f"control_guidance_start is {start:g}, and control_guidance_end {end:g}",
                 allowed="a start below the end",
             )
+    preprocessors = _read_preprocessors(request.control_preprocess, count)
     return Control(
-        tuple(each.convert("RGB") for each in images),
+        tuple(
+            detect_edges(each) if name else each.convert("RGB")
+            for name, each in zip(preprocessors, images, strict=True)
+        ),
         tuple(digest_picture(each) for each in images),
+        preprocessors,
         spread_numbers(request, "controlnet_conditioning_scale", scales or [1.0] * count, _KIND),
         starts,
         ends,
         request.guess_mode,
     )
+
+
+def _read_preprocessors(given: Any, count: int) -> tuple[str | None, ...]:
+    """Give each ControlNet the name of what is made of its picture first, or ``None``."""
+    names = list(given) if isinstance(given, list | tuple) else [given] * count
+    if len(names) != count:
+        raise RequestError(
+            f"control_preprocess has {len(names)} names for {count} ControlNets",
+            allowed=f"one name, or {count}",
+        )
+    for name in names:
+        if name is not None and (not isinstance(name, str) or name not in CONTROL_PREPROCESSORS):
+            raise RequestError(
+                f"control_preprocess is {show(given)}",
+                allowed=", ".join(CONTROL_PREPROCESSORS),
+                fix=did_you_mean(name, CONTROL_PREPROCESSORS)
+                or "give control pictures of other kinds, as depth and poses, as they are to be",
+            )
+    return tuple(names)

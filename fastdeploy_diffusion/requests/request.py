@@ -76,6 +76,7 @@ class GenerationRequest:
     padding_mask_crop: int | None = None
     overlay: bool = False
     control_image: GivenPicture | Sequence[GivenPicture] | None = field(default=None, repr=False)
+    control_preprocess: str | Sequence[str | None] | None = None
     controlnet_conditioning_scale: float | Sequence[float] | None = None
     control_guidance_start: float | Sequence[float] | None = None
     control_guidance_end: float | Sequence[float] | None = None

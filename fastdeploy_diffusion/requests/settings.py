@@ -35,6 +35,7 @@ class Settings(TypedDict, total=False):
     scheduler: str | None
     eta: float
     control_image: GivenPicture | Sequence[GivenPicture] | None
+    control_preprocess: str | Sequence[str | None] | None
     controlnet_conditioning_scale: float | Sequence[float] | None
     control_guidance_start: float | Sequence[float] | None
     control_guidance_end: float | Sequence[float] | None

@@ -9,6 +9,7 @@ from tiny_controlnet import write_tiny_controlnet
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
+from fastdeploy_diffusion.control_pictures import detect_edges
 from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.images import METADATA_KEY
 from fastdeploy_diffusion.runtime.session import Session
@@ -127,6 +128,30 @@ def test_a_picture_says_what_controlled_it(tiny_sd1, nets):
     assert len(control["image_sha256"]) == len(control["model_digest"]) == 64
 
 
+def test_edges_are_found_where_a_request_asks_for_it(tiny_sd1, nets):
+    photo = Image.new("RGB", (32, 32), "white")
+    photo.paste("red", (8, 8, 24, 24))
+    with open_pipeline(tiny_sd1, nets, "paddle-eager") as pipeline:
+        by_hand = [detect_edges(photo), photo]
+        wanted = pipeline.text_to_image("a cat", control_image=by_hand, **REQUEST)
+        plan = pipeline._plan(
+            GenerationRequest(
+                prompt="a cat", control_image=[photo] * 2, control_preprocess=["canny", None]
+            )
+        )
+        settings = {**REQUEST, "control_image": [photo] * 2}
+        given = pipeline.text_to_image("a cat", control_preprocess=["canny", None], **settings)
+        np.testing.assert_array_equal(given, wanted)
+        both = pipeline.generate(
+            "a cat", control_preprocess="canny", **{**settings, "output_type": "pil"}
+        )
+    first, second = plan.control.digests
+    assert first == second
+    noted = json.loads(both.images[0].info[METADATA_KEY])
+    assert noted["settings"]["control_preprocess"] == "canny"
+    assert [each["preprocess"] for each in noted["run"]["control"]] == ["canny"] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -134,6 +159,10 @@ def test_a_picture_says_what_controlled_it(tiny_sd1, nets):
         ({"control_image": "nowhere.png"}, "no file that exists"),
         ({"control_image": 7}, "control_image is 7"),
         ({"guess_mode": True}, "there is no control_image"),
+        ({"control_preprocess": "canny"}, "there is no control_image"),
+        ({"control_image": EDGES, "control_preprocess": "cany"}, "did you mean 'canny'?"),
+        ({"control_image": EDGES, "control_preprocess": "depth"}, "of other kinds, as depth"),
+        ({"control_image": EDGES, "control_preprocess": ["canny"] * 2}, "2 names for 1 Contr"),
         ({"controlnet_conditioning_scale": 1.0}, "there is no control_image"),
         ({"control_image": EDGES, "controlnet_conditioning_scale": -1}, "scale is -1"),
         ({"control_image": EDGES, "controlnet_conditioning_scale": [1, 1]}, "2 numbers for 1"),

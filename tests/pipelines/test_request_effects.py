@@ -214,6 +214,7 @@ def test_settings_of_a_control_change_what_it_does(pipelines, family):
         {"control_guidance_start": 0.5},
         {"control_guidance_end": 0.5},
         {"guess_mode": True},
+        {"control_preprocess": "canny"},
     )
     drawn = [draw(pipelines, family, control_image=PICTURE, **each) for each in changes]
     assert len({each.tobytes() for each in drawn}) == len(changes)
