@@ -75,6 +75,7 @@ setup(
             "configs/*-prompts.txt",
             "configs/*shapes/*",
             "configs/*shapes/*/*",
+            "configs/shapes-edges/*",
             "native/*.cpp",
             "native/*.h",
             "native/*.inc",

@@ -20,9 +20,9 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/shapes-control"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pool", type=int, default=1200, help="encoded pictures")
+    parser.add_argument("--pool", type=int, default=2400, help="encoded pictures")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
 

@@ -75,6 +75,10 @@ Source = Asserted | Computed | Dated | Chosen
 JUDGED = "test_shapes_model.py::test_as_many_pictures_are_right_as_published"
 SHAPES_JUDGED = Asserted(JUDGED, '"shapes": (96, 97, 99)')
 FLUX_SHAPES_JUDGED = Asserted(JUDGED, '"flux-shapes": (98, 97, 98)')
+PLACED = Asserted(
+    "test_shapes_model.py::test_as_many_objects_are_in_their_places_as_published",
+    "PLACED, PLACED_WITHOUT = (100, 88, 88), (30, 4, 95)",
+)
 SD_PARITY = Asserted("pipelines/test_sd_parity.py::test_requests", "LEAST = 120")
 SDXL_PARITY = Asserted("pipelines/test_sdxl_parity.py::test_requests", "LEAST = 120")
 FLUX_PARITY = Asserted("pipelines/test_flux_parity.py::test_requests", "LEAST = 120")
@@ -97,6 +101,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "`shapes` (Stable Diffusion) gets 96.5 %": SHAPES_JUDGED,
         "`flux-shapes` (Flux) 97.5 %": FLUX_SHAPES_JUDGED,
         "the pictures of diffusers to 120 dB and more": SDXL_PARITY,
+        "on 100 % of 100 edge maps, and draws it as the caption says on 88 %": PLACED,
         "the pictures of diffusers to 100 dB and more": MASKS_PARITY,
         "ask for a PSNR of at least 120 dB": SD_PARITY,
         "relative error at most 2e-5": Asserted(
@@ -424,6 +429,8 @@ FIGURES: dict[str, dict[str, Source]] = {
         "0.7 s a step, 19 minutes": Dated("9343ff4"),
         "0.9 s a step, 23 minutes": Dated("9343ff4"),
         "92 of 100 of the captions": Dated("9343ff4"),
+        "2.4 MB": Asserted("test_shapes_model.py::test_the_controlnet_is_small", "<= 2.45e6"),
+        "On 100 of 100 maps": PLACED,
         "and scale 2.5": SETTING,
     },
 }

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 from diffusers import AutoencoderTiny
+from PIL import Image, ImageDraw
 from tiny_controlnet import write_tiny_controlnet
 from tiny_flux import shrink
 from tiny_ip_adapter import write_tiny_image_encoder, write_tiny_ip_adapter
@@ -115,9 +116,12 @@ def list_runs(is_chosen: Callable[[str], bool]) -> list[Any]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, distribution):
-    """An empty folder to work in, with the files that the pages show."""
+    """An empty folder to work in, with the files that the pages show, and edges."""
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path, "yaml")
+    edges = Image.new("RGB", (128, 128))
+    ImageDraw.Draw(edges).ellipse((12, 44, 76, 108), outline="white", width=2)
+    edges.save(tmp_path / "edges.png")
     monkeypatch.syspath_prepend(distribution)
     yield tmp_path
     forget_modules(distribution)

@@ -9,13 +9,21 @@ from PIL import Image, ImageDraw
 from record_pictures import MODELS, SEEDS, SETTINGS, choose_captions, read_pictures
 
 from fastdeploy_diffusion import DiffusionConfig
-from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, judge
+from fastdeploy_diffusion.benchmark.shapes_judge import COLOURS, Verdict, find_object, judge
 from fastdeploy_diffusion.picture_quality import measure_psnr
 from fastdeploy_diffusion.pipelines.opening import open_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from shapes.scoring import choose_scenes, is_right
-from shapes.world import all_scenes
+from shapes.scoring import (
+    CLOSE_OVERLAP,
+    LEAST_OVERLAP,
+    choose_placed_scenes,
+    choose_scenes,
+    draw_map,
+    is_right,
+    measure_overlap,
+)
+from shapes.world import SHAPES, Placement, Scene, all_scenes, paint
 
 BATCH = 20
 
@@ -80,6 +88,81 @@ def test_as_many_pictures_are_right_as_published(model):
         else:
             wrong.append(f"{scene.caption(language)!r}: {verdict}")
     assert tuple(right.values()) == RIGHT[model], "\n".join(wrong)
+
+
+def draw_placed(rows, *, with_edges=True):
+    """Draw scenes on edges; count objects in their places, those close to them, and right ones."""
+    scenes, overlaps, right = choose_placed_scenes(), [], 0
+    with open_pipeline(DiffusionConfig.from_preset("shapes-edges", engine="openvino")) as pipeline:
+        for row in rows:
+            scene, language, place = scenes[row]
+            edges = draw_map(scene.shape, place) if with_edges else None
+            caption = scene.caption(language)
+            image = pipeline.text_to_image(caption, seed=row, control_image=edges, **SETTINGS)
+            overlaps.append(measure_overlap(scene.shape, place, find_object(image)))
+            right += is_right(scene, judge(image))
+    placed, close = (
+        sum(each >= least for each in overlaps) for least in (LEAST_OVERLAP, CLOSE_OVERLAP)
+    )
+    return placed, close, right
+
+
+@pytest.mark.slow
+def test_objects_are_where_the_edges_are():
+    assert draw_placed(range(1, 100, 20)) == (5, 4, 4)
+
+
+# As published: of 100 edge maps, overlaps of at least 0.5 and 0.75, and captions.
+PLACED, PLACED_WITHOUT = (100, 88, 88), (30, 4, 95)
+
+
+@pytest.mark.slow
+@pytest.mark.figures
+def test_as_many_objects_are_in_their_places_as_published():
+    assert draw_placed(range(100)) == PLACED
+    assert draw_placed(range(100), with_edges=False) == PLACED_WITHOUT
+
+
+def test_the_controlnet_is_small():
+    (options,) = DiffusionConfig.from_preset("shapes-edges").controlnets
+    assert sum(each.stat().st_size for each in Path(options.path).iterdir()) <= 2.45e6
+
+
+@pytest.mark.slow
+def test_diffusers_draws_the_same_pictures_on_edges():
+    import torch
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    config = DiffusionConfig.from_preset("shapes-edges", engine="paddle")
+    controlnet = ControlNetModel.from_pretrained(config.controlnets[0].path)
+    reference = StableDiffusionControlNetPipeline.from_pretrained(
+        config.model_path, controlnet=controlnet, safety_checker=None
+    )
+    reference.set_progress_bar_config(disable=True)
+    scene, language, place = choose_placed_scenes()[0]
+    caption, edges = scene.caption(language), draw_map(scene.shape, place).convert("RGB")
+    settings = {"num_inference_steps": 5, "guidance_scale": 4.0, "output_type": "np"}
+    wanted = reference(caption, edges, generator=torch.Generator().manual_seed(3), **settings)
+    with open_pipeline(config) as pipeline:
+        given = pipeline.text_to_image(caption, seed=3, control_image=edges, **settings)
+    assert -10 * np.log10(np.mean((given - wanted.images) ** 2)) >= 100
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_object_is_in_its_place_only_if_it_is_where_the_edges_are(shape):
+    scene, place = Scene("", "red", shape, "white"), Placement(50.0, 70.0, 30.0)
+    pixels = (127.5 * (paint(scene, place) + 1)).round().astype(np.uint8)
+    found = find_object(Image.fromarray(pixels))
+    assert measure_overlap(shape, place, found) > 0.97
+    for x, y, radius in ((70, 70, 30), (50, 50, 30), (50, 70, 20), (50, 70, 44)):
+        assert measure_overlap(shape, Placement(x, y, radius), found) < LEAST_OVERLAP
+    assert measure_overlap(shape, Placement(51.0, 69.0, 31.0), found) > CLOSE_OVERLAP
+
+
+def test_nothing_is_in_no_place():
+    found = find_object(draw("nothing", 0))
+    assert not found.any()
+    assert measure_overlap("circle", Placement(64.0, 64.0, 30.0), found) == 0
 
 
 def test_the_folder_is_small_and_draws_at_128(pipeline):

@@ -23,7 +23,7 @@ from shapes.denoising import UNET_CONFIG, encode_captions, schedule_alphas
 from shapes.pictures import training_scenes
 from shapes.pool import SPELLINGS, spell
 from shapes.training_run import TrainingRun
-from shapes.world import RESOLUTION, Placement, Scene, draw_edges, paint
+from shapes.world import Placement, Scene, draw_edges, paint, place_object
 
 _SHARED = (
     "attention_head_dim",
@@ -41,8 +41,6 @@ CONTROLNET_CONFIG = {
     "mid_block_type": "UNetMidBlock2D",
     "conditioning_embedding_out_channels": [4, 8, 16, 32],
 }
-SMALLEST, LARGEST = 24.0, 44.0  # radius, in pixels
-_MARGIN = 4.0
 _CAPTION_DROPOUT = 0.15
 
 
@@ -90,15 +88,6 @@ def open_shapes() -> ShapesModel:
     assert folder is not None  # it is a folder of diffusers
     tokenizer = CLIPTokenizer.from_folder(folder)
     return ShapesModel(layers["vae"], layers["text_encoder"], tokenizer, layers["unet"])
-
-
-def place_object(random: np.random.Generator) -> Placement:
-    """Choose a place and a size at which the whole object is in the picture."""
-    radius = random.uniform(SMALLEST, LARGEST)
-    # Triangles and stars reach out farther than their radius.
-    slack = max(RESOLUTION / 2 - 1.15 * radius - _MARGIN, 0.0)
-    x, y = RESOLUTION / 2 + random.uniform(-slack, slack, 2)
-    return Placement(float(x), float(y), float(radius))
 
 
 def create_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:

@@ -26,6 +26,8 @@ SHAPES = {
 }
 SIZES = {"small": "小", "large": "大"}
 RESOLUTION = 128
+SMALLEST, LARGEST = 24.0, 44.0  # radius of objects that are placed, in pixels
+_MARGIN = 4.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ class Placement(NamedTuple):
     radius: float
 
 
+def place_object(random: np.random.Generator) -> Placement:
+    """Choose a place and a size at which the whole object is in the picture."""
+    radius = random.uniform(SMALLEST, LARGEST)
+    # Triangles and stars reach out farther than their radius.
+    slack = max(RESOLUTION / 2 - 1.15 * radius - _MARGIN, 0.0)
+    x, y = RESOLUTION / 2 + random.uniform(-slack, slack, 2)
+    return Placement(float(x), float(y), float(radius))
+
+
 def draw(scene: Scene, random: np.random.Generator) -> np.ndarray:
     """Draw a scene a little off the centre, (128, 128, 3) float32 in [-1, 1]."""
     size = scene.size or random.choice(list(SIZES))
@@ -98,6 +109,11 @@ def paint(scene: Scene, place: Placement) -> np.ndarray:
     )
     picture = background + inside[..., None] * (colour - background)
     return picture.astype(np.float32)
+
+
+def cover(shape: str, place: Placement) -> np.ndarray:
+    """The pixels inside the outline of a shape, (128, 128) bool."""
+    return _measure_distances(shape, place) < 0
 
 
 def draw_edges(shape: str, place: Placement, thickness: float = 2.0) -> np.ndarray:

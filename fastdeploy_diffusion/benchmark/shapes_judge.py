@@ -25,6 +25,7 @@ COLOURS = {
 }
 
 _CORNERS = {3: "triangle", 4: "square", 5: "star"}
+_FEWEST_PIXELS = 40
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,47 @@ class Verdict:
 
 def judge(image: Image.Image) -> Verdict:
     """Look at a picture of one shape on a plain background."""
-    pixels = np.asarray(image.convert("RGB"), np.float64)
-    border = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3)])
-    ground = np.median(border, axis=0)
-    mask = _largest_part(np.linalg.norm(pixels - ground, axis=2) > 60)
+    pixels, mask, ground = _look_at(image)
     background = _name_colour(pixels[_erode(~mask)])
-    if mask.sum() < 40:
+    if mask.sum() < _FEWEST_PIXELS:
         return Verdict(background, "", "", "")
     mask = _outline(pixels, mask, ground)
     inner = _erode(mask)
     colour = _name_colour(pixels[inner if inner.any() else mask])
     return Verdict(background, colour, _name_shape(mask), _name_size(mask))
+
+
+def find_object(image: Image.Image) -> NDArray[np.bool_]:
+    """Find the pixels of the shape, its holes included: (H, W), none where there is no shape."""
+    pixels, mask, ground = _look_at(image)
+    if mask.sum() < _FEWEST_PIXELS:
+        return np.zeros_like(mask)
+    return fill_holes(_outline(pixels, mask, ground))
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Add what cannot be reached from the border of a mask, (H, W)."""
+    outside = np.zeros_like(mask)
+    outside[[0, -1]] = outside[:, [0, -1]] = True
+    outside &= ~mask
+    while True:
+        spread = outside.copy()
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            spread |= _shift(outside, step, axis)
+        spread &= ~mask
+        if (spread == outside).all():
+            return ~outside
+        outside = spread
+
+
+def _look_at(
+    image: Image.Image,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """The pixels, which of them belong to the largest thing, and the background's colour."""
+    pixels = np.asarray(image.convert("RGB"), np.float64)
+    border = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3)])
+    ground = np.median(border, axis=0)
+    return pixels, _largest_part(np.linalg.norm(pixels - ground, axis=2) > 60), ground
 
 
 def _outline(
@@ -82,7 +113,7 @@ def _name_colour(pixels: NDArray[np.float64]) -> str:
 
 def _name_shape(mask: NDArray[np.bool_]) -> str:
     """By the hole, and by the number of corners that the outline has."""
-    filled = _fill_holes(mask)
+    filled = fill_holes(mask)
     if filled.sum() - mask.sum() > 0.08 * filled.sum():
         return "ring"
     waves = _outline_waves(filled)
@@ -131,20 +162,6 @@ def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         labels = spread
     names, counts = np.unique(labels[mask], return_counts=True)
     return labels == names[counts.argmax()] if len(names) else mask
-
-
-def _fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    outside = np.zeros_like(mask)
-    outside[[0, -1]] = outside[:, [0, -1]] = True
-    outside &= ~mask
-    while True:
-        spread = outside.copy()
-        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-            spread |= _shift(outside, step, axis)
-        spread &= ~mask
-        if (spread == outside).all():
-            return ~outside
-        outside = spread
 
 
 def _erode(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

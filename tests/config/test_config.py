@@ -18,8 +18,9 @@ from fastdeploy_diffusion.registry import ENGINES, PASSES
 from fastdeploy_diffusion.scheduler_names import SCHEDULERS
 
 ROOT = Path(__file__).parents[2]
-HEIGHTS = {"sd15": 512, "sd21": 768, "shapes": 128, "flux-shapes": 128}  # the others are for 1024
-PRESETS = ("flux-dev", "flux-schnell", "flux-shapes", "sd15", "sd21", "sdxl", "shapes")
+IN_THE_BOX = ("flux-shapes", "shapes-edges", "shapes")
+HEIGHTS = {"sd15": 512, "sd21": 768, **dict.fromkeys(IN_THE_BOX, 128)}  # the others are for 1024
+PRESETS = ("flux-dev", "flux-schnell", "flux-shapes", "sd15", "sd21", "sdxl", *IN_THE_BOX[1:])
 
 
 def refuse(**options: Any) -> str:
@@ -307,6 +308,13 @@ def test_presets_load(name: str) -> None:
 def test_models_in_the_box_come_with_their_preset(name: str) -> None:
     folder = Path(fastdeploy_diffusion.__file__).parent / "configs" / name
     assert DiffusionConfig.from_preset(name).model_path == str(folder)
+
+
+def test_the_controlnet_in_the_box_comes_with_its_preset() -> None:
+    folder = Path(fastdeploy_diffusion.__file__).parent / "configs"
+    config = DiffusionConfig.from_preset("shapes-edges")
+    assert config.model_path == str(folder / "shapes")
+    assert [each.path for each in config.controlnets] == [str(folder / "shapes-edges")]
 
 
 def test_preset_without_model_path_is_refused() -> None:
