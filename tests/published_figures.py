@@ -312,6 +312,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "| only `resize-nearest` | 1.24 × | 0.97 to 1.50": Dated("7b9ae8d"),
         "| only `channel-group-norm` | 1.08 × | 0.83 to 1.31": Dated("7b9ae8d"),
         "`resize-nearest`, `native-attention` | 2.63 × | 2.16 to 3.05": Dated("3f34d1a"),
+        "took 2.79 s with the five and 2.99 s": Dated("3f34d1a"),
         "`channel-group-norm`, `resize-nearest` | 2.36 × | 1.91 to 2.92": Dated("3f34d1a"),
         "| only `channel-group-norm` | 1.67 × | 1.37 to 1.91": Dated("3f34d1a"),
         "| `phase-upsample`, `resize-nearest` | 1.27 × | 1.12 to 1.39": Dated("3f34d1a"),

@@ -390,7 +390,6 @@ class Int8Search:
 
 def list_quantized(pipeline: DiffusionPredictor[Any]) -> list[BuiltComponent]:
     """List the components in int8 that are built here."""
-    """List the components in int8; they are built here."""
     return [
         component  # type: ignore[misc]  # not of a bundle: see quantize_components
         for component in pipeline.list_calibrated()

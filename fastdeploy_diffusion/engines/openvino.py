@@ -85,6 +85,7 @@ class OpenVINOEngine(Engine):
         ),
         PayingPasses("bf16", _BF16_PASSES, close=("split-geglu",)),
         PayingPasses("int8", _INT8_DECODER_PASSES, role="vae", close=("native-attention",)),
+        PayingPasses("int8", (*_BF16_PASSES, "native-attention"), role="denoiser"),
     )
 
     def _probe_run(self, device: Device) -> Availability:
