@@ -11,6 +11,7 @@ from fastdeploy_diffusion.benchmark.case import OWN, Case, Task, Work
 from fastdeploy_diffusion.benchmark.child_process import ChildError, ChildProcess
 from fastdeploy_diffusion.benchmark.plan import BenchmarkPlan
 from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
+from fastdeploy_diffusion.compiler.int8_effort import CALIBRATING
 from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.precision import INT8
 from fastdeploy_diffusion.runtime.cache import CALIBRATIONS
@@ -132,9 +133,10 @@ class Workplace:
         """Find inputs that were recorded for a piece of work, by our own int8 or for peers."""
         caches = [*map(self.cache_folder, self._list_own(work)), self._calibration_cache(work)]
         found = [each for cache in caches for each in (cache / CALIBRATIONS).glob("*/")]
-        # Beside them lie fewer ones, which our int8 is judged by.
-        prompts = read_prompts(self.plan.config.calibration_prompts).calibrating
-        whole = (each for each in found if len(list(each.glob("*.safetensors"))) == len(prompts))
+        # Beside them lie others, which our int8 is judged by.
+        file = self.plan.config.calibration_prompts
+        counts = {len(read_prompts(file).calibrating), *([] if file else [CALIBRATING])}
+        whole = (each for each in found if len(list(each.glob("*.safetensors"))) in counts)
         return next(map(str, whole), None)
 
     def _list_own(self, work: Work) -> list[Case]:

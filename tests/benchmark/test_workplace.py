@@ -12,6 +12,7 @@ from fastdeploy_diffusion.benchmark.case import OWN, Case
 from fastdeploy_diffusion.benchmark.child_process import ChildError
 from fastdeploy_diffusion.benchmark.workplace import Workplace
 from fastdeploy_diffusion.compiler.calibration_prompts import read_prompts
+from fastdeploy_diffusion.runtime.cache import CALIBRATIONS
 
 OPTIONS = {
     "passes": ["merge-qkv"],
@@ -122,3 +123,14 @@ def test_inputs_are_recorded_once_for_peers_that_quantise(tmp_path, tiny_sd1):
     prompts = read_prompts().calibrating
     assert len(list(Path(folder).glob("*.safetensors"))) == len(prompts)
     assert place.describe_task(own)["calibration"] is None
+
+
+@pytest.mark.parametrize(("count", "is_taken"), [(32, True), (4, True), (8, False), (2, False)])
+def test_inputs_of_large_models_are_found_too(count, is_taken, tmp_path):
+    peer = make_case(precision="int8")
+    place = Workplace(make_plan(tmp_path / "adapter.py", [peer]), tmp_path, print)
+    cache = tmp_path / f"calibration-{WORK.width}x{WORK.height}-{WORK.steps}"
+    (folder := cache / CALIBRATIONS / "x").mkdir(parents=True)
+    for index in range(count):
+        (folder / f"{index}.safetensors").touch()
+    assert (place.describe_task(peer)["calibration"] == str(folder)) == is_taken
