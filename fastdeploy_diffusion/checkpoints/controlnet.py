@@ -4,15 +4,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.stacks import check_stacks
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, collect_tensors
-from fastdeploy_diffusion.checkpoints.weight_files import (
-    PICKLE_REASON,
-    PICKLE_SUFFIXES,
-    SAFETENSORS_FIX,
-    open_weight_files,
-)
+from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
+from fastdeploy_diffusion.checkpoints.weight_files import open_weight_file, open_weight_files
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.keys.ldm import LDM_CONTROLNET_RULES
 from fastdeploy_diffusion.families.networks.controlnet import CONTROLNET, ControlNetConfig
@@ -23,7 +18,7 @@ from fastdeploy_diffusion.model_files import find_file
 from fastdeploy_diffusion.shown import show
 
 PREFIX = "control_model."
-_ALLOWED = "a diffusers folder with config.json, or a .safetensors file with control_model.* in it"
+_ALLOWED = "a diffusers folder with config.json, or a file of weights with control_model.* in it"
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,13 @@ def open_controlnet(path: Path) -> ControlNetCheckpoint:
     """Open a ControlNet; headers and config are read and checked.
 
     Raises:
-        CheckpointError: It is missing, damaged, unsafe (a pickle) or something else.
+        CheckpointError: It is missing, damaged or something else.
         UnsupportedModelError: A ControlNet of a kind that is not implemented.
     """
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", allowed=_ALLOWED, fix="correct the path")
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{path} is refused; {PICKLE_REASON}", allowed=_ALLOWED, fix=SAFETENSORS_FIX
-        )
-    if path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path} is not a ControlNet", allowed=_ALLOWED)
     return _open_file(path)
 
 
@@ -82,7 +71,7 @@ def _open_folder(path: Path) -> ControlNetCheckpoint:
 
 
 def _open_file(path: Path) -> ControlNetCheckpoint:
-    file = SafetensorsFile(path)
+    file = open_weight_file(path, _ALLOWED, "a ControlNet")
     others = [name for name in file.tensors if not name.startswith(PREFIX)]
     if others:
         raise CheckpointError(
@@ -95,7 +84,7 @@ def _open_file(path: Path) -> ControlNetCheckpoint:
     return _join(path, _find_config(file), source)
 
 
-def _find_config(file: SafetensorsFile) -> ControlNetConfig:
+def _find_config(file: WeightFile) -> ControlNetConfig:
     """Take the config of the published UNet with the file's width of text."""
     known = {*(each.name for each in fields(ControlNetConfig)), *ControlNetConfig.only}
     allowed = []

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, collect_tensors
-from fastdeploy_diffusion.checkpoints.weight_files import PICKLE_REASON, PICKLE_SUFFIXES
+from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
+from fastdeploy_diffusion.checkpoints.weight_files import WEIGHT_SUFFIXES, open_weight_file
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.networks.ip_adapter import (
     BASE_TOKENS,
@@ -15,12 +15,8 @@ from fastdeploy_diffusion.families.networks.ip_adapter import (
     Resampler,
 )
 
-_ALLOWED = "a .safetensors file with image_proj.* and ip_adapter.N.to_k_ip/to_v_ip.weight"
+_ALLOWED = "a file of weights with image_proj.* and ip_adapter.N.to_k_ip/to_v_ip.weight"
 _SUPPORTED = "the kinds base and plus, for SD 1.x, SD 2.x and SDXL"
-_PICKLE_FIX = (
-    "download the .safetensors file that is published beside it, or save its tensors with "
-    "safetensors under the names image_proj.* and ip_adapter.*"
-)
 _PROJECTION = "image_proj."
 _ATTENTIONS = re.compile(r"ip_adapter\.(\d+)\.to_k_ip\.weight")
 _LAYERS = re.compile(r"image_proj\.layers\.(\d+)\.0\.to_q\.weight")
@@ -44,11 +40,11 @@ def open_ip_adapter(path: Path) -> IPAdapterCheckpoint:
     """Open an IP-Adapter; its header is read and checked.
 
     Raises:
-        CheckpointError: It is missing, damaged, unsafe (a pickle) or something else.
+        CheckpointError: It is missing, damaged or something else.
         UnsupportedModelError: An IP-Adapter of a kind that is not implemented.
     """
     if path.is_dir():
-        found = sorted(each.name for each in path.glob("*.safetensors"))
+        found = sorted(each.name for each in path.iterdir() if each.suffix in WEIGHT_SUFFIXES)
         raise CheckpointError(
             f"{path} is a folder",
             allowed=_ALLOWED,
@@ -56,18 +52,12 @@ def open_ip_adapter(path: Path) -> IPAdapterCheckpoint:
         )
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", allowed=_ALLOWED, fix="correct the path")
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{path} is refused; {PICKLE_REASON}", allowed=_ALLOWED, fix=_PICKLE_FIX
-        )
-    if path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path} is not an IP-Adapter", allowed=_ALLOWED)
-    file = SafetensorsFile(path)
+    file = open_weight_file(path, _ALLOWED, "an IP-Adapter")
     _check_kind(file)
     return IPAdapterCheckpoint(path, _read_config(file), collect_tensors(path, [file], ()))
 
 
-def _check_kind(file: SafetensorsFile) -> None:
+def _check_kind(file: WeightFile) -> None:
     names = file.tensors
     if other := _name_other_kind(set(names)):
         raise UnsupportedModelError(
@@ -95,7 +85,7 @@ def _name_other_kind(names: set[str]) -> str:
     return "a full-face IP-Adapter" if is_face_full else ""
 
 
-def _read_config(file: SafetensorsFile) -> IPAdapterConfig:
+def _read_config(file: WeightFile) -> IPAdapterConfig:
     numbers = sorted(
         int(match[1]) for match in map(_ATTENTIONS.fullmatch, file.tensors) if match is not None
     )
@@ -125,7 +115,7 @@ def _read_config(file: SafetensorsFile) -> IPAdapterConfig:
     return IPAdapterConfig(embed_dim, width, tokens, widths, Resampler(hidden, inner, ff, layers))
 
 
-def _read_shape(file: SafetensorsFile, name: str, axes: int) -> tuple[int, ...]:
+def _read_shape(file: WeightFile, name: str, axes: int) -> tuple[int, ...]:
     found = file.tensors.get(name)
     if found is None or len(found.shape) != axes or 0 in found.shape:
         what = "is missing" if found is None else f"has the shape {found.shape}"

@@ -10,16 +10,15 @@ from fastdeploy_diffusion.checkpoints.bundle_folder import BundleFolder
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.diffusers_folder import DiffusersFolder
 from fastdeploy_diffusion.checkpoints.single_file import SingleFile
-from fastdeploy_diffusion.checkpoints.weight_files import (
-    PICKLE_REASON,
-    PICKLE_SUFFIXES,
-    SAFETENSORS_FIX,
-)
+from fastdeploy_diffusion.checkpoints.weight_files import WEIGHT_SUFFIXES, open_weight_file
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.model_files import check_links, find_file, refuse_path
 from fastdeploy_diffusion.runtime.bundle import is_bundle
 
-_ALLOWED = "a diffusers folder with model_index.json, or one .safetensors file"
+_ALLOWED = (
+    "a diffusers folder with model_index.json, or one file with all components: "
+    f"{', '.join(WEIGHT_SUFFIXES)}"
+)
 # A model of a hub, by the rules that Hugging Face has for names.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
@@ -30,12 +29,12 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
     Headers and configs are read and checked; the weights stay on disk.
 
     Args:
-        path: A diffusers folder, or a single ``.safetensors`` file with the original names.
+        path: A diffusers folder, or a single file with the original names.
         variant: For folders, the infix of the weight files: ``"fp16"`` opens
             ``diffusion_pytorch_model.fp16.safetensors``. None opens the plain files.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged, unsafe (a pickle) or incomplete.
+        CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: A model of a kind that is not implemented.
     """
     given, path = os.fspath(path), _expand(path)
@@ -47,24 +46,18 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
     mode = _look_at(path, given)
     if stat.S_ISDIR(mode):
         return _open_folder(path, variant)
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{path} is refused; {PICKLE_REASON}", allowed=_ALLOWED, fix=SAFETENSORS_FIX
-        )
     if path.suffix.lower() == ".gguf":
         raise CheckpointError(
             f"{path} is a GGUF file: quantized weights of one network, for other programs",
             allowed=_ALLOWED,
             fix="give the checkpoint that it was made from",
         )
-    if path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path} is not a checkpoint", allowed=_ALLOWED)
     if variant is not None:
         raise CheckpointError(
             f"variant = {variant!r} has no meaning for the single file {path}",
             fix="leave variant out",
         )
-    return SingleFile(path)
+    return SingleFile(open_weight_file(path, _ALLOWED, "a checkpoint"))
 
 
 def _expand(path: str | Path) -> Path:
@@ -100,16 +93,12 @@ def _open_folder(path: Path, variant: str | None) -> Checkpoint:
         found = sorted(os.listdir(path))
     except OSError as error:
         raise refuse_path(path, error) from None
-    singles = [name for name in found if name.endswith(".safetensors")]
-    pickles = [name for name in found if name.endswith(PICKLE_SUFFIXES)]
+    singles = [name for name in found if name.endswith(WEIGHT_SUFFIXES)]
     problem = f"{path} has no model_index.json"
     if (path.parent / "model_index.json").exists():
         fix = f"this is one component of a checkpoint: give {path.parent}"
     elif singles:
         fix = f"give a file of it: {path / singles[0]}"
-    elif pickles:
-        problem += f" and holds its weights as {', '.join(pickles)}; {PICKLE_REASON}"
-        fix = SAFETENSORS_FIX
     else:
         problem += f"; it holds {', '.join(found[:20]) or 'nothing'}"
         fix = "give the folder that save_pretrained or the download made"
@@ -132,7 +121,7 @@ def _explain_missing_path(path: Path, given: str) -> CheckpointError:
     name = "/".join(path.absolute().parts[-2:])
     # Where the folder of an owner is, or almost, it is a path with a mistake in it.
     may_be_hub = missing == path.absolute().parent and not similar and _HUB_NAME.fullmatch(name)
-    if not may_be_hub or path.suffix == ".safetensors":
+    if not may_be_hub or path.suffix in WEIGHT_SUFFIXES:
         name = "OWNER/NAME"
     folder = name.split("/")[1]
     if given == name:

@@ -1,14 +1,13 @@
-"""Checkpoints in one ``.safetensors`` file with the names of the original training code."""
+"""Checkpoints in one file with the names of the original training code."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import collect_tensors
 from fastdeploy_diffusion.checkpoints.unknown_file import describe_unknown_file
+from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.family import Family, SingleFileLayout
 from fastdeploy_diffusion.families.registry import FAMILIES
@@ -25,15 +24,14 @@ class SingleFile(Checkpoint):
         UnsupportedModelError: A checkpoint of a kind that is not implemented.
     """
 
-    def __init__(self, path: Path) -> None:
-        file = SafetensorsFile(path)
+    def __init__(self, file: WeightFile) -> None:
         self.family, layout = _tell_layout(file)
-        self.path = path
+        self.path = file.path
         self.components = (*layout.prefixes, "scheduler")
         self.pipeline_options = MappingProxyType(dict(self.family.options))
         self._configs = _fit_inputs(file, layout, self.family.name)
         self._sources = {
-            name: collect_tensors(path, [file], layout.rules[name], prefix)
+            name: collect_tensors(file.path, [file], layout.rules[name], prefix)
             for name, prefix in layout.prefixes.items()
         }
 
@@ -41,7 +39,7 @@ class SingleFile(Checkpoint):
         """Return None: a single file has no folders and carries no vocabulary."""
 
 
-def _tell_layout(file: SafetensorsFile) -> tuple[Family, SingleFileLayout]:
+def _tell_layout(file: WeightFile) -> tuple[Family, SingleFileLayout]:
     matches = [
         (family, layout)
         for family in FAMILIES.values()
@@ -56,7 +54,7 @@ def _tell_layout(file: SafetensorsFile) -> tuple[Family, SingleFileLayout]:
     return family, layout
 
 
-def _check_widths(file: SafetensorsFile, layout: SingleFileLayout, family: str) -> None:
+def _check_widths(file: WeightFile, layout: SingleFileLayout, family: str) -> None:
     for name, expected, meaning in layout.widths:
         width = _measure_width(file, name, family)
         if width != expected:
@@ -68,7 +66,7 @@ def _check_widths(file: SafetensorsFile, layout: SingleFileLayout, family: str) 
 
 
 def _fit_inputs(
-    file: SafetensorsFile, layout: SingleFileLayout, family: str
+    file: WeightFile, layout: SingleFileLayout, family: str
 ) -> Mapping[str, Mapping[str, Any]]:
     """Take the published configs, with the input channels that the file's denoiser has."""
     name, tensor, text, masked, edited = layout.inputs
@@ -86,7 +84,7 @@ def _fit_inputs(
     return {**layout.configs, name: {**layout.configs[name], **changed}}
 
 
-def _measure_width(file: SafetensorsFile, name: str, family: str) -> int:
+def _measure_width(file: WeightFile, name: str, family: str) -> int:
     tensor = file.tensors.get(name)
     if tensor is None or len(tensor.shape) < 2:
         raise CheckpointError(
@@ -97,7 +95,7 @@ def _measure_width(file: SafetensorsFile, name: str, family: str) -> int:
     return int(tensor.shape[1])
 
 
-def _check_leftovers(file: SafetensorsFile, layout: SingleFileLayout, family: str) -> None:
+def _check_leftovers(file: WeightFile, layout: SingleFileLayout, family: str) -> None:
     inert = [rule for each in FAMILIES.values() for rule in each.inert]
     prefixes = tuple(layout.prefixes.values())
     unknown = sorted(

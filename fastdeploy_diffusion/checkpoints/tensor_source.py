@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile, StoredTensor
+from fastdeploy_diffusion.checkpoints.weight_file import StoredTensor, WeightFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.keys.rules import KeyRule
 
@@ -31,7 +31,7 @@ class TensorView:
         squeezed: A 1×1 convolution kernel where the canonical layout is a matrix.
     """
 
-    file: SafetensorsFile
+    file: WeightFile
     stored_name: str
     slices: tuple[int, ...] = (0,)
     parts: int = 1
@@ -251,7 +251,7 @@ class TensorSource:
 
 
 def collect_tensors(
-    origin: Path, files: Iterable[SafetensorsFile], rules: Sequence[KeyRule], prefix: str = ""
+    origin: Path, files: Iterable[WeightFile], rules: Sequence[KeyRule], prefix: str = ""
 ) -> TensorSource:
     """Collect the tensors of one component under their canonical names.
 
@@ -288,7 +288,7 @@ def _identify(status: os.stat_result) -> list[int]:
 
 
 def _apply(
-    rules: Sequence[KeyRule], file: SafetensorsFile, stored_name: str, name: str
+    rules: Sequence[KeyRule], file: WeightFile, stored_name: str, name: str
 ) -> list[tuple[str, TensorView]]:
     for rule in rules:
         match = rule.match(name)

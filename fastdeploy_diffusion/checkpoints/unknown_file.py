@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.families.registry import name_families
 
@@ -56,7 +56,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
 )
 
 
-def describe_unknown_file(file: SafetensorsFile) -> CheckpointError:
+def describe_unknown_file(file: WeightFile) -> CheckpointError:
     """Make the error for a file that is not a known single-file checkpoint."""
     allowed = f"one file with all components of {name_families()}"
     for pattern, description, fix in _LOOKS_LIKE:

@@ -1,26 +1,52 @@
-"""Finding the weight files of one component: plain, variant, or in shards."""
+"""Opening files of weights, and finding those of one component: plain, variant, or in shards."""
 
 import re
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
+from fastdeploy_diffusion.checkpoints.torch_file import TorchFile
+from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.model_files import find_file, find_folder
 from fastdeploy_diffusion.shown import show
 
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pdparams", ".pkl")
-PICKLE_REASON = "such files are pickles, and reading one can execute code hidden in it"
-SAFETENSORS_FIX = (
-    "download the .safetensors files of this model, or save it again with "
-    "save_pretrained(…, safe_serialization=True)"
-)
+SAFETENSORS = ".safetensors"
+TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+"""Of files of ``torch.save``, the formats that hold weights; see `TorchFile`."""
+WEIGHT_SUFFIXES = (SAFETENSORS, *TORCH_SUFFIXES)
+_TORCH_STEMS = {"model": "pytorch_model"}  # as transformers named them before
+# Other pickles, which are programs.
+_PICKLES = (".pdparams", ".pkl")
 
 
-def open_weight_files(
-    folder: Path, stem: str, variant: str | None, root: Path
-) -> list[SafetensorsFile]:
-    """Open the safetensors files that hold one component.
+def open_weight_file(path: Path, allowed: str, kind: str) -> WeightFile:
+    """Open one file of weights, in the format that its suffix says.
+
+    Args:
+        allowed: What may be given in its place, for messages.
+        kind: What it should be, as "a checkpoint".
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of another format.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TORCH_SUFFIXES:
+        return TorchFile(path)
+    if suffix == SAFETENSORS:
+        return SafetensorsFile(path)
+    if suffix in _PICKLES:
+        raise CheckpointError(
+            f"{path} is refused; such files are pickles, and reading one can execute code hidden "
+            "in it",
+            allowed=allowed,
+            fix="save the weights as .safetensors",
+        )
+    raise CheckpointError(f"{path} is not {kind}", allowed=allowed)
+
+
+def open_weight_files(folder: Path, stem: str, variant: str | None, root: Path) -> list[WeightFile]:
+    """Open the files that hold one component: .safetensors, or else those of torch.save.
 
     Args:
         stem: File name without suffix: ``model`` or ``diffusion_pytorch_model``.
@@ -31,22 +57,24 @@ def open_weight_files(
         CheckpointError: Nothing usable is there, or a file is damaged, missing or outside ``root``.
     """
     infix = "" if variant is None else f".{variant}"
-    single = folder / f"{stem}{infix}.safetensors"
-    index = folder / f"{stem}.safetensors.index{infix}.json"
-    has_single, has_index = find_file(single), find_file(index)
-    if has_single and has_index:
-        raise CheckpointError(
-            f"{folder} holds the weights twice: {single.name} and {index.name} with its shards",
-            fix="remove one of the two",
-        )
-    if has_index:
-        return _open_shards(index, root)
-    if has_single:
-        return [SafetensorsFile(single)]
+    single = folder / f"{stem}{infix}{SAFETENSORS}"
+    for each, ending in ((stem, SAFETENSORS), (_TORCH_STEMS.get(stem, stem), ".bin")):
+        file = folder / f"{each}{infix}{ending}"
+        index = folder / f"{each}{ending}.index{infix}.json"
+        has_file, has_index = find_file(file), find_file(index)
+        if has_file and has_index:
+            raise CheckpointError(
+                f"{folder} holds the weights twice: {file.name} and {index.name} with its shards",
+                fix="remove one of the two",
+            )
+        if has_index:
+            return _open_shards(index, root, ending)
+        if has_file:
+            return [open_weight_file(file, single.name, "weights")]
     raise _explain_missing_weights(folder, stem, single)
 
 
-def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
+def _open_shards(index: Path, root: Path, suffix: str) -> list[WeightFile]:
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
@@ -55,10 +83,10 @@ def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
     names_by_shard: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         # An index is untrusted text: only plain names of neighbouring files are followed.
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+        if not isinstance(shard, str) or not re.fullmatch(rf"[\w.-]+\{suffix}", shard):
             raise CheckpointError(
                 f"{index}: {show(name)} lies in {show(shard)}",
-                allowed="the plain name of a .safetensors file beside the index",
+                allowed=f"the plain name of a {suffix} file beside the index",
             )
         names_by_shard.setdefault(shard, set()).add(name)
     return [
@@ -66,7 +94,7 @@ def _open_shards(index: Path, root: Path) -> list[SafetensorsFile]:
     ]
 
 
-def _open_shard(index: Path, shard: str, names: set[str], root: Path) -> SafetensorsFile:
+def _open_shard(index: Path, shard: str, names: set[str], root: Path) -> WeightFile:
     path = index.parent / shard
     if not find_file(path):
         raise CheckpointError(
@@ -77,7 +105,7 @@ def _open_shard(index: Path, shard: str, names: set[str], root: Path) -> Safeten
             f"{path} is a link to {path.resolve()}, outside the checkpoint {root}",
             fix="copy the shard into the folder",
         )
-    file = SafetensorsFile(path)
+    file = open_weight_file(path, f"shards of {index.name}", "a shard")
     if lacking := sorted(names - file.tensors.keys()):
         raise CheckpointError(
             f"{path} lacks {len(lacking)} tensors that {index.name} says it holds, "
@@ -119,13 +147,6 @@ def _explain_missing_weights(folder: Path, stem: str, wanted: Path) -> Checkpoin
             f"{wanted} is missing, but the folder has other variants of these weights",
             allowed=choices,
             fix=f"open the checkpoint with {choices.split(', ')[0]}",
-        )
-    pickles = [name for name in found if name.endswith(PICKLE_SUFFIXES)]
-    if pickles:
-        return CheckpointError(
-            f"{folder} holds its weights only as {', '.join(pickles)}; {PICKLE_REASON}",
-            allowed=wanted.name,
-            fix=SAFETENSORS_FIX,
         )
     return CheckpointError(
         f"{wanted} is missing; the folder holds {', '.join(found) or 'nothing'}",

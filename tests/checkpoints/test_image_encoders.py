@@ -55,7 +55,7 @@ def test_what_is_no_vision_tower_is_refused(folder, tmp_path):
             open_image_encoder(folder)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"only as pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not a readable file"):
         open_image_encoder(folder)
 
 

@@ -27,6 +27,20 @@ def test_the_sizes_are_those_of_the_tensors(kind, tmp_path):
     check_weights(build_skeleton(lambda: IPAdapter(found.config)), found.source)
 
 
+def test_a_file_of_torch_holds_its_parts_as_dictionaries(tmp_path):
+    torch = pytest.importorskip("torch")
+    config, parts = configure_ip_adapter(UNET, "plus"), {"image_proj": {}, "ip_adapter": {}}
+    weights = draw_ip_adapter(config)
+    for name, values in weights.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = torch.from_numpy(values)
+    torch.save(parts, tmp_path / "ip-adapter.bin")
+    found = open_ip_adapter(tmp_path / "ip-adapter.bin")
+    assert found.config == config
+    for name, values in weights.items():
+        np.testing.assert_array_equal(found.source.read(name), values)
+
+
 def test_tensors_have_the_published_names():
     plus = draw_ip_adapter(configure_ip_adapter(UNET, "plus"))
     assert {name.removeprefix("image_proj.") for name in plus if "layers.1" in name} == {
@@ -68,9 +82,8 @@ def test_what_is_no_adapter_is_refused(tiny_sd1, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         open_ip_adapter(tmp_path / "missing.safetensors")
     (tmp_path / "ip-adapter_sd15.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="pickle") as refused:
+    with pytest.raises(CheckpointError, match=r"not a readable file of torch\.save"):
         open_ip_adapter(tmp_path / "ip-adapter_sd15.bin")
-    assert "beside it" in refused.value.fix
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="not an IP-Adapter"):
         open_ip_adapter(tmp_path / "a.txt")

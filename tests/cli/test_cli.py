@@ -113,7 +113,7 @@ def test_the_output_is_refused_before_the_model_is_opened():
             ["--model", "a/sd"],
             r"a/sd does not exist(.|\n)*--model a/sd --local_dir sd` from ModelScope",
         ),
-        (["--model", "a.ckpt"], r"a\.ckpt is refused; .*pickles"),
+        (["--model", "a.ckpt"], r"a\.ckpt is not a readable file of torch\.save"),
         (["--config", "bad.yaml"], r"bad\.yaml:2:1: unknown option 'engin'\n.*\n.*'engine'\?"),
         (["--config", "none.yaml"], r"none\.yaml: there is no such file"),
         (["--model", "m", "--engine", "trt"], r"engine is 'trt'\n.*\n  fix: .* 'tensorrt'\?"),
