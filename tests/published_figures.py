@@ -290,7 +290,6 @@ FIGURES: dict[str, dict[str, Source]] = {
     "docs/own-checkpoint.md": {
         "(2.0, 2.1: `v_prediction`": Chosen("versions of Stable Diffusion"),
         "since PyTorch 1.6": Chosen("a version of PyTorch"),
-        "before PyTorch 1.6": Chosen("a version of PyTorch"),
     },
     "docs/passes.md": {
         "take 4 times the memory": Computed(lambda: 36 / 9),
