@@ -56,10 +56,14 @@ _NOT_YET = (
         "serve server api webui ui gradio listen",
         "call pipeline.text_to_image or pipeline.stream from yours",
     ),
-    ("a file of prompts", "prompts_file prompts_from_file from_file", "give several prompts"),
 )
 # Names in diffusers, and what to write here.
 _ELSEWHERE = (
+    (
+        "prompts_file prompt_file prompts_from_file from_file",
+        "generate --prompts FILE on the command line, or read_prompt_file of "
+        "fastdeploy_diffusion.requests.prompt_file",
+    ),
     ("init_image init_img", "image=…, in pipeline.image_to_image(prompt, image)"),
     ("mask_image", "mask=…, in pipeline.inpaint(prompt, image, mask)"),
     (

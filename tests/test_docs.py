@@ -64,8 +64,8 @@ class Block:
     @property
     def file(self) -> str | None:
         """The file that the block shows, if it begins with its name; it is written, not run."""
-        name = re.match(r"# (\S+\.(?:yaml|py))\n", self.code)
-        return name[1] if name and self.language in ("yaml", "python") else None
+        name = re.match(r"# (\S+\.(?:yaml|py|txt))\n", self.code)
+        return name[1] if name and self.language in ("yaml", "python", "text") else None
 
 
 def read_blocks(page: Path) -> list[Block]:
@@ -119,6 +119,7 @@ def folder(tmp_path, monkeypatch, distribution):
     """An empty folder to work in, with the files that the pages show, and edges."""
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path, "yaml")
+    write_files(tmp_path, "text")
     edges = Image.new("RGB", (128, 128))
     ImageDraw.Draw(edges).ellipse((12, 44, 76, 108), outline="white", width=2)
     edges.save(tmp_path / "edges.png")
@@ -181,9 +182,9 @@ def readers_folders(tmp_path_factory):
 @every_page
 def test_blocks_are_of_a_kind_that_is_tested(page):
     blocks = read_blocks(page)
-    assert {block.language for block in blocks} <= {"python", "bash", "yaml", "text"}
-    # A text block that no block prints would be believed untested: only drawings are.
-    texts = [block.code for block in blocks if block.language == "text"]
+    assert {block.language for block in blocks} <= {"python", "bash", "yaml", "text", "csv"}
+    # A text block that no block prints would be believed untested: only drawings are, and files.
+    texts = [block.code for block in blocks if block.language == "text" and not block.file]
     printed = [block.output for block in blocks if block.output is not None]
     assert [text for text in texts if text not in printed and "──>" not in text] == []
 

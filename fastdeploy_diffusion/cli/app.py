@@ -92,7 +92,7 @@ def _start(
 @app.command()
 @takes_request_options
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to draw.")] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +103,15 @@ def generate(
     ] = None,
     config: ConfigFile = None,
     *,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the rows of a file: .txt with a prompt a line, or .csv or .jsonl with "
+            "settings, named as in Python. Options given here are for rows that leave them out. "
+            "The same command again draws what is not there yet.",
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
     scheduler: Annotated[
         str | None,
@@ -189,11 +198,14 @@ def generate(
         from fastdeploy_diffusion.cli.ip_adapter import read_ip_adapter
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
+        from fastdeploy_diffusion.cli.prompt_rows import draw_rows, format_rows, require_prompt
         from fastdeploy_diffusion.cli.result import format_json, format_text
 
         target = OutputTarget.parse(output, overwrite=overwrite)
         images = take_seeds(settings, images)
-        target.check(images, with_grid=grid)
+        if prompts is None:
+            require_prompt(prompt)
+            target.check(images, with_grid=grid)
         choice = {"engine": engine, "device": device, "precision": precision}
         controlnets = [controlnet] if controlnet else None
         own = {
@@ -203,8 +215,14 @@ def generate(
             "ip_adapters": read_ip_adapter(ip_adapter, ip_encoder),
         }
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
-        files = PictureFiles(target, images)
         chosen = load_config(model, config, **options)
+        if prompts is not None:
+            defaults = {**settings, "prompt": prompt, "num_images_per_prompt": images}
+            rows = draw_rows(chosen, prompts, defaults, target, with_grid=grid)
+            print(format_rows(rows, notices if as_json else None))
+            return
+        assert prompt is not None  # as it was required
+        files = PictureFiles(target, images)
         drawing = draw(chosen, prompt, settings, files, with_grid=grid)
         print(
             format_json(drawing, notices, files.grid)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.noise import count_seeds, new_seed
 
 if TYPE_CHECKING:
+    from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.predictors.result import (
         GenerationResult,
         PipelineReport,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         StepEvent,
     )
     from fastdeploy_diffusion.predictors.texts import EmbeddingReport
+    from fastdeploy_diffusion.requests.request import GenerationRequest
 
 
 class Picture(NamedTuple):
@@ -48,6 +51,13 @@ class Drawing(NamedTuple):
     report: PipelineReport
     timings: StageTimings
     embeddings: tuple[EmbeddingReport, ...]
+
+    @classmethod
+    def of_nothing(cls, report: PipelineReport) -> Drawing:
+        """Describe that nothing was drawn."""
+        from fastdeploy_diffusion.predictors.result import StageTimings
+
+        return cls([], report, StageTimings(0.0, 0.0, 0.0, (), 0.0, 0.0), ())
 
 
 def draw(
@@ -78,18 +88,39 @@ def draw(
     check_early(whole, config.defaults, checkpoint)
     pipeline = open_pipeline(config, checkpoint)
     sizes = split_evenly(files.count, pipeline.choose_batch(whole))
+    firsts = accumulate(sizes[:-1], initial=0)
+    requests = [
+        replace(whole, num_images_per_prompt=size, seed=count_seeds(seed, first, size))
+        for first, size in zip(firsts, sizes, strict=True)
+    ]
     for size in dict.fromkeys(sizes):  # requests are refused before the first picture
         pipeline.describe_request(replace(whole, num_images_per_prompt=size))
+    return draw_requests(pipeline, requests, files, with_grid=with_grid)
+
+
+def draw_requests(
+    pipeline: DiffusionPredictor[Any],
+    requests: Sequence[GenerationRequest],
+    files: PictureFiles,
+    *,
+    with_grid: bool,
+) -> Drawing:
+    """Draw requests one after another, and save the pictures of each.
+
+    Args:
+        requests: At least one, each with a list of its pictures' seeds.
+        files: The files of the pictures, and their number.
+        with_grid: Write a grid at the end.
+
+    Raises:
+        DiffusionError: As the pipeline's ``stream``; or a picture cannot be written.
+    """
     batches = []
     with _tell_what_is_saved(files), show_progress("building and checking") as show:
         pipeline.quantize(show)
-        for size in sizes:
-            request = replace(
-                whole,
-                num_images_per_prompt=size,
-                seed=count_seeds(seed, len(files.saved), size),
-            )
-            result = _watch(pipeline.stream(request), files, size, show)
+        for request in requests:
+            assert isinstance(request.seed, Sequence)  # as the caller makes them
+            result = _watch(pipeline.stream(request), files, len(request.seed), show)
             pictures = [Picture(files.save(image), read_settings(image)) for image in result.images]
             batches.append(Drawing(pictures, result.report, result.timings, result.embeddings))
         if with_grid:

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +68,7 @@ class OutputTarget:
                 allowed="--grid with --images 2 or more",
                 fix="leave --grid out",
             )
-        folder = self.folder
-        if not self.is_chosen:  # is made with the first picture
-            parents = (folder, *folder.absolute().parents)
-            folder = next(each for each in parents if os.path.lexists(each))
-        check_folder(folder)
+        self.check_folder()
         if self.is_chosen and not self.overwrite:
             grids = [self.name_grid(self.name_file(0, count))] if with_grid else []
             for file in (*(self.name_file(index, count) for index in range(count)), *grids):
@@ -79,6 +76,18 @@ class OutputTarget:
                     raise RequestError(
                         f"{file} exists already", fix="choose another --output, or add --overwrite"
                     )
+
+    def check_folder(self) -> None:
+        """Check before drawing that files can be written into the folder.
+
+        Raises:
+            RequestError: It is missing, or cannot be written.
+        """
+        folder = self.folder
+        if not self.is_chosen:  # is made with the first picture
+            parents = (folder, *folder.absolute().parents)
+            folder = next(each for each in parents if os.path.lexists(each))
+        check_folder(folder)
         try:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
@@ -120,10 +129,7 @@ class PictureFiles:
             ResourceError: There is no space left.
         """
         target = self._target
-        try:
-            target.folder.mkdir(parents=not target.is_chosen, exist_ok=True)
-        except OSError as error:
-            raise explain_unwritten(target.folder, error) from None
+        self._make_folder()
         while True:
             file = self._choose_name()
             try:
@@ -148,6 +154,13 @@ class PictureFiles:
         save_image(make_sheet(self.saved), file, overwrite=self._target.overwrite)
         self.grid = file
 
+    def _make_folder(self) -> None:
+        target = self._target
+        try:
+            target.folder.mkdir(parents=not target.is_chosen, exist_ok=True)
+        except OSError as error:
+            raise explain_unwritten(target.folder, error) from None
+
     def _choose_name(self) -> Path:
         target, index = self._target, len(self.saved)
         if target.is_chosen or target.overwrite:
@@ -164,6 +177,41 @@ class PictureFiles:
         numbered = re.compile(rf"{re.escape(self._target.stem)}-([0-9]+)\.png")
         names = os.listdir(self._target.folder)
         return max((int(found[1]) for found in map(numbered.fullmatch, names) if found), default=0)
+
+
+class ListedFiles(PictureFiles):
+    """Files whose names are known before.
+
+    Args:
+        names: Of the pictures to draw, in order.
+        shown: Of all that the grid shows, in order.
+        grid: Of the grid.
+    """
+
+    def __init__(
+        self, target: OutputTarget, names: Sequence[Path], shown: Sequence[Path], grid: Path
+    ) -> None:
+        super().__init__(target, len(names))
+        self._names, self._shown, self._grid_name = names, shown, grid
+
+    def save(self, image: Image.Image) -> Path:
+        """Write the next picture; its file appears whole or not at all.
+
+        Raises:
+            RequestError: It cannot be written, or its name was taken while pictures were drawn.
+            ResourceError: There is no space left.
+        """
+        self._make_folder()
+        file = self._names[len(self.saved)]
+        save_image(image, file, overwrite=self._target.overwrite)
+        self.saved.append(file)
+        return file
+
+    def save_grid(self) -> None:
+        """Write the grid; errors are those of `save`."""
+        sheet = make_sheet(self._shown)
+        save_image(sheet, self._grid_name, overwrite=self._target.overwrite)
+        self.grid = self._grid_name
 
 
 def _name_kind(path: Path) -> str:

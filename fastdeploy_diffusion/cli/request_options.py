@@ -9,9 +9,9 @@ import typer
 
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.seed_range import read_seed_range
 
 _FLAGS = {"prompt": "PROMPT", **{name: each.flag for name, each in FIELDS.items() if each.flag}}
-_SEEDS = re.compile(r"\s*(\d{1,20})\s*(?:-|\.\.|:|to)\s*(\d{1,20})\s*")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -80,11 +80,12 @@ def _parse_seeds(text: str) -> int | range:
         return int(text)
     except ValueError:
         pass
-    if (span := _SEEDS.fullmatch(text)) and int(span[1]) <= int(span[2]):
-        return range(int(span[1]), int(span[2]) + 1)
+    seeds = read_seed_range(text)
+    if seeds:
+        return seeds
     hint = ""
-    if span:
-        hint = f". From the lower to the higher: {span[2]}-{span[1]}"
+    if seeds is not None:
+        hint = f". From the lower to the higher: {seeds.stop - 1}-{seeds.start}"
     elif "," in text:
         hint = ". One seed is given: picture i of --images N is drawn from SEED + i"
     raise typer.BadParameter(f"{text!r} is no whole number, nor FIRST-LAST{hint}")

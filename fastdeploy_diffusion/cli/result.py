@@ -57,13 +57,19 @@ def format_text(drawing: Drawing, grid: Path | None = None) -> str:
     )
 
 
-def format_json(drawing: Drawing, warnings: Sequence[str], grid: Path | None = None) -> str:
+def format_json(
+    drawing: Drawing,
+    warnings: Sequence[str],
+    grid: Path | None = None,
+    skipped: Sequence[Path] | None = None,
+) -> str:
     """Write a generation as JSON: images with their settings, what ran, timings, warnings.
 
     Args:
         drawing: Its files are made absolute.
         warnings: Those shown on stderr.
         grid: The file of all pictures.
+        skipped: Files that were there already; ``None`` where there can be none.
     """
     timings = drawing.timings
     return to_json(
@@ -71,6 +77,7 @@ def format_json(drawing: Drawing, warnings: Sequence[str], grid: Path | None = N
             "images": [
                 {"file": str(each.file.absolute()), **each.settings} for each in drawing.pictures
             ],
+            **({} if skipped is None else {"skipped": [str(each.absolute()) for each in skipped]}),
             "grid": str(grid.absolute()) if grid else None,
             **asdict(drawing.report),
             "embeddings": [asdict(each) for each in drawing.embeddings],

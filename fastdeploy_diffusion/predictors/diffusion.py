@@ -212,6 +212,21 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         """
         return self._plan_drawing(request).settings(0)
 
+    def describe_picture(self, request: GenerationRequest) -> dict[str, Any]:
+        """Describe the first picture of a request as its metadata will; nothing is drawn.
+
+        Returns:
+            Its "settings" that are given, and its "run", of which the components are described as
+            they are placed now.
+
+        Raises:
+            RequestError: A setting is not allowed.
+        """
+        plan = self._plan_drawing(request)
+        settings = {name: each for name, each in plan.settings(0).items() if each is not None}
+        run = {**self._describe_run(plan, ()), **self._describe_given(plan, 0)}
+        return {"settings": settings, "run": run}
+
     def choose_batch(self, request: GenerationRequest) -> int:
         """Choose how many pictures to draw at once for requests with these settings.
 

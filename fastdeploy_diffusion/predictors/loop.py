@@ -454,14 +454,19 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         if plan.request.output_type == "np":
             return colours
         images = to_pil(colours)
-        run = {**self._describe_run(plan, embeddings), "scheduler": self._name_scheduler(plan)}
-        if plan.request.latents is not None:
-            run["latents"] = "given by the caller; the settings alone do not make them again"
+        run = self._describe_run(plan, embeddings)
         for index, image in enumerate(images):
-            given = plan.given.describe(index) if plan.given else {}
-            given |= self._describe_control(plan)
+            given = self._describe_given(plan, index)
             write_metadata(image, plan.settings(index), {**run, **given})
         return images
+
+    def _describe_given(self, plan: PlanT, index: int) -> dict[str, Any]:
+        """Describe what a request adds to its settings, for the metadata of a picture."""
+        given = {"scheduler": self._name_scheduler(plan)}
+        if plan.request.latents is not None:
+            given["latents"] = "given by the caller; the settings alone do not make them again"
+        pictures = plan.given.describe(index) if plan.given else {}
+        return {**given, **pictures, **self._describe_control(plan)}
 
 
 def _condition(

@@ -1,6 +1,6 @@
 """The request of a caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.hints import find_hint
 from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted, ResizeMode
 from fastdeploy_diffusion.request_fields import FIELDS
+from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
 
 OutputType = Literal["pil", "np", "latent"]
@@ -25,8 +26,9 @@ MASK_FIELDS = ("mask", "mask_blur", "padding_mask_crop", "overlay")
 PICTURE_FIELDS = ("image", "strength", "image_guidance_scale", "resize_mode", *MASK_FIELDS)
 """Fields of requests that give a picture, the first of them."""
 _SYNONYMS = {
+    **{each.flag.strip("-"): name for name, each in FIELDS.items() if each.flag},
+    "images": "num_images_per_prompt",
     "num-images": "num_images_per_prompt",
-    "steps": "num_inference_steps",
     "callback": "callback_on_step_end",
 }
 
@@ -116,14 +118,26 @@ def make_request(
     Raises:
         RequestError: A keyword is unknown.
     """
-    names = [each.name for each in fields(request_class)]
-    for name in settings:
+    check_names(settings, [each.name for each in fields(request_class)], "argument")
+    return request_class(prompt=prompt, **settings)
+
+
+def check_names(given: Iterable[str], names: Sequence[str], kind: str) -> None:
+    """Refuse names that are none of a request's fields.
+
+    Args:
+        names: Those that are allowed.
+        kind: What bears the names given, for messages.
+
+    Raises:
+        RequestError: A name is unknown.
+    """
+    for name in given:
         if name not in names:
             hint = find_hint(name)
             missing = f": {hint.missing}" if hint and hint.missing else ""
             raise RequestError(
-                f"unknown argument {name!r}{missing}",
+                f"unknown {kind} {show(name)}{missing}",
                 allowed=", ".join(names),
                 fix=hint.fix if hint else did_you_mean(name, names, _SYNONYMS),
             )
-    return request_class(prompt=prompt, **settings)

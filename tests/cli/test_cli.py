@@ -144,7 +144,7 @@ def test_a_bad_request_is_refused(tiny_sd1, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["generate"], "Missing argument 'PROMPT'"),
+        (["generate"], "there is no PROMPT"),
         (["generate", "x", "--steps", "0"], "Invalid value for '--steps'"),
         (["generate", "x", "--stps", "2"], "--steps"),
         (["genrate"], "No such command 'genrate'"),
