@@ -235,7 +235,7 @@ FIGURES: dict[str, dict[str, Source]] = {
         "at the strengths 0.3, 0.75 and 1": SETTING,
         "0.8, with SDXL 0.3, with Flux 0.6": SETTING,
         "7 with a picture, and 3.5 without": SETTING,
-        "(7.5) and": SETTING,
+        "(7.5, of SDXL 5) and": SETTING,
         "(1.5; larger stays closer": SETTING,
         "draws to 100 dB": Asserted(
             "pipelines/test_instructed_parity.py::test_pictures_are_those_of_diffusers",

@@ -57,7 +57,12 @@ SDXL = Family(
     defaults=Defaults(128, 5.0, strength=0.3, masked_strength=0.9999, masked_guidance=7.5),
     options={"force_zeros_for_empty_prompt": True},
     inert=LDM_INERT_RULES,
-    other_classes=("StableDiffusionXLInpaintPipeline", "StableDiffusionXLImg2ImgPipeline"),
+    other_classes=(
+        "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInstructPix2PixPipeline",
+    ),
+    editing=Defaults(128, 5.0, steps=100),
     has_refiner=True,
 )
 SDXL_REFINER = replace(
@@ -80,6 +85,7 @@ SDXL_REFINER = replace(
     options={"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
     absent=(*SDXL.absent, "text_encoder", "tokenizer"),
     other_classes=(),
+    editing=None,
     has_refiner=False,
     is_refiner=True,
 )

@@ -39,6 +39,7 @@ from fastdeploy_diffusion.tokenizers import CLIPTokenizer
 
 _ZEROS = "force_zeros_for_empty_prompt"
 _SCORES = "requires_aesthetics_score"
+_COSXL = "is_cosxl_edit"
 
 
 class SDXLPipeline(UNetPipeline[SDXLPlan]):
@@ -88,6 +89,8 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
                 allowed="precisions of floating point",
                 fix="precision='bf16' or 'fp16' takes half the memory",
             )
+        if self._read_option(_COSXL, default=False):
+            self._edit_scale = self._vae.config.scaling_factor
         self._refiner = None if self.config.refiner is None else self._open_refiner()
         self._limits = replace(
             self._limits,

@@ -226,7 +226,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
                 f"{self._checkpoint.path}: vae gives latents of {channels} channels, and unet "
                 f"wants {unet.in_channels} (in_channels): a depth model or another, or they are "
                 "not of one model",
-                allowed="text-to-image and inpainting models, and InstructPix2Pix for SD 1.x",
+                allowed="text-to-image and inpainting models, and InstructPix2Pix",
                 fix="use the components of one checkpoint",
             )
         defaults = family.editing if edits and family.editing else family.defaults

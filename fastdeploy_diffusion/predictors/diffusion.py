@@ -59,6 +59,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
     # Set by the family.
     _limits: ModelLimits
     _scheduler_name: str
+    _edit_scale: float = 1.0  # of the latents of pictures that are edited by instructions
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
         self._config = config
@@ -359,6 +360,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
             self._pack,
             encoding,
             extends=limits.needs_mask or bool(limits.edits),
+            edit_scale=self._edit_scale,
             is_packed=limits.is_packed,
         )
 

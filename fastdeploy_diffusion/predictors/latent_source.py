@@ -234,18 +234,27 @@ class RepaintSource(PictureSource):
 
 
 class EditSource(PictureSource):
-    """InstructPix2Pix: noise, and the picture as further channels (Brooks et al., 2023)."""
+    """InstructPix2Pix: noise, and the picture as further channels (Brooks et al., 2023).
+
+    Args:
+        scale: Factor of the picture's latents.
+        **others: As of a `PictureSource`.
+    """
+
+    def __init__(self, *arguments: Any, scale: float, **others: Any) -> None:
+        super().__init__(*arguments, **others)
+        self._scale = np.float32(scale)
 
     def begin(self, scheduler: Scheduler[Any], generators: Sequence[TorchGenerator]) -> FloatArray:
         """Begin with noise alone."""
         assert self._moments is not None  # it was prepared
         means, _ = np.split(self._moments[list(self._given.chosen)], 2, axis=1)
-        self._means: FloatArray = means
+        self._means: FloatArray = means * self._scale
         noise: FloatArray = self._draw(generators) * np.float32(scheduler.init_noise_sigma)
         return noise
 
     def extend(self, side: str, scaled: FloatArray) -> FloatArray:
-        """Add the picture's latents, which are not scaled; zeros for rows without a picture."""
+        """Add the picture's latents, or zeros for rows without a picture."""
         more = np.zeros_like(self._means) if side == UNCONDITIONAL else self._means
         return np.concatenate([scaled, more], axis=1)
 
@@ -298,6 +307,7 @@ def make_source(
     encoding: tuple[VAEEncoder, Part] | None,
     *,
     extends: bool,
+    edit_scale: float,
     is_packed: bool,
 ) -> LatentSource:
     """Make the source of a plan: of a text, of pictures, or of pictures with masks.
@@ -306,6 +316,7 @@ def make_source(
         encoding: The VAE's encoder, which pictures need.
         extends: Whether the denoiser takes masks and masked pictures, or pictures alone, as further
             channels.
+        edit_scale: Factor of the latents of a picture that is edited.
         is_packed: Whether it takes latents as tokens.
     """
     latents = plan.request.latents
@@ -318,5 +329,5 @@ def make_source(
             return FillSource(draw, pack, plan.given, *encoding)
         return RepaintSource(draw, pack, plan.given, *encoding, extends=extends)
     if extends:
-        return EditSource(draw, pack, plan.given, *encoding)
+        return EditSource(draw, pack, plan.given, *encoding, scale=edit_scale)
     return PictureSource(draw, pack, plan.given, *encoding, is_noisy=plan.is_handed_over)

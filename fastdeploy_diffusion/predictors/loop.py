@@ -417,10 +417,11 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _guide(self, plan: PlanT, predicted: FloatArray) -> FloatArray:
         if not plan.is_guided:
             return predicted
+        rescale = plan.request.guidance_rescale
         if plan.image_guidance_scale is not None:
-            return guide_twice(predicted, plan.guidance_scale, plan.image_guidance_scale)
+            return guide_twice(predicted, plan.guidance_scale, plan.image_guidance_scale, rescale)
         negative, positive = np.split(predicted, 2)
-        return guide(negative, positive, plan.guidance[1], plan.request.guidance_rescale)
+        return guide(negative, positive, plan.guidance[1], rescale)
 
     def _call_back(
         self, plan: PlanT, index: int, timestep: float, latents: FloatArray, conditions: Sides

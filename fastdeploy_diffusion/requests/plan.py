@@ -245,12 +245,6 @@ def _read_image_guidance(request: GenerationRequest, limits: ModelLimits) -> flo
         )
     if not limits.edits:
         return None
-    if request.guidance_rescale:
-        raise RequestError(
-            f"guidance_rescale is {request.guidance_rescale:g}, and is not defined for two kinds "
-            "of guidance",
-            fix="leave guidance_rescale out",
-        )
     usual = _IMAGE_GUIDANCE if given is None else given
     scale: float = check_number("image_guidance_scale", usual)
     return scale
