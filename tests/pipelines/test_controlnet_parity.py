@@ -151,3 +151,58 @@ def test_schedulers(family, scheduler):
 @pytest.mark.parametrize(("settings", "chosen"), IMAGE_REQUESTS.values(), ids=IMAGE_REQUESTS.keys())
 def test_image_to_image(family, settings, chosen):
     assert compare(family, settings, chosen, image=draw_picture(7, 24, 40)) >= LEAST
+
+
+@pytest.mark.parametrize("guess_mode", [False, True])
+def test_a_second_pass_is_controlled_as_well(family, guess_mode):
+    """Text to image, latents enlarged, and image to image, each with the same control picture."""
+    folder, reference, nets, (ours, *theirs) = family
+    config = DiffusionConfig(
+        model_path=folder / "model",
+        controlnets=[folder / "net-0"],
+        scheduler="ddim",
+        engine="paddle-eager",
+    )
+    settings = {"num_inference_steps": 5, "guess_mode": guess_mode}
+    settings["controlnet_conditioning_scale"] = 0.7
+    control, size = draw_picture(0), {"height": 24, "width": 32}
+    with ours(config) as opened:
+        given = opened.text_to_image(
+            "a red circle",
+            control_image=control,
+            seed=4,
+            hires_scale=1.5,
+            hires_strength=0.6,
+            hires_upscaler="latent",
+            output_type="np",
+            **size,
+            **settings,
+        )
+    parts = dict(reference.components)
+    parts["scheduler"] = DDIMScheduler.from_pretrained(folder / "model" / "scheduler")
+    text, over = (kind(**parts, controlnet=nets[0]) for kind in theirs)
+    for each in (text, over):
+        each.set_progress_bar_config(disable=True)
+    seeded = [torch.Generator().manual_seed(4) for _ in range(2)]
+    small = text(
+        "a red circle",
+        image=control,
+        generator=seeded[0],
+        output_type="latent",
+        **size,
+        **settings,
+    ).images
+    rows, columns = (3 * each // 2 for each in small.shape[2:])
+    wanted = over(
+        "a red circle",
+        image=torch.nn.functional.interpolate(small, (rows, columns), mode="bilinear"),
+        control_image=control,
+        height=36,
+        width=48,
+        strength=0.6,
+        generator=seeded[1],
+        output_type="np",
+        **settings,
+    ).images
+    assert given.shape == wanted.shape == (1, 36, 48, 3)
+    assert -10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20) >= LEAST

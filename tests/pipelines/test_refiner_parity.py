@@ -10,6 +10,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
 )
 from picture_psnr import psnr
 from PIL import Image
@@ -129,6 +130,35 @@ def test_a_refiner_alone_draws_over_pictures(models, refiner, settings, schedule
     given = refiner.image_to_image(PROMPT, draw_picture(), seed=5, scheduler=scheduler, **settings)
     generator = torch.Generator().manual_seed(5)
     wanted = reference(PROMPT, image=draw_picture(), generator=generator, **settings).images
+    assert psnr(given, wanted) >= LEAST
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.9999])
+@pytest.mark.parametrize("scheduler", ["euler", "ddim"])
+def test_a_refiner_alone_paints_parts_anew(models, refiner, strength, scheduler):
+    reference = StableDiffusionXLInpaintPipeline(
+        **models[3].components,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=models[3].config.force_zeros_for_empty_prompt,
+        add_watermarker=False,
+    )
+    reference.scheduler = SCHEDULERS[scheduler].from_config(models[3].scheduler.config)
+    reference.set_progress_bar_config(disable=True)
+    mask = np.zeros((24, 32), np.uint8)
+    mask[4:20, 8:24] = 255
+    settings = {"num_inference_steps": 6, "output_type": "np", "strength": strength, **SCORES}
+    given = refiner.inpaint(
+        PROMPT, draw_picture(), Image.fromarray(mask), seed=5, scheduler=scheduler, **settings
+    )
+    wanted = reference(
+        PROMPT,
+        image=draw_picture(),
+        mask_image=Image.fromarray(mask),
+        height=24,
+        width=32,
+        generator=torch.Generator().manual_seed(5),
+        **settings,
+    ).images
     assert psnr(given, wanted) >= LEAST
 
 
