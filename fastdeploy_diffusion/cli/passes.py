@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.cli.json_text import to_json
@@ -39,7 +40,13 @@ def try_passes(config: DiffusionConfig, measure: bool) -> tuple[PipelineReport, 
     from fastdeploy_diffusion.compiler.pass_tester import PassTester
 
     passes = _choose(config)
+    from fastdeploy_diffusion.predictors.denoising import OF_REFINER
+
     builds = pipeline.plan_builds()
+    if pipeline.refiner is not None:
+        width, height = pipeline.choose_size()
+        more = pipeline.refiner.plan_builds(height, width)
+        builds += [replace(each, name=OF_REFINER + each.name) for each in more]
     trials: list[PassTrial] = []
     with show_progress("opening") as show:
         for build in builds:

@@ -1,6 +1,6 @@
 """Stable Diffusion XL (Podell et al., 2023): the base model, its refiner, and both together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from PIL import Image
 from typing_extensions import Unpack, overload
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
+from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.pictures_in import GivenPicture, ImagePrompted
@@ -19,6 +20,7 @@ from fastdeploy_diffusion.pipelines.opening import open_for
 from fastdeploy_diffusion.pipelines.refiner import configure_refiner, cut_schedule
 from fastdeploy_diffusion.pipelines.tokenizer_folders import find_tokenizers
 from fastdeploy_diffusion.pipelines.unet_pipeline import UNetPipeline
+from fastdeploy_diffusion.predictors.denoising import OF_REFINER
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 from fastdeploy_diffusion.predictors.loop import FloatArray
 from fastdeploy_diffusion.predictors.result import Pictures, PipelineReport
@@ -238,13 +240,18 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         return self._vae.config
 
     @property
+    def refiner(self) -> "SDXLPipeline | None":
+        """The refiner's pipeline, if there is one."""
+        return self._refiner
+
+    @property
     def report(self) -> PipelineReport:
         """The components, as they really run; those of the refiner at the end."""
         report = super().report
         if self._refiner is None:
             return report
         own = self._refiner.report.components
-        more = (replace(each, name=f"refiner_{each.name}") for each in own)
+        more = (replace(each, name=OF_REFINER + each.name) for each in own)
         return replace(report, components=(*report.components, *more))
 
     def build(
@@ -261,6 +268,29 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
             size = self.choose_size(height, width)
             self._refiner.build(size[1], size[0], chunks=chunks)
         return self.report
+
+    def find_plans(self) -> tuple[ComponentPlan | None, ...]:
+        """Look up each component's plan of ``tune``, those of the refiner at the end."""
+        more = self._refiner.find_plans() if self._refiner else ()
+        named = (each and replace(each, component=OF_REFINER + each.component) for each in more)
+        return (*super().find_plans(), *named)
+
+    def tune(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        encoder: bool = False,
+        runs: int = 5,
+        show: Callable[[str, int, int], None] | None = None,
+    ) -> list[ComponentPlan]:
+        """Measure every way to run each component, then of the refiner; as of all pipelines."""
+        plans = super().tune(height, width, encoder=encoder, runs=runs, show=show)
+        if self._refiner is None:
+            return plans
+        width, height = self.choose_size(height, width)
+        more = self._refiner.tune(height, width, runs=runs, show=show)
+        return plans + [replace(each, component=OF_REFINER + each.component) for each in more]
 
     def close(self) -> None:
         """Free the engines' memory; a later request builds again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.loop import DenoisingLoop
 
 PlanT = TypeVar("PlanT", bound=GenerationPlan)
+OF_REFINER = "refiner_"
+"""Begins the names of a refiner's components, beside those of its base model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,13 @@ class Denoising(Generic[PlanT]):
     def steps(self) -> int:
         """Number of the denoiser's calls."""
         return len(self.scheduler.timesteps)
+
+    def name_embeddings(
+        self, asked: DenoisingLoop[Any], embeddings: Sequence[EmbeddingReport]
+    ) -> tuple[EmbeddingReport, ...]:
+        """Name the text encoders of a refiner as the report of who was asked names them."""
+        prefix = "" if self.loop is asked else OF_REFINER
+        return tuple(replace(each, component=prefix + each.component) for each in embeddings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,11 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         """The configuration that the pipeline was made from."""
         return self._config
 
+    @property
+    def refiner(self) -> "DiffusionPredictor[Any] | None":
+        """The pipeline that draws the last steps; ``None`` where this one draws all."""
+        return None
+
     def component(self, name: str) -> Component:
         """Look up a component by its name in the report: ``denoiser``."""
         return {each.name: each for each in self._components}[name]
@@ -335,12 +340,18 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
 
     def _describe_need(self, plan: PlanT) -> tuple[PictureBatch, Estimate]:
         """Make the batch of a plan, and the function that estimates batches like it."""
+        refiner = self._find_second(plan) if plan.second is not None else self
 
         def estimate(batch: PictureBatch, memory: str) -> MemoryNeed:
             _, height, width = batch
             shape = self._limits.shape_latents(height, width)
             like = replace(plan, height=height, width=width, latent_shape=shape)
-            return estimate_need(self._find_parts(like), self._count_rows(plan), batch, memory)
+            parts, rows, alone = self._find_parts(like), self._count_rows(plan), refiner is self
+            need = estimate_need(parts, rows, batch, memory, decodes=alone)
+            if alone:
+                return need
+            _, estimate_second = refiner._describe_need(plan.second)
+            return need.beside(estimate_second(batch, memory), memory)
 
         return PictureBatch(len(plan.seeds), plan.height, plan.width), estimate
 

@@ -223,7 +223,7 @@ class DenoisingLoop(ABC, Generic[PlanT]):
             is_last = each is denoisings[-1]
             done = yield from each.loop._denoise(each, residency, progress, done, is_last=is_last)
             all_timings.append(done.timings)
-            embeddings += done.embeddings
+            embeddings += each.name_embeddings(self, done.embeddings)
         assert done is not None  # there is one at least
         last, plan = denoisings[-1].loop, denoisings[-1].plan
         progress.check()

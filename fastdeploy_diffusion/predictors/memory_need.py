@@ -93,6 +93,19 @@ class MemoryNeed:
         """The sum; pictures exist when the last stage has ended."""
         return self.weights + max(self.activations, self.pictures)
 
+    def beside(self, other: MemoryNeed, memory: str) -> MemoryNeed:
+        """Join the needs of two that run one after the other for the same pictures.
+
+        Args:
+            memory: As `DiffusionConfig.memory`.
+        """
+        weights = self.weights, other.weights
+        return MemoryNeed(
+            sum(weights) if memory == "resident" else max(weights),
+            max(self.activations, other.activations),
+            max(self.pictures, other.pictures),
+        )
+
     def __str__(self) -> str:
         largest = max((self.activations, "activations"), (self.pictures, "pictures"))
         return (
@@ -131,15 +144,18 @@ def estimate_stage(
     )
 
 
-def estimate_need(parts: Parts, rows: int, batch: PictureBatch, memory: str) -> MemoryNeed:
+def estimate_need(
+    parts: Parts, rows: int, batch: PictureBatch, memory: str, *, decodes: bool = True
+) -> MemoryNeed:
     """Estimate the need of a batch.
 
     Args:
         rows: Of the denoiser's batch for one picture.
         memory: As `DiffusionConfig.memory`.
+        decodes: Whether the decoder runs, and not that of a refiner.
     """
     weights, activations, denoising = [], [], 0
-    for part in parts:
+    for part in (each for each in parts if decodes or each != parts.decoder):
         is_denoising = part in (*parts.controlnets, parts.denoiser)
         # Texts are encoded one by one, and so are pictures encoded and decoded.
         count = rows * batch.pictures if is_denoising else 1

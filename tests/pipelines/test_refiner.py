@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, SDPipeline, SDXLPipeline
+from fastdeploy_diffusion.cli.passes import try_passes
+from fastdeploy_diffusion.compiler.built_component import BuiltComponent
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
-from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
+from fastdeploy_diffusion.engines.plan import ComponentPlan
+from fastdeploy_diffusion.errors import (
+    ConfigError,
+    RequestError,
+    ResourceError,
+    UnsupportedModelError,
+)
 from fastdeploy_diffusion.images import read_settings
 from fastdeploy_diffusion.json_object import read_json_object
+from fastdeploy_diffusion.memory_room import MemoryRoom
+from fastdeploy_diffusion.predictors import memory_budget
 
 QUICK = {"seed": 5, "num_inference_steps": 4, "height": 24, "width": 32}
 OF_BOTH = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder"]
@@ -64,7 +74,7 @@ def test_steps_are_those_of_both(both):
     result = events[-1].result
     assert [each.name for each in result.report.components] == [*OF_BOTH, *OF_REFINER]
     assert len(result.timings.steps) == 4
-    assert [each.component for each in result.embeddings] == [*OF_BOTH[:2], "text_encoder_2"]
+    assert [each.component for each in result.embeddings] == [*OF_BOTH[:2], OF_REFINER[0]]
 
 
 def test_a_callback_sees_the_steps_of_both(both):
@@ -90,6 +100,50 @@ def test_kept_builds_of_another_engine_draw_the_same(tiny_sdxl, tiny_refiner, bo
     }
     wanted = both.text_to_image("a dog", output_type="np", **QUICK)
     assert np.abs(image - wanted).max() < 1e-3
+
+
+def test_both_are_tuned(both, monkeypatch):
+    def measure(component, signature, *, runs, sizes, show):
+        assert runs == 3
+        show("trying")
+        return ComponentPlan(component.name, {}, ())
+
+    told = []
+    monkeypatch.setattr(BuiltComponent, "tune", measure)
+    plans = both.tune(24, 32, runs=3, show=lambda *what: told.append(what))
+    assert [each.component for each in plans] == [*OF_BOTH, *OF_REFINER]
+    assert told == [("trying", done, of) for of in (4, 3) for done in range(of)]
+    monkeypatch.setattr(BuiltComponent, "find_plan", lambda self: ComponentPlan(self.name, {}, ()))
+    assert both.find_plans() == tuple(plans)
+
+
+def test_passes_are_tried_on_both(tiny_sdxl, tiny_refiner):
+    config = DiffusionConfig(
+        model_path=tiny_sdxl, refiner=tiny_refiner, engine="paddle-eager", passes=["merge-kv"]
+    )
+    _, trials = try_passes(config, measure=False)
+    assert [each.component for each in trials] == [*OF_BOTH, *OF_REFINER]
+    assert {each.component for each in trials if each.matched} == {"denoiser", "refiner_denoiser"}
+
+
+def test_memory_is_asked_for_both(both, monkeypatch):
+    running = [both.component(name) for name in OF_BOTH[:-1]]  # the refiner's decoder decodes
+    running += [both.refiner.component(name.removeprefix("refiner_")) for name in OF_REFINER]
+    weights = sum(4 * each.network.count_weights() for each in running)
+    monkeypatch.setattr(memory_budget, "measure_own_memory", lambda: 0)
+
+    def give(size):
+        room = MemoryRoom(size, "this machine")
+        monkeypatch.setattr(memory_budget, "find_memory_room", lambda: room)
+
+    give(weights - 1)
+    with SDXLPipeline(both.config) as other:
+        with pytest.raises(ResourceError, match="1 picture of 32 x 24") as caught:
+            other.stream("a dog", **QUICK)
+        assert "memory='staged'" in caught.value.fix
+        other.stream("a dog", **{**QUICK, "denoising_end": 1.0}).close()
+        give(weights + 2**20)
+        other.stream("a dog", **QUICK).close()
 
 
 def test_requests_of_a_batch_draw_what_they_draw_alone(both):
