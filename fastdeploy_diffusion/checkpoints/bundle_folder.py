@@ -13,12 +13,26 @@ from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError
 from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.json_object import read_json_object
-from fastdeploy_diffusion.runtime.bundle import MODEL_FOLDER, Bundle, read_bundle
+from fastdeploy_diffusion.runtime.bundle import (
+    MODEL_FOLDER,
+    REFINER_FOLDER,
+    Bundle,
+    read_bundle,
+)
 
 # The options that are decided when a bundle is made.
 _PLACES = ("engine", "device", "precision")
-_BUILT = (
-    *(*_PLACES, "passes", "target", "enable_dynamic_shape", "shapes", "paddle", "tensorrt"),
+BUILT_OPTIONS = (
+    *(
+        *_PLACES,
+        "passes",
+        "refiner",
+        "target",
+        "enable_dynamic_shape",
+        "shapes",
+        "paddle",
+        "tensorrt",
+    ),
     *(*COMPONENTS, "prediction_type", "variant", "tokenizer_path"),
 )
 
@@ -68,7 +82,10 @@ class BundleFolder(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bundle = bundle = read_bundle(path)
-        options = DiffusionConfig(model_path=path, **bundle.config)
+        given = dict(bundle.config)
+        if "refiner" in given:
+            given["refiner"] = {**given["refiner"], "path": str(path / REFINER_FOLDER)}
+        options = DiffusionConfig(model_path=path, **given)
         self._options = options.model_dump(exclude_unset=True, exclude={"model_path"})
         if bundle.family not in FAMILIES:
             raise CheckpointError(
@@ -132,7 +149,7 @@ class BundleFolder(Checkpoint):
                 allowed="resident, staged",
                 fix="memory='staged'",
             )
-        for name in _BUILT:
+        for name in BUILT_OPTIONS:
             if name in given and not self._agrees(name, given[name]):
                 raise ConfigError(
                     f"{name} is {given[name]!r}, and {self.path} is a bundle, whose {name} was "
@@ -140,7 +157,7 @@ class BundleFolder(Checkpoint):
                     fix=f"leave {name} out, or make a bundle with it: fastdeploy-diffusion bundle",
                 )
         defaults = {**self._options.get("defaults", {}), **given.get("defaults", {})}
-        chosen = {key: value for key, value in given.items() if key not in _BUILT}
+        chosen = {key: value for key, value in given.items() if key not in BUILT_OPTIONS}
         return DiffusionConfig(**{**self._options, **chosen, "defaults": defaults})
 
     def _agrees(self, name: str, value: Any) -> bool:

@@ -32,6 +32,7 @@ from fastdeploy_diffusion.runtime.bundle import (
     BUNDLE_FILE,
     GRAPHS_FOLDER,
     MODEL_FOLDER,
+    REFINER_FOLDER,
     SCHEMA,
     WEIGHTS_FOLDER,
     Bundle,
@@ -111,12 +112,6 @@ def write_bundle(
             allowed="a bundle without ControlNets",
             fix="leave controlnets out, and draw with control from the checkpoint",
         )
-    if pipeline.config.refiner is not None:
-        raise ConfigError(
-            "a refiner is given, which bundles do not hold yet",
-            allowed="a bundle of the base model, or of the refiner alone",
-            fix="leave refiner out, or draw with both from their checkpoints",
-        )
     if pipeline.config.ip_adapters:
         raise ConfigError(
             "ip_adapters are given, which bundles do not hold yet",
@@ -148,6 +143,8 @@ def write_bundle(
             name: _write_component(each, pipeline, cache, unfinished)
             for name, each in builds.items()
         }
+        if pipeline.refiner is not None:
+            write_bundle(pipeline.refiner, drawn, unfinished / REFINER_FOLDER, chunks)
         bundle = Bundle(
             schema_version=SCHEMA,
             made_by=__version__,
@@ -253,6 +250,8 @@ def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
 def _choose_options(config: DiffusionConfig, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """Choose the options that a bundle draws with by default."""
     options = config.model_dump(exclude_unset=True, exclude=_OF_THE_MACHINE)
+    if config.refiner is not None:
+        options["refiner"] = {"path": REFINER_FOLDER, "denoising_end": config.refiner.denoising_end}
     if not config.enable_dynamic_shape:
         width, height = sizes[0]
         options["defaults"] = {**options.get("defaults", {}), "width": width, "height": height}

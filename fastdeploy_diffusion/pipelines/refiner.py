@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from fastdeploy_diffusion.checkpoints.bundle_folder import BUILT_OPTIONS
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.runtime.bundle import is_bundle
 from fastdeploy_diffusion.schedulers.base import Scheduler
 
 # Options of the base model that are not the refiner's: its int8 is calibrated by its own pictures.
@@ -29,6 +31,8 @@ def configure_refiner(config: DiffusionConfig) -> DiffusionConfig:
     own = config.refiner.model_dump(exclude_none=True)
     if "engine" in own or "device" in own:
         options = {key: each for key, each in options.items() if key not in ("tensorrt", "paddle")}
+    if is_bundle(Path(config.refiner.path)):
+        options = {key: each for key, each in options.items() if key not in BUILT_OPTIONS}
     options |= {"model_path": own.pop("path")}
     own.pop("denoising_end")
     options |= own

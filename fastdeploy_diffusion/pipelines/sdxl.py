@@ -200,11 +200,6 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         return given
 
     def _open_refiner(self) -> "SDXLPipeline":
-        if self._checkpoint.is_built:
-            raise ConfigError(
-                f"refiner is given, and {self._checkpoint.path} is a bundle, which holds none yet",
-                fix="open the checkpoint that the bundle was made of",
-            )
         refiner = SDXLPipeline(configure_refiner(self.config))
         if not refiner.checkpoint.family.is_refiner:
             raise UnsupportedModelError(

@@ -3,7 +3,8 @@
 ``bundle.yaml`` says what lies in it: the model's configs and tokenizers under ``model/``, a folder
 under ``graphs/`` for each program of each component, and a file a component under ``weights/`` with
 the tensors that its graphs are bound to, each once, by its digest. They are kept as the graphs want
-them: nothing is derived, converted or transposed at a start, and they stay mapped.
+them: nothing is derived, converted or transposed at a start, and they stay mapped. A refiner is a
+bundle of its own under ``refiner/``.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
 BUNDLE_FILE = "bundle.yaml"
 MODEL_FOLDER, GRAPHS_FOLDER, WEIGHTS_FOLDER = "model", "graphs", "weights"
+REFINER_FOLDER = "refiner"
 SCHEMA = 1
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _AGAIN = "make it again: fastdeploy-diffusion bundle"

@@ -12,6 +12,7 @@ from fastdeploy_diffusion.compiler.built_component import BuiltComponent
 from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import (
+    CheckpointError,
     ConfigError,
     RequestError,
     ResourceError,
@@ -217,13 +218,35 @@ def test_int8_is_for_the_base_model_alone(tiny_sdxl, tiny_refiner):
     assert not any("int8" in precisions[name] for name in OF_REFINER)
 
 
-def test_a_bundle_holds_one_model(both, tiny_refiner, tmp_path):
-    with pytest.raises(ConfigError, match="a refiner is given"):
-        write_bundle(both, [(32, 24)], tmp_path / "both")
-    picture = both.text_to_image("a dog", **QUICK)
+def test_a_bundle_of_the_refiner_alone(base, tiny_refiner, tmp_path):
+    picture = base.text_to_image("a dog", **QUICK)
     with SDXLPipeline(tiny_refiner, engine="onnxruntime") as alone:
         wanted = alone.image_to_image("a dog", picture, seed=3, num_inference_steps=4)
         write_bundle(alone, [(32, 24)], tmp_path / "refiner", encoder=True)
     with SDXLPipeline(tmp_path / "refiner") as bundled:
         given = bundled.image_to_image("a dog", picture, seed=3, num_inference_steps=4)
     np.testing.assert_array_equal(np.asarray(given), np.asarray(wanted))
+
+
+def test_a_bundle_of_both(tiny_sdxl, tiny_refiner, tmp_path):
+    refiner = {"path": tiny_refiner, "engine": "openvino", "denoising_end": 0.6}
+    with open_both(tiny_sdxl, refiner, engine="onnxruntime") as both:
+        wanted = both.text_to_image("a dog", **QUICK)
+        bundle = write_bundle(both, [(32, 24)], tmp_path / "made")
+    assert bundle.config["refiner"] == {"path": "refiner", "denoising_end": 0.6}
+    assert str(tiny_refiner) not in (tmp_path / "made" / "bundle.yaml").read_text()
+    copied = (tmp_path / "made").rename(tmp_path / "copied")
+    with SDXLPipeline(copied) as bundled:
+        given = bundled.text_to_image("a dog", **QUICK)
+        engines = {each.name: each.engine for each in bundled.report.components}
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(wanted))
+    assert read_settings(given) == read_settings(wanted)
+    assert engines == {
+        **dict.fromkeys(OF_BOTH, "onnxruntime"),
+        **dict.fromkeys(OF_REFINER, "openvino"),
+    }
+    with pytest.raises(ConfigError, match=r"refiner is .*, and .* is a bundle, whose refiner was"):
+        SDXLPipeline(copied, refiner=tiny_refiner)
+    (copied / "refiner" / "bundle.yaml").unlink()
+    with pytest.raises(CheckpointError, match="was not copied whole"):
+        SDXLPipeline(copied)
