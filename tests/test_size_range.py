@@ -1,10 +1,20 @@
 """What sizes stand for, and which numbers are among them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from fastdeploy_diffusion.runtime.program import TensorSpec
-from fastdeploy_diffusion.size_range import SizeRange, choose_size, fits, is_batch, multiply
+from fastdeploy_diffusion.size_range import (
+    ScaledRange,
+    SizeRange,
+    choose_size,
+    divide,
+    fits,
+    is_batch,
+    multiply,
+)
 
 HEIGHT = SizeRange("height", 4, 8, 16)
 
@@ -50,18 +60,29 @@ def test_other_sizes_are_what_they_are():
 
 
 def test_multiples():
-    assert multiply(HEIGHT, 8) == SizeRange("height_x8", 32, 64, 128)
-    assert multiply(5, 8) == 40
-    assert multiply(None, 8) is None
+    assert multiply(HEIGHT, 8) == ScaledRange("height_x8", 32, 64, 128, HEIGHT, times=8)
+    assert (multiply(5, 8), multiply(None, 8), multiply(HEIGHT, 1)) == (40, None, HEIGHT)
+    assert choose_size(multiply(HEIGHT, 8), {"height": 5}) == 40
+    assert choose_size(multiply(HEIGHT, 8), {"height": 99}) == 128
     assert str(HEIGHT) == "4 to 16"
+
+
+def test_shares_are_rounded_up():
+    width = SizeRange("width", 3, 7, 9)
+    assert divide(width, 2) == ScaledRange("width_d2", 2, 4, 5, width, by=2)
+    assert [choose_size(divide(width, 4), {"width": size}) for size in (3, 4, 5, 9)] == [1, 1, 2, 3]
+    assert choose_size(divide(width, 2), {}) == 4
+    assert (divide(5, 2), divide(None, 2), divide(width, 1)) == (3, None, width)
 
 
 def test_a_spec_survives_its_description():
     spec = TensorSpec("x", (SizeRange("batch", 1, 2, 4), 4, None, HEIGHT), "float32")
     assert spec.describe() == ["x", [["batch", 1, 2, 4], 4, None, ["height", 4, 8, 16]], "float32"]
-    assert TensorSpec.parse(spec.describe()) == spec
     assert spec.open_shape == (None, 4, None, None)
     assert str(spec) == "float32 (1 to 4, 4, any, 4 to 16)"
+    scaled = TensorSpec("x", (None, multiply(HEIGHT, 8), divide(HEIGHT, 2)), "float32")
+    for each in (spec, scaled):
+        assert TensorSpec.parse(json.loads(json.dumps(each.describe()))) == each
 
 
 @pytest.mark.parametrize(

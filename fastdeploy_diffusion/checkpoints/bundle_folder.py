@@ -6,11 +6,17 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint, Config
+from fastdeploy_diffusion.checkpoints.controlnet import ControlNetCheckpoint
+from fastdeploy_diffusion.checkpoints.image_encoder import ImageEncoderCheckpoint
+from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource, TensorView
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError
+from fastdeploy_diffusion.families.networks.clip import CLIPVisionConfig
+from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
+from fastdeploy_diffusion.families.networks.ip_adapter import IPAdapterConfig
 from fastdeploy_diffusion.families.registry import FAMILIES
 from fastdeploy_diffusion.json_object import read_json_object
 from fastdeploy_diffusion.runtime.bundle import (
@@ -34,6 +40,7 @@ BUILT_OPTIONS = (
         "tensorrt",
     ),
     *(*COMPONENTS, "prediction_type", "variant", "tokenizer_path"),
+    *("controlnets", "ip_adapters"),
 )
 
 
@@ -60,6 +67,10 @@ class BundledWeights(TensorSource):
             file = SafetensorsFile(folder / weights)
             views = {digest: TensorView(file, digest) for digest in file.tensors}
         super().__init__(str(folder), views)
+
+    def digest(self) -> str:
+        """Return the digest of the weights that it was made of."""
+        return self.bundle.components[self.name].digest
 
     def of(self, name: str) -> "BundledWeights":
         """Open the weights of another component of the bundle.
@@ -131,6 +142,24 @@ class BundleFolder(Checkpoint):
     def read_network(self, component: str, read: Callable[[dict[str, Any]], Config]) -> Config:
         """Read the config of a component; its weights are compared where the bundle is made."""
         return self.read_config(component, read)
+
+    def open_controlnet(self, path: Path, name: str) -> ControlNetCheckpoint:
+        """Open a ControlNet of the bundle."""
+        config = ControlNetConfig.from_dict(self._read_added(name))
+        return ControlNetCheckpoint(path, config, self.tensors(name))
+
+    def open_ip_adapter(self, path: Path, name: str) -> IPAdapterCheckpoint:
+        """Open an IP-Adapter of the bundle."""
+        config = IPAdapterConfig.from_dict(self._read_added(name))
+        return IPAdapterCheckpoint(path, config, self.tensors(name))
+
+    def open_image_encoder(self, path: Path) -> ImageEncoderCheckpoint:
+        """Open a vision tower of the bundle, whose path is the component's name."""
+        config = CLIPVisionConfig.from_dict(self._read_added(path.name))
+        return ImageEncoderCheckpoint(path, config, self.tensors(path.name))
+
+    def _read_added(self, name: str) -> dict[str, Any]:
+        return read_json_object(self.path / MODEL_FOLDER / name / "config.json")
 
     def digest(self) -> str:
         """Return the digest of the weights that the bundle was made of."""

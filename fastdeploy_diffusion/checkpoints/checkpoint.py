@@ -7,6 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from fastdeploy_diffusion.checkpoints.controlnet import ControlNetCheckpoint, open_controlnet
+from fastdeploy_diffusion.checkpoints.image_encoder import (
+    ImageEncoderCheckpoint,
+    open_image_encoder,
+)
+from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint, open_ip_adapter
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import BadInputError, CheckpointError
@@ -127,6 +133,23 @@ class Checkpoint(ABC):
         """
         source: TensorSource = self._get(self._sources, component, "weights")
         return source
+
+    def open_controlnet(self, path: Path, name: str) -> ControlNetCheckpoint:
+        """Open a ControlNet that is added to the checkpoint's networks; raises as its function.
+
+        Args:
+            path: As a configuration gives it.
+            name: Of the component that it becomes.
+        """
+        return open_controlnet(path)
+
+    def open_ip_adapter(self, path: Path, name: str) -> IPAdapterCheckpoint:
+        """Open an IP-Adapter, as `open_controlnet`."""
+        return open_ip_adapter(path)
+
+    def open_image_encoder(self, path: Path) -> ImageEncoderCheckpoint:
+        """Open the vision tower of IP-Adapters, as `open_controlnet`."""
+        return open_image_encoder(path)
 
     def digest(self) -> str:
         """Hash all weights in use (names, dtypes, shapes, values); sha256 as hexadecimal digits.

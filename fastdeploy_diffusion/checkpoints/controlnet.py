@@ -32,7 +32,7 @@ class ControlNetCheckpoint:
     @property
     def name(self) -> str:
         """Its name in metadata."""
-        return self.path.name
+        return self.path.absolute().name
 
 
 def open_controlnet(path: Path) -> ControlNetCheckpoint:

@@ -59,6 +59,30 @@ Chunks = Annotated[
     ),
 ]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
+ControlNet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="A ControlNet for --control: a diffusers folder, or a .safetensors file. Several, "
+        "and what each runs on, are for a configuration file.",
+    ),
+]
+IPAdapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="An IP-Adapter for --ip-image: a .safetensors file. Several, and what each runs "
+        "on, are for a configuration file.",
+    ),
+]
+IPEncoder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The vision tower of --ip-adapter; the folder image_encoder beside its file if "
+        "left out.",
+    ),
+]
 
 
 def run() -> None:
@@ -137,14 +161,7 @@ def generate(
             "Flux, the folder that holds tokenizer and tokenizer_2.",
         ),
     ] = None,
-    controlnet: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER|FILE",
-            help="A ControlNet for --control: a diffusers folder, or a .safetensors file. Several, "
-            "and what each runs on, are for a configuration file.",
-        ),
-    ] = None,
+    controlnet: ControlNet = None,
     refiner: Annotated[
         str | None,
         typer.Option(
@@ -153,22 +170,8 @@ def generate(
             ".safetensors file.",
         ),
     ] = None,
-    ip_adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="An IP-Adapter for --ip-image: a .safetensors file. Several, and what each runs "
-            "on, are for a configuration file.",
-        ),
-    ] = None,
-    ip_encoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="The vision tower of --ip-adapter; the folder image_encoder beside its file if "
-            "left out.",
-        ),
-    ] = None,
+    ip_adapter: IPAdapter = None,
+    ip_encoder: IPEncoder = None,
     output: Annotated[
         str,
         typer.Option(
@@ -194,8 +197,8 @@ def generate(
     They are files with the settings that made them as metadata.
     """
     with explain_errors(debug) as notices:
+        from fastdeploy_diffusion.cli.added_networks import read_added
         from fastdeploy_diffusion.cli.draw import draw
-        from fastdeploy_diffusion.cli.ip_adapter import read_ip_adapter
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
         from fastdeploy_diffusion.cli.prompt_rows import draw_rows, format_rows, require_prompt
@@ -207,12 +210,10 @@ def generate(
             require_prompt(prompt)
             target.check(images, with_grid=grid)
         choice = {"engine": engine, "device": device, "precision": precision}
-        controlnets = [controlnet] if controlnet else None
         own = {
             "tokenizer_path": tokenizer,
-            "controlnets": controlnets,
             "refiner": refiner,
-            "ip_adapters": read_ip_adapter(ip_adapter, ip_encoder),
+            **read_added(controlnet, ip_adapter, ip_encoder),
         }
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}
         chosen = load_config(model, config, **options)
@@ -255,11 +256,15 @@ def build(
     ] = None,
     encoder: Encoder = False,
     tokenizer: Tokenizer = None,
+    controlnet: ControlNet = None,
+    ip_adapter: IPAdapter = None,
+    ip_encoder: IPEncoder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Build and prove a pipeline, so that later starts find it ready (see `cache`)."""
     with explain_errors(debug):
+        from fastdeploy_diffusion.cli.added_networks import read_added
         from fastdeploy_diffusion.cli.build import (
             build_all,
             format_builds,
@@ -270,7 +275,8 @@ def build(
 
         sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision, "target": target}
-        read = load_config(model, config, tokenizer_path=tokenizer, **choice)
+        own = read_added(controlnet, ip_adapter, ip_encoder)
+        read = load_config(model, config, tokenizer_path=tokenizer, **choice, **own)
         print(format_builds(build_all(read, sizes, counts, encoder=encoder), as_json))
 
 
@@ -286,6 +292,9 @@ def bundle(
     precision: Precision = None,
     encoder: Encoder = False,
     tokenizer: Tokenizer = None,
+    controlnet: ControlNet = None,
+    ip_adapter: IPAdapter = None,
+    ip_encoder: IPEncoder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -296,6 +305,7 @@ def bundle(
     with explain_errors(debug):
         from pathlib import Path
 
+        from fastdeploy_diffusion.cli.added_networks import read_added
         from fastdeploy_diffusion.cli.build import parse_chunks, parse_sizes
         from fastdeploy_diffusion.cli.bundle import format_bundle, make_bundle
         from fastdeploy_diffusion.cli.model import load_config
@@ -303,7 +313,8 @@ def bundle(
         folder = Path(output).expanduser()
         sizes, counts = parse_sizes(size), parse_chunks(chunks)
         choice = {"engine": engine, "device": device, "precision": precision}
-        chosen = load_config(model, config, tokenizer_path=tokenizer, **choice)
+        own = read_added(controlnet, ip_adapter, ip_encoder)
+        chosen = load_config(model, config, tokenizer_path=tokenizer, **choice, **own)
         made = make_bundle(chosen, sizes, folder, counts, encoder=encoder)
         print(format_bundle(folder, made, as_json))
 

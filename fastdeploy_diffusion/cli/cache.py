@@ -14,6 +14,7 @@ from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
 from fastdeploy_diffusion.cli.table import LINE, align_within, format_age, format_bytes
+from fastdeploy_diffusion.size_range import parse_range
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.runtime.array_files import ArrayFiles
@@ -258,8 +259,8 @@ def _describe_area(sizes: list[Any]) -> str:
 
 
 def _describe_one(size: Any) -> str:
-    """Describe a size: a number, or a range by its name, min, opt and max."""
+    """Describe a size: a number, or a range as `SizeRange` describes itself."""
     if isinstance(size, list):
-        _, smallest, _, largest = size
-        return f"{smallest}-{largest}"
+        found = parse_range(size)
+        return f"{found.min}-{found.max}"
     return "any" if size is None else str(size)

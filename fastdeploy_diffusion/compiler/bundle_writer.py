@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import product
@@ -20,7 +20,6 @@ from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
 from fastdeploy_diffusion.compiler.tokenizer_folders import list_tokenizer_folders
-from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.contract import name_changes
@@ -106,26 +105,14 @@ def write_bundle(
             allowed="vae_decoder='full'",
             fix="remove vae_decoder",
         )
-    if pipeline.config.controlnets:
-        raise ConfigError(
-            "controlnets are given, which bundles do not hold yet",
-            allowed="a bundle without ControlNets",
-            fix="leave controlnets out, and draw with control from the checkpoint",
-        )
-    if pipeline.config.ip_adapters:
-        raise ConfigError(
-            "ip_adapters are given, which bundles do not hold yet",
-            allowed="a bundle without IP-Adapters",
-            fix="leave ip_adapters out, and draw with image prompts from the checkpoint",
-        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(pipeline.count_chunks(each) for each in chunks))
-    for (width, height), count in product(sizes, chunks):
-        pipeline.build(height=height, width=width, chunks=count, encoder=encoder)
-        for build in pipeline.plan_builds(
-            height=height, width=width, chunks=count, encoder=encoder
-        ):
+    controls = (True, False) if pipeline.config.controlnets else (False,)
+    for (width, height), count, control in product(sizes, chunks, controls):
+        asked: Any = {"height": height, "width": width, "chunks": count}
+        pipeline.build(**asked, encoder=encoder, control=control)
+        for build in pipeline.plan_builds(**asked, encoder=encoder, control=control):
             known = [(each.inputs, each.outputs) for each in builds[build.name]]
             if isinstance(build, (TiledBuild, BlendedBuild)):
                 raise ConfigError(
@@ -152,7 +139,7 @@ def write_bundle(
             model_digest=pipeline.checkpoint.digest(),
             family=pipeline.checkpoint.family.name,
             sizes=drawn,
-            config=_choose_options(pipeline.config, drawn),
+            config=_choose_options(pipeline, drawn),
             pipeline_options=dict(pipeline.checkpoint.pipeline_options),
             components=components,
             files=_measure(unfinished),
@@ -181,12 +168,11 @@ def _write_component(
         for number, build in enumerate(builds, 1):
             with build.lend_artifact(cache) as artifact:
                 written.append(_write_build(build, artifact, blobs, folder, number))
-    checkpoint, spec = pipeline.checkpoint, first.placement.spec
-    (network,) = [
-        name
-        for name in checkpoint.family.networks
-        if checkpoint.tensors(name) is first.network.source
-    ]
+    checkpoint, spec, source = pipeline.checkpoint, first.placement.spec, first.network.source
+    own = [name for name in checkpoint.family.networks if checkpoint.tensors(name) is source]
+    network = own[0] if own else first.name
+    if not own:
+        _write_config(folder / MODEL_FOLDER / network, asdict(first.network.config))
     return BundledComponent(
         network=network,
         engine=first.placement.engine.name,
@@ -196,6 +182,7 @@ def _write_component(
         builds=written,
         int8=asdict(report) if (report := pipeline.component(first.name).int8) else None,
         weight_bits=spec.weight_bits if spec.precision == INT8 else None,
+        digest=source.digest(),
     )
 
 
@@ -235,11 +222,10 @@ def _write_build(
 def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
     """Copy configs, and the folders of tokenizers."""
     checkpoint = pipeline.checkpoint
-    files = {f"{name}/config.json": name for name in checkpoint.family.networks}
-    for file, name in {**files, "scheduler/scheduler_config.json": "scheduler"}.items():
-        (folder / file).parent.mkdir(parents=True)
-        text = json.dumps(checkpoint.config(name), indent=2, ensure_ascii=False)
-        (folder / file).write_text(text, encoding="utf-8")
+    for name in checkpoint.family.networks:
+        _write_config(folder / name, checkpoint.config(name))
+    scheduler = "scheduler_config.json"
+    _write_config(folder / "scheduler", checkpoint.config("scheduler"), scheduler)
     for name, source in list_tokenizer_folders(pipeline).items():
         (folder / name).mkdir()
         for each in sorted(source.iterdir()):
@@ -247,11 +233,23 @@ def _copy_model(pipeline: DiffusionPredictor[Any], folder: Path) -> None:
                 shutil.copyfile(each, folder / name / each.name)
 
 
-def _choose_options(config: DiffusionConfig, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def _write_config(folder: Path, config: Mapping[str, Any], file: str = "config.json") -> None:
+    folder.mkdir(parents=True)
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (folder / file).write_text(text, encoding="utf-8")
+
+
+def _choose_options(
+    pipeline: DiffusionPredictor[Any], sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     """Choose the options that a bundle draws with by default."""
+    config = pipeline.config
     options = config.model_dump(exclude_unset=True, exclude=_OF_THE_MACHINE)
     if config.refiner is not None:
         options["refiner"] = {"path": REFINER_FOLDER, "denoising_end": config.refiner.denoising_end}
+    for name, places in pipeline.name_added().items():
+        sections = options.get(name, ())
+        options[name] = [{**own, **inside} for own, inside in zip(sections, places, strict=True)]
     if not config.enable_dynamic_shape:
         width, height = sizes[0]
         options["defaults"] = {**options.get("defaults", {}), "width": width, "height": height}

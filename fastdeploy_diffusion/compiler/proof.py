@@ -11,7 +11,7 @@ from fastdeploy_diffusion.criteria import Accuracy, Criterion
 from fastdeploy_diffusion.engines.accuracy import draw_feeds, take_last_rows, verify
 from fastdeploy_diffusion.precision import PRECISIONS
 from fastdeploy_diffusion.runtime.program import TensorSpec, fill_shapes
-from fastdeploy_diffusion.size_range import SizeRange
+from fastdeploy_diffusion.size_range import ScaledRange, SizeRange
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.build import ComponentBuild
@@ -103,7 +103,11 @@ def _list_sizes(build: ComponentBuild) -> list[dict[str, int]]:
     usual = {"batch": build.sizes["batch"]}
     others: dict[str, int] = {}
     for spec in build.inputs:
-        free = [each for each in spec.shape[1:] if isinstance(each, SizeRange)]
+        free = [
+            each.base if isinstance(each, ScaledRange) else each
+            for each in spec.shape[1:]
+            if isinstance(each, SizeRange)
+        ]
         smaller = [(each.name, each.min) for each in free if each.min < each.opt]
         larger = [(each.name, each.opt + 1) for each in free if each.opt < each.max]
         others.update([*smaller, *larger][:1])

@@ -3,11 +3,8 @@
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.checkpoints.image_encoder import (
-    ImageEncoderCheckpoint,
-    open_image_encoder,
-)
-from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint, open_ip_adapter
+from fastdeploy_diffusion.checkpoints.image_encoder import ImageEncoderCheckpoint
+from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint
 from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
 from fastdeploy_diffusion.config.ip_adapter_options import IPAdapterOptions
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
@@ -19,7 +16,7 @@ from fastdeploy_diffusion.predictors.ip_adapter import IPAdapter
 _BESIDE = "image_encoder"  # the folder that diffusers looks for as well
 
 
-def check_ip_options(config: DiffusionConfig, checkpoint: Checkpoint) -> None:
+def check_ip_options(config: DiffusionConfig) -> None:
     """Refuse options that do not go with IP-Adapters.
 
     Raises:
@@ -28,27 +25,22 @@ def check_ip_options(config: DiffusionConfig, checkpoint: Checkpoint) -> None:
     if not config.ip_adapters:
         return
     quantized = config.list_quantized()
-    problem, allowed, fix = "", "", ""
-    if config.enable_dynamic_shape:
-        problem, allowed = "enable_dynamic_shape is true", "IP-Adapters with builds for each size"
-        fix = "leave enable_dynamic_shape out"
-    elif quantized:
-        problem = f"{', '.join(quantized)} in int8, which is calibrated by prompts alone"
-        allowed, fix = "IP-Adapters in floating point", "precision='bf16' or 'fp16'"
-    elif checkpoint.is_built:
-        problem = f"{checkpoint.path} is a bundle, which holds none"
-        allowed, fix = "IP-Adapters with a checkpoint", "open the checkpoint that it was made of"
-    if problem:
-        raise ConfigError(f"ip_adapters are given, and {problem}", allowed=allowed, fix=fix)
+    if quantized:
+        raise ConfigError(
+            f"ip_adapters are given, and {', '.join(quantized)} in int8, which is calibrated by "
+            "prompts alone",
+            allowed="IP-Adapters in floating point",
+            fix="precision='bf16' or 'fp16'",
+        )
 
 
 def open_ip_adapters(
-    config: DiffusionConfig, model: Path, unet: UNet2DConditionConfig
+    config: DiffusionConfig, checkpoint: Checkpoint, unet: UNet2DConditionConfig
 ) -> ImagePrompts:
     """Open the IP-Adapters of a configuration; those with the same tower share it.
 
     Args:
-        model: Path of the checkpoint with the UNet.
+        checkpoint: With the UNet.
 
     Raises:
         CheckpointError: A file is missing, damaged or unsafe, or an adapter has no vision tower.
@@ -60,19 +52,19 @@ def open_ip_adapters(
     towers: list[tuple[Path, EngineChoice, ImageEncoder]] = []
     adapters = []
     for index, options in enumerate(config.ip_adapters):
-        found = open_ip_adapter(Path(options.path))
-        _check_unet(found, unet, model)
+        name = f"ip_adapter_{index}" if count > 1 else "ip_adapter"
+        found = checkpoint.open_ip_adapter(Path(options.path), name)
+        _check_unet(found, unet, checkpoint.path)
         path = _find_tower(options)
         choice = config.choose_ip_adapter(index)
         place = path.resolve()
         tower = next((each for own, by, each in towers if (own, by) == (place, choice)), None)
-        opened = open_image_encoder(path) if tower is None else tower.checkpoint
+        opened = checkpoint.open_image_encoder(path) if tower is None else tower.checkpoint
         _check_tower(found, opened)
         if tower is None:
             number = f"_{len(towers)}" if count > 1 else ""
             tower = ImageEncoder(opened, config, choice, f"image_encoder{number}")
             towers.append((place, choice, tower))
-        name = f"ip_adapter_{index}" if count > 1 else "ip_adapter"
         adapters.append(IPAdapter(found, tower, config, choice, name))
     return ImagePrompts(adapters)
 

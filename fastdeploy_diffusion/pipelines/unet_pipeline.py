@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.checkpoints.controlnet import open_controlnet
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
@@ -31,6 +30,7 @@ from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
+from fastdeploy_diffusion.size_range import Size
 
 _FOR_KNOWN_SIZES = {
     "phase-upsample": "skips the denoiser's upsamplers, for its latents may have an odd size; it "
@@ -54,12 +54,12 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
         _check_config(config, checkpoint.family.title)
-        check_ip_options(config, checkpoint)
+        check_ip_options(config)
         super().__init__(config, checkpoint)
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
         self._vae = open_decoder(checkpoint, config)
-        self._image_prompts = open_ip_adapters(config, checkpoint.path, self._denoiser.config)
+        self._image_prompts = open_ip_adapters(config, checkpoint, self._denoiser.config)
         self._controls = Controls(self._open_controlnets())
         self._limits = self._read_limits()
         self._scheduler_config = self._read_scheduler_config()
@@ -92,12 +92,22 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
     def _open_controlnets(self) -> list[ControlNet]:
         config, unet, opened = self.config, self._denoiser.config, []
         for index, options in enumerate(config.controlnets):
-            found = open_controlnet(Path(options.path))
+            name = "controlnet" if len(config.controlnets) == 1 else f"controlnet_{index}"
+            found = self._checkpoint.open_controlnet(Path(options.path), name)
             model, scale = self._checkpoint.path, self._vae.config.downscale
             check_controlnet(found.path, found.config, unet, model, scale)
-            name = "controlnet" if len(config.controlnets) == 1 else f"controlnet_{index}"
             opened.append(ControlNet(found, config, index, name))
         return opened
+
+    def name_added(self) -> dict[str, list[dict[str, str]]]:
+        """Name ControlNets and IP-Adapters, where there are some."""
+        controlnets = [{"path": each.checkpoint.name} for each in self._controls.controlnets]
+        adapters = [
+            {"path": each.checkpoint.name, "image_encoder_path": each.encoder.component.name}
+            for each in self._image_prompts.adapters
+        ]
+        added = {"controlnets": controlnets, "ip_adapters": adapters}
+        return {option: places for option, places in added.items() if places}
 
     def _check_joints(self, *joints: Joint) -> None:
         check_fit(self._checkpoint.path, *joints)
@@ -126,32 +136,33 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         return _name_scheduler(create_scheduler(self._scheduler_config, name), name)
 
     def _list_parts(self, plan: PlanT) -> Parts:
-        _, height, width = plan.latent_shape
-        length, ranges = self._text_encoders[0].tokenizer.max_length, self._limits.ranges
-        tokens, shown = length * plan.chunks, self._image_prompts.count_tokens(plan.image_prompt)
-        if ranges is None:
-            signatures = (
-                *(each.signature() for each in self._text_encoders),
-                self._denoiser.signature(height, width, tokens, image_tokens=shown),
-                self._vae.signature(height, width),
-            )
-        else:
-            signatures = (
-                *(each.signature(ranges.texts) for each in self._text_encoders),
-                self._denoiser.signature(
-                    ranges.height, ranges.width, ranges.count_tokens(length), ranges.batch
-                ),
-                self._vae.signature(ranges.height, ranges.width, 1),
-            )
-        sizes = {"height": height, "width": width, "tokens": tokens}
-        *texts, denoiser, vae = signatures
-        encoders = (each.component for each in self._text_encoders)
+        (height, width, tokens, batch), sizes = self._size(plan)
+        ranges = self._limits.ranges
+        count, texts = (1, ranges.texts) if ranges else (None, None)
+        shown = self._image_prompts.count_tokens(plan.image_prompt)
+        denoiser = self._denoiser.signature(height, width, tokens, batch, image_tokens=shown)
         return Parts(
-            tuple(Part(*each, sizes) for each in zip(encoders, texts, strict=True)),
+            tuple(
+                Part(each.component, each.signature(texts), sizes) for each in self._text_encoders
+            ),
             Part(self._denoiser.component, denoiser, sizes),
-            Part(self._vae.component, vae, sizes),
+            Part(self._vae.component, self._vae.signature(height, width, count), sizes),
             images=self._image_prompts.list_parts(),
         )
+
+    def _size(self, plan: PlanT) -> tuple[tuple[Size, Size, Size, Size], dict[str, int]]:
+        """Size the denoiser's inputs for a plan.
+
+        Returns:
+            Height, width, tokens and batch of signatures; and the numbers of those that are free.
+        """
+        _, height, width = plan.latent_shape
+        length, ranges = self._text_encoders[0].tokenizer.max_length, self._limits.ranges
+        tokens = length * plan.chunks
+        sizes = {"height": height, "width": width, "tokens": tokens}
+        if ranges is None:
+            return (height, width, tokens, None), sizes
+        return (ranges.height, ranges.width, ranges.count_tokens(length), ranges.batch), sizes
 
     def _fit_chunks(self, plan: PlanT) -> PlanT:
         needed = 1
@@ -164,15 +175,12 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         parts = super()._find_parts(plan, encoder, control=control)
         if plan.control is None and not (control and self._controls.controlnets):
             return parts
-        _, height, width = plan.latent_shape
-        tokens = self._text_encoders[0].tokenizer.max_length * plan.chunks
+        dimensions, sizes = self._size(plan)
         shown = self._image_prompts.count_tokens(plan.image_prompt)
-        signature = self._denoiser.signature(
-            height, width, tokens, image_tokens=shown, is_controlled=True
-        )
+        signature = self._denoiser.signature(*dimensions, image_tokens=shown, is_controlled=True)
         return replace(
             parts,
-            controlnets=self._controls.list_parts(height, width, tokens),
+            controlnets=self._controls.list_parts(*dimensions, sizes),
             denoiser=parts.denoiser._replace(signature=signature),
         )
 
@@ -254,6 +262,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             edits=edits,
             control_scales=tuple(each.scale for each in config.controlnets),
             ip_adapter_scales=tuple(each.scale for each in config.ip_adapters),
+            takes_one_picture=self._checkpoint.is_built,
         )
 
 
@@ -269,12 +278,6 @@ def _check_config(config: DiffusionConfig, model: str) -> None:
             f"{model} does not have",
             allowed="the tokenizer's own length",
             fix="leave it out",
-        )
-    if config.controlnets and config.enable_dynamic_shape:
-        raise ConfigError(
-            "controlnets are given, and enable_dynamic_shape is true",
-            allowed="ControlNets with builds for each size",
-            fix="leave enable_dynamic_shape out",
         )
     if config.memory == "streamed":
         raise ConfigError(

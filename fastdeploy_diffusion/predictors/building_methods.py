@@ -51,6 +51,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         *,
         chunks: int | None = None,
         encoder: bool = False,
+        control: bool = True,
     ) -> PipelineReport:
         """Build everything for pictures of a size, in pixels; the model's own by default.
 
@@ -59,6 +60,8 @@ class BuildingMethods(DenoisingLoop[PlanT]):
             width: Likewise.
             chunks: Of 75 tokens, of a long prompt of ``prompt_syntax="weighted"``.
             encoder: Whether the VAE's encoder, too, which requests with pictures need.
+            control: Whether for requests with control, where there are ControlNets; else for those
+                without.
 
         Returns:
             The report.
@@ -71,7 +74,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         plan = self._plan_picture(height, width, chunks)
         self._require_memory(plan)
         self.quantize()
-        parts = self._find_parts(plan, encoder, control=True)
+        parts = self._find_parts(plan, encoder, control=control)
         with self._explain_exhaustion(plan), RESIDENCIES[self.config.memory]() as residency:
             residency.begin(parts)
             for part in parts:
@@ -103,6 +106,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         *,
         chunks: int | None = None,
         encoder: bool = False,
+        control: bool = True,
     ) -> "list[ComponentBuild]":
         """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
 
@@ -110,7 +114,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         """
         plan = self._plan_picture(height, width, chunks)
         self.quantize()
-        parts = self._find_parts(plan, encoder, control=True)
+        parts = self._find_parts(plan, encoder, control=control)
         return [part.component.plan(part.signature) for part in parts]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from fastdeploy_diffusion.families.networks.controlnet import PICTURE
 from fastdeploy_diffusion.runtime.program import RESIDUAL, Program, TensorSpec, fill_shapes
 from fastdeploy_diffusion.runtime.session import Arrays, Handle, Row, Session
+from fastdeploy_diffusion.size_range import SizeRange
 
 SCALES = f"{RESIDUAL}scales"
 """The residual that rows of this session bring: (ControlNets, residuals) float32, the factors of
@@ -64,7 +65,7 @@ class ControlledSession(Session):
     def _run_rows(self, rows: Sequence[Row]) -> Arrays:
         handles = [row.handle for row in rows if isinstance(row.handle, _ControlledHandle)]
         scales = np.stack([row.residuals[SCALES] for row in rows])
-        shapes = fill_shapes(self._residuals, {"batch": len(rows)})
+        shapes = fill_shapes(self._residuals, {**self._measure(rows[0]), "batch": len(rows)})
         sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         for index, session in enumerate(self._controlnets):
             chosen = [row for row, own in enumerate(scales[:, index]) if own.any()]
@@ -90,6 +91,12 @@ class ControlledSession(Session):
                 for place, (handle, row) in enumerate(zip(handles, rows, strict=True))
             ]
         )
+
+    def _measure(self, row: Row) -> dict[str, int]:
+        """Measure the free sizes of a row's sample, by name."""
+        _, *sizes = next(iter(self._inputs.values())).shape
+        pairs = zip(sizes, row.sample.shape, strict=True)
+        return {size.name: found for size, found in pairs if isinstance(size, SizeRange)}
 
     def _compile(self, sizes: Mapping[str, int]) -> None:
         for session in (*self._controlnets, self._unet):

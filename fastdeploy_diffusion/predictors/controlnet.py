@@ -13,7 +13,7 @@ from fastdeploy_diffusion.predictors.denoiser import (
 )
 from fastdeploy_diffusion.predictors.open_component import open_network
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
-from fastdeploy_diffusion.size_range import Size
+from fastdeploy_diffusion.size_range import Size, multiply
 
 
 class ControlNet:
@@ -54,10 +54,10 @@ class ControlNet:
         """The digest of its weights."""
         return self.checkpoint.source.digest()
 
-    def signature(self, height: int, width: int, tokens: int, batch: Size = None) -> Signature:
+    def signature(self, height: Size, width: Size, tokens: Size, batch: Size = None) -> Signature:
         """Make the signature for latents of a size, texts of a length, and a number of rows."""
         config = self.config
-        pixels = (size * config.downscale for size in (height, width))
+        pixels = (multiply(size, config.downscale) for size in (height, width))
         inputs = (
             *describe_inputs(config, height, width, tokens, batch, text=config.reads_text),
             TensorSpec(PICTURE, (batch, 3, *pixels), "float32"),

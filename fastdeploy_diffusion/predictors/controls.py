@@ -1,7 +1,8 @@
 """The ControlNets of a pipeline: their parts of a plan, and what they bring to a step."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,6 +15,7 @@ from fastdeploy_diffusion.predictors.controlnet import ControlNet
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.requests.control import Control
 from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.size_range import Size, SizeRange
 
 
 class Controls:
@@ -28,11 +30,18 @@ class Controls:
             WeakValueDictionary()
         )
 
-    def list_parts(self, height: int, width: int, tokens: int) -> tuple[Part, ...]:
-        """List the parts for latents of a size, and texts of a length."""
-        sizes = {"height": height, "width": width, "tokens": tokens}
+    def list_parts(
+        self, height: Size, width: Size, tokens: Size, batch: Size, sizes: Mapping[str, int]
+    ) -> tuple[Part, ...]:
+        """List the parts for latents of a size, texts of a length, and a number of rows.
+
+        Args:
+            sizes: As of a `Part`.
+        """
+        if isinstance(batch, SizeRange):
+            batch = replace(batch, min=1)  # it runs where it has a say, on those rows alone
         return tuple(
-            Part(each.component, each.signature(height, width, tokens), sizes)
+            Part(each.component, each.signature(height, width, tokens, batch), sizes)
             for each in self.controlnets
         )
 

@@ -11,7 +11,7 @@ from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.families.networks.unet_encoder import UNetEncoderConfig
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import RESIDUAL, Signature, TensorSpec
-from fastdeploy_diffusion.size_range import Size
+from fastdeploy_diffusion.size_range import Size, divide
 
 _LARGEST_SIZE = 2048  # largest picture edge that the check draws size conditions for, in pixels
 
@@ -59,8 +59,6 @@ class Denoiser:
         inputs = describe_inputs(config, height, width, tokens, batch)
         inputs += _describe_images(config, image_tokens, batch)
         if is_controlled:
-            assert isinstance(height, int)  # as the pipeline checks
-            assert isinstance(width, int)
             inputs += describe_residuals(config, height, width, batch)
         prediction = (batch, config.out_channels, height, width)
         return Signature(inputs, (TensorSpec("prediction", prediction, "float32"),))
@@ -114,7 +112,7 @@ def describe_inputs(
 
 
 def describe_residuals(
-    config: UNetEncoderConfig, height: int, width: int, batch: Size, *, pooled: bool = False
+    config: UNetEncoderConfig, height: Size, width: Size, batch: Size, *, pooled: bool = False
 ) -> tuple[TensorSpec, ...]:
     """Describe what a ControlNet gives and a UNet takes: one for each skip, and the middle's.
 
@@ -124,6 +122,6 @@ def describe_residuals(
     residuals = []
     for index, (channels, level) in enumerate((*config.skips, config.skips[-1])):
         # An odd size is rounded up on the way down.
-        sizes = (1 if pooled else -(-side // 2**level) for side in (height, width))
+        sizes = (1 if pooled else divide(side, 2**level) for side in (height, width))
         residuals.append(TensorSpec(f"{RESIDUAL}{index}", (batch, channels, *sizes), "float32"))
     return tuple(residuals)

@@ -125,6 +125,14 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         """List the components that text to image runs, by which int8 is calibrated."""
         return [each for each in self._components if each.is_calibrated]
 
+    def name_added(self) -> dict[str, list[dict[str, str]]]:
+        """Name the networks that are added to the checkpoint's, where a bundle holds them.
+
+        Returns:
+            By their option, the paths of each of its sections in a bundle.
+        """
+        return {}
+
     @property
     def report(self) -> PipelineReport:
         """Engine, device, fallback and proof of each component, as it really runs."""

@@ -19,7 +19,7 @@ from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.open_component import open_component
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
-from fastdeploy_diffusion.size_range import Size, SizeRange, multiply
+from fastdeploy_diffusion.size_range import Size, multiply
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -74,12 +74,7 @@ class VAEEncoder:
         """Plan it for the size that a decoder is planned for."""
         batch, _, *latents = decoder.signature.inputs[0].shape
         height, width = latents
-        sizes, factor = dict(decoder.sizes), self.config.downscale
-        for each in latents:
-            pixels = multiply(each, factor)
-            if isinstance(each, SizeRange) and isinstance(pixels, SizeRange):
-                sizes[pixels.name] = factor * decoder.sizes[each.name]
-        return Part(self.component, self.signature(height, width, batch), sizes)
+        return Part(self.component, self.signature(height, width, batch), decoder.sizes)
 
     def encode(self, session: Session, images: FloatArray) -> FloatArray:
         """Encode (B, 3, 8H, 8W) images in [-1, 1] to moments (B, 2 C, H, W).

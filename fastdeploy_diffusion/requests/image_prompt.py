@@ -45,13 +45,14 @@ class ImagePrompt:
 
 
 def read_image_prompt(
-    request: GenerationRequest, scales: Sequence[float] | None
+    request: GenerationRequest, scales: Sequence[float] | None, *, takes_one: bool = False
 ) -> ImagePrompt | None:
     """Read the image prompt of a request; ``None`` where it has none.
 
     Args:
         scales: Of each IP-Adapter that is configured, by default; ``None`` where it is not known
             which there are.
+        takes_one: Whether each takes one picture alone.
 
     Raises:
         RequestError: A value is not allowed, an image cannot be read, or there are not as many as
@@ -89,6 +90,14 @@ def read_image_prompt(
         read_pictures("ip_adapter_image" if count == 1 else f"ip_adapter_image[{index}]", each)
         for index, each in enumerate(entries)
     ]
+    for index, own in enumerate(images):
+        if takes_one and len(own) > 1:
+            raise RequestError(
+                f"{len(own)} pictures are given to IP-Adapter {index}, and the bundle was built "
+                "for one",
+                allowed="one picture for each IP-Adapter",
+                fix="give one, or draw from the checkpoint that the bundle was made of",
+            )
     return ImagePrompt(
         tuple(tuple(each.convert("RGB") for each in own) for own in images),
         tuple(tuple(map(digest_picture, own)) for own in images),

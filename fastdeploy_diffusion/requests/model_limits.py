@@ -30,6 +30,7 @@ class ModelLimits:
         control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
             are.
         ip_adapter_scales: The same of each IP-Adapter.
+        takes_one_picture: Whether each IP-Adapter takes one picture alone, as in a bundle.
     """
 
     height: int
@@ -48,6 +49,7 @@ class ModelLimits:
     refined_from: float | None = None
     control_scales: tuple[float, ...] | None = ()
     ip_adapter_scales: tuple[float, ...] | None = ()
+    takes_one_picture: bool = False
 
     @property
     def allowed_sizes(self) -> str:

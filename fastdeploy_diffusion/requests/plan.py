@@ -211,7 +211,9 @@ def plan_generation(
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given.fit(Size(width, height)) if given else None,
         control=control.fit(Size(width, height)) if control else None,
-        image_prompt=read_image_prompt(request, limits.ip_adapter_scales),
+        image_prompt=read_image_prompt(
+            request, limits.ip_adapter_scales, takes_one=limits.takes_one_picture
+        ),
         image_guidance_scale=_read_image_guidance(request, limits),
         hires=read_hires(request, defaults),
     )

@@ -61,10 +61,12 @@ class BundledComponent(_Record):
     """A component: its engine, device, precision and builds.
 
     Args:
-        network: Its name in the checkpoint.
+        network: Its name in the checkpoint; its own, of a network that is added to these.
         weights: The file of its weights; ``None`` where they lie in the engine's own files.
         int8: What it costs that layers are in int8, as measured where it was made.
         weight_bits: Of weights in int8 that are multiplied by integers; ``None`` without such.
+        digest: Of the weights that it was made of; bundles that do not say it hold no networks
+            that are added to a checkpoint's.
     """
 
     network: str
@@ -75,6 +77,7 @@ class BundledComponent(_Record):
     builds: list[BundledBuild]
     int8: dict[str, Any] | None = None
     weight_bits: int | None = None
+    digest: str = ""
 
 
 class Bundle(_Record):

@@ -1,14 +1,14 @@
 """A network ready for engines: its layer, and the names, shapes and types of its tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.quantization import Quantization
-from fastdeploy_diffusion.size_range import Size, SizeRange, choose_size, fits
+from fastdeploy_diffusion.size_range import Size, SizeRange, choose_size, fits, parse_range
 from fastdeploy_diffusion.suggest import did_you_mean
 
 RESIDUAL = "residual_"
@@ -35,16 +35,14 @@ class TensorSpec:
 
     def describe(self) -> list[Any]:
         """Describe name, shape and type as JSON values."""
-        sizes = [
-            list(astuple(size)) if isinstance(size, SizeRange) else size for size in self.shape
-        ]
+        sizes = [size.describe() if isinstance(size, SizeRange) else size for size in self.shape]
         return [self.name, sizes, self.dtype]
 
     @classmethod
     def parse(cls, description: list[Any]) -> "TensorSpec":
         """Parse the JSON values of `describe`."""
         name, sizes, dtype = description
-        shape = [SizeRange(*size) if isinstance(size, list) else size for size in sizes]
+        shape = [parse_range(size) if isinstance(size, list) else size for size in sizes]
         return cls(name, tuple(shape), dtype)
 
     def accepts(self, array: np.ndarray) -> bool:

@@ -4,6 +4,9 @@ import json
 
 import pytest
 from command_line import run
+from PIL import Image
+from tiny_controlnet import write_tiny_controlnet
+from tiny_ip_adapter import write_tiny_image_encoder, write_tiny_ip_adapter
 
 from fastdeploy_diffusion.images import read_metadata
 
@@ -63,3 +66,25 @@ def test_json_says_what_lies_in_it(tiny_sd1, tmp_path):
 def test_what_a_bundle_does_not_have_is_explained(tiny_sd1, tmp_path, words, problem):
     run("bundle", "--model", tiny_sd1, "--engine", "openvino", "--output", tmp_path / "packed")
     assert problem in run("generate", "x", "--model", tmp_path / "packed", *words, code=2).stderr
+
+
+def test_a_bundle_holds_a_controlnet_and_an_ip_adapter(tiny_sd1, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = write_tiny_controlnet(tmp_path / "net", tiny_sd1)
+    adapter = write_tiny_ip_adapter(tmp_path / "base.safetensors", tiny_sd1, "base")
+    tower = write_tiny_image_encoder(tmp_path / "tower")
+    Image.linear_gradient("L").save("picture.png")
+    added = ("--controlnet", net, "--ip-adapter", adapter, "--ip-encoder", tower)
+    words = ("--model", tiny_sd1, "--engine", "onnxruntime", "--size", "16x16", *added)
+    run("bundle", *words, "--output", "packed")
+    given = ("--control", "picture.png", "--ip-image", "picture.png")
+    for name, model in (("bundled", ("--model", "packed")), ("plain", words[:4] + added)):
+        size = ("--height", 16, "--width", 16)
+        run("generate", "a cat", *model, *given, *size, *QUICK, "--output", f"{name}.png")
+    bundled, plain = (Image.open(f"{name}.png") for name in ("bundled", "plain"))
+    assert bundled.tobytes() == plain.tobytes()
+    assert read_metadata("bundled.png") == read_metadata("plain.png")
+    draw = ("generate", "a cat", "--model", "packed", "--overwrite")
+    assert "is no size that the bundle" in run(*draw, *given, code=2).stderr
+    assert "there is no ip_adapter_image" in run(*draw, *given[:2], code=2).stderr
+    assert "is a bundle, whose controlnets" in run(*draw, *given, *added[:2], code=2).stderr

@@ -134,6 +134,11 @@ def test_what_is_in_use_stays(tmp_path):
         ([["latents", [None, 4, 8, 8], "float32"]], [["images", [1, 3, 64, 64], "f"]], "64x64 px"),
         ([["input_ids", [None, 77], "int64"]], [["hidden", [13, None, 77, 8], "f"]], "77 tokens"),
         ([["hidden_states", [None, 4096, 64], "f"], ["timestep", [None], "f"]], [], "4096 tokens"),
+        (
+            [],
+            [["images", [None, 3, ["h_x8", 64, 128, 192, ["h", 8, 16, 24], 8, 1], 96], "f"]],
+            "96x64-192 px",
+        ),
         ([], [], ""),
     ],
 )

@@ -8,7 +8,6 @@ from PIL import Image
 from tiny_controlnet import write_tiny_controlnet
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
-from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.control_pictures import detect_edges
 from fastdeploy_diffusion.errors import ConfigError, RequestError, UnsupportedModelError
 from fastdeploy_diffusion.images import METADATA_KEY
@@ -187,15 +186,10 @@ def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, nets, tmp_path):
     other = write_tiny_controlnet(tmp_path / "text", tiny_sd1, cross_attention_dim=20)
     with pytest.raises(UnsupportedModelError, match="cross_attention_dim is 20"):
         open_pipeline(tiny_sd1, [other])
-    with pytest.raises(ConfigError, match="enable_dynamic_shape"):
-        open_pipeline(tiny_sd1, nets, enable_dynamic_shape=True)
     with pytest.raises(ConfigError, match="precision of a ControlNet is 'int8'"):
         open_pipeline(tiny_sd1, [{"path": nets[0], "precision": "int8"}])
     with pytest.raises(ConfigError, match=r"controlnets\.0\.path"):
         open_pipeline(tiny_sd1, [{"scale": 0.5}])
-    with pytest.raises(ConfigError, match="bundles do not hold"):
-        write_bundle(open_pipeline(tiny_sd1, nets, cache=True), [(32, 32)], tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
     with pytest.raises(ConfigError, match="Flux does not have"):
         FluxPipeline(DiffusionConfig(model_path=tiny_dev, controlnets=nets))
     with pytest.raises(RequestError, match="there is no ControlNet that takes it"):

@@ -16,7 +16,6 @@ from tiny_ip_adapter import (
 )
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
-from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 from fastdeploy_diffusion.errors import (
     CheckpointError,
     ConfigError,
@@ -185,7 +184,7 @@ def test_several_pictures_for_one_adapter_are_a_list_in_a_list(tiny_sd1, adapter
         pipeline.generate("a cat", ip_adapter_image=line)
 
 
-def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, adapters, tmp_path):
+def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, adapters):
     given = GenerationRequest(prompt="", ip_adapter_image=PICTURE)
     with pytest.raises(RequestError, match="there is no IP-Adapter that takes it"):
         SDPipeline(tiny_sd1).describe_request(given)
@@ -193,8 +192,6 @@ def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, adapters, tmp_path):
         FluxPipeline(tiny_dev).describe_request(given)
     with pytest.raises(ConfigError, match="Flux does not have"):
         FluxPipeline(DiffusionConfig(model_path=tiny_dev, ip_adapters=adapters))
-    with pytest.raises(ConfigError, match="enable_dynamic_shape"):
-        open_pipeline(tiny_sd1, adapters, enable_dynamic_shape=True)
     with pytest.raises(ConfigError, match="text_encoder, denoiser, vae in int8"):
         open_pipeline(tiny_sd1, adapters, precision="int8")
     with pytest.raises(ConfigError, match="precision of an IP-Adapter is 'int8'"):
@@ -203,8 +200,6 @@ def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, adapters, tmp_path):
         open_pipeline(tiny_sd1, [{"scale": 0.5}])
     with pytest.raises(ConfigError, match=r"ip_adapters\.0\.scale is 11"):
         open_pipeline(tiny_sd1, [{"path": adapters[0], "scale": 11}])
-    with pytest.raises(ConfigError, match="bundles do not hold"):
-        write_bundle(open_pipeline(tiny_sd1, adapters, cache=True), [(32, 32)], tmp_path / "b")
 
 
 def test_adapters_that_do_not_fit_are_refused(tiny_sd1, tiny_sdxl, adapters, tmp_path):

@@ -1,10 +1,17 @@
 """The config of IP-Adapters, which are published without one: it follows from their tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Self
 
 from fastdeploy_diffusion.families.networks.census import Census, Site
-from fastdeploy_diffusion.families.networks.network_config import NetworkConfig, Stack
+from fastdeploy_diffusion.families.networks.network_config import (
+    NetworkConfig,
+    Stack,
+    read_config,
+)
 
 IMAGE_KEYS = "image_keys_"
 IMAGE_VALUES = "image_values_"
@@ -55,6 +62,13 @@ class IPAdapterConfig(NetworkConfig):
     tokens: int
     widths: tuple[int, ...]
     resampler: Resampler | None = None
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what a bundle holds of it."""
+        own = raw.get("resampler")
+        resampler = read_config(Resampler, own, only={}) if own else None
+        return super().from_dict({**raw, "resampler": resampler})
 
     @property
     def kind(self) -> str:
