@@ -77,7 +77,8 @@ _ELSEWHERE = (
     (
         "controlnet control_net load_controlnet controlnetmodel stablediffusioncontrolnetpipeline "
         "stablediffusioncontrolnetimg2imgpipeline stablediffusionxlcontrolnetpipeline "
-        "stablediffusionxlcontrolnetimg2imgpipeline",
+        "stablediffusionxlcontrolnetimg2imgpipeline stablediffusioncontrolnetinpaintpipeline "
+        "stablediffusionxlcontrolnetinpaintpipeline",
         "controlnets=['/models/controlnet'] in DiffusionConfig, and control_image=… of a request",
     ),
     (

@@ -9,7 +9,12 @@ from fastdeploy_diffusion.shown import show
 
 
 def check_controlnet(
-    path: Path, config: ControlNetConfig, unet: UNet2DConditionConfig, model: Path, downscale: int
+    path: Path,
+    config: ControlNetConfig,
+    unet: UNet2DConditionConfig,
+    model: Path,
+    downscale: int,
+    latents: int,
 ) -> None:
     """Refuse a ControlNet of another family of models, or of another shape.
 
@@ -17,15 +22,17 @@ def check_controlnet(
         path: The ControlNet's.
         model: Path of the checkpoint with the UNet.
         downscale: Pixels to one of the latents.
+        latents: Their channels. An inpainting UNet takes more, which a ControlNet does not see.
 
     Raises:
         UnsupportedModelError: Names the key that differs, and both values.
     """
     text = (config.context_dims[0], unet.context_dims[0])
+    edits = unet.in_channels == 2 * latents  # InstructPix2Pix, which nobody draws with control
     compared = {
         "block_out_channels": (config.block_out_channels, unet.block_out_channels),
         "layers_per_block": (config.layers, unet.layers),
-        "in_channels": (config.in_channels, unet.in_channels),
+        "in_channels": (config.in_channels, unet.in_channels if edits else latents),
         "cross_attention_dim": text if config.reads_text else (0, 0),
         "width of the pooled text": (config.text_embeds_dim, unet.text_embeds_dim),
         "pixels to one of the latents": (config.downscale, downscale),

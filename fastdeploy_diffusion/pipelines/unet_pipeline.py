@@ -94,8 +94,9 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         for index, options in enumerate(config.controlnets):
             name = "controlnet" if len(config.controlnets) == 1 else f"controlnet_{index}"
             found = self._checkpoint.open_controlnet(Path(options.path), name)
-            model, scale = self._checkpoint.path, self._vae.config.downscale
-            check_controlnet(found.path, found.config, unet, model, scale)
+            model, vae = self._checkpoint.path, self._vae.config
+            sizes = vae.downscale, vae.latent_channels
+            check_controlnet(found.path, found.config, unet, model, *sizes)
             opened.append(ControlNet(found, config, index, name))
         return opened
 

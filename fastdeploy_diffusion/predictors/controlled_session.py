@@ -10,6 +10,7 @@ from fastdeploy_diffusion.runtime.program import RESIDUAL, Program, TensorSpec, 
 from fastdeploy_diffusion.runtime.session import Arrays, Handle, Row, Session
 from fastdeploy_diffusion.size_range import SizeRange
 
+_SAMPLE = "sample"
 SCALES = f"{RESIDUAL}scales"
 """The residual that rows of this session bring: (ControlNets, residuals) float32, the factors of
 what each ControlNet adds in each place."""
@@ -71,9 +72,16 @@ class ControlledSession(Session):
             chosen = [row for row, own in enumerate(scales[:, index]) if own.any()]
             if not chosen:
                 continue
+            _, channels, *_ = session.inputs[_SAMPLE].shape
+            assert isinstance(channels, int)  # of latents, whose sizes alone are free
             given = session.run_all(
                 [
-                    Row(handles[row].controlnets[index], rows[row].sample, rows[row].timestep)
+                    # An inpainting UNet takes a mask and a picture behind the latents.
+                    Row(
+                        handles[row].controlnets[index],
+                        rows[row].sample[:channels],
+                        rows[row].timestep,
+                    )
                     for row in chosen
                 ]
             )

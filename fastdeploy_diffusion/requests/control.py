@@ -14,6 +14,7 @@ from fastdeploy_diffusion.control_pictures import detect_edges
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.pictures_in import Size, digest_picture, read_pictures, resize
 from fastdeploy_diffusion.request_fields import CONTROL_PREPROCESSORS
+from fastdeploy_diffusion.requests.given_pictures import Crop
 from fastdeploy_diffusion.requests.spread_numbers import spread_numbers
 from fastdeploy_diffusion.shown import show
 from fastdeploy_diffusion.suggest import did_you_mean
@@ -57,9 +58,18 @@ class Control:
     ends: tuple[float, ...]
     guess_mode: bool
 
-    def fit(self, size: Size) -> Control:
-        """Bring the images to the size of the pictures that are drawn, as diffusers does."""
-        return replace(self, images=tuple(resize(each, size, "stretch") for each in self.images))
+    def fit(self, size: Size, crop: Crop | None = None) -> Control:
+        """Bring the images to the size of the pictures that are drawn, as diffusers does.
+
+        Args:
+            crop: Where a part of a picture is drawn alone.
+        """
+        if crop is None:
+            fitted = tuple(resize(each, size, "stretch") for each in self.images)
+        else:
+            whole = (resize(each, crop.whole, "stretch") for each in self.images)
+            fitted = tuple(resize(each.crop(crop.region), size, "pad") for each in whole)
+        return replace(self, images=fitted)
 
     def find_size(self, width: Any, height: Any, multiple: int) -> tuple[Any, Any]:
         """Fill in (width, height) where the request leaves it out, with the first image's own.
@@ -140,12 +150,6 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
             "control_image is given, and there is no ControlNet that takes it",
             allowed=_NEEDS,
             fix='controlnets=["/models/controlnet"] in the configuration, or --controlnet',
-        )
-    if request.mask is not None:
-        raise RequestError(
-            "control_image and mask are both given",
-            allowed="a mask, or control: ControlNets are not yet used in inpainting",
-            fix="leave one of them out",
         )
     if not isinstance(request.guess_mode, bool):
         raise RequestError(f"guess_mode is {show(request.guess_mode)}", allowed="true or false")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +19,9 @@ from fastdeploy_diffusion.pictures_in import (
     read_pictures,
     resize,
 )
-from fastdeploy_diffusion.requests.given_pictures import GivenPictures
+from fastdeploy_diffusion.requests.given_pictures import Crop, GivenPictures, Region
 
 _HALF = 128  # of 255: from here on, a mask's pixel is painted anew
-
-
-class Region(NamedTuple):
-    """A part of a picture, in pixels; without the last column and row."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def size(self) -> Size:
-        """Its width and height."""
-        return Size(self.right - self.left, self.bottom - self.top)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +72,20 @@ class GivenMasks(GivenPictures):
             originals=tuple(zip(self.images, self.masks, strict=True)),
             regions=regions,
         )
+
+    def find_crop(self) -> Crop | None:
+        """Find the part that is drawn alone; raises as for pictures without masks."""
+        if len(set(self.regions)) > 1:
+            raise RequestError(
+                "control_image is given, and padding_mask_crop draws another part of the picture "
+                "for each mask",
+                allowed="masks that cover one part, or one mask",
+                fix="give one mask at a time, or leave padding_mask_crop out",
+            )
+        if not self.regions:
+            return None
+        image, _ = self.originals[0]
+        return Crop(Size(*image.size), self.regions[0])
 
     def binarize(self) -> npt.NDArray[np.float32]:
         """Turn the masks into (N, 1, H, W) float32: 1 where they are white, and 0 elsewhere."""

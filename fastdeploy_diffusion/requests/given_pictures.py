@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,27 @@ from fastdeploy_diffusion.pictures_in import (
 )
 
 _MODES = " or ".join(f"resize_mode={each!r}" for each in RESIZE_MODES)
+
+
+class Region(NamedTuple):
+    """A part of a picture, in pixels; without the last column and row."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def size(self) -> Size:
+        """Its width and height."""
+        return Size(self.right - self.left, self.bottom - self.top)
+
+
+class Crop(NamedTuple):
+    """The size of a picture, and the part of it that is drawn alone."""
+
+    whole: Size
+    region: Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +111,14 @@ class GivenPictures:
                 "give height and width, too",
             )
         return width or below.width, height or below.height
+
+    def find_crop(self) -> Crop | None:
+        """Find the part that is drawn alone, where it is the same of all; ``None`` for the whole.
+
+        Raises:
+            RequestError: It is another of each picture.
+        """
+        return None
 
     def normalize(self) -> npt.NDArray[np.float32]:
         """Turn the images into (N, 3, H, W) float32 in [-1, 1]; each once."""

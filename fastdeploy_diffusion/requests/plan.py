@@ -185,6 +185,10 @@ def plan_generation(
             allowed=", ".join(f"{each[0]}x{each[1]}" for each in limits.sizes),
             fix=f"make a bundle with it: fastdeploy-diffusion bundle --size {width}x{height},…",
         )
+    if given is not None:
+        given = given.fit(Size(width, height))
+    if control is not None:
+        control = control.fit(Size(width, height), given.find_crop() if given else None)
     pictures = count * len(prompts)
     latent_shape = limits.shape_latents(height, width)
     _check_latents(request.latents, (pictures, *latent_shape))
@@ -209,8 +213,8 @@ def plan_generation(
         ),
         prompt_syntax=syntax,
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
-        given=given.fit(Size(width, height)) if given else None,
-        control=control.fit(Size(width, height)) if control else None,
+        given=given,
+        control=control,
         image_prompt=read_image_prompt(
             request, limits.ip_adapter_scales, takes_one=limits.takes_one_picture
         ),

@@ -22,6 +22,9 @@ def draw_edges(seed=0, width=32, height=32):
 
 
 EDGES = draw_edges()
+CORNERS = [Image.new("L", (32, 32)) for _ in range(2)]
+for corner, place in zip(CORNERS, ((0, 0, 8, 8), (20, 20, 30, 30)), strict=True):
+    corner.paste(255, place)
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +171,18 @@ def test_edges_are_found_where_a_request_asks_for_it(tiny_sd1, nets):
         ({"control_image": EDGES, "control_guidance_end": 1.5}, "end is 1.5"),
         ({"control_image": EDGES, "control_guidance_start": 1.0}, "start is 1, and"),
         ({"control_image": EDGES, "guess_mode": "yes"}, "guess_mode is 'yes'"),
-        ({"control_image": EDGES, "image": EDGES, "mask": EDGES}, "mask are both given"),
+        (
+            {"control_image": EDGES, "image": [EDGES] * 2, "mask": CORNERS, "padding_mask_crop": 1},
+            "another part of the picture for each mask",
+        ),
     ],
 )
 def test_requests_that_are_refused(tiny_sd1, nets, settings, message):
     pipeline = open_pipeline(tiny_sd1, nets[:1], "paddle-eager")
     with pytest.raises(RequestError, match=message):
-        pipeline.describe_request(GenerationRequest(prompt="a cat", **settings))
+        pipeline.describe_request(
+            GenerationRequest(prompt=["a cat"] * 2 if "mask" in settings else "a cat", **settings)
+        )
 
 
 def test_pipelines_that_are_refused(tiny_sd1, tiny_dev, nets, tmp_path):

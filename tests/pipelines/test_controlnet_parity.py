@@ -9,8 +9,10 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionControlNetInpaintPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
     StableDiffusionXLControlNetPipeline,
 )
 from diffusers_folder import write_diffusers_folder
@@ -20,6 +22,7 @@ from sdxl_folder import write_sdxl_folder
 
 from fastdeploy_diffusion import DiffusionConfig, SDPipeline, SDXLPipeline
 
+LEAST_8_BIT = 60  # dB: pictures that differ in their last bit
 LEAST = 90  # dB: the least seen of what is right is 106, in guess mode with SDXL
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -61,6 +64,35 @@ IMAGE_REQUESTS = {
 }
 
 
+# Likewise, for inpainting.
+MASKED_REQUESTS = {
+    "scaled": ({"strength": 0.6, "controlnet_conditioning_scale": 0.7}, (0,)),
+    "guess mode": (
+        {"strength": 1.0, "guess_mode": True, "controlnet_conditioning_scale": 1.0},
+        (0,),
+    ),
+    "two, each its own part": (
+        {
+            "strength": 0.8,
+            "controlnet_conditioning_scale": [0.7, 1.2],
+            "control_guidance_start": [0.0, 0.5],
+            "control_guidance_end": [0.5, 1.0],
+        },
+        (0, 1),
+    ),
+    "only what is masked": (
+        {"strength": 0.8, "padding_mask_crop": 3, "controlnet_conditioning_scale": 0.9},
+        (0,),
+    ),
+}
+
+
+def draw_mask(width, height):
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 3, height // 4, width // 2 + 6, height // 2 + 3))
+    return mask
+
+
 def draw_picture(seed, width=32, height=32):
     random = np.random.default_rng(seed)
     return Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
@@ -74,8 +106,9 @@ def write_controlnets(folder, unet):
         net = ControlNetModel.from_unet(
             unet, conditioning_embedding_out_channels=(6, 12), load_weights_from_unet=False
         )
-        if index == 2:
-            net = ControlNetModel.from_config({**net.config, "global_pool_conditions": True})
+        # Of an inpainting UNet, it takes the latents alone.
+        changes = {"in_channels": 4, "global_pool_conditions": index == 2}
+        net = ControlNetModel.from_config({**net.config, **changes})
         draw_reference_parameters(net, index)
         net.eval().save_pretrained(folder / f"net-{index}")
         found.append(net)
@@ -92,6 +125,7 @@ def family(request, tmp_path_factory):
             SDXLPipeline,
             StableDiffusionXLControlNetPipeline,
             StableDiffusionXLControlNetImg2ImgPipeline,
+            StableDiffusionXLControlNetInpaintPipeline,
         )
     else:
         reference = write_diffusers_folder(folder, request.param, seed=20261130)
@@ -99,11 +133,12 @@ def family(request, tmp_path_factory):
             SDPipeline,
             StableDiffusionControlNetPipeline,
             StableDiffusionControlNetImg2ImgPipeline,
+            StableDiffusionControlNetInpaintPipeline,
         )
     return folder, reference, write_controlnets(folder, reference.unet), classes
 
 
-def compare(family, settings, chosen, scheduler="ddim", image=None):
+def compare(family, settings, chosen, scheduler="ddim", image=None, mask=None):
     folder, reference, nets, (ours, *theirs) = family
     config = DiffusionConfig(
         model_path=folder / "model",
@@ -114,13 +149,15 @@ def compare(family, settings, chosen, scheduler="ddim", image=None):
     parts = dict(reference.components)
     parts["scheduler"] = SCHEDULERS[scheduler].from_pretrained(folder / "model" / "scheduler")
     controlnets = [nets[index] for index in chosen]
-    kind = theirs[image is not None]
+    kind = theirs[(image is not None) + (mask is not None)]
     pipeline = kind(**parts, controlnet=controlnets if len(chosen) > 1 else controlnets[0])
     pipeline.set_progress_bar_config(disable=True)
     width, height = image.size if image else (32, 32)
     pictures = [draw_picture(index, width, height) for index in chosen]
     images = pictures if len(chosen) > 1 else pictures[0]
-    settings = {"num_inference_steps": 5, "output_type": "np", **settings}
+    # diffusers returns pictures alone of what it puts back into others.
+    output = "pil" if "padding_mask_crop" in settings else "np"
+    settings = {"num_inference_steps": 5, "output_type": output, **settings}
     seeds = range(4, 4 + settings.get("num_images_per_prompt", 1))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     with ours(config) as opened:
@@ -129,10 +166,15 @@ def compare(family, settings, chosen, scheduler="ddim", image=None):
             given = opened.text_to_image("a red circle", control_image=images, seed=4, **settings)
         else:
             own = {"image": image, "control_image": images}
-            given = opened.image_to_image(
-                "a red circle", image, control_image=images, seed=4, **settings
-            )
+            draw, masked = opened.image_to_image, {}
+            if mask is not None:
+                own, draw, masked = {**own, "mask_image": mask}, opened.inpaint, {"mask": mask}
+                # By default, diffusers' two pipelines with masks of SDXL have other guidance.
+                settings |= {"guidance_scale": 4.0, "width": width, "height": height}
+            given = draw("a red circle", image, control_image=images, seed=4, **masked, **settings)
     wanted = pipeline("a red circle", generator=generators, **own, **settings).images
+    if output == "pil":
+        given, wanted = (np.asarray(each, np.float64) / 255 for each in (given, wanted[0]))
     assert given.shape == wanted.shape
     assert wanted.std() > 0.01
     return -10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20)
@@ -180,7 +222,7 @@ def test_a_second_pass_is_controlled_as_well(family, guess_mode):
         )
     parts = dict(reference.components)
     parts["scheduler"] = DDIMScheduler.from_pretrained(folder / "model" / "scheduler")
-    text, over = (kind(**parts, controlnet=nets[0]) for kind in theirs)
+    text, over = (kind(**parts, controlnet=nets[0]) for kind in theirs[:2])
     for each in (text, over):
         each.set_progress_bar_config(disable=True)
     seeded = [torch.Generator().manual_seed(4) for _ in range(2)]
@@ -206,3 +248,27 @@ def test_a_second_pass_is_controlled_as_well(family, guess_mode):
     ).images
     assert given.shape == wanted.shape == (1, 36, 48, 3)
     assert -10 * np.log10(np.mean((given - wanted) ** 2) + 1e-20) >= LEAST
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"), MASKED_REQUESTS.values(), ids=MASKED_REQUESTS.keys()
+)
+def test_inpainting(family, settings, chosen):
+    picture, mask = draw_picture(7, 24, 40), draw_mask(24, 40)
+    least = LEAST_8_BIT if "padding_mask_crop" in settings else LEAST
+    assert compare(family, settings, chosen, image=picture, mask=mask) >= least
+
+
+def test_an_inpainting_model_of_nine_channels(tmp_path):
+    reference = write_diffusers_folder(tmp_path, "sd1", seed=20261201, channels=9)
+    nets = write_controlnets(tmp_path, reference.unet)
+    family = (
+        tmp_path,
+        reference,
+        nets,
+        (SDPipeline, *[StableDiffusionControlNetInpaintPipeline] * 3),
+    )
+    picture, mask = draw_picture(7, 24, 40), draw_mask(24, 40)
+    for settings in ({"strength": 1.0, "controlnet_conditioning_scale": 0.9}, {"strength": 0.6}):
+        more = {"controlnet_conditioning_scale": 0.5, **settings}
+        assert compare(family, more, (0,), image=picture, mask=mask) >= LEAST
