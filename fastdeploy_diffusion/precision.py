@@ -70,3 +70,8 @@ FLOATS: tuple[str, ...] = tuple(name for name, each in PRECISIONS.items() if not
 PRECISION_SYNONYMS: Mapping[str, str] = MappingProxyType(
     {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 )
+
+
+def is_quantized(precision: str) -> bool:
+    """Tell whether something is in int8 in a precision; not in ``"auto"``."""
+    return precision in PRECISIONS and PRECISIONS[precision].is_quantized

@@ -18,7 +18,6 @@ from fastdeploy_diffusion.cli.result import describe_component
 from fastdeploy_diffusion.cli.table import align
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.plan import ComponentPlan
-from fastdeploy_diffusion.requests.request import GenerationRequest
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import ComponentReport
@@ -39,7 +38,7 @@ def tune_all(
         DiffusionError: As `open_pipeline` and the pipeline's ``tune``.
     """
     pipeline = open_pipeline(config)
-    size = pipeline.describe_request(GenerationRequest(prompt="", height=height, width=width))
+    size = pipeline.choose_size(height, width)
     try:
         with show_progress("opening") as show:
             pipeline.quantize(show)
@@ -54,7 +53,7 @@ def tune_all(
         warnings.warn(message, UserWarning, stacklevel=2)
         raise
     report = pipeline.report
-    what = f"{report.model} ({report.family}), {size['width']} x {size['height']} pixels"
+    what = f"{report.model} ({report.family}), {size[0]} x {size[1]} pixels"
     return f"{what}, medians of {runs} runs", report, plans
 
 

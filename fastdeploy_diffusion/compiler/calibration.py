@@ -182,7 +182,8 @@ def _describe(
     pipeline: DiffusionPredictor[Any], size: tuple[int, int], steps: int | None
 ) -> dict[str, Any]:
     width, height = size
-    request = GenerationRequest(prompt="", width=width, height=height, num_inference_steps=steps)
+    given: dict[str, Any] = {"width": width, "height": height, "num_inference_steps": steps}
+    request = GenerationRequest(prompt="", **given, **pipeline.sample_inputs(0))
     settings = pipeline.describe_request(request)
     steps = settings["num_inference_steps"]
     if steps < 2:
@@ -202,7 +203,7 @@ def _identify(
     root: Path,
     keeps_outputs: bool,
 ) -> str:
-    components = pipeline.list_calibrated()
+    components = [*pipeline.list_calibrated(), *pipeline.list_added()]
     identity = {
         "prompts": list(prompts),
         "settings": {name: each for name, each in settings.items() if name != "seed"},
@@ -212,11 +213,19 @@ def _identify(
         "tokenizers": digest_tokenizers(pipeline),
         "components": {each.name: each.network.identify(root) for each in components},
         "precisions": [each.placement.spec.precision for each in components],
+        "scales": list_scales(pipeline),
         "calls": CALLS,
         "outputs": keeps_outputs,
         "format": _FORMAT,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def list_scales(pipeline: DiffusionPredictor[Any]) -> list[float]:
+    """List how much the added networks count by default, as they do in calibration."""
+    config = pipeline.config
+    controlnets = (each.scale for each in config.controlnets)
+    return [*controlnets, *(each.scale for each in config.ip_adapters)]
 
 
 def _draw(
@@ -240,6 +249,7 @@ def _draw(
 
     with intercept_runs(pipeline, {name: record(name) for name in names}):
         given = {name: settings[name] for name in ("height", "width", "num_inference_steps")}
+        given |= pipeline.sample_inputs(index)
         pipeline.generate(prompt, seed=SEED + index, output_type="np", **given)
     kept: list[Call] = []
     for name in names:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.compiler.cache_key import make_plan_key
-from fastdeploy_diffusion.compiler.calibration import Show
+from fastdeploy_diffusion.compiler.calibration import Show, list_scales
 from fastdeploy_diffusion.compiler.int8_effort import Effort, plan_effort
 from fastdeploy_diffusion.compiler.int8_search import (
     Choice,
@@ -127,8 +127,8 @@ def _make_key(
     cache: ArtifactCache,
 ) -> CacheKey:
     """Make the key of a choice; raises `CacheError`."""
-    settings = pipeline.describe_request(GenerationRequest(prompt=""))
-    everything = pipeline.list_calibrated()
+    settings = pipeline.describe_request(GenerationRequest(prompt="", **pipeline.sample_inputs(0)))
+    everything = [*pipeline.list_calibrated(), *pipeline.list_added()]
     engines = {each.placement.engine.name: each.placement.engine for each in components}
     identity = {
         "networks": {each.name: each.network.identify(cache.root) for each in everything},
@@ -137,6 +137,7 @@ def _make_key(
             for each in everything
             for spec in (each.placement.spec,)
         ],
+        "scales": list_scales(pipeline),
         "passes": pipeline.config.passes,
         "tokenizers": digest_tokenizers(pipeline),
         "prompts": effort.prompts.digest,

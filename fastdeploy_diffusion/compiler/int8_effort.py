@@ -41,7 +41,8 @@ def plan_effort(pipeline: DiffusionPredictor[Any]) -> Effort:
     """
     file = pipeline.config.calibration_prompts
     prompts = read_prompts(file)
-    steps = pipeline.describe_request(GenerationRequest(prompt=""))["num_inference_steps"]
+    request = GenerationRequest(prompt="", **pipeline.sample_inputs(0))
+    steps = pipeline.describe_request(request)["num_inference_steps"]
     if pipeline.component("denoiser").network.count_weights() < LARGE:
         return Effort(prompts, steps, steps)
     if file is None:

@@ -42,6 +42,7 @@ from fastdeploy_diffusion.requests.request import GenerationRequest
 
 if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.built_component import BuiltComponent
+    from fastdeploy_diffusion.config import DiffusionConfig
     from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
     from fastdeploy_diffusion.runtime.cache import ArtifactCache
     from fastdeploy_diffusion.runtime.weight_store import WeightStore
@@ -83,7 +84,11 @@ def draw_held_out(
     def draw(index: int, prompt: str) -> Any:
         show(task, index, len(held_out))
         return pipeline.generate(
-            prompt, seed=SEED + index, num_inference_steps=effort.steps, output_type="np"
+            prompt,
+            seed=SEED + index,
+            num_inference_steps=effort.steps,
+            output_type="np",
+            **pipeline.sample_inputs(index),
         ).images
 
     held_out = effort.prompts.held_out
@@ -107,9 +112,19 @@ def open_like(
     for name in COMPONENTS:
         own = getattr(pipeline.config, name)
         changes[name] = own.model_copy(update={"precision": None})
+    changes |= change_added(pipeline.config, precision=None)
     config = pipeline.config.model_copy(update=changes)
     with type(pipeline)(config, checkpoint=pipeline.checkpoint) as opened:
         yield opened
+
+
+def change_added(config: DiffusionConfig, **changes: Any) -> dict[str, Any]:
+    """Change options of all added networks, as the options of a configuration."""
+    options = {"controlnets": config.controlnets, "ip_adapters": config.ip_adapters}
+    return {
+        name: tuple(each.model_copy(update=changes) for each in own)
+        for name, own in options.items()
+    }
 
 
 def find_target(pipeline: DiffusionPredictor[Any], steps: int) -> float:
@@ -184,7 +199,9 @@ class Int8Search:
         self._pipeline, self._components, self._effort = pipeline, components, effort
         self._cache, self._show = cache, show
         self._weights, self._symmetric = weights, symmetric
-        settings = pipeline.describe_request(GenerationRequest(prompt=""))
+        settings = pipeline.describe_request(
+            GenerationRequest(prompt="", **pipeline.sample_inputs(0))
+        )
         self._size = settings["width"], settings["height"]
         self._target = find_target(pipeline, settings["num_inference_steps"])
         self._float = _choose_float(components)

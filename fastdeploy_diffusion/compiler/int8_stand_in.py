@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fastdeploy_diffusion.compiler.int8_search import change_added
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.option_sections import PaddleConfig, TensorRTConfig
 from fastdeploy_diffusion.errors import EngineUnavailableError
@@ -49,6 +50,7 @@ def open_stand_in(
     for name in COMPONENTS:
         own = getattr(pipeline.config, name)
         changes[name] = own.model_copy(update={"engine": None, "device": None})
+    changes |= change_added(pipeline.config, engine=None, device=None)
     config = pipeline.config.model_copy(update=changes)
     try:
         opened = type(pipeline)(config, checkpoint=pipeline.checkpoint)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fastdeploy_diffusion.config.problems import refuse
-from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.precision import INT8, PRECISIONS
 
 Scale = Annotated[
     float,
@@ -20,22 +20,22 @@ Scale = Annotated[
 ]
 
 
-def refuse_quantized(precision: str | None, network: str, reads: str, fix: str) -> None:
-    """Refuse a precision that would have to be calibrated with pictures.
+def refuse_int8(precision: str | None, network: str) -> None:
+    """Refuse the precision whose layers are chosen for the checkpoint's own networks alone.
 
     Args:
         network: What has the precision, with its article.
-        reads: What calibration would need, with its article.
 
     Raises:
-        ValueError: The precision is quantized; as `refuse` makes it.
+        ValueError: It is int8; as `refuse` makes it.
     """
-    if precision in PRECISIONS and PRECISIONS[str(precision)].is_quantized:
+    if precision == INT8:
         raise refuse(
-            f"the precision of {network} is {precision!r}, by which nothing is calibrated that "
-            f"takes {reads}",
-            allowed=", ".join(n for n, each in PRECISIONS.items() if not each.is_quantized),
-            fix=fix,
+            f"the precision of {network} is {precision!r}, for which layers are chosen in the "
+            "checkpoint's own networks alone",
+            allowed=", ".join(name for name in PRECISIONS if name != INT8),
+            fix="leave precision out: beside a denoiser in int8, it runs in floating point; "
+            "int8-weights needs no choice",
             option="precision",
         )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_quantized
+from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_int8
 from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.sections import ComponentConfig
 
@@ -21,8 +21,7 @@ class ControlNetOptions(ComponentConfig):
 
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
-        fix = "leave precision out: beside a denoiser in int8, it runs in floating point"
-        refuse_quantized(self.precision, "a ControlNet", "a control picture", fix)
+        refuse_int8(self.precision, "a ControlNet")
         return self
 
 

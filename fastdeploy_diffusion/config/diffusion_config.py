@@ -57,7 +57,7 @@ from fastdeploy_diffusion.config.sections import (
 )
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.errors import ConfigError
-from fastdeploy_diffusion.precision import INT8, PRECISIONS
+from fastdeploy_diffusion.precision import INT8, INT8_WEIGHTS, PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
@@ -305,16 +305,16 @@ class DiffusionConfig(ConfigSection):
 
         Beside a denoiser in int8 it runs in floating point.
         """
-        own = self.controlnets[index]
-        precision = own.precision or self.precision
-        is_int8 = precision in PRECISIONS and PRECISIONS[precision].is_quantized
-        if is_int8:
-            own = own.model_copy(update={"precision": "auto"})
-        return self._choose(own, f"controlnets.{index}")
+        return self._choose_added(self.controlnets[index], f"controlnets.{index}")
 
     def choose_ip_adapter(self, index: int) -> EngineChoice:
-        """Resolve engine, device and precision of one of the IP-Adapters and its vision tower."""
-        return self._choose(self.ip_adapters[index], f"ip_adapters.{index}")
+        """Resolve those of one of the IP-Adapters and its vision tower, as for ControlNets."""
+        return self._choose_added(self.ip_adapters[index], f"ip_adapters.{index}")
+
+    def _choose_added(self, own: ComponentConfig, name: str) -> EngineChoice:
+        if (own.precision or self.precision) == INT8:
+            own = own.model_copy(update={"precision": "auto"})
+        return self._choose(own, name)
 
     def _choose(self, own: ComponentConfig, name: str) -> EngineChoice:
         device = own.device or self.device
@@ -396,7 +396,8 @@ class DiffusionConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check_int8_has_effect(self) -> Self:
-        if self.int8_quality is not None and not self.list_quantized():
+        added = [each.precision for each in (*self.controlnets, *self.ip_adapters)]
+        if self.int8_quality is not None and not (self.list_quantized() or INT8_WEIGHTS in added):
             raise refuse(
                 f"int8_quality is {self.int8_quality:g}, and nothing is in int8",
                 allowed="a quality for precision int8 or int8-weights",

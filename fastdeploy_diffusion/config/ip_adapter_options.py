@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_quantized
+from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_int8
 from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.sections import ComponentConfig
 
@@ -26,8 +26,7 @@ class IPAdapterOptions(ComponentConfig):
 
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
-        fix = "leave precision out"
-        refuse_quantized(self.precision, "an IP-Adapter", "a picture", fix)
+        refuse_int8(self.precision, "an IP-Adapter")
         return self
 
 

@@ -7,31 +7,13 @@ from fastdeploy_diffusion.checkpoints.image_encoder import ImageEncoderCheckpoin
 from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint
 from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
 from fastdeploy_diffusion.config.ip_adapter_options import IPAdapterOptions
-from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
+from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.networks.unet import UNet2DConditionConfig
 from fastdeploy_diffusion.predictors.image_encoder import ImageEncoder
 from fastdeploy_diffusion.predictors.image_prompts import ImagePrompts
 from fastdeploy_diffusion.predictors.ip_adapter import IPAdapter
 
 _BESIDE = "image_encoder"  # the folder that diffusers looks for as well
-
-
-def check_ip_options(config: DiffusionConfig) -> None:
-    """Refuse options that do not go with IP-Adapters.
-
-    Raises:
-        ConfigError: Names the option.
-    """
-    if not config.ip_adapters:
-        return
-    quantized = config.list_quantized()
-    if quantized:
-        raise ConfigError(
-            f"ip_adapters are given, and {', '.join(quantized)} in int8, which is calibrated by "
-            "prompts alone",
-            allowed="IP-Adapters in floating point",
-            fix="precision='bf16' or 'fp16'",
-        )
 
 
 def open_ip_adapters(

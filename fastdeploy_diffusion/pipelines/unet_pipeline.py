@@ -13,7 +13,7 @@ from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.pipelines.component_fit import Joint, check_fit
 from fastdeploy_diffusion.pipelines.control_fit import check_controlnet
-from fastdeploy_diffusion.pipelines.ip_adapter_fit import check_ip_options, open_ip_adapters
+from fastdeploy_diffusion.pipelines.ip_adapter_fit import open_ip_adapters
 from fastdeploy_diffusion.predictors.component import Component, Part, Parts
 from fastdeploy_diffusion.predictors.controlnet import ControlNet
 from fastdeploy_diffusion.predictors.controls import Controls
@@ -27,6 +27,7 @@ from fastdeploy_diffusion.requests.model_limits import ModelLimits
 from fastdeploy_diffusion.requests.prompt_chunks import fit_chunks
 from fastdeploy_diffusion.requests.shape_ranges import resolve_ranges
 from fastdeploy_diffusion.runtime.session import Session
+from fastdeploy_diffusion.sample_pictures import draw_outlines, draw_shapes
 from fastdeploy_diffusion.scheduler_names import SAMPLERS
 from fastdeploy_diffusion.schedulers import create_scheduler
 from fastdeploy_diffusion.schedulers.base import Scheduler
@@ -54,7 +55,6 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
 
     def __init__(self, config: DiffusionConfig, checkpoint: Checkpoint) -> None:
         _check_config(config, checkpoint.family.title)
-        check_ip_options(config)
         super().__init__(config, checkpoint)
         self._text_encoders = self._open_text_encoders()
         self._denoiser = Denoiser(checkpoint, config)
@@ -99,6 +99,29 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             check_controlnet(found.path, found.config, unet, model, *sizes)
             opened.append(ControlNet(found, config, index, name))
         return opened
+
+    def list_added(self) -> list[Component]:
+        """List ControlNets, vision towers and IP-Adapters."""
+        controlnets = (each.component for each in self._controls.controlnets)
+        return [*self._image_prompts.components, *controlnets]
+
+    def sample_inputs(self, index: int) -> dict[str, Any]:
+        """Draw pictures of shapes for each of them, other ones for each index.
+
+        Control counts in one half of the steps alone, so that the denoiser is seen with and
+        without.
+        """
+        width, height = self.choose_size()
+        given: dict[str, Any] = {}
+        if count := len(self._controls.controlnets):
+            seeds = range(count * index, count * (index + 1))
+            given["control_image"] = [draw_outlines(seed, width, height) for seed in seeds]
+            bound = "control_guidance_start" if index % 2 else "control_guidance_end"
+            given[bound] = 0.5
+        if count := len(self._image_prompts.adapters):
+            seeds = range(count * index, count * (index + 1))
+            given["ip_adapter_image"] = [draw_shapes(seed, width, height) for seed in seeds]
+        return given
 
     def name_added(self) -> dict[str, list[dict[str, str]]]:
         """Name ControlNets and IP-Adapters, where there are some."""

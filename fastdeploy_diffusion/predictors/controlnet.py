@@ -6,6 +6,7 @@ from fastdeploy_diffusion.checkpoints.controlnet import ControlNetCheckpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.families.networks.controlnet import CONTROLNET, PICTURE
+from fastdeploy_diffusion.precision import is_quantized
 from fastdeploy_diffusion.predictors.denoiser import (
     describe_inputs,
     describe_residuals,
@@ -35,14 +36,15 @@ class ControlNet:
             **draw_conditions(self.config),
             PICTURE: lambda random, shape: random.random(shape),
         }
+        choice = config.choose_controlnet(index)
         self.component = open_network(
             name,
             CONTROLNET.layer,
             self.config,
             checkpoint.source,
             config,
-            config.choose_controlnet(index),
-            is_calibrated=False,
+            choice,
+            is_calibrated=is_quantized(choice.precision),
             generators=generators,
             rows=2,  # with guidance
             role=CONTROLNET.role,

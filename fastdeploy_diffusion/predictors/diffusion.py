@@ -125,6 +125,14 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         """List the components that text to image runs, by which int8 is calibrated."""
         return [each for each in self._components if each.is_calibrated]
 
+    def list_added(self) -> list[Component]:
+        """List the networks that are added to the checkpoint's: ControlNets, IP-Adapters."""
+        return []
+
+    def sample_inputs(self, index: int) -> dict[str, Any]:
+        """Make the settings of a request that the added networks need, to calibrate with."""
+        return {}
+
     def name_added(self) -> dict[str, list[dict[str, str]]]:
         """Name the networks that are added to the checkpoint's, where a bundle holds them.
 

@@ -6,6 +6,7 @@ from fastdeploy_diffusion.checkpoints.image_encoder import ImageEncoderCheckpoin
 from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
 from fastdeploy_diffusion.families.networks.clip import CLIP_VISION
 from fastdeploy_diffusion.lazy import defer
+from fastdeploy_diffusion.precision import is_quantized
 from fastdeploy_diffusion.predictors.open_component import open_network
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.size_range import Size
@@ -39,7 +40,7 @@ class ImageEncoder:
             checkpoint.source,
             config,
             choice,
-            is_calibrated=False,
+            is_calibrated=is_quantized(choice.precision),
             role=CLIP_VISION.role,
             wrap=defer("fastdeploy_diffusion.models.components:ImageConditioner"),
             prefix="encoder.",

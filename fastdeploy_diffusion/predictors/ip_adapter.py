@@ -1,10 +1,13 @@
 """The sub-predictor of an IP-Adapter, which runs once a request, after its vision tower."""
 
+from dataclasses import replace
 from functools import cached_property
 
 from fastdeploy_diffusion.checkpoints.ip_adapter import IPAdapterCheckpoint
 from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
+from fastdeploy_diffusion.engines.placement import AUTO
 from fastdeploy_diffusion.families.networks.ip_adapter import LAYER, ROLE
+from fastdeploy_diffusion.precision import is_quantized
 from fastdeploy_diffusion.predictors.image_encoder import EMBEDS, HIDDEN_STATES, ImageEncoder
 from fastdeploy_diffusion.predictors.open_component import open_network
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
@@ -35,6 +38,8 @@ class IPAdapter:
     ) -> None:
         self.checkpoint, self.config, self.encoder = checkpoint, checkpoint.config, encoder
         self.features = HIDDEN_STATES if self.config.resampler else EMBEDS
+        if is_quantized(choice.precision):  # it is small, and runs once a request
+            choice = replace(choice, precision=AUTO, pinned_by=None)
         self.component = open_network(
             name,
             LAYER,
