@@ -37,7 +37,7 @@ def open_ip_adapters(
         name = f"ip_adapter_{index}" if count > 1 else "ip_adapter"
         found = checkpoint.open_ip_adapter(Path(options.path), name)
         _check_unet(found, unet, checkpoint.path)
-        path = _find_tower(options)
+        path = _find_tower(options, checkpoint)
         choice = config.choose_ip_adapter(index)
         place = path.resolve()
         tower = next((each for own, by, each in towers if (own, by) == (place, choice)), None)
@@ -51,17 +51,19 @@ def open_ip_adapters(
     return ImagePrompts(adapters)
 
 
-def _find_tower(options: IPAdapterOptions) -> Path:
+def _find_tower(options: IPAdapterOptions, checkpoint: Checkpoint) -> Path:
     if options.image_encoder_path is not None:
         return Path(options.image_encoder_path)
-    path = Path(options.path).parent / _BESIDE
-    if not path.is_dir():
-        raise CheckpointError(
-            f"the IP-Adapter {options.path} has no vision tower: there is no folder {path}",
-            allowed="image_encoder_path, or a folder image_encoder beside the file",
-            fix="download the image_encoder that it was published with, and give its folder",
-        )
-    return path
+    beside, own = Path(options.path).parent / _BESIDE, checkpoint.path / _BESIDE
+    for path in (beside, own):
+        if path.is_dir():
+            return path
+    raise CheckpointError(
+        f"the IP-Adapter {options.path} has no vision tower: there is no folder {beside}, and "
+        f"{checkpoint.path} has none, either",
+        allowed="image_encoder_path, or a folder image_encoder beside the file or in the model's",
+        fix="download the image_encoder that it was published with, and give its folder",
+    )
 
 
 def _check_unet(found: IPAdapterCheckpoint, unet: UNet2DConditionConfig, model: Path) -> None:

@@ -19,7 +19,8 @@ from fastdeploy_diffusion.predictors.controlnet import ControlNet
 from fastdeploy_diffusion.predictors.controls import Controls
 from fastdeploy_diffusion.predictors.denoiser import Denoiser
 from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
-from fastdeploy_diffusion.predictors.loop import NEGATIVE, PROMPT, FloatArray, PlanT
+from fastdeploy_diffusion.predictors.image_stage import ImageStage
+from fastdeploy_diffusion.predictors.loop import FloatArray, PlanT
 from fastdeploy_diffusion.predictors.residency import Residency
 from fastdeploy_diffusion.predictors.text_encoder import CLIPTextEncoder
 from fastdeploy_diffusion.predictors.vae import open_decoder
@@ -212,15 +213,11 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
         controlnets = (each.component for each in self._controls.controlnets)
         return [*controlnets, self._denoiser.component]
 
-    def _encode_images(
-        self, plan: PlanT, residency: Residency
-    ) -> Mapping[str, Mapping[str, FloatArray]]:
+    def _start_images(self, plan: PlanT) -> ImageStage | None:
         if plan.image_prompt is None:
-            return {}
-        positive, negative = self._image_prompts.encode(
-            plan.image_prompt, residency, is_guided=plan.is_guided
-        )
-        return {PROMPT: positive, NEGATIVE: negative}
+            return None
+        prompts, cache = self._image_prompts, self._embeddings
+        return prompts.start(plan.image_prompt, cache, is_guided=plan.is_guided)
 
     def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
         if parts.controlnets:

@@ -1,4 +1,4 @@
-"""Embeddings of texts that were encoded before: the encoder is not needed for them again."""
+"""Embeddings of texts and pictures encoded before: encoders are not needed for them again."""
 
 import hashlib
 import threading
@@ -80,7 +80,7 @@ class EmbeddingCache:
             warnings.warn(message, CacheWarning, stacklevel=2)
             return None
         content = hashlib.sha256(f"{build} {tuple(text.wanted)}\n".encode())
-        content.update(text.input_ids)
+        content.update(text.content)
         return content.hexdigest()
 
 

@@ -31,6 +31,7 @@ from fastdeploy_diffusion.predictors.denoising import (
 from fastdeploy_diffusion.predictors.embedding_cache import EmbeddingCache
 from fastdeploy_diffusion.predictors.enlarging import enlarge_latents, enlarge_pictures
 from fastdeploy_diffusion.predictors.guidance import guide, guide_twice
+from fastdeploy_diffusion.predictors.image_stage import ImageStage
 from fastdeploy_diffusion.predictors.latent_source import (
     UNCONDITIONAL,
     HandedSource,
@@ -175,11 +176,9 @@ class DenoisingLoop(ABC, Generic[PlanT]):
     def _make_source(self, plan: PlanT, parts: Parts) -> LatentSource:
         """Make what a kind of request draws its latents from."""
 
-    def _encode_images(
-        self, plan: PlanT, residency: Residency
-    ) -> Mapping[str, Mapping[str, FloatArray]]:
-        """Make what the image prompt adds to the tensors of each side's `Conditioning`."""
-        return {}
+    def _start_images(self, plan: PlanT) -> ImageStage | None:
+        """Start to encode the image prompt, which adds to each side's `Conditioning`."""
+        return None
 
     def _lend_denoiser(self, parts: Parts, residency: Residency) -> AbstractContextManager[Session]:
         """Lend the denoiser, with what runs before it at every step."""
@@ -273,15 +272,21 @@ class DenoisingLoop(ABC, Generic[PlanT]):
         texts = self._list_all_texts(plan)
         text_stage = TextStage(texts, parts.texts, self._embeddings)
         most = self._count_rows(plan) * len(plan.seeds)
-        encoders = [*text_stage.encoders, *parts.images, *filter(None, [parts.encoder])]
+        image_stage = self._start_images(plan)
+        shown = image_stage.parts if image_stage else []
+        encoders = [*text_stage.encoders, *shown, *filter(None, [parts.encoder])]
         stepping = [*parts.controlnets, denoiser]
         decodes = is_last and plan.request.output_type != "latent"
         residency.begin([*encoders, *stepping, *[decoder] * is_last])
         ahead = [*(each.of_batch(most) for each in stepping), *[decoder.of_batch(1)] * decodes]
         residency.compile_ahead(ahead)
         said = text_stage.encode(residency)
-        conditions = self._condition_all(plan, said, self._encode_images(plan, residency))
+        images: Mapping[str, Mapping[str, FloatArray]] = {}
         embeddings = text_stage.report()
+        if image_stage is not None:
+            images = dict(zip((PROMPT, NEGATIVE), image_stage.encode(residency), strict=True))
+            embeddings += image_stage.report()
+        conditions = self._condition_all(plan, said, images)
         encoding = residency.lap()
         progress.check()
         source.prepare(residency)

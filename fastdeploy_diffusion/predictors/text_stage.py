@@ -66,7 +66,7 @@ class TextStage(Generic[NameT]):
         wanted: dict[bytes, list[Text]] = {}
         for text in self._missing:
             if text.component is part.component:
-                wanted.setdefault(text.input_ids, []).append(text)
+                wanted.setdefault(text.content, []).append(text)
         for input_ids, texts in wanted.items():
             ids = np.frombuffer(input_ids, np.int64)[None].copy()
             outputs = session.run(input_ids=ids)
@@ -98,8 +98,8 @@ class TextStage(Generic[NameT]):
             if text.component is part.component
         }
         errors = [error for error in own.values() if error is not None]
-        read = {text.input_ids for text in self._missing if text.component is part.component}
-        distinct = {text.input_ids for text in own}
+        read = {text.content for text in self._missing if text.component is part.component}
+        distinct = {text.content for text in own}
         return EmbeddingReport(
             part.component.name,
             texts=len(distinct),

@@ -13,7 +13,7 @@ from fastdeploy_diffusion.tokenizers.texts import TokenizedPrompts
 
 
 class Wanted(NamedTuple):
-    """The part of a text encoder's outputs that a request uses.
+    """The part of an encoder's outputs that a request uses.
 
     Args:
         layer: Which entry of an output that has one for each layer, (L, B, …), from the last: -1.
@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
     layer: int | None = None
 
     def take(self, outputs: Mapping[str, np.ndarray]) -> npt.NDArray[np.float32]:
-        """Copy it from the outputs of a run on one text, as a read-only array."""
+        """Copy it from the outputs of a run on one text or picture, as a read-only array."""
         array = outputs[self.output]
         rows = array if self.layer is None else array[self.layer]
         taken: npt.NDArray[np.float32] = rows[0].copy()
@@ -32,14 +32,14 @@ class Wanted(NamedTuple):
 
 
 class Text(NamedTuple):
-    """One text for one text encoder, or a chunk of a long one.
+    """One text for one text encoder, or a chunk of a long one; or a picture for a vision tower.
 
     Args:
-        input_ids: Bytes of its ids, (T,) int64.
+        content: Bytes of its ids, (T,) int64; or the digest of a picture as the tower takes it.
     """
 
     component: Component
-    input_ids: bytes
+    content: bytes
     wanted: Wanted
 
 
@@ -80,10 +80,11 @@ def take_rows(prompts: TokenizedPrompts) -> list[tuple[Chunk, ...]]:
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """The origin of the embeddings of a request's texts.
+    """The origin of the embeddings of a request's texts, or of its image prompt.
 
     Args:
-        texts: Number of different texts; of a long one, of its chunks.
+        texts: Number of different texts, of a long one of its chunks; of a vision tower, of
+            pictures.
         kept: How many of them were kept from earlier; if all, the encoder was not even loaded.
         relative_error: Proof of the builds that computed them; ``None`` where one has none.
     """

@@ -1,6 +1,7 @@
 """Requests with image prompts: what runs when, what is refused, and what a picture says of it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,13 @@ from tiny_ip_adapter import (
     write_tiny_ip_adapter,
 )
 
-from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
+from fastdeploy_diffusion import (
+    DiffusionConfig,
+    FluxPipeline,
+    GenerationRequest,
+    SDPipeline,
+    SDXLPipeline,
+)
 from fastdeploy_diffusion.errors import (
     CheckpointError,
     ConfigError,
@@ -110,12 +117,64 @@ def test_half_precision_of_adapters_and_staged_memory(tiny_sd1, adapters):
 def test_towers_and_adapters_run_once_a_request(tiny_sd1, adapters, runs):
     with open_pipeline(tiny_sd1, adapters, "paddle-eager") as pipeline:
         settings = {**REQUEST, "ip_adapter_image": [PICTURE, [OTHER, PICTURE]]}
-        pipeline.text_to_image("a cat", num_images_per_prompt=2, **settings)
-        # Three pictures, and one of zeros for the second adapter's negative side.
-        assert runs == ["pixel_values"] * 4 + ["image_embeds"] * 2 + ["hidden_states"] * 3
+        first = pipeline.generate("a cat", num_images_per_prompt=2, **settings)
+        # Two pictures, and one of zeros for the second adapter's negative side.
+        assert runs == ["pixel_values"] * 3 + ["image_embeds"] * 2 + ["hidden_states"] * 3
         runs.clear()
+        again = pipeline.generate("a cat", **{**settings, "seed": [5, 6]}, num_images_per_prompt=2)
+        np.testing.assert_array_equal(again.images, first.images)
+        assert runs == ["image_embeds"] * 2 + ["hidden_states"] * 3
+        found = [each.embeddings[-1] for each in (first, again)]
+        assert [(each.component, each.texts, each.kept) for each in found] == [
+            ("image_encoder_0", 3, 0),
+            ("image_encoder_0", 3, 3),
+        ]
+        runs.clear()
+        settings["ip_adapter_image"] = [PICTURE, draw_picture(7)]
         pipeline.text_to_image("a cat", guidance_scale=1.0, **settings)
-        assert runs == ["pixel_values"] * 3 + ["image_embeds"] + ["hidden_states"] * 2
+        assert runs == ["pixel_values", "image_embeds", "hidden_states"]
+
+
+def test_kept_pictures_need_no_tower_from_disk_either(tiny_sd1, adapters, tmp_path, runs):
+    options = {"cache": True, "cache_dir": tmp_path, "embedding_cache": {"disk_mib": 10}}
+    pictures = []
+    for _ in range(2):
+        runs.clear()
+        with open_pipeline(tiny_sd1, adapters[1:], **options, memory="staged") as pipeline:
+            pictures.append(pipeline.text_to_image("a cat", ip_adapter_image=PICTURE, **REQUEST))
+    assert runs == ["hidden_states"] * 2
+    np.testing.assert_array_equal(*pictures)
+    off = {"embedding_cache": {"memory_mib": 0}}
+    with open_pipeline(tiny_sd1, adapters[1:], "paddle-eager", **off) as pipeline:
+        for _ in range(2):
+            runs.clear()
+            pipeline.text_to_image("a cat", ip_adapter_image=PICTURE, **REQUEST)
+            assert runs.count("pixel_values") == 2
+
+
+def test_a_second_pass_sees_the_pictures_and_a_refiner_sees_none(
+    tiny_sdxl, tiny_refiner, tmp_path, runs
+):
+    write_tiny_image_encoder(tmp_path / "image_encoder")
+    adapter = write_tiny_ip_adapter(tmp_path / "plus.safetensors", tiny_sdxl, "plus")
+    size = {"height": 16, "width": 16, "ip_adapter_image": PICTURE}
+    options = {"engine": "paddle-eager", "refiner": str(tiny_refiner), "ip_adapters": [adapter]}
+    with SDXLPipeline(DiffusionConfig(model_path=tiny_sdxl, **options)) as pipeline:
+        pictures = [
+            pipeline.text_to_image("a cat", **{**REQUEST, **size, **more})
+            for more in ({}, {"ip_adapter_image": OTHER}, {"ip_adapter_scale": 0.0})
+        ]
+        assert len({each.tobytes() for each in pictures}) == 3
+    options["refiner"] = None
+    with SDXLPipeline(DiffusionConfig(model_path=tiny_sdxl, **options)) as pipeline:
+        runs.clear()
+        hires = {"hires_scale": 2.0, "hires_strength": 0.7}
+        drawn = pipeline.text_to_image("a cat", **REQUEST, **size, **hires)
+        assert drawn.shape == (1, 32, 32, 3)
+        # Both passes read what the adapter makes; the tower saw the pictures once.
+        assert runs == ["pixel_values"] * 2 + ["hidden_states"] * 4
+        settings = {**REQUEST, **size, **hires, "ip_adapter_image": OTHER}
+        assert psnr(pipeline.text_to_image("a cat", **settings), drawn) < 60
 
 
 def test_requests_of_a_batch_get_what_they_get_alone(tiny_sd1, adapters):
@@ -208,6 +267,10 @@ def test_adapters_that_do_not_fit_are_refused(tiny_sd1, tiny_sdxl, adapters, tmp
     assert "image_encoder_path" in refused.value.allowed
     tower = adapters[0].parent / "image_encoder"
     open_pipeline(tiny_sd1, [{"path": alone, "image_encoder_path": tower}])
+    whole = shutil.copytree(tiny_sd1, tmp_path / "whole")
+    shutil.copytree(tower, whole / "image_encoder")
+    (own,) = open_pipeline(whole, [alone])._image_prompts.adapters
+    assert own.encoder.checkpoint.path == whole / "image_encoder"
     other = write_tiny_ip_adapter(tmp_path / "xl" / "a.safetensors", tiny_sdxl, "base")
     with pytest.raises(UnsupportedModelError, match="does not fit the UNet"):
         open_pipeline(tiny_sd1, [{"path": other, "image_encoder_path": tower}])

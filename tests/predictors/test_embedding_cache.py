@@ -198,7 +198,7 @@ def test_every_part_of_a_text_is_in_the_name_of_its_file(model, tmp_path):
     text = Text(encoder.component, bytes([1]), Wanted("hidden_states", -1))
     changes = {
         "component": [other.component],
-        "input_ids": [bytes([2])],
+        "content": [bytes([2])],
         "wanted": [Wanted("pooled", -1), Wanted("hidden_states", -2), Wanted("hidden_states")],
     }
     # What is new has no case yet.
