@@ -210,7 +210,8 @@ def denoise(
     count = len(latents)
     scheduler = create_scheduler(SCHEDULER_CONFIG)
     scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps[-last:]
+    scheduler.set_begin_index(steps - last)
+    timesteps = scheduler.timesteps
     if last == steps:
         latents = noise
     else:
