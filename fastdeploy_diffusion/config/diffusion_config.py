@@ -150,7 +150,7 @@ class DiffusionConfig(ConfigSection):
     memory: MemoryName = Field(default="resident", description=MEMORY_HELP)
     vae_tiling: TilingName = Field(
         default="auto",
-        title="how the VAE decodes pictures that are large for the memory",
+        title="how the VAE decodes and encodes pictures that are large for the memory",
         description=TILING_HELP,
     )
     vae_decoder: DecoderName = Field(
@@ -160,7 +160,8 @@ class DiffusionConfig(ConfigSection):
         default=None,
         min_length=1,
         title="tiny VAE of previews, and of vae_decoder='tiny'",
-        description="path of a folder with an AutoencoderTiny of diffusers for this model",
+        description="path of a folder with an AutoencoderTiny of diffusers for this model, or of "
+        "a .safetensors or .pth file with the original names of its decoder",
     )
     cache: bool = Field(
         default=True, description="true or false: whether builds are kept for the next start"
@@ -365,7 +366,7 @@ class DiffusionConfig(ConfigSection):
         if is_tiny and self.tiny_vae_path is None:
             raise refuse(
                 "vae_decoder is 'tiny', and tiny_vae_path is not given",
-                allowed="a folder with config.json and weights of an AutoencoderTiny",
+                allowed="a folder or a file with an AutoencoderTiny",
                 fix="add tiny_vae_path, for Stable Diffusion 1.x as madebyollin/taesd",
                 option="vae_decoder",
             )

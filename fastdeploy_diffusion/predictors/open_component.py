@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdeploy_diffusion.checkpoints import Checkpoint, TensorSource
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
-from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
+from fastdeploy_diffusion.checkpoints.tiny_vae import TinyVAECheckpoint
 from fastdeploy_diffusion.config import DiffusionConfig, EngineChoice
 from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.engines.placement import AUTO
@@ -45,7 +45,7 @@ def open_component(
     generators: Mapping[str, Generator] = MappingProxyType({}),
     rows: int = 1,
     is_streamed: bool = False,
-    tiny: TinyVAEFolder | None = None,
+    tiny: TinyVAECheckpoint | None = None,
     **form: Any,
 ) -> Component:
     """Open a component of a checkpoint.

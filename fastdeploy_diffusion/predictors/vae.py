@@ -1,10 +1,12 @@
 """The sub-predictors that turn latents into pictures, and pictures into latents."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
 from fastdeploy_diffusion.checkpoints import Checkpoint
-from fastdeploy_diffusion.checkpoints.tiny_vae_folder import TinyVAEFolder
+from fastdeploy_diffusion.checkpoints.tiny_vae import TinyVAECheckpoint, open_tiny_vae
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError
 from fastdeploy_diffusion.families.networks.autoencoder import ENCODER, AutoencoderKLConfig
@@ -37,7 +39,7 @@ class VAEDecoder:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, config: DiffusionConfig, tiny: TinyVAEFolder | None = None
+        self, checkpoint: Checkpoint, config: DiffusionConfig, tiny: TinyVAECheckpoint | None = None
     ) -> None:
         self.config = checkpoint.read_network("vae", AutoencoderKLConfig.from_dict)
         self._tiny = tiny
@@ -106,11 +108,15 @@ def open_decoder(checkpoint: Checkpoint, config: DiffusionConfig) -> VAEDecoder:
 def open_tiny_decoder(checkpoint: Checkpoint, config: DiffusionConfig) -> VAEDecoder:
     """Open the tiny decoder of a configuration that names one; raises as `VAEDecoder`."""
     if config.tiny_vae_path is None:
-        raise ConfigError("tiny_vae_path is not given", fix="name the folder of a tiny VAE")
-    return VAEDecoder(checkpoint, config, TinyVAEFolder(config.tiny_vae_path))
+        raise ConfigError(
+            "tiny_vae_path is not given", fix="name the folder or the file of a tiny VAE"
+        )
+    return VAEDecoder(checkpoint, config, open_tiny_vae(Path(config.tiny_vae_path)))
 
 
-def _require_fit(checkpoint: Checkpoint, config: AutoencoderKLConfig, tiny: TinyVAEFolder) -> None:
+def _require_fit(
+    checkpoint: Checkpoint, config: AutoencoderKLConfig, tiny: TinyVAECheckpoint
+) -> None:
     """Refuse a tiny autoencoder of other latents."""
     given = tiny.config.latent_channels, tiny.config.downscale
     wanted = config.latent_channels, config.downscale

@@ -8,6 +8,8 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 from drawn_parameters import draw_reference_parameters
+from original_tiny_vae import make_original_decoder
+from safetensors.torch import save_file
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError
@@ -75,6 +77,19 @@ def test_it_draws_what_diffusers_draws_with_it(open_with, tiny):
     run = json.loads(image.info[METADATA_KEY])["run"]
     assert run["components"]["vae_decoder"]["changes_picture"] == ["tiny-decoder"]
     assert len(run["tiny_vae_digest"]) == 64
+
+
+def test_it_is_read_from_a_file_of_the_original_code(open_with, tmp_path):
+    original = make_original_decoder(channels=4, width=8)
+    save_file(original.state_dict(), tmp_path / "taesd_decoder.safetensors")
+    request = GenerationRequest(**SETTINGS, **SIZE)
+    path = tmp_path / "taesd_decoder.safetensors"
+    with open_with(vae_decoder="tiny", tiny_vae_path=path) as pipeline:
+        given = pipeline.generate(request)
+        latents = pipeline.generate(replace(request, output_type="latent")).images
+    with torch.no_grad():
+        wanted = original(torch.tensor(latents)).permute(0, 2, 3, 1).numpy().clip(0, 1)
+    assert np.abs(given.images - wanted).max() <= 1e-4
 
 
 def test_previews_are_decoded_when_they_are_asked_for(open_with, tiny):
