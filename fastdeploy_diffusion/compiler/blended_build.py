@@ -1,4 +1,4 @@
-"""Builds of decoders that run on overlapping tiles, which are blended."""
+"""Builds of decoders and encoders that run on overlapping tiles, which are blended."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from fastdeploy_diffusion.runtime.program import Program, Signature
 
 @dataclass(frozen=True)
 class BlendedBuild(ComponentBuild):
-    """A `ComponentBuild` of the whole decoder for every size of tile that a picture has.
+    """A `ComponentBuild` of the whole decoder or encoder for every size of tile that a picture has.
 
     These are at most four: at the right and lower ends, tiles are smaller.
     """
 
     def open(self, cache: ArtifactCache | None) -> BuiltSession:
-        """Load or build the decoder for each size of tile; results and errors are those of all."""
-        (latents,) = self.inputs
-        config = self.network.config
-        overlap = Overlap.of(config.tile_pixels, config.downscale)
+        """Load or build it for each size of tile; results and errors are those of all."""
+        (taken,), config = self.inputs, self.network.config
+        pixels, latents = config.tile_pixels, config.tile_pixels // config.downscale
+        is_encoder = taken.name == "images"
+        overlap = Overlap.of(pixels, latents) if is_encoder else Overlap.of(latents, pixels)
         heights, widths = (
             {each.stop - each.start for each in overlap.list_tiles(cast(int, size))}
-            for size in latents.shape[2:]
+            for size in taken.shape[2:]
         )
         built: dict[tuple[int, int], BuiltSession] = {}
         with ExitStack() as unfinished:
@@ -53,11 +54,14 @@ class BlendedBuild(ComponentBuild):
         )
 
     def _plan_tile(self, height: int, width: int) -> ComponentBuild:
-        (latents,), (images,) = self.inputs, self.outputs
-        growth = self.network.config.downscale
+        (taken,), (given,) = self.inputs, self.outputs
+        grown = [
+            size * cast(int, to) // cast(int, of)
+            for size, of, to in zip((height, width), taken.shape[2:], given.shape[2:], strict=True)
+        ]
         signature = Signature(
-            (replace(latents, shape=(*latents.shape[:2], height, width)),),
-            (replace(images, shape=(*images.shape[:2], growth * height, growth * width)),),
+            (replace(taken, shape=(*taken.shape[:2], height, width)),),
+            (replace(given, shape=(*given.shape[:2], *grown)),),
         )
         reference = Reference(
             self.name, self.network, signature, self.reference.root, self.reference.passes

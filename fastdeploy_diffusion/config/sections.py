@@ -47,9 +47,9 @@ MEMORY_HELP = (
     "for its stage alone, and Flux's transformer block by block"
 )
 TILING_HELP = (
-    f"one of {', '.join(TILING_CHOICES)}: whether the VAE decodes a picture as a whole, in windows "
-    "with the same numbers, or in tiles that are blended, which changes the picture; auto decodes "
-    "in windows what does not fit into memory as a whole"
+    f"one of {', '.join(TILING_CHOICES)}: whether the VAE runs on a picture as a whole, in windows "
+    "with the same numbers, or in tiles that are blended, which changes the picture; auto takes "
+    "windows for what does not fit into memory as a whole"
 )
 DECODER_HELP = (
     f"one of {', '.join(DECODER_CHOICES)}: whether pictures are decoded by the model's own VAE, or "

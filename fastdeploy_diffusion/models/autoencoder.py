@@ -7,9 +7,11 @@ from paddle.nn import functional as F
 
 from fastdeploy_diffusion.families.networks.autoencoder import AutoencoderKLConfig
 from fastdeploy_diffusion.models.attention import Attention
-from fastdeploy_diffusion.models.decoder_stages import TileStage, list_decoder_stages
+from fastdeploy_diffusion.models.decoder_stages import list_decoder_stages
+from fastdeploy_diffusion.models.encoder_stages import list_encoder_stages
 from fastdeploy_diffusion.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from fastdeploy_diffusion.models.sizes import read_sizes
+from fastdeploy_diffusion.models.tile_stages import TileStage
 from fastdeploy_diffusion.runtime.program import TensorSpec
 
 _EPS = 1e-6
@@ -38,8 +40,10 @@ class AutoencoderKL(nn.Layer):
     def list_stages(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> list[TileStage]:
-        """Declare the stages of the decoder, for tiles; see `list_decoder_stages`."""
-        return list_decoder_stages(self, inputs, outputs)
+        """Declare the stages of the half that takes the inputs: ``images`` or ``latents``."""
+        takes_images = inputs[0].name == "images"
+        declare = list_encoder_stages if takes_images else list_decoder_stages
+        return declare(self, inputs, outputs)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map unscaled latents (B, 4, H/8, W/8) to images (B, 3, H, W), about in [-1, 1]."""

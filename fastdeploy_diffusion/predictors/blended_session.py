@@ -1,4 +1,4 @@
-"""The session of a decoder that runs on overlapping tiles, each by itself, and blends them."""
+"""The session of an autoencoder's half that runs on overlapping tiles, and blends them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Overlap(NamedTuple):
     """The sizes of overlapping tiles, as in ``AutoencoderKL.enable_tiling`` of diffusers.
 
     Args:
-        tile: Rows and columns of a tile's latents; fewer at the right and lower ends.
-        step: Rows and columns of latents from one tile to the next.
-        blended: Rows and columns of pixels in which a tile fades into the next one.
-        kept: Rows and columns of pixels of a tile that are kept.
+        tile: Rows and columns that a tile takes; fewer at the right and lower ends.
+        step: Rows and columns from one tile's input to the next.
+        blended: Rows and columns of the output in which a tile fades into the next one.
+        kept: Rows and columns of a tile's output that are kept.
     """
 
     tile: int
@@ -27,26 +27,31 @@ class Overlap(NamedTuple):
     kept: int
 
     @classmethod
-    def of(cls, pixels: int, downscale: int) -> Overlap:
-        """Find them for tiles of so many pixels: a quarter of a tile overlaps with the next one."""
-        tile, blended = pixels // downscale, pixels // 4
-        return cls(tile, max(int(tile * 0.75), 1), blended, pixels - blended)
+    def of(cls, taken: int, given: int) -> Overlap:
+        """Find them for tiles of so many rows and columns: a quarter overlaps with the next one.
+
+        Args:
+            taken: Rows and columns of a tile's input.
+            given: Those of its output.
+        """
+        blended = given // 4
+        return cls(taken, max(int(taken * 0.75), 1), blended, given - blended)
 
     def list_tiles(self, size: int) -> list[slice]:
-        """List the latents of the tiles along an axis."""
+        """List the rows or columns that the tiles take along an axis."""
         starts = range(0, size, self.step) if size > self.tile else [0]
         return [slice(start, min(start + self.tile, size)) for start in starts]
 
 
 class BlendedSession(Session):
-    """Sessions of the whole decoder for tiles, behind the signature of the picture.
+    """Sessions of a whole decoder or encoder for tiles, behind the signature of the picture.
 
     The norms of a tile see that tile alone, so that colours may drift from tile to tile: the
     picture is not that of the whole.
 
     Args:
-        program: Of latents (B, C, h, w) and images (B, 3, H, W).
-        sessions: By rows and columns of the tiles' latents.
+        program: Of latents (B, C, h, w) and images (B, 3, H, W), or the other way round.
+        sessions: By the rows and columns that tiles take.
     """
 
     def __init__(
@@ -60,20 +65,20 @@ class BlendedSession(Session):
         self._overlap, self._sessions = overlap, sessions
 
     def _run(self, feeds: Arrays) -> Arrays:
-        (latents,), (name,) = feeds.values(), self.outputs
-        return {name: np.stack([self._decode(each) for each in latents])}
+        (given,), (name,) = feeds.values(), self.outputs
+        return {name: np.stack([self._blend(each) for each in given])}
 
-    def _decode(self, latents: np.ndarray) -> np.ndarray:
-        """Map latents (C, h, w) to an image (3, H, W)."""
+    def _blend(self, given: np.ndarray) -> np.ndarray:
+        """Map the input of one picture (C, h, w) to its output (D, H, W)."""
         overlap = self._overlap
-        _, height, width = latents.shape
+        _, height, width = given.shape
         kept = slice(overlap.kept)
         above: list[np.ndarray] = []
         rows = []
         for vertical in overlap.list_tiles(height):
             tiles: list[np.ndarray] = []
             for index, horizontal in enumerate(overlap.list_tiles(width)):
-                tile = self._decode_tile(latents[:, vertical, horizontal])
+                tile = self._run_tile(given[:, vertical, horizontal])
                 if above:
                     _fade(above[index], tile, overlap.blended)
                 if tiles:
@@ -84,11 +89,11 @@ class BlendedSession(Session):
             rows.append(np.concatenate([each[:, kept, kept] for each in tiles], axis=2))
         return np.concatenate(rows, axis=1)
 
-    def _decode_tile(self, latents: np.ndarray) -> np.ndarray:
+    def _run_tile(self, given: np.ndarray) -> np.ndarray:
         (inputs,), (outputs,) = self.inputs, self.outputs
-        session = self._sessions[latents.shape[1], latents.shape[2]]
-        image: np.ndarray = session.run(**{inputs: np.ascontiguousarray(latents[None])})[outputs][0]
-        return image
+        session = self._sessions[given.shape[1], given.shape[2]]
+        tile: np.ndarray = session.run(**{inputs: np.ascontiguousarray(given[None])})[outputs][0]
+        return tile
 
     def _close(self) -> None:
         for each in self._sessions.values():

@@ -38,7 +38,7 @@ from fastdeploy_diffusion.predictors.residency import RESIDENCIES
 from fastdeploy_diffusion.predictors.result import PipelineReport
 from fastdeploy_diffusion.predictors.run_description import describe_run
 from fastdeploy_diffusion.predictors.texts import EmbeddingReport
-from fastdeploy_diffusion.predictors.tiling import decode_in_windows_if_needed
+from fastdeploy_diffusion.predictors.tiling import run_in_windows_if_needed
 from fastdeploy_diffusion.predictors.unknown_names import AnswersUnknownNames
 from fastdeploy_diffusion.predictors.vae_encoder import VAEEncoder
 from fastdeploy_diffusion.request_fields import WEIGHTED
@@ -347,8 +347,9 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
                 part.component.pool.drop_idle(but=part.signature)
 
         batch, estimate = self._describe_need(plan)
-        decoder = self._list_parts(plan).decoder
-        decode_in_windows_if_needed(decoder, lambda: self._budget.fits(batch, estimate))
+        parts = self._find_parts(plan)
+        tiled = [part for part in (parts.decoder, parts.encoder) if part is not None]
+        run_in_windows_if_needed(tiled, lambda: self._budget.fits(batch, estimate))
         self._budget.require(batch, estimate, self._limits.multiple, make_room)
 
     def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""The session of a decoder that runs tile by tile, with norms over the whole picture."""
+"""The session of an autoencoder's half that runs tile by tile, with norms over the whole."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class TileProgram(NamedTuple):
 
 
 class TiledSession(Session):
-    """The programs of a decoder's stages behind the signature of the whole.
+    """The programs of a decoder's or an encoder's stages behind the signature of the whole.
 
     Stage after stage runs over all windows of the picture. In memory are one window and what the
     engine makes of it; feature maps lie in scratch files, in the folder of temporary files. Of maps
     that are normalised later, the moments are gathered while they are written.
 
     Args:
-        program: Of latents (B, C, h, w) and images (B, 3, H, W).
+        program: Of latents (B, C, h, w) and images (B, 3, H, W), or the other way round.
 
     Runs raise `DiskFullError` where the maps do not fit.
     """
@@ -48,16 +48,16 @@ class TiledSession(Session):
         self._programs = programs
 
     def _run(self, feeds: Arrays) -> Arrays:
-        (latents,), (name,) = feeds.values(), self.outputs
-        return {name: np.stack([self._decode(each) for each in latents])}
+        (given,), (name,) = feeds.values(), self.outputs
+        return {name: np.stack([self._run_one(each) for each in given])}
 
-    def _decode(self, latents: np.ndarray) -> np.ndarray:
-        """Map latents (C, h, w) to an image (3, H, W)."""
+    def _run_one(self, given: np.ndarray) -> np.ndarray:
+        """Map the input of one picture (C, h, w) to its output (D, H, W)."""
         what = f"{self._component}: feature maps"
         with make_temporary_folder(what) as folder, explain_full_disk(what, folder):
             picture = _Picture(folder)
             try:
-                picture.add(next(iter(self.inputs)), latents)
+                picture.add(next(iter(self.inputs)), given)
                 for index, each in enumerate(self._programs):
                     picture.run(each, [later.stage for later in self._programs[index + 1 :]])
                 return picture.read(next(iter(self.outputs)))
@@ -165,15 +165,16 @@ def _keep(values: np.ndarray, window: tuple[Window, Window]) -> tuple[np.ndarray
     """Cut what is kept of a window's results.
 
     Args:
-        values: (C, rows, columns), as many times as large as the window as the map has grown.
+        values: (C, rows, columns), as many times as large as the window as the map has grown, or
+            as small as it has shrunk.
 
     Returns:
         The part, and the row and the column of its first pixel in the map.
     """
     places, slices = [], []
     for each, given in zip(window, values.shape[1:], strict=True):
-        growth = given // (each.stop - each.start)
-        places.append(each.first * growth)
-        first, last = ((end - each.start) * growth for end in (each.first, each.last))
+        taken = each.stop - each.start
+        places.append(each.first * given // taken)
+        first, last = ((end - each.start) * given // taken for end in (each.first, each.last))
         slices.append(slice(first, last))
     return values[:, slices[0], slices[1]], places[0], places[1]

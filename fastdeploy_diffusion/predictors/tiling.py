@@ -1,8 +1,8 @@
-"""The choice of how a VAE decodes pictures of each size: as a whole, or in tiles."""
+"""The choice of how a VAE runs on pictures of each size: as a whole, or in tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.predictors.component import Part
 
 
+_AXES = 2
+
+
 class Tiling(str, Enum):
-    """A way to decode a picture, as the option ``vae_tiling`` names it."""
+    """A way to decode or encode a picture, as the option ``vae_tiling`` names it."""
 
     OFF = "off"
     EXACT = "exact"
@@ -23,7 +26,7 @@ class Tiling(str, Enum):
 
 
 class TilingChoice:
-    """Chooses the tiling of each signature of a decoder.
+    """Chooses the tiling of each signature of a decoder, or of an encoder.
 
     Args:
         asked: As `DiffusionConfig.vae_tiling`.
@@ -36,8 +39,7 @@ class TilingChoice:
 
     def choose(self, signature: Signature) -> Tiling:
         """Choose for latents of a size; those that are no larger than one tile are not tiled."""
-        _, _, *sizes = signature.inputs[0].shape
-        config, largest = self._config, max(size if isinstance(size, int) else 0 for size in sizes)
+        config, largest = self._config, max(_list_latent_sizes(signature), default=0)
         if self._asked == Tiling.EXACT and largest > config.window:
             return Tiling.EXACT
         if self._asked == Tiling.BLENDED and largest * config.downscale > config.tile_pixels:
@@ -45,15 +47,14 @@ class TilingChoice:
         return Tiling.EXACT if signature in self._too_large else Tiling.OFF
 
     def run_in_windows(self, signature: Signature, wanted: bool) -> bool:
-        """Decode in windows what does not fit as a whole, or no longer, where that may be chosen.
+        """Run in windows what does not fit as a whole, or no longer, where that may be chosen.
 
         Returns:
             Whether this changes anything.
         """
-        sizes = signature.inputs[0].shape[2:]
-        known = [size for size in sizes if isinstance(size, int)]
+        known = _list_latent_sizes(signature)
         is_small = max(known, default=0) <= self._config.window
-        if self._asked != "auto" or len(known) < len(sizes) or is_small:
+        if self._asked != "auto" or len(known) < _AXES or is_small:
             return False
         if (signature in self._too_large) == wanted:
             return False
@@ -65,25 +66,41 @@ class TilingChoice:
     ) -> Activations:
         """Count the numbers alive at once in a run, for shapes of its inputs."""
         tiling, config = self.choose(signature), self._config
+        ((name, (*rows, height, width)),) = shapes.items()
+        is_encoder = name == "images"
         if tiling == Tiling.EXACT:
-            return config.count_window_activations(shapes)
+            size = (height // config.downscale, width // config.downscale)
+            return config.count_window_activations(size if is_encoder else (height, width))
         if tiling == Tiling.BLENDED:
-            *rows, height, width = shapes["latents"]
-            side = max(config.tile_pixels // config.downscale, 1)
-            shapes = {"latents": (*rows, min(height, side), min(width, side))}
-        return config.count_activations(shapes)
+            side = config.tile_pixels
+            side = side if is_encoder else max(side // config.downscale, 1)
+            shapes = {name: (*rows, min(height, side), min(width, side))}
+        count = config.count_encoder_activations if is_encoder else config.count_activations
+        return count(shapes)
 
 
-def decode_in_windows_if_needed(decoder: Part, fits: Callable[[], bool]) -> None:
-    """Let a decoder run in windows where a request fits into memory in no other way.
+def _list_latent_sizes(signature: Signature) -> list[int]:
+    """List rows and columns of the latents, as far as they are known."""
+    sizes = zip(signature.inputs[0].shape[2:], signature.outputs[0].shape[2:], strict=True)
+    return [min(a, b) for a, b in sizes if isinstance(a, int) and isinstance(b, int)]
+
+
+def run_in_windows_if_needed(parts: Sequence[Part], fits: Callable[[], bool]) -> None:
+    """Let a decoder, and then an encoder, run in windows where a request fits in no other way.
 
     Args:
-        fits: Tells whether the request fits, as the decoder runs now.
+        parts: Decoder and encoder, as far as the request runs them.
+        fits: Tells whether the request fits into memory, as these run now.
     """
-    choose, signature = decoder.component.run_in_windows, decoder.signature
-    if fits() or not choose(signature, True):
-        return
-    if fits():
-        decoder.component.pool.drop_idle()
-    else:
-        choose(signature, False)
+    changed: list[Part] = []
+    for part in parts:
+        if fits():
+            break
+        if part.component.run_in_windows(part.signature, True):
+            changed.append(part)
+    is_enough = not changed or fits()
+    for part in changed:
+        if is_enough:
+            part.component.pool.drop_idle()
+        else:
+            part.component.run_in_windows(part.signature, False)

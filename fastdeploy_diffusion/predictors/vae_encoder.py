@@ -17,6 +17,7 @@ from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.noise import TorchGenerator
 from fastdeploy_diffusion.predictors.component import Part
 from fastdeploy_diffusion.predictors.open_component import open_component
+from fastdeploy_diffusion.predictors.tiling import Tiling, TilingChoice
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 from fastdeploy_diffusion.runtime.session import Session
 from fastdeploy_diffusion.size_range import Size, multiply
@@ -59,6 +60,8 @@ class VAEEncoder:
             cut=defer("fastdeploy_diffusion.models.components:LatentEncoder"),
             unread=DECODER,
         )
+        if config.vae_tiling != Tiling.OFF and not checkpoint.is_built:
+            self.component.tiling = TilingChoice(config.vae_tiling, network)
 
     def signature(self, height: Size, width: Size, batch: Size = None) -> Signature:
         """Make the signature for latents of a size, and a number of pictures."""

@@ -1,4 +1,4 @@
-"""Pictures that are decoded in tiles: with the numbers of the whole, or blended as in diffusers."""
+"""Pictures decoded and encoded in tiles: with the numbers of the whole, or blended as diffusers."""
 
 import json
 from dataclasses import replace
@@ -101,6 +101,61 @@ def test_blended_tiles_are_those_of_diffusers(open_tiled, small_models, whole):
     assert np.abs(given.images[:1] - whole).max() > 1e-3  # tiles have norms of their own
     decoder = given.report.components[-1]
     assert (decoder.tiling, decoder.changes_picture) == ("blended", ("blended-tiles",))
+
+
+@pytest.fixture(scope="module")
+def given():
+    """A picture of 192 x 160."""
+    return np.random.default_rng(7).integers(0, 256, (192, 160, 3), np.uint8)
+
+
+def test_given_pictures_are_encoded_in_windows_as_well(open_tiled, given):
+    pictures, tilings = [], []
+    for tiling in ("off", "exact"):
+        request = replace(REQUEST, image=given, strength=1.0, height=None, width=None)
+        with open_tiled(tiling) as pipeline:
+            result = pipeline.generate(request)
+        pictures.append(result.images)
+        encoder, *_, decoder = result.report.components[1:]
+        assert (encoder.name, decoder.name) == ("vae_encoder", "vae_decoder")
+        tilings.append((encoder.tiling, decoder.tiling))
+    assert tilings == [(None, None), ("exact", "exact")]
+    assert measure_psnr(*(np.round(each * 255).astype(np.uint8) for each in pictures)) >= 60
+
+
+def test_moments_of_blended_tiles_are_those_of_diffusers(open_tiled, small_models, given):
+    images = np.ascontiguousarray(given.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
+    moments = {}
+    for tiling in ("off", "exact", "blended"):
+        with open_tiled(tiling) as pipeline:
+            encoder = pipeline.open_encoder()
+            with encoder.component.lend(encoder.signature(24, 20)) as session:
+                moments[tiling] = encoder.encode(session, images)
+            assert encoder.component.report.tiling == (None if tiling == "off" else tiling)
+    vae = AutoencoderKL.from_pretrained(small_models / "shapes" / "vae").float()
+    vae.enable_tiling()
+    with torch.no_grad():
+        wanted = vae.encode(torch.tensor(images)).latent_dist.parameters.numpy()
+    given_mean, given_deviation = np.split(moments["blended"], 2, axis=1)
+    mean, deviation = np.split(wanted, 2, axis=1)
+    assert np.abs(given_mean - mean).max() <= 1e-4 * np.abs(mean).max()
+    assert np.abs(given_deviation.clip(-30, 20) - deviation).max() <= 1e-4 * np.abs(deviation).max()
+    assert np.abs(moments["exact"] - moments["off"]).max() <= 1e-4 * np.abs(moments["off"]).max()
+    assert np.abs(moments["blended"] - moments["off"]).max() > 1e-3
+
+
+def test_a_picture_that_does_not_fit_as_a_whole_is_encoded_in_windows(
+    open_tiled, given, monkeypatch
+):
+    room = MemoryRoom(100_000_000, "this machine")
+    monkeypatch.setattr(memory_budget, "find_memory_room", lambda: room)
+    monkeypatch.setattr(memory_budget, "measure_own_memory", lambda: 0)
+    for count in ("count_activations", "count_encoder_activations"):
+        monkeypatch.setattr(AutoencoderKLConfig, count, lambda *_: Activations(10**9))
+    request = replace(REQUEST, image=given, strength=1.0, height=None, width=None)
+    with open_tiled("auto") as pipeline:
+        encoder, *_, decoder = pipeline.generate(request).report.components[1:]
+    assert (encoder.tiling, decoder.tiling) == ("exact", "exact")
 
 
 @pytest.mark.parametrize(

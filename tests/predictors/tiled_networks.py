@@ -1,4 +1,4 @@
-"""Small decoders with random weights, and their builds in tiles."""
+"""Small autoencoders with random weights, and the builds of their halves in tiles."""
 
 from functools import partial
 from typing import Any
@@ -14,15 +14,17 @@ from fastdeploy_diffusion.device import Device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
-from fastdeploy_diffusion.families.networks.autoencoder import ENCODER, AutoencoderKLConfig
+from fastdeploy_diffusion.families.networks.autoencoder import DECODER, ENCODER, AutoencoderKLConfig
 from fastdeploy_diffusion.lazy import defer
 from fastdeploy_diffusion.models.autoencoder import AutoencoderKL
 from fastdeploy_diffusion.predictors.network import Network
 from fastdeploy_diffusion.runtime.program import Signature, TensorSpec
 
+_LAYERS = "fastdeploy_diffusion.models.components"
 
-def write_vae(folder: Any, options: dict[str, Any]) -> Network:
-    """Write an autoencoder of random weights; returns its decoder."""
+
+def write_vae(folder: Any, options: dict[str, Any], *, is_encoder: bool = False) -> Network:
+    """Write an autoencoder of random weights; returns its decoder, or its encoder."""
     levels = len(options["block_out_channels"])
     config = AutoencoderKLConfig.from_dict(
         {
@@ -45,34 +47,43 @@ def write_vae(folder: Any, options: dict[str, Any]) -> Network:
         "fastdeploy_diffusion.models.autoencoder:AutoencoderKL",
         config,
         source,
-        cut=defer("fastdeploy_diffusion.models.components:LatentDecoder"),
-        unread=ENCODER,
+        cut=defer(f"{_LAYERS}:{'LatentEncoder' if is_encoder else 'LatentDecoder'}"),
+        unread=DECODER if is_encoder else ENCODER,
     )
 
 
-def plan(build_class: Any, network: Network, height: int, width: int, engine: str = "paddle"):
-    """The build of a decoder for latents of a size."""
-    config = network.config
-    signature = Signature(
-        (TensorSpec("latents", (None, config.latent_channels, height, width), "float32"),),
-        (
-            TensorSpec(
-                "images", (None, 3, config.downscale * height, config.downscale * width), "float32"
-            ),
-        ),
+def plan(
+    build_class: Any,
+    network: Network,
+    height: int,
+    width: int,
+    engine: str = "paddle",
+    passes: tuple[Any, ...] = (),
+):
+    """The build of a decoder or an encoder for latents of a size."""
+    config, is_encoder = network.config, network.unread == DECODER
+    pixels = config.downscale * height, config.downscale * width
+    images = TensorSpec("images", (None, 3, *pixels), "float32")
+    name, channels = (
+        ("moments", 2 * config.latent_channels)
+        if is_encoder
+        else ("latents", config.latent_channels)
     )
+    latents = TensorSpec(name, (None, channels, height, width), "float32")
+    signature = Signature(*(((images,), (latents,)) if is_encoder else ((latents,), (images,))))
+    half = "vae_encoder" if is_encoder else "vae_decoder"
     return build_class(
-        "vae_decoder",
+        half,
         Placement(create_engine(engine), BuildSpec(Device("cpu"), threads=1)),
         network,
-        Reference("vae_decoder", network, signature),
-        (),
+        Reference(half, network, signature),
+        passes,
         {},
         *signature,
     )
 
 
-def draw_latents(build, batch, seed=1):
-    """Latents of the build's size."""
+def draw_inputs(build, batch, seed=1):
+    """Latents or images of the build's size."""
     _, *sizes = build.inputs[0].shape
     return np.random.default_rng(seed).standard_normal((batch, *sizes), np.float32)

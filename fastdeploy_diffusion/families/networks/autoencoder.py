@@ -108,12 +108,12 @@ class AutoencoderKLConfig(NetworkConfig):
         size = self.sample_size
         return size[0] if isinstance(size, tuple) else size
 
-    def count_window_activations(self, shapes: Shapes) -> Activations:
-        """Count as `count_activations` for a run in windows, with the attention's keys and values.
+    def count_window_activations(self, latents: tuple[int, int]) -> Activations:
+        """Count the numbers alive at once in a run in windows, for rows and columns of latents.
 
-        Feature maps lie outside of memory, but for one window.
+        Feature maps lie outside of memory, but for one window, and the attention's keys and values.
         """
-        _, _, height, width = shapes["latents"]
+        height, width = latents
         widest, window = max(self.block_out_channels), self.window**2
         pixels = height * width if self.mid_block_add_attention else 0
         tokens = 2 * pixels * self.block_out_channels[-1]
