@@ -138,7 +138,8 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
     if request.control_image is None:
         for name in CONTROL_FIELDS[1:]:
             value = getattr(request, name)
-            if value is not None and value is not False:
+            is_off = name == "guess_mode" and value is False
+            if value is not None and not is_off:
                 raise RequestError(
                     f"{name} is {show(value)}, and there is no control_image",
                     allowed=f"{name} with a control_image",
