@@ -40,7 +40,7 @@ class TorchFile(WeightFile):
     """A file of ``torch.save``, opened once for its pickle.
 
     Dictionaries in dictionaries are joined by dots. Of a training's checkpoint, only the weights
-    are taken; what is no tensor is left out.
+    are taken. Values that are not tensors are ignored.
 
     Args:
         path: A file as PyTorch has written it since 1.6.

@@ -105,8 +105,8 @@ def read_pickle(content: bytes) -> Any:
         Dictionaries, lists, tuples, numbers, strings, and `PickledTensor`.
 
     Raises:
-        PickleError: It is damaged, calls what is not allowed, which is named, or builds what no
-            checkpoint holds.
+        PickleError: It is damaged, imports or calls a name that is not allowed, or uses an
+            operation that no checkpoint needs. The message gives the name.
     """
     try:
         return _Reader().run(content)

@@ -133,7 +133,7 @@ def generate(
             metavar="FILE",
             help="Draw the rows of a file: .txt with a prompt a line, or .csv or .jsonl with "
             "settings, named as in Python. Options given here are for rows that leave them out. "
-            "The same command again draws what is not there yet.",
+            "Run the same command again to draw the pictures whose files are missing.",
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,

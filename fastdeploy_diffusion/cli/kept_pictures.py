@@ -21,7 +21,8 @@ class KeptPicture:
 
     Attributes:
         seed: The seed that it was drawn from; ``None`` if there is none.
-        difference: What is not as it would be, seeds apart; empty if it is the same picture.
+        difference: Why the file is not the expected picture: the first setting that differs, other
+            than the seed, or a problem of its metadata; empty if it is that picture.
     """
 
     def __init__(self, file: Path, expected: Mapping[str, Any]) -> None:

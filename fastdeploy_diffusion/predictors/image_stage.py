@@ -113,7 +113,11 @@ class ImageStage:
 
     def report(self) -> tuple[EmbeddingReport, ...]:
         """Report, after ``encode``, how many pictures were kept; a row for each tower."""
-        return tuple(self._report(each) for each in self._list_towers())
+        errors = {each: found.relative_error for each, found in self._found.items()}
+        return tuple(
+            EmbeddingReport.summarise(each.component, errors, self._missing)
+            for each in self._list_towers()
+        )
 
     def _list_towers(self) -> list[ImageEncoder]:
         return list(dict.fromkeys(each.encoder for each in self._adapters))
@@ -143,19 +147,3 @@ class ImageStage:
                 error = tower.component.report.relative_error
                 self._found[each] = found = Embedding(each.wanted.take(outputs), error)
                 self._cache.keep(each, signature, found)
-
-    def _report(self, tower: ImageEncoder) -> EmbeddingReport:
-        own = {
-            each: found.relative_error
-            for each, found in self._found.items()
-            if each.component is tower.component
-        }
-        errors = [error for error in own.values() if error is not None]
-        seen = {each.content for each in self._missing if each.component is tower.component}
-        distinct = {each.content for each in own}
-        return EmbeddingReport(
-            tower.component.name,
-            texts=len(distinct),
-            kept=len(distinct - seen),
-            relative_error=max(errors) if errors and len(errors) == len(own) else None,
-        )

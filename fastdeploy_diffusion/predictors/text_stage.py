@@ -60,7 +60,11 @@ class TextStage(Generic[NameT]):
 
     def report(self) -> tuple[EmbeddingReport, ...]:
         """Report, after ``encode``, the origin of the embeddings; a row for each encoder."""
-        return tuple(self._report(part) for part in self._encoders)
+        errors = {text: each.relative_error for text, each in self._embeddings.items()}
+        return tuple(
+            EmbeddingReport.summarise(part.component, errors, self._missing)
+            for part in self._encoders
+        )
 
     def _read(self, part: Part, session: Session) -> None:
         wanted: dict[bytes, list[Text]] = {}
@@ -90,22 +94,6 @@ class TextStage(Generic[NameT]):
         joined = np.concatenate(weighted) if len(weighted) > 1 else weighted[0]
         joined.flags.writeable = False
         return joined
-
-    def _report(self, part: Part) -> EmbeddingReport:
-        own = {
-            text: each.relative_error
-            for text, each in self._embeddings.items()
-            if text.component is part.component
-        }
-        errors = [error for error in own.values() if error is not None]
-        read = {text.content for text in self._missing if text.component is part.component}
-        distinct = {text.content for text in own}
-        return EmbeddingReport(
-            part.component.name,
-            texts=len(distinct),
-            kept=len(distinct - read),
-            relative_error=max(errors) if errors and len(errors) == len(own) else None,
-        )
 
 
 def _list_distinct(texts: Iterable[Texts]) -> list[Text]:

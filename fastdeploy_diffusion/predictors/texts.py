@@ -1,6 +1,8 @@
 """Texts of a request for text encoders, and the outputs that it uses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,7 +64,7 @@ class Texts:
         texts: Sequence[str],
         encode: Callable[[Sequence[str]], Sequence[tuple[Chunk, ...]]],
         wanted: Wanted,
-    ) -> "Texts":
+    ) -> Texts:
         """Tokenize texts, each distinct one once, so that each warning comes once."""
         distinct = list(dict.fromkeys(texts))
         encoded = dict(zip(distinct, encode(distinct), strict=True))
@@ -93,3 +95,27 @@ class EmbeddingReport:
     texts: int
     kept: int
     relative_error: float | None
+
+    @classmethod
+    def summarise(
+        cls,
+        component: Component,
+        errors: Mapping[Text, float | None],
+        missing: Iterable[Text],
+    ) -> EmbeddingReport:
+        """Summarise the embeddings of one component.
+
+        Args:
+            errors: Of the builds that computed the embeddings, of all components.
+            missing: Those that were not kept from earlier, of all components.
+        """
+        own = {text: error for text, error in errors.items() if text.component is component}
+        known = [error for error in own.values() if error is not None]
+        distinct = {text.content for text in own}
+        computed = {text.content for text in missing if text.component is component}
+        return cls(
+            component.name,
+            texts=len(distinct),
+            kept=len(distinct - computed),
+            relative_error=max(known) if known and len(known) == len(own) else None,
+        )

@@ -42,7 +42,7 @@ class Control:
     Args:
         images: Of mode "RGB".
         digests: Of the images as they were given: mode, size and pixels; sha256.
-        preprocessors: Names of what was made of these first; ``None`` where nothing was.
+        preprocessors: Names of those that were applied to the images; ``None`` where none was.
         scales: Factors of what each adds.
         starts: Shares of the steps after which each begins.
         ends: Shares of the steps after which each ends.
@@ -186,7 +186,7 @@ def read_control(request: GenerationRequest, scales: Sequence[float] | None) -> 
 
 
 def _read_preprocessors(given: Any, count: int) -> tuple[str | None, ...]:
-    """Give each ControlNet the name of what is made of its picture first, or ``None``."""
+    """List the name of each ControlNet's preprocessor, or ``None`` where it has none."""
     names = list(given) if isinstance(given, list | tuple) else [given] * count
     if len(names) != count:
         raise RequestError(

@@ -62,24 +62,9 @@ IMAGE_REQUESTS = {
         (0, 1),
     ),
 }
-
-
 # Likewise, for inpainting.
 MASKED_REQUESTS = {
-    "scaled": ({"strength": 0.6, "controlnet_conditioning_scale": 0.7}, (0,)),
-    "guess mode": (
-        {"strength": 1.0, "guess_mode": True, "controlnet_conditioning_scale": 1.0},
-        (0,),
-    ),
-    "two, each its own part": (
-        {
-            "strength": 0.8,
-            "controlnet_conditioning_scale": [0.7, 1.2],
-            "control_guidance_start": [0.0, 0.5],
-            "control_guidance_end": [0.5, 1.0],
-        },
-        (0, 1),
-    ),
+    **IMAGE_REQUESTS,
     "only what is masked": (
         {"strength": 0.8, "padding_mask_crop": 3, "controlnet_conditioning_scale": 0.9},
         (0,),
