@@ -17,6 +17,8 @@ CALIBRATING, HELD_OUT = 4, 2
 """Prompts of the package that a large model draws."""
 RECORDED_STEPS, STEPS = 6, 20
 """The most steps of a large model's picture that calibrates, and of one that is held out."""
+COST_CALLS, LARGE_COST_CALLS = 4, 2
+"""Calls on which the cost of a block is measured, of any model and of a large one."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Effort:
     Args:
         recorded_steps: Of each picture that calibrates.
         steps: Of each picture that is held out.
+        cost_calls: On which the cost of each block is measured.
     """
 
     prompts: CalibrationPrompts
     recorded_steps: int
     steps: int
+    cost_calls: int
 
 
 def plan_effort(pipeline: DiffusionPredictor[Any]) -> Effort:
@@ -44,7 +48,8 @@ def plan_effort(pipeline: DiffusionPredictor[Any]) -> Effort:
     request = GenerationRequest(prompt="", **pipeline.sample_inputs(0))
     steps = pipeline.describe_request(request)["num_inference_steps"]
     if pipeline.component("denoiser").network.count_weights() < LARGE:
-        return Effort(prompts, steps, steps)
+        return Effort(prompts, steps, steps, COST_CALLS)
     if file is None:
         prompts = CalibrationPrompts(prompts.calibrating[:CALIBRATING], prompts.held_out[:HELD_OUT])
-    return Effort(prompts, min(steps, RECORDED_STEPS), min(steps, STEPS))
+    recorded_steps, held_out_steps = min(steps, RECORDED_STEPS), min(steps, STEPS)
+    return Effort(prompts, recorded_steps, held_out_steps, LARGE_COST_CALLS)

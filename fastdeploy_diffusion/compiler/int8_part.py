@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fastdeploy_diffusion.compiler.calibration import Calibration, Show
     from fastdeploy_diffusion.runtime.session import Arrays, Session
 
-_COST_CALLS = 4  # on which the cost of a block is measured
 # What goes back as a whole: up to the first of these in a layer's name.
 _BLOCK = re.compile(
     r"^(?:.*?\.)?(?:resnets|attentions|downsamplers|upsamplers|transformer_blocks"
@@ -52,7 +51,8 @@ class Part:
     """A component while its layers are chosen.
 
     Attributes:
-        held_out: The calls on which costs are measured.
+        held_out: The calls of which costs are measured on some.
+        cost_calls: On how many.
         ranges: Of what its layers read.
         blocks: In the order of the network; once costs are measured, the costliest first.
         kept: How many of these are in floating point.
@@ -62,6 +62,7 @@ class Part:
     component: BuiltComponent
     trials: Trials
     held_out: Calibration
+    cost_calls: int
     ranges: Mapping[str, Range] = field(default_factory=dict)
     blocks: list[BlockCost] = field(default_factory=list)
     kept: int = 0
@@ -98,7 +99,7 @@ class Part:
 
     def measure_costs(self, show: Show) -> None:
         """Measure what each block changes by itself."""
-        feeds = _spread(list(self.held_out.feeds(self.name)))
+        feeds = _spread(list(self.held_out.feeds(self.name)), self.cost_calls)
         task = f"{self.name}: cost of each block"
         show(task, 0, len(self.blocks))
         layers = [self._list_layers(each.block) for each in self.blocks]
@@ -146,9 +147,9 @@ class Part:
         }
 
 
-def _spread(feeds: Sequence[Arrays]) -> list[Arrays]:
+def _spread(feeds: Sequence[Arrays], count: int) -> list[Arrays]:
     """Choose a few calls, of other prompts and timesteps."""
-    places = np.linspace(0, len(feeds) - 1, min(_COST_CALLS, len(feeds))).round().astype(int)
+    places = np.linspace(0, len(feeds) - 1, min(count, len(feeds))).round().astype(int)
     return [feeds[place] for place in places]
 
 

@@ -254,7 +254,7 @@ class Int8Search:
         parts = []
         for component in whole:
             trials = opened.enter_context(open_trials(builds[component.name], self._weights))
-            parts.append(part := Part(component, trials, held_out))
+            parts.append(part := Part(component, trials, held_out, self._effort.cost_calls))
             opened.callback(part.close)
             find_ranges(part, recorded, self._cache, self._show, symmetric=self._symmetric)
         return parts

@@ -41,7 +41,7 @@ def make_part(weights="w"):
 
     trials = SimpleNamespace(build=build, observe=observe)
     component = SimpleNamespace(name="denoiser", network=network)
-    part = MeasuredPart(component, trials, SimpleNamespace(digest="h"))
+    part = MeasuredPart(component, trials, SimpleNamespace(digest="h"), 2)
     return part
 
 

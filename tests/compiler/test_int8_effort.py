@@ -32,7 +32,7 @@ def open_pipeline(folder, steps=30, **options):
 
 
 def test_a_small_model_draws_everything(folder):
-    assert plan_effort(open_pipeline(folder)) == Effort(read_prompts(), 30, 30)
+    assert plan_effort(open_pipeline(folder)) == Effort(read_prompts(), 30, 30, 4)
 
 
 def test_a_large_model_draws_less(folder, tmp_path, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_large_model_draws_less(folder, tmp_path, monkeypatch):
         int8_effort, "LARGE", pipeline.component("denoiser").network.count_weights()
     )
     planned, whole = plan_effort(pipeline), read_prompts()
-    assert (planned.recorded_steps, planned.steps) == (6, 20)
+    assert (planned.recorded_steps, planned.steps, planned.cost_calls) == (6, 20, 2)
     assert planned.prompts.calibrating == whole.calibrating[:4]
     assert planned.prompts.held_out == whole.held_out[:2]
     assert any(not prompt.isascii() for prompt in planned.prompts.calibrating), "two languages"
@@ -57,7 +57,7 @@ def test_a_large_model_draws_less(folder, tmp_path, monkeypatch):
 def test_pictures_have_as_many_steps_as_planned(folder, tmp_path):
     pipeline = open_pipeline(folder)
     prompts = CalibrationPrompts(("a dog",), ("a cat",))
-    (drawn,) = draw_held_out(pipeline, Effort(prompts, 2, 3), "", lambda *_: None)
+    (drawn,) = draw_held_out(pipeline, Effort(prompts, 2, 3, 4), "", lambda *_: None)
     wanted = pipeline.generate("a cat", seed=SEED, num_inference_steps=3, output_type="np").images
     np.testing.assert_array_equal(drawn, np.round(wanted[0] * 255))
     recorded = [

@@ -38,7 +38,7 @@ def test_the_cost_of_a_block_is_that_of_a_build_with_it_alone_in_int8(build, wat
     calls = [build.draw_feeds()]
     with open_trials(build) as trials:
         part = Part(
-            SimpleNamespace(name="denoiser"), trials, SimpleNamespace(feeds=lambda name: calls)
+            SimpleNamespace(name="denoiser"), trials, SimpleNamespace(feeds=lambda name: calls), 2
         )
         part.set_ranges(trials.observe(calls))
         blocks = {each.block: each.layers for each in part.blocks}
