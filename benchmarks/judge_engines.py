@@ -1,8 +1,9 @@
-"""The judge's score of the model in the box on every engine and precision that runs here.
+"""The judge's score of a model in the box on every engine and precision that runs here.
 
 ``python benchmarks/judge_engines.py`` draws the 200 captions of the tests on each, and compares the
-pictures with those of the first: OpenVINO, if it is there. With ``--passes downsample-tokens`` it
-draws them on the first engine alone, in float32, without passes and with these.
+pictures with those of the first: OpenVINO, if it is there. ``--model flux-shapes --engines openvino
+--precisions fp32,int8`` draws less. With ``--passes downsample-tokens`` it draws them on the first
+engine alone, in float32, without passes and with these.
 """
 
 import argparse
@@ -17,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "examples"))
 from shapes.scoring import choose_scenes, is_right
 
-from fastdeploy_diffusion import DiffusionConfig, SDPipeline
+from fastdeploy_diffusion import DiffusionConfig
 from fastdeploy_diffusion.benchmark.shapes_judge import judge
 from fastdeploy_diffusion.engines.registry import engine_names
 from fastdeploy_diffusion.errors import EngineUnavailableError
 from fastdeploy_diffusion.picture_quality import measure_psnr
+from fastdeploy_diffusion.pipelines.opening import open_pipeline
 from fastdeploy_diffusion.precision import PRECISIONS
+from fastdeploy_diffusion.predictors.diffusion import DiffusionPredictor
 
 # The Paddle layer itself is the reference that each build is compared with.
 ENGINES = [name for name in engine_names() if name != "paddle-eager"]
@@ -33,22 +36,24 @@ STEPS, BATCH = 20, 20
 def main() -> None:
     """Judge every engine in every precision, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--passes", type=lambda text: text.split(","), help="NAME,NAME,…")
-    passes = parser.parse_args().passes
+    parser.add_argument("--model", choices=("shapes", "flux-shapes"), default="shapes")
+    for name, default in {"engines": ENGINES, "precisions": PRECISIONS, "passes": ()}.items():
+        parser.add_argument(f"--{name}", type=split, default=default, help="NAME,NAME,…")
+    options = parser.parse_args()
     choices: dict[str, dict[str, Any]] = {
         f"{engine} {precision}": {"engine": engine, "precision": precision}
-        for engine in ENGINES
-        for precision in PRECISIONS
+        for engine in options.engines
+        for precision in options.precisions
     }
-    if passes:
-        own = {"engine": ENGINES[0], "precision": "fp32"}
+    if passes := options.passes:
+        own = {"engine": options.engines[0], "precision": "fp32"}
         choices = {"no passes": {**own, "passes": []}, ", ".join(passes): {**own, "passes": passes}}
     rows: dict[str, Any] = {}
     first = None
     for name, choice in choices.items():
         try:
-            pipeline = SDPipeline(
-                DiffusionConfig.from_preset("shapes", cpu_fallback=False, **choice)
+            pipeline = open_pipeline(
+                DiffusionConfig.from_preset(options.model, cpu_fallback=False, **choice)
             )
         except EngineUnavailableError as error:
             rows[name] = {"missing": error.problem}
@@ -61,18 +66,25 @@ def main() -> None:
     print(json.dumps(rows, indent=2))
 
 
-def draw(pipeline: SDPipeline) -> list[Any]:
+def split(text: str) -> list[str]:
+    """Split names at commas."""
+    return text.split(",")
+
+
+def draw(pipeline: DiffusionPredictor[Any]) -> list[Any]:
     """Draw the captions, a seed each."""
     captions = [scene.caption(language) for scene, language in choose_scenes()]
     pictures = []
     for start in range(0, len(captions), BATCH):
         prompts = captions[start : start + BATCH]
         seeds = range(start, start + len(prompts))
-        pictures += pipeline.text_to_image(prompts, seed=seeds, num_inference_steps=STEPS)
+        pictures += pipeline.generate(prompts, seed=seeds, num_inference_steps=STEPS).images
     return pictures
 
 
-def rate(pipeline: SDPipeline, pictures: list[Any], first: list[Any]) -> dict[str, Any]:
+def rate(
+    pipeline: DiffusionPredictor[Any], pictures: list[Any], first: list[Any]
+) -> dict[str, Any]:
     """Count the right ones, and compare them with the first engine's."""
     marks = [
         is_right(scene, judge(picture))
