@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from fastdeploy_diffusion.checkpoints.float8 import interpret_float8
 from fastdeploy_diffusion.checkpoints.weight_file import StoredTensor, WeightFile
 from fastdeploy_diffusion.errors import CheckpointError
 
@@ -35,6 +36,7 @@ class SafetensorsFile(WeightFile):
             with safe_open(path, framework="numpy"):
                 pass
             self.tensors = _read_header(path)
+            self.tensors = interpret_float8(self)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is not a readable safetensors file: {error}{_name_foreign_format(path)}",

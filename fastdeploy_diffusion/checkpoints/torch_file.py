@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from fastdeploy_diffusion.checkpoints.float8 import interpret_float8
 from fastdeploy_diffusion.checkpoints.torch_pickle import PickledTensor, PickleError, read_pickle
 from fastdeploy_diffusion.checkpoints.weight_file import StoredTensor, WeightFile
 from fastdeploy_diffusion.errors import CheckpointError
@@ -55,6 +56,7 @@ class TorchFile(WeightFile):
             super().__init__(path)
             with zipfile.ZipFile(path) as archive:
                 self.tensors = _read_tensors(archive, path)
+            self.tensors = interpret_float8(self)
         except PickleError as error:
             raise CheckpointError(f"{path} is refused: {error}", allowed=_ALLOWED) from error
         except zipfile.BadZipFile as error:

@@ -1,6 +1,6 @@
 """A file of weights of any format: its tensors, memory-mapped one at a time."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,44 @@ STORAGE_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "
 INT8_DTYPES: Mapping[str, str] = {"I8": "|i1"}
 
 
+class Encoding(ABC):
+    """How the numbers of a tensor are stored that are no array of them.
+
+    Attributes:
+        size: In the file, in bytes.
+    """
+
+    size: int
+
+    @abstractmethod
+    def decode(self, stored: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Compute the numbers.
+
+        Args:
+            stored: The bytes of the file.
+
+        Returns:
+            A new array of this shape, of the dtype that its `StoredTensor` names.
+        """
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """Where one tensor lies in its file.
 
     Attributes:
-        dtype: The format's name of the dtype: ``F32``, ``F16``, ``BF16`` …
+        dtype: The format's name of the dtype: ``F32``, ``F16``, ``BF16`` …; of what is decoded.
         shape: Shape as stored.
         offset: First byte, from the beginning of the file.
         strides: Of the axes, in numbers; ``None`` if they lie in C order.
+        encoding: Of what is no array.
     """
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
     strides: tuple[int, ...] | None = None
+    encoding: Encoding | None = None
 
 
 class WeightFile(ABC):
@@ -65,7 +88,7 @@ class WeightFile(ABC):
         """Map one tensor as it is stored.
 
         Returns:
-            A read-only array over the file, bfloat16 as its uint16 bits.
+            A read-only array over the file, bfloat16 as its uint16 bits; a new one, if decoded.
 
         Raises:
             CheckpointError: The dtype cannot hold weights here, or the file changed since opening.
@@ -132,7 +155,8 @@ class WeightFile(ABC):
         Raises:
             CheckpointError: The file cannot be read, ends too early, or changed since opening.
         """
-        if self.tensors[name].strides is not None:
+        tensor = self.tensors[name]
+        if tensor.strides is not None or tensor.encoding is not None:
             content = self.read_stored(name).reshape(-1).view(np.uint8)
             out[...] = content[start : start + len(out)]
             return
@@ -140,7 +164,7 @@ class WeightFile(ABC):
         rest = out.data
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self.tensors[name].offset + start)
+                file.seek(tensor.offset + start)
                 while len(rest):
                     count = file.readinto(rest)
                     if not count:
@@ -165,7 +189,10 @@ class WeightFile(ABC):
             )
 
     def _map(self, tensor: StoredTensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Map a tensor; one whose numbers lie in another order is copied."""
+        """Map a tensor; one that is encoded, or lies in another order, is a new array."""
+        if tensor.encoding is not None:
+            stored = map_array(self.path, np.uint8, tensor.offset, [tensor.encoding.size])
+            return tensor.encoding.decode(stored, tensor.shape)
         if tensor.strides is None:
             return map_array(self.path, dtype, tensor.offset, tensor.shape)
         steps = zip(tensor.shape, tensor.strides, strict=True)

@@ -71,8 +71,8 @@ def test_float64_beyond_float32_is_refused(tmp_path):
 
 
 def test_dtype_that_holds_no_weights_is_refused_on_reading(tmp_path):
-    file = SafetensorsFile(write_raw(tmp_path / "a", {"x": entry("F8_E4M3", [2], 0, 2)}, bytes(2)))
-    with pytest.raises(CheckpointError, match="'x' has dtype F8_E4M3"):
+    file = SafetensorsFile(write_raw(tmp_path / "a", {"x": entry("U8", [2], 0, 2)}, bytes(2)))
+    with pytest.raises(CheckpointError, match="'x' has dtype U8"):
         file.read("x")
 
 

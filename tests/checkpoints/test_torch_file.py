@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import shutil
-import struct
 import sys
 import time
 import types
@@ -16,6 +15,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from damaged_bytes import mutate
 from safetensors.torch import load_file
 from tiny_checkpoint import write_tiny_sd
 
@@ -275,28 +275,6 @@ def test_other_files_are_refused(content, tmp_path):
 def test_a_file_without_tensors_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no tensors"):
         TorchFile(save(tmp_path / "a.ckpt", {"epoch": 3}))
-
-
-EXTREMES = (0, 1, 2**31 - 1, 2**32 - 1)
-
-
-def mutate(content, chance):
-    """Change, take out or repeat some bytes."""
-    mutant = bytearray(content)
-    for _ in range(chance.choice((1, 1, 2, 8))):
-        place = chance.randrange(len(mutant))
-        kind = chance.randrange(4)
-        if kind == 0:
-            mutant[place] = chance.randrange(256)
-        elif kind == 1:
-            mutant[place : place + 4] = struct.pack("<I", chance.choice(EXTREMES))
-        elif kind == 2:
-            del mutant[place : place + chance.randrange(1, 40)]
-        else:
-            mutant[place:place] = mutant[place : place + chance.randrange(1, 40)]
-        if not mutant:
-            break
-    return bytes(mutant)
 
 
 @pytest.mark.parametrize("part", ["archive", "pickle"])
