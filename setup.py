@@ -34,6 +34,8 @@ EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<4"],
     **{f"run-{name}": packages for name, packages in RUN.items()},
     **{name: [*ONNX_EXPORT, *packages] for name, packages in RUN.items()},
+    # Reads quantized GGUF files.
+    "gguf": ["gguf>=0.19,<1"],
     # Finds edges for ControlNets; before, it is built for NumPy 1.
     "control": ["opencv-python-headless>=4.10.0.84"],
     # torch, diffusers and transformers are the reference that the tests compare with; linters are
@@ -42,6 +44,7 @@ EXTRAS = {
         "diffusers==0.42.1; python_version >= '3.11'",
         "diffusers==0.41.0; python_version < '3.11'",  # the last that Python 3.10 has
         "filelock>=3.12",
+        "gguf>=0.19,<1",
         "mypy==2.4.1",
         "pytest>=9,<10",
         "pytest-randomly>=3.16",

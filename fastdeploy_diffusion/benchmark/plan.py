@@ -11,6 +11,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.config.diffusion_config import COMPONENTS
 from fastdeploy_diffusion.config.layers import preset_layer
+from fastdeploy_diffusion.config.part_options import list_parts
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import AUTO
@@ -114,7 +115,8 @@ def describe_reference(config: DiffusionConfig) -> dict[str, Any]:
     options = config.model_dump(exclude_unset=True)
     # A component's own choice of an engine is no reference.
     kept = {name: value for name, value in options.items() if name not in COMPONENTS}
-    return {**kept, **REFERENCE}
+    parts = {name: {"model_path": path} for name, path in list_parts(config).items()}
+    return {**kept, **parts, **REFERENCE}
 
 
 def plan_cases(

@@ -9,7 +9,7 @@ from fastdeploy_diffusion.checkpoints.layer_weights import (
     load_weights,
     set_parameters,
 )
-from fastdeploy_diffusion.checkpoints.opening import open_checkpoint
+from fastdeploy_diffusion.checkpoints.opening import open_checkpoint, open_configured
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorSource
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "list_shapes",
     "load_weights",
     "open_checkpoint",
+    "open_configured",
     "set_parameters",
 ]

@@ -39,7 +39,7 @@ BUILT_OPTIONS = (
         "paddle",
         "tensorrt",
     ),
-    *(*COMPONENTS, "prediction_type", "variant", "tokenizer_path"),
+    *(*COMPONENTS, "text_encoder_2", "prediction_type", "variant", "tokenizer_path"),
     *("controlnets", "ip_adapters"),
 )
 

@@ -50,6 +50,11 @@ class Checkpoint(ABC):
         return Path(self.path).name
 
     @property
+    def part_names(self) -> dict[str, str]:
+        """The names of components that come from elsewhere, in metadata."""
+        return {}
+
+    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The only sizes of pictures, (width, height), that can be drawn; all, if empty."""
         return ()

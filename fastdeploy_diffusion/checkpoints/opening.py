@@ -3,14 +3,18 @@
 import os
 import re
 import stat
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundleFolder
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.checkpoints.diffusers_folder import DiffusersFolder
+from fastdeploy_diffusion.checkpoints.parts import AssembledCheckpoint
 from fastdeploy_diffusion.checkpoints.single_file import SingleFile
 from fastdeploy_diffusion.checkpoints.weight_files import WEIGHT_SUFFIXES, open_weight_file
+from fastdeploy_diffusion.config import DiffusionConfig
+from fastdeploy_diffusion.config.part_options import list_parts
 from fastdeploy_diffusion.errors import CheckpointError
 from fastdeploy_diffusion.model_files import check_links, find_file, refuse_path
 from fastdeploy_diffusion.runtime.bundle import is_bundle
@@ -23,7 +27,17 @@ _ALLOWED = (
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
-def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoint:
+def open_configured(config: DiffusionConfig) -> Checkpoint:
+    """Open the checkpoint that a configuration names, with its parts; as `open_checkpoint`."""
+    return open_checkpoint(config.model_path, variant=config.variant, parts=list_parts(config))
+
+
+def open_checkpoint(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    parts: Mapping[str, str | Path] | None = None,
+) -> Checkpoint:
     """Open a checkpoint of any family in `FAMILIES`.
 
     Headers and configs are read and checked; the weights stay on disk.
@@ -32,11 +46,18 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
         path: A diffusers folder, or a single file with the original names.
         variant: For folders, the infix of the weight files: ``"fp16"`` opens
             ``diffusion_pytorch_model.fp16.safetensors``. None opens the plain files.
+        parts: Components from elsewhere, which a single file may lack; see `AssembledCheckpoint`.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or incomplete.
         UnsupportedModelError: A model of a kind that is not implemented.
+        ConfigError: A part is given of which the checkpoint's family has none, or to a bundle.
     """
+    checkpoint = _open(path, variant, parts or {})
+    return AssembledCheckpoint(checkpoint, parts, variant) if parts else checkpoint
+
+
+def _open(path: str | Path, variant: str | None, parts: Mapping[str, str | Path]) -> Checkpoint:
     given, path = os.fspath(path), _expand(path)
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", variant):
         raise CheckpointError(
@@ -46,18 +67,12 @@ def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoi
     mode = _look_at(path, given)
     if stat.S_ISDIR(mode):
         return _open_folder(path, variant)
-    if path.suffix.lower() == ".gguf":
-        raise CheckpointError(
-            f"{path} is a GGUF file: quantized weights of one network, for other programs",
-            allowed=_ALLOWED,
-            fix="give the checkpoint that it was made from",
-        )
     if variant is not None:
         raise CheckpointError(
             f"variant = {variant!r} has no meaning for the single file {path}",
             fix="leave variant out",
         )
-    return SingleFile(open_weight_file(path, _ALLOWED, "a checkpoint"))
+    return SingleFile(open_weight_file(path, _ALLOWED, "a checkpoint"), parts)
 
 
 def _expand(path: str | Path) -> Path:

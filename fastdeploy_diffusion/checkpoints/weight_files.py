@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fastdeploy_diffusion.checkpoints.gguf_file import GGUFFile
 from fastdeploy_diffusion.checkpoints.safetensors_file import SafetensorsFile
 from fastdeploy_diffusion.checkpoints.torch_file import TorchFile
 from fastdeploy_diffusion.checkpoints.weight_file import WeightFile
@@ -14,7 +15,8 @@ from fastdeploy_diffusion.shown import show
 SAFETENSORS = ".safetensors"
 TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 """Of files of ``torch.save``, the formats that hold weights; see `TorchFile`."""
-WEIGHT_SUFFIXES = (SAFETENSORS, *TORCH_SUFFIXES)
+GGUF = ".gguf"
+WEIGHT_SUFFIXES = (SAFETENSORS, *TORCH_SUFFIXES, GGUF)
 _TORCH_STEMS = {"model": "pytorch_model"}  # as transformers named them before
 # Other pickles, which are programs.
 _PICKLES = (".pdparams", ".pkl")
@@ -35,6 +37,8 @@ def open_weight_file(path: Path, allowed: str, kind: str) -> WeightFile:
         return TorchFile(path)
     if suffix == SAFETENSORS:
         return SafetensorsFile(path)
+    if suffix == GGUF:
+        return GGUFFile(path)
     if suffix in _PICKLES:
         raise CheckpointError(
             f"{path} is refused; such files are pickles, and reading one can execute code hidden "

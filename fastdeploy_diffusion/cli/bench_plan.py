@@ -19,7 +19,7 @@ from fastdeploy_diffusion.benchmark.random_checkpoint import (
     make_random_checkpoint,
 )
 from fastdeploy_diffusion.benchmark.sweep import SWEEPS, widen
-from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.checkpoints import open_configured
 from fastdeploy_diffusion.cli.build import parse_sizes
 from fastdeploy_diffusion.cli.model import load_config
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -72,7 +72,7 @@ def make_plan(options: BenchOptions) -> BenchmarkPlan:
     _check_precisions("--peer-precision", options.peer_precisions, PEER_PRECISIONS)
     config = _load(options)
     given, name = config.model_fields_set, options.random_weights
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    checkpoint = open_configured(config)
     works = plan_works(config, checkpoint, sizes, batches, options.steps)
     if options.sweep is not None:
         works = _sweep(options.sweep, works, {"size": sizes, "batch": batches})

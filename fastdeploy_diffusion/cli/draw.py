@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastdeploy_diffusion.checkpoints import open_checkpoint
+from fastdeploy_diffusion.checkpoints import open_configured
 from fastdeploy_diffusion.cli.output import PictureFiles
 from fastdeploy_diffusion.cli.pipeline import open_pipeline
 from fastdeploy_diffusion.cli.progress import ShowProgress, show_progress
@@ -80,7 +80,7 @@ def draw(
         DiffusionError: As `open_pipeline`, `make_cli_request` and the pipeline's ``stream``; or a
             picture cannot be written.
     """
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    checkpoint = open_configured(config)
     config = checkpoint.complete(config)
     seed = settings["seed"] if settings["seed"] is not None else config.defaults.seed
     seed = new_seed() if seed is None else seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_configured
 from fastdeploy_diffusion.cli.progress import show_progress
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.device import Device
@@ -27,7 +27,7 @@ def open_pipeline(
     """
     # Errors of the checkpoint come before Paddle is imported, which takes seconds.
     if checkpoint is None:
-        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+        checkpoint = open_configured(config)
     if not checkpoint.is_built:
         require_paddle()
     from fastdeploy_diffusion.pipelines import opening

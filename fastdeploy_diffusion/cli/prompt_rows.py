@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_configured
 from fastdeploy_diffusion.cli.draw import Drawing, draw_requests, split_evenly
 from fastdeploy_diffusion.cli.kept_pictures import KeptPicture
 from fastdeploy_diffusion.cli.output import ListedFiles, OutputTarget
@@ -103,7 +103,7 @@ def draw_rows(
         DiffusionError: As `open_pipeline` and the pipeline's ``stream``; or a picture cannot be
             written.
     """
-    checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+    checkpoint = open_configured(config)
     config = checkpoint.complete(config)
     rows = _make_requests(checkpoint, config, path, defaults, target)
     files = [file for each in rows for file in each.files]

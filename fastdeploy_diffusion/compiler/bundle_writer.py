@@ -20,6 +20,7 @@ from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import ComponentBuild, KeptBuild
 from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
 from fastdeploy_diffusion.compiler.tokenizer_folders import list_tokenizer_folders
+from fastdeploy_diffusion.config.part_options import drop_parts
 from fastdeploy_diffusion.disk_room import explain_full_disk
 from fastdeploy_diffusion.errors import ConfigError
 from fastdeploy_diffusion.passes.contract import name_changes
@@ -245,6 +246,7 @@ def _choose_options(
     """Choose the options that a bundle draws with by default."""
     config = pipeline.config
     options = config.model_dump(exclude_unset=True, exclude=_OF_THE_MACHINE)
+    drop_parts(options)
     if config.refiner is not None:
         options["refiner"] = {"path": REFINER_FOLDER, "denoising_end": config.refiner.denoising_end}
     for name, places in pipeline.name_added().items():

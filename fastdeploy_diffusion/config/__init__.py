@@ -2,6 +2,7 @@
 
 from fastdeploy_diffusion.config.diffusion_config import DiffusionConfig
 from fastdeploy_diffusion.config.engine_choice import EngineChoice
-from fastdeploy_diffusion.config.sections import ComponentConfig, RequestDefaults
+from fastdeploy_diffusion.config.part_options import ComponentConfig
+from fastdeploy_diffusion.config.sections import RequestDefaults
 
 __all__ = ["ComponentConfig", "DiffusionConfig", "EngineChoice", "RequestDefaults"]

@@ -7,10 +7,10 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_int8
 from fastdeploy_diffusion.config.file_path import FilePath
-from fastdeploy_diffusion.config.sections import ComponentConfig
+from fastdeploy_diffusion.config.sections import PlaceConfig
 
 
-class ControlNetOptions(ComponentConfig):
+class ControlNetOptions(PlaceConfig):
     """A ControlNet; None takes the pipeline's engine, device or precision."""
 
     path: FilePath = Field(

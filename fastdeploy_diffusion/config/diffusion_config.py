@@ -26,6 +26,7 @@ from fastdeploy_diffusion.config.option_sections import (
     ShapesConfig,
     TensorRTConfig,
 )
+from fastdeploy_diffusion.config.part_options import Part, Weights, WeightsConfig, options_of
 from fastdeploy_diffusion.config.problems import refuse
 from fastdeploy_diffusion.config.refiner_options import Refiner
 from fastdeploy_diffusion.config.sections import (
@@ -40,7 +41,6 @@ from fastdeploy_diffusion.config.sections import (
     SCHEDULER_HELP,
     TARGET_HELP,
     TILING_HELP,
-    ComponentConfig,
     ConfigSection,
     DecoderName,
     DeviceName,
@@ -48,6 +48,7 @@ from fastdeploy_diffusion.config.sections import (
     MayBeEmpty,
     MemoryName,
     PassNames,
+    PlaceConfig,
     PrecisionName,
     PredictionType,
     RequestDefaults,
@@ -61,7 +62,6 @@ from fastdeploy_diffusion.precision import INT8, INT8_WEIGHTS, PRECISIONS
 from fastdeploy_diffusion.suggest import did_you_mean
 
 Defaults = Annotated[RequestDefaults, MayBeEmpty]
-Component = Annotated[ComponentConfig, MayBeEmpty]
 EmbeddingCache = Annotated[EmbeddingCacheConfig, MayBeEmpty]
 Shapes = Annotated[ShapesConfig, MayBeEmpty]
 Paddle = Annotated[PaddleConfig, MayBeEmpty]
@@ -201,16 +201,13 @@ class DiffusionConfig(ConfigSection):
         title="how TensorRT builds",
         description="a section with optimization_level, workspace_gib",
     )
-    text_encoder: Component = Field(
-        default=ComponentConfig(),
-        title="options of the text encoders, where they differ from the pipeline's",
-        description="a section with engine, device, precision",
+    text_encoder: Part = options_of("the text encoders")
+    text_encoder_2: Weights = Field(
+        default=WeightsConfig(),
+        title="where the second text encoder is read from",
+        description="a section with model_path",
     )
-    denoiser: Component = Field(
-        default=ComponentConfig(),
-        title="options of the denoiser, where they differ from the pipeline's",
-        description="a section with engine, device, precision",
-    )
+    denoiser: Part = options_of("the denoiser")
     controlnets: ControlNets = Field(
         default=(),
         title="ControlNets, in the order of a request's control images",
@@ -222,11 +219,7 @@ class DiffusionConfig(ConfigSection):
         title="SDXL's refiner, which draws the last steps",
         description="a path, or a section with path, denoising_end, engine, device, precision",
     )
-    vae: Component = Field(
-        default=ComponentConfig(),
-        title="options of the VAE, where they differ from the pipeline's",
-        description="a section with engine, device, precision",
-    )
+    vae: Part = options_of("the VAE")
 
     if TYPE_CHECKING:
         # Type checkers take the arguments from the fields, which lack other spellings.
@@ -312,12 +305,12 @@ class DiffusionConfig(ConfigSection):
         """Resolve those of one of the IP-Adapters and its vision tower, as for ControlNets."""
         return self._choose_added(self.ip_adapters[index], f"ip_adapters.{index}")
 
-    def _choose_added(self, own: ComponentConfig, name: str) -> EngineChoice:
+    def _choose_added(self, own: PlaceConfig, name: str) -> EngineChoice:
         if (own.precision or self.precision) == INT8:
             own = own.model_copy(update={"precision": "auto"})
         return self._choose(own, name)
 
-    def _choose(self, own: ComponentConfig, name: str) -> EngineChoice:
+    def _choose(self, own: PlaceConfig, name: str) -> EngineChoice:
         device = own.device or self.device
         on_gpu = parse_device(device).kind == "gpu"
         precision = own.precision or self.precision

@@ -7,10 +7,10 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config.added_networks import Scale, read_sections, refuse_int8
 from fastdeploy_diffusion.config.file_path import FilePath
-from fastdeploy_diffusion.config.sections import ComponentConfig
+from fastdeploy_diffusion.config.sections import PlaceConfig
 
 
-class IPAdapterOptions(ComponentConfig):
+class IPAdapterOptions(PlaceConfig):
     """An IP-Adapter and its vision tower; None takes the pipeline's engine, device or precision."""
 
     path: FilePath = Field(

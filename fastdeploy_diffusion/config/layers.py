@@ -21,7 +21,8 @@ PATH_OPTIONS = (
     "calibration_prompts",
 )
 LIST_OPTIONS = ("controlnets", "ip_adapters")
-_PATH_KEYS = ("path", "image_encoder_path")  # of their sections
+SECTION_OPTIONS = ("text_encoder", "text_encoder_2", "denoiser", "vae")
+_PATH_KEYS = ("path", "image_encoder_path", "model_path")  # of their sections
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ def yaml_layer(path: str | os.PathLike[str], name: str = "") -> Layer:
             values[option] = _resolve_list(values[option], folder)
     if "refiner" in values:
         (values["refiner"],) = _resolve_list([values["refiner"]], folder)
+    for option in SECTION_OPTIONS:
+        if isinstance(values.get(option), Mapping):
+            (values[option],) = _resolve_list([values[option]], folder)
     return Layer(values, name, document)
 
 

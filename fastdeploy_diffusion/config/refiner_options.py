@@ -8,11 +8,11 @@ from typing_extensions import Self
 
 from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.problems import refuse
-from fastdeploy_diffusion.config.sections import ComponentConfig
+from fastdeploy_diffusion.config.sections import PlaceConfig
 from fastdeploy_diffusion.precision import PRECISIONS
 
 
-class RefinerOptions(ComponentConfig):
+class RefinerOptions(PlaceConfig):
     """SDXL's refiner; None takes the pipeline's engine, device or precision."""
 
     path: FilePath = Field(

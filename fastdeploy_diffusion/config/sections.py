@@ -246,8 +246,8 @@ class RequestDefaults(ConfigSection):
     hires_upscaler: HiresUpscaler | None = _default_of("hires_upscaler")
 
 
-class ComponentConfig(ConfigSection):
-    """Options of one sub-predictor that differ from the pipeline's; None takes the pipeline's."""
+class PlaceConfig(ConfigSection):
+    """What a network runs on; None takes the pipeline's."""
 
     engine: EngineName | None = Field(default=None, description=ENGINE_HELP)
     device: DeviceName | None = Field(default=None, description=DEVICE_HELP)

@@ -82,8 +82,13 @@ class SingleFileLayout:
 
     def fits(self, names: Collection[str]) -> bool:
         """Tell whether a file with these tensors has this layout."""
-        wanted = [*self.prefixes.values(), self.needs]
-        return all(any(name.startswith(each) for name in names) for each in wanted) and not (
+        return self.tells_apart(names) and all(
+            any(name.startswith(each) for name in names) for each in self.prefixes.values()
+        )
+
+    def tells_apart(self, names: Collection[str]) -> bool:
+        """Tell whether these tensors are not of another layout with the same components."""
+        return any(name.startswith(self.needs) for name in names) and not (
             self.lacks and any(name.startswith(self.lacks) for name in names)
         )
 
@@ -189,6 +194,10 @@ class Family:
     def request_class(self) -> Any:
         """Its request's class."""
         return load(f"fastdeploy_diffusion.requests.{self.request}")
+
+    def name_section(self, component: str) -> str:
+        """Name the section of a configuration that says where a component is read from."""
+        return "denoiser" if self.networks[component].role == "denoiser" else component
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastdeploy_diffusion.checkpoints import Checkpoint, open_checkpoint
+from fastdeploy_diffusion.checkpoints import Checkpoint, open_configured
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.families.registry import FAMILIES
@@ -19,7 +19,7 @@ def open_pipeline(
         DiffusionError: As the family's pipeline.
     """
     if checkpoint is None:
-        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+        checkpoint = open_configured(config)
     pipeline: DiffusionPredictor[Any] = checkpoint.family.pipeline_class(
         config, checkpoint=checkpoint
     )
@@ -39,7 +39,7 @@ def open_for(
         ConfigError: A refiner is given, and the family has none.
     """
     if checkpoint is None:
-        checkpoint = open_checkpoint(config.model_path, variant=config.variant)
+        checkpoint = open_configured(config)
     family = checkpoint.family
     if family.pipeline_name != pipeline:
         own = [name for name, each in FAMILIES.items() if each.pipeline_name == pipeline]

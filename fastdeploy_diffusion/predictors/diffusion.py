@@ -480,6 +480,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return {
             "model": self._checkpoint.name,
             "model_digest": self._digest,
+            **({"parts": parts} if (parts := self._checkpoint.part_names) else {}),
             "memory": self.config.memory,
             **({"tiny_vae_digest": digest} if (digest := self._vae.tiny_digest) else {}),
             **describe_run([part.component.report for part in self._find_parts(plan)]),

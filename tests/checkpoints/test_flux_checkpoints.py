@@ -175,13 +175,6 @@ def test_files_that_are_no_checkpoint(name, message, tmp_path):
     assert "give " in str(caught.value)
 
 
-def test_gguf_is_named(tmp_path):
-    path = tmp_path / "flux1-dev-Q4_0.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="GGUF file"):
-        open_checkpoint(path)
-
-
 def test_a_flux_model_of_another_shape_is_refused(tmp_path):
     shapes = flux_single_file(FluxShape(channels=128))
     path = write_sparse(tmp_path / "flux1-depth.safetensors", shapes, "BF16")

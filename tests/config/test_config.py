@@ -54,7 +54,7 @@ def test_the_published_snippet_runs_as_written() -> None:
 
 
 def test_defaults() -> None:
-    none = {"engine": None, "device": None, "precision": None}
+    none = {"engine": None, "device": None, "precision": None, "model_path": None}
     assert DiffusionConfig(model_path="m").model_dump() == {
         "model_path": "m",
         "calibration_prompts": None,
@@ -88,6 +88,7 @@ def test_defaults() -> None:
         "paddle": {"gpu_passes": None},
         "tensorrt": {"optimization_level": None, "workspace_gib": None},
         "text_encoder": none,
+        "text_encoder_2": {"model_path": None},
         "denoiser": none,
         "vae": none,
     }

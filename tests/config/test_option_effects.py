@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_checkpoint import write_tiny_sd
 from tokenizer_folders import write_json
 
 from fastdeploy_diffusion import DiffusionConfig, FluxPipeline, GenerationRequest, SDPipeline
@@ -129,6 +130,23 @@ def _(bench: Bench) -> None:
         bench.open(model_path=folder)
     there = bench.open(model_path=folder, tokenizer_path=bench.model / "tokenizer")
     assert (np.asarray(there.generate(REQUEST).images[0]) == bench.picture).all()
+
+
+@case("text_encoder.model_path", "denoiser.model_path", "vae.model_path")
+def _(bench: Bench) -> None:
+    other = write_tiny_sd(bench.folder / "other", seed=9)
+    for section in ("text_encoder", "denoiser", "vae"):
+        pipeline = bench.open(**{section: {"model_path": other}})
+        assert (np.asarray(pipeline.generate(REQUEST).images[0]) != bench.picture).any()
+
+
+@case("text_encoder_2.model_path")
+def _(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="text_encoder_2"):
+        bench.open(text_encoder_2={"model_path": bench.model})
+    options = {"text_encoder_2": {"model_path": bench.folder / "elsewhere"}}
+    with pytest.raises(CheckpointError, match="elsewhere"):
+        FluxPipeline(DiffusionConfig(model_path=bench.flux, **options))
 
 
 @case("scheduler")

@@ -42,7 +42,7 @@ def test_every_family_has_a_pipeline():
 def test_a_checkpoint_is_opened_once(tiny_sd1, monkeypatch):
     config = DiffusionConfig(model_path=tiny_sd1)
     checkpoint = open_checkpoint(tiny_sd1)
-    monkeypatch.setattr(opening, "open_checkpoint", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(opening, "open_configured", lambda *_, **__: pytest.fail("again"))
     assert open_pipeline(config, checkpoint).report.model == str(tiny_sd1)
     with pytest.raises(UnsupportedModelError, match="open it with SDPipeline"):
         FluxPipeline(config, checkpoint=checkpoint)
