@@ -8,6 +8,7 @@ import typer
 
 from fastdeploy_diffusion.cli.bench import bench_app
 from fastdeploy_diffusion.cli.cache import cache_app
+from fastdeploy_diffusion.cli.convert import convert
 from fastdeploy_diffusion.cli.errors import explain_errors
 from fastdeploy_diffusion.cli.group import CommandGroup
 from fastdeploy_diffusion.cli.json_text import to_json
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.add_typer(cache_app, name="cache")
 app.add_typer(bench_app, name="bench")
+app.command()(convert)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
