@@ -34,9 +34,13 @@ def find_row(run, engine, precision="fp32"):
     return row
 
 
-def summarise_turns(run, theirs):
-    """Sum up how many times as fast ours was as a peer, pair by pair."""
-    (found,) = (each for each in published()[run].comparisons if each.theirs.engine == theirs)
+def summarise_turns(run, theirs, precision="fp32"):
+    """Sum up how many times as fast ours was as a peer in a precision, pair by pair."""
+    (found,) = (
+        each
+        for each in published()[run].comparisons
+        if (each.theirs.engine, each.theirs.precision) == (theirs, precision)
+    )
     return summarise(found.ratios)
 
 
