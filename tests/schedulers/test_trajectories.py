@@ -5,7 +5,7 @@ two values meet, and not any three.
 """
 
 import pytest
-from reference_trajectory import compare
+from reference_trajectory import LARGEST_ERROR_OF_MKL, compare
 
 # The noise schedule of Stable Diffusion.
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -40,6 +40,21 @@ BASE = [
 @pytest.mark.parametrize(("name", "prediction", "spacing", "steps"), BASE)
 def test_trajectory_equals_diffusers(name, prediction, spacing, steps):
     config = {"_class_name": name, "prediction_type": prediction, "timestep_spacing": spacing}
+    compare({**SD, **config, "steps_offset": 1}, steps)
+
+
+@pytest.mark.parametrize("steps", LENGTHS)
+@pytest.mark.parametrize("options", [*({"timestep_spacing": each} for each in SPACINGS), {}])
+def test_noise_of_sde_moves_little_with_the_last_bits_of_torch(options, steps):
+    spaced = options or {"use_karras_sigmas": True}
+    config = {**SD, "_class_name": "DPMSolverSDEScheduler", "steps_offset": 1, **spaced}
+    compare(config, steps, largest_error=LARGEST_ERROR_OF_MKL)
+
+
+@pytest.mark.parametrize("steps", LENGTHS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_sde_equals_diffusers_at_every_length(spacing, steps):
+    config = {"_class_name": "DPMSolverSDEScheduler", "timestep_spacing": spacing}
     compare({**SD, **config, "steps_offset": 1}, steps)
 
 
