@@ -37,6 +37,7 @@ CALLS = 8
 """Calls of the denoiser that are kept of each prompt."""
 SEED = 20261129
 _GOLDEN = 0.6180339887498949  # spreads the shifts of any number of prompts evenly
+_DENOISER = "denoiser"
 _CALLS_KEY = "calls"
 _FORMAT = 1  # raised when something else is recorded
 
@@ -235,26 +236,34 @@ def _draw(
     settings: Mapping[str, Any],
     keeps_outputs: bool,
 ) -> list[Call]:
-    """Draw one prompt; returns the calls that are kept."""
-    calls: list[Call] = []
+    """Draw one prompt; returns the calls that are kept.
+
+    Of the denoiser's, the others are not held meanwhile: what ControlNets bring to one of a large
+    picture are dozens of megabytes.
+    """
+    given = {name: settings[name] for name in ("height", "width", "num_inference_steps")}
+    given |= pipeline.sample_inputs(index)
+    total = pipeline.count_calls(GenerationRequest(prompt=prompt, **given))
+    chosen = choose_calls(total, index)
     names = [each.name for each in pipeline.list_calibrated()]
+    calls: dict[str, list[Call]] = {name: [] for name in names}
+    counts = dict.fromkeys(names, 0)
 
     def record(name: str) -> Interceptor:
         def intercept(arrays: Arrays, run: Callable[[], Arrays]) -> Arrays:
             outputs = run()
-            calls.append((name, {**arrays}, {**outputs} if keeps_outputs else {}))
+            if name != _DENOISER or counts[name] in chosen:
+                calls[name].append((name, {**arrays}, {**outputs} if keeps_outputs else {}))
+            counts[name] += 1
             return outputs
 
         return intercept
 
     with intercept_runs(pipeline, {name: record(name) for name in names}):
-        given = {name: settings[name] for name in ("height", "width", "num_inference_steps")}
-        given |= pipeline.sample_inputs(index)
         pipeline.generate(prompt, seed=SEED + index, output_type="np", **given)
     kept: list[Call] = []
-    for name in names:
-        own = [call for call in calls if call[0] == name]
-        kept += [own[each] for each in choose_calls(len(own), index)]
+    for name, own in calls.items():
+        kept += own if name == _DENOISER else [own[each] for each in choose_calls(len(own), index)]
     return kept
 
 

@@ -234,6 +234,10 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         """
         return self._plan_drawing(request).settings(0)
 
+    def count_calls(self, request: GenerationRequest) -> int:
+        """Count the denoiser's calls for a request, a refiner's left out; raises `RequestError`."""
+        return len(self._start_scheduler(self._plan_drawing(request)).timesteps)
+
     def describe_picture(self, request: GenerationRequest) -> dict[str, Any]:
         """Describe the first picture of a request as its metadata will; nothing is drawn.
 

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -115,6 +116,29 @@ def test_calls_are_counted_without_reading_their_numbers(pipeline, tmp_path):
     recorded = record(pipeline, tmp_path)
     for name in ("text_encoder", "denoiser", "vae_decoder", "safety_checker"):
         assert recorded.count(name) == len(list(recorded.feeds(name)))
+
+
+def test_calls_that_are_not_chosen_are_not_held(folder, tmp_path, monkeypatch):
+    alive, most = [], 0
+
+    def watch(pipeline, interceptors):
+        record = interceptors["denoiser"]
+
+        def intercept(arrays, run):
+            nonlocal most
+            alive.append(weakref.ref(arrays["sample"]))
+            outputs = record(arrays, run)
+            most = max(most, sum(each() is not None for each in alive))
+            return outputs
+
+        return intercept_runs(pipeline, {**interceptors, "denoiser": intercept})
+
+    monkeypatch.setattr(calibration, "intercept_runs", watch)
+    monkeypatch.setattr(calibration, "CALLS", 2)
+    recorded = record(open_pipeline(folder, num_inference_steps=9), tmp_path, PROMPTS[:1])
+    assert recorded.count("denoiser") == 2
+    assert len(alive) == 9
+    assert most <= 3  # those that are kept, and the one that runs
 
 
 def test_a_run_can_be_replaced(pipeline):
