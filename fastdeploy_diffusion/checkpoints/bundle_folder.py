@@ -135,6 +135,11 @@ class BundleFolder(Checkpoint):
         """The numbers of a text's chunks that it was built for."""
         return () if self.bundle.config.get("enable_dynamic_shape") else tuple(self.bundle.chunks)
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The numbers of pictures for each IP-Adapter that it was built for, at open sizes, too."""
+        return tuple(self.bundle.shown)
+
     def folder(self, component: str) -> Path | None:
         """Locate the folder of a component's configs."""
         return self.path / MODEL_FOLDER / component

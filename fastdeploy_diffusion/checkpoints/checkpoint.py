@@ -64,6 +64,11 @@ class Checkpoint(ABC):
         """The only numbers of a text's chunks that can be drawn; all, if empty."""
         return ()
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The only numbers of pictures for each IP-Adapter; all, if empty."""
+        return ()
+
     def complete(self, config: DiffusionConfig) -> DiffusionConfig:
         """Fill in what the checkpoint decides of how it is run; here, nothing."""
         return config

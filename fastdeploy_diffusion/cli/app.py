@@ -60,6 +60,14 @@ Chunks = Annotated[
         help="Chunks of 75 tokens of long prompts (`generate --prompt-syntax weighted`).",
     ),
 ]
+Shown = Annotated[
+    str | None,
+    typer.Option(
+        "--ip-images",
+        metavar="N[,N]...",
+        help="Numbers of pictures for each IP-Adapter; 1 if left out.",
+    ),
+]
 Tokenizer = Annotated[str | None, typer.Option(metavar="FOLDER", help="As for `generate`.")]
 ControlNet = Annotated[
     str | None,
@@ -245,6 +253,7 @@ def build(
     config: ConfigFile = None,
     size: Sizes = None,
     chunks: Chunks = None,
+    ip_images: Shown = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
@@ -271,15 +280,16 @@ def build(
             build_all,
             format_builds,
             parse_chunks,
+            parse_shown,
             parse_sizes,
         )
         from fastdeploy_diffusion.cli.model import load_config
 
-        sizes, counts = parse_sizes(size), parse_chunks(chunks)
+        sizes, counts, shown = parse_sizes(size), parse_chunks(chunks), parse_shown(ip_images)
         choice = {"engine": engine, "device": device, "precision": precision, "target": target}
         own = read_added(controlnet, ip_adapter, ip_encoder)
         read = load_config(model, config, tokenizer_path=tokenizer, **choice, **own)
-        print(format_builds(build_all(read, sizes, counts, encoder=encoder), as_json))
+        print(format_builds(build_all(read, sizes, counts, shown, encoder=encoder), as_json))
 
 
 @app.command()
@@ -289,6 +299,7 @@ def bundle(
     config: ConfigFile = None,
     size: Sizes = None,
     chunks: Chunks = None,
+    ip_images: Shown = None,
     engine: EngineName = None,
     device: DeviceName = None,
     precision: Precision = None,
@@ -308,16 +319,16 @@ def bundle(
         from pathlib import Path
 
         from fastdeploy_diffusion.cli.added_networks import read_added
-        from fastdeploy_diffusion.cli.build import parse_chunks, parse_sizes
+        from fastdeploy_diffusion.cli.build import parse_chunks, parse_shown, parse_sizes
         from fastdeploy_diffusion.cli.bundle import format_bundle, make_bundle
         from fastdeploy_diffusion.cli.model import load_config
 
         folder = Path(output).expanduser()
-        sizes, counts = parse_sizes(size), parse_chunks(chunks)
+        sizes, counts, shown = parse_sizes(size), parse_chunks(chunks), parse_shown(ip_images)
         choice = {"engine": engine, "device": device, "precision": precision}
         own = read_added(controlnet, ip_adapter, ip_encoder)
         chosen = load_config(model, config, tokenizer_path=tokenizer, **choice, **own)
-        made = make_bundle(chosen, sizes, folder, counts, encoder=encoder)
+        made = make_bundle(chosen, sizes, folder, counts, shown, encoder=encoder)
         print(format_bundle(folder, made, as_json))
 
 

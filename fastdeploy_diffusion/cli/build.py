@@ -61,10 +61,29 @@ def parse_chunks(text: str | None) -> list[int | None]:
     return [int(each) for each in counts]
 
 
+def parse_shown(text: str | None) -> list[int | None]:
+    """Read ``1,2,3``, numbers of pictures for each IP-Adapter; nothing is one picture.
+
+    Raises:
+        ConfigError: It is not such a list.
+    """
+    if text is None:
+        return [None]
+    counts = text.replace(" ", "").split(",")
+    if not all(re.fullmatch("[1-9][0-9]?", each) for each in counts):
+        raise ConfigError(
+            f"--ip-images is {text}",
+            allowed="numbers of pictures for each IP-Adapter, 1 to 99, with commas between",
+            fix="--ip-images 1,2",
+        )
+    return [int(each) for each in counts]
+
+
 def build_all(
     config: DiffusionConfig,
     sizes: Sequence[Size],
     chunks: Sequence[int | None],
+    shown: Sequence[int | None],
     *,
     encoder: bool = False,
 ) -> list[tuple[str, PipelineReport]]:
@@ -76,10 +95,13 @@ def build_all(
     pipeline = open_pipeline(config)
     quantize_first(pipeline)
     reports = []
-    for (width, height), count in product(sizes, chunks):
-        report = pipeline.build(height=height, width=width, chunks=count, encoder=encoder)
+    for (width, height), count, own in product(sizes, chunks, shown):
+        report = pipeline.build(
+            height=height, width=width, chunks=count, shown=own, encoder=encoder
+        )
         name = f"{width} x {height}" if width else "the model's size"
-        reports.append((f"{name}, chunks: {count}" if count else name, report))
+        name += f", chunks: {count}" if count else ""
+        reports.append((f"{name}, pictures for each IP-Adapter: {own}" if own else name, report))
     return reports
 
 

@@ -22,6 +22,7 @@ def make_bundle(
     sizes: Sequence[Size],
     folder: Path,
     chunks: Sequence[int | None],
+    shown: Sequence[int | None],
     *,
     encoder: bool = False,
 ) -> Bundle:
@@ -32,7 +33,7 @@ def make_bundle(
     from fastdeploy_diffusion.compiler.bundle_writer import write_bundle
 
     with show_progress("building and checking"):
-        return write_bundle(pipeline, sizes, folder, chunks, encoder=encoder)
+        return write_bundle(pipeline, sizes, folder, chunks, shown, encoder=encoder)
 
 
 def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:
@@ -45,6 +46,8 @@ def format_bundle(folder: Path, bundle: Bundle, as_json: bool) -> str:
     prompts = ""
     if bundle.chunks != [1]:
         prompts = f", prompts of {' or '.join(map(str, bundle.chunks))} chunks"
+    if bundle.shown != [1]:
+        prompts += f", {' or '.join(map(str, bundle.shown))} pictures for each IP-Adapter"
     taken = sum(size for size, _ in bundle.files.values())
     return (
         f"{folder}  {format_size(taken)}, for {sizes} pixels{prompts} with {', '.join(places)}\n"

@@ -72,6 +72,7 @@ def write_bundle(
     sizes: Sequence[Size],
     folder: str | os.PathLike[str],
     chunks: Sequence[int | None] = (None,),
+    shown: Sequence[int | None] = (None,),
     *,
     encoder: bool = False,
 ) -> Bundle:
@@ -82,6 +83,7 @@ def write_bundle(
         sizes: Of pictures, (width, height) in pixels; ``None`` for the model's own.
         folder: Appears whole or not at all.
         chunks: Of texts, for each size; ``None`` for those of plain prompts.
+        shown: Pictures for each IP-Adapter, for each of these; ``None`` for one.
         encoder: Whether it has the VAE's encoder, for requests with pictures.
 
     Returns:
@@ -110,8 +112,8 @@ def write_bundle(
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(pipeline.count_chunks(each) for each in chunks))
     controls = (True, False) if pipeline.config.controlnets else (False,)
-    for (width, height), count, control in product(sizes, chunks, controls):
-        asked: Any = {"height": height, "width": width, "chunks": count}
+    for (width, height), count, own, control in product(sizes, chunks, shown, controls):
+        asked: Any = {"height": height, "width": width, "chunks": count, "shown": own}
         pipeline.build(**asked, encoder=encoder, control=control)
         for build in pipeline.plan_builds(**asked, encoder=encoder, control=control):
             known = [(each.inputs, each.outputs) for each in builds[build.name]]
@@ -145,6 +147,7 @@ def write_bundle(
             components=components,
             files=_measure(unfinished),
             chunks=read,
+            shown=list(dict.fromkeys(each or 1 for each in shown)),
         )
         content = json.loads(bundle.model_dump_json())
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -255,11 +255,12 @@ class SDXLPipeline(UNetPipeline[SDXLPlan]):
         width: int | None = None,
         *,
         chunks: int | None = None,
+        shown: int | None = None,
         encoder: bool = False,
         control: bool = True,
     ) -> PipelineReport:
         """Build everything for pictures of a size, of the refiner, too; as of all pipelines."""
-        super().build(height, width, chunks=chunks, encoder=encoder, control=control)
+        super().build(height, width, chunks=chunks, shown=shown, encoder=encoder, control=control)
         if self._refiner is not None:
             size = self.choose_size(height, width)
             self._refiner.build(size[1], size[0], chunks=chunks)

@@ -283,7 +283,7 @@ class UNetPipeline(DiffusionPredictor[PlanT]):
             edits=edits,
             control_scales=tuple(each.scale for each in config.controlnets),
             ip_adapter_scales=tuple(each.scale for each in config.ip_adapters),
-            takes_one_picture=self._checkpoint.is_built,
+            shown=self._checkpoint.shown,
         )
 
 

@@ -32,9 +32,17 @@ class BuildingMethods(DenoisingLoop[PlanT]):
 
     @abstractmethod
     def _plan_picture(
-        self, height: int | None, width: int | None, chunks: int | None = None
+        self,
+        height: int | None,
+        width: int | None,
+        chunks: int | None = None,
+        shown: int | None = None,
     ) -> PlanT:
-        """Plan a picture of a size, in pixels; the model's own by default."""
+        """Plan a picture of a size, in pixels; the model's own by default.
+
+        Args:
+            shown: Pictures for each IP-Adapter.
+        """
 
     @abstractmethod
     def _explain_exhaustion(self, plan: PlanT) -> AbstractContextManager[None]:
@@ -50,6 +58,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         width: int | None = None,
         *,
         chunks: int | None = None,
+        shown: int | None = None,
         encoder: bool = False,
         control: bool = True,
     ) -> PipelineReport:
@@ -59,6 +68,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
             height: In pixels.
             width: Likewise.
             chunks: Of 75 tokens, of a long prompt of ``prompt_syntax="weighted"``.
+            shown: Pictures for each IP-Adapter; one by default.
             encoder: Whether the VAE's encoder, too, which requests with pictures need.
             control: Whether for requests with control, where there are ControlNets; else for those
                 without.
@@ -67,11 +77,11 @@ class BuildingMethods(DenoisingLoop[PlanT]):
             The report.
 
         Raises:
-            RequestError: The model does not draw this size, or reads no chunks.
+            RequestError: The model does not draw this size, reads no chunks, or is shown nothing.
             CheckpointError: The checkpoint has no encoder.
             EngineError: A network cannot be built.
         """
-        plan = self._plan_picture(height, width, chunks)
+        plan = self._plan_picture(height, width, chunks, shown)
         self._require_memory(plan)
         self.quantize()
         parts = self._find_parts(plan, encoder, control=control)
@@ -105,6 +115,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
         width: int | None = None,
         *,
         chunks: int | None = None,
+        shown: int | None = None,
         encoder: bool = False,
         control: bool = True,
     ) -> "list[ComponentBuild]":
@@ -112,7 +123,7 @@ class BuildingMethods(DenoisingLoop[PlanT]):
 
         Arguments and errors are those of ``build``.
         """
-        plan = self._plan_picture(height, width, chunks)
+        plan = self._plan_picture(height, width, chunks, shown)
         self.quantize()
         parts = self._find_parts(plan, encoder, control=control)
         return [part.component.plan(part.signature) for part in parts]

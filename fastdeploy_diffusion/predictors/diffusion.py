@@ -337,10 +337,17 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return replace(second, given=replace(second.given, is_encoded=False))
 
     def _plan_picture(
-        self, height: int | None, width: int | None, chunks: int | None = None
+        self,
+        height: int | None,
+        width: int | None,
+        chunks: int | None = None,
+        shown: int | None = None,
     ) -> PlanT:
         syntax = None if chunks is None else WEIGHTED
-        settings = {"height": height, "width": width, "prompt_chunks": chunks}
+        settings: dict[str, Any] = {"height": height, "width": width, "prompt_chunks": chunks}
+        if shown is not None:
+            adapters = len(self._limits.ip_adapter_scales or (1,))
+            settings["ip_adapter_image"] = [[Image.new("RGB", (1, 1))] * shown] * adapters
         return self._plan(make_request("", {**settings, "prompt_syntax": syntax}))
 
     def _require_memory(self, plan: PlanT) -> None:

@@ -45,14 +45,14 @@ class ImagePrompt:
 
 
 def read_image_prompt(
-    request: GenerationRequest, scales: Sequence[float] | None, *, takes_one: bool = False
+    request: GenerationRequest, scales: Sequence[float] | None, counts: Sequence[int] = ()
 ) -> ImagePrompt | None:
     """Read the image prompt of a request; ``None`` where it has none.
 
     Args:
         scales: Of each IP-Adapter that is configured, by default; ``None`` where it is not known
             which there are.
-        takes_one: Whether each takes one picture alone.
+        counts: The only numbers of pictures that all of them can be given; any, if empty.
 
     Raises:
         RequestError: A value is not allowed, an image cannot be read, or there are not as many as
@@ -90,14 +90,16 @@ def read_image_prompt(
         read_pictures("ip_adapter_image" if count == 1 else f"ip_adapter_image[{index}]", each)
         for index, each in enumerate(entries)
     ]
-    for index, own in enumerate(images):
-        if takes_one and len(own) > 1:
-            raise RequestError(
-                f"{len(own)} pictures are given to IP-Adapter {index}, and the bundle was built "
-                "for one",
-                allowed="one picture for each IP-Adapter",
-                fix="give one, or draw from the checkpoint that the bundle was made of",
-            )
+    shown = [len(own) for own in images]
+    if counts and not any(shown == [each] * len(shown) for each in counts):
+        built, most = " or ".join(map(str, counts)), max(shown)
+        raise RequestError(
+            f"the IP-Adapters are given {', '.join(map(str, shown))} pictures, and the bundle was "
+            f"built for {built}",
+            allowed=f"{built} for each IP-Adapter",
+            fix="give as many, or make a bundle with it: fastdeploy-diffusion bundle "
+            f"--ip-images {most},…",
+        )
     return ImagePrompt(
         tuple(tuple(each.convert("RGB") for each in own) for own in images),
         tuple(tuple(map(digest_picture, own)) for own in images),

@@ -30,7 +30,8 @@ class ModelLimits:
         control_scales: Default scale of each ControlNet; ``None`` where it is not known which there
             are.
         ip_adapter_scales: The same of each IP-Adapter.
-        takes_one_picture: Whether each IP-Adapter takes one picture alone, as in a bundle.
+        shown: The only numbers of pictures for each IP-Adapter that a bundle was built for; all if
+            empty.
     """
 
     height: int
@@ -49,7 +50,7 @@ class ModelLimits:
     refined_from: float | None = None
     control_scales: tuple[float, ...] | None = ()
     ip_adapter_scales: tuple[float, ...] | None = ()
-    takes_one_picture: bool = False
+    shown: tuple[int, ...] = ()
 
     @property
     def allowed_sizes(self) -> str:

@@ -215,9 +215,7 @@ def plan_generation(
         prompt_chunks=_read_chunks(request.prompt_chunks, syntax),
         given=given,
         control=control,
-        image_prompt=read_image_prompt(
-            request, limits.ip_adapter_scales, takes_one=limits.takes_one_picture
-        ),
+        image_prompt=read_image_prompt(request, limits.ip_adapter_scales, limits.shown),
         image_guidance_scale=_read_image_guidance(request, limits),
         hires=read_hires(request, defaults),
     )

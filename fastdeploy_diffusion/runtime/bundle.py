@@ -86,6 +86,7 @@ class Bundle(_Record):
     Args:
         sizes: Of the pictures that it was built for, (width, height) in pixels.
         chunks: Of the texts that it was built for; bundles that do not say it have one.
+        shown: Pictures for each IP-Adapter that it was built for; one, where it does not say it.
         config: Options of the configuration that it was built with.
         pipeline_options: Behaviour of the whole pipeline.
         files: Size in bytes and checksum of every file, by its path in the folder.
@@ -102,6 +103,7 @@ class Bundle(_Record):
     components: dict[str, BundledComponent]
     files: dict[str, tuple[int, int]]
     chunks: list[int] = [1]
+    shown: list[int] = [1]
 
 
 def is_bundle(folder: Path) -> bool:

@@ -41,6 +41,13 @@ def test_a_bundle_for_long_prompts(tiny_sd1, tmp_path, monkeypatch):
     assert "bundle --chunks 3" in stderr
 
 
+@pytest.mark.parametrize("count", ["0", "100", "two", "1,,2", ""])
+def test_a_number_of_pictures_must_be_one(tiny_sd1, tmp_path, count):
+    words = ("--model", tiny_sd1, "--ip-images", count)
+    for command in (("bundle", "--output", tmp_path / "packed"), ("build",)):
+        assert "1 to 99" in run(*command, *words, code=2).stderr
+
+
 @pytest.mark.parametrize("chunks", ["0", "33", "two", "1,,2", ""])
 def test_a_number_of_chunks_must_be_one(tiny_sd1, tmp_path, chunks):
     words = ("--model", tiny_sd1, "--output", tmp_path / "packed", "--chunks", chunks)

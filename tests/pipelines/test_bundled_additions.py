@@ -24,11 +24,15 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("bundled")
 
 
-@pytest.fixture(scope="module")
-def picture(folder):
-    path, random = folder / "picture.png", np.random.default_rng(0)
+def write_picture(folder, seed):
+    path, random = folder / f"picture-{seed}.png", np.random.default_rng(seed)
     Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def picture(folder):
+    return write_picture(folder, 0)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,7 @@ def made(tiny_sd1, folder, picture):
         write_tiny_ip_adapter(folder / f"{kind}.safetensors", tiny_sd1, kind)
         for kind in ("base", "plus")
     )
+    other = write_picture(folder, 1)
     adapters = [{"path": base, "scale": 0.5}, plus]
     one = {"ip_adapter_image": picture}
     cases = {
@@ -51,14 +56,18 @@ def made(tiny_sd1, folder, picture):
         "two": (
             "onnxruntime",
             {"controlnets": nets, "ip_adapters": adapters},
-            [{"ip_adapter_image": [picture] * 2, "control_image": [picture] * 2}],
+            [
+                {"ip_adapter_image": [picture] * 2, "control_image": [picture] * 2},
+                {"ip_adapter_image": [[picture, other]] * 2, "control_image": [picture] * 2},
+            ],
         ),
     }
     found = {}
     for name, (engine, options, requests) in cases.items():
         config = DiffusionConfig(model_path=tiny_sd1, engine=engine, **options)
         with open_pipeline(config) as pipeline:
-            written = write_bundle(pipeline, [(16, 16)], folder / name)
+            shown = [1, 2] if name == "two" else [None]
+            written = write_bundle(pipeline, [(16, 16)], folder / name, shown=shown)
             drawn = [pipeline.text_to_image("a cat", **REQUEST, **each) for each in requests]
             image = pipeline.text_to_image("a cat", **ONE_STEP, **requests[0])
         found[name] = (written, requests, drawn, image.info[METADATA_KEY])
@@ -89,6 +98,8 @@ def test_what_lies_in_it_and_what_a_picture_says(made, folder):
     names = ["text_encoder", "image_encoder", "ip_adapter", "controlnet", "denoiser"]
     assert list(written.components) == [*names, "vae_decoder"]
     assert [len(each.builds) for each in written.components.values()] == [1, 1, 1, 1, 2, 1]
+    # Of both networks for control and without, and for one and two pictures.
+    assert len(made["two"][0].components["denoiser"].builds) == 4
     several = {"image_encoder_0", "ip_adapter_0", "ip_adapter_1", "controlnet_0", "controlnet_1"}
     assert several < made["two"][0].components.keys()
     with open_pipeline(DiffusionConfig(model_path=folder / "one")) as pipeline:
@@ -101,9 +112,12 @@ def test_what_lies_in_it_and_what_a_picture_says(made, folder):
 
 def test_what_it_was_not_made_for_is_refused(made, folder, picture):
     with open_pipeline(DiffusionConfig(model_path=folder / "one")) as pipeline:
-        with pytest.raises(RequestError, match="2 pictures are given to IP-Adapter 0"):
+        with pytest.raises(RequestError, match=r"(?s)given 2 pictures.*built for 1.*images 2"):
             pipeline.text_to_image("a cat", ip_adapter_image=[[picture, picture]])
         with pytest.raises(RequestError, match="24x16 is no size that the bundle was built for"):
             pipeline.text_to_image("a cat", ip_adapter_image=picture, width=24, height=16)
+    both = DiffusionConfig(model_path=folder / "two")
+    with open_pipeline(both) as pipeline, pytest.raises(RequestError, match="given 1, 2 pictures"):
+        pipeline.text_to_image("a cat", ip_adapter_image=[picture, [picture] * 2])
     with pytest.raises(ConfigError, match="is a bundle, whose controlnets was decided"):
         open_pipeline(DiffusionConfig(model_path=folder / "one", controlnets=[folder / "n1"]))
