@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from checkpoints.reverse_rules import ReversedRule, reverse_rules
 from safetensors.numpy import save_file
 
 from fastdeploy_diffusion.checkpoints.checkpoint import Checkpoint
 from fastdeploy_diffusion.errors import UnsupportedModelError
 from fastdeploy_diffusion.families.keys.ldm import LDM_UNET_RULES, LDM_VAE_RULES
+from fastdeploy_diffusion.families.keys.reversed_rules import ReversedRule, reverse_rules
 
 _PREFIXES = {
     "text_encoder": "cond_stage_model.transformer.text_model.",

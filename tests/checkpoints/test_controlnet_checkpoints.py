@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
-from reverse_rules import reverse_rules
 from safetensors.numpy import save_file
 from tiny_controlnet import configure_controlnet, write_tiny_controlnet
 
@@ -11,6 +10,7 @@ from fastdeploy_diffusion.checkpoints import build_skeleton, check_weights, list
 from fastdeploy_diffusion.checkpoints.controlnet import open_controlnet
 from fastdeploy_diffusion.errors import CheckpointError, UnsupportedModelError
 from fastdeploy_diffusion.families.keys.ldm import LDM_CONTROLNET_RULES
+from fastdeploy_diffusion.families.keys.reversed_rules import reverse_rules
 from fastdeploy_diffusion.families.networks.controlnet import ControlNetConfig
 from fastdeploy_diffusion.families.published.sd import SD_1_5, SD_2_1, SDXL_BASE
 from fastdeploy_diffusion.models.controlnet import ControlNetModel

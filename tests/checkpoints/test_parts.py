@@ -6,7 +6,6 @@ from shutil import copytree
 import numpy as np
 import pytest
 from checkpoint_writers import write_json, write_sparse
-from checkpoints.reverse_rules import reverse_rules
 from flux_reference import FluxShape, flux_single_file, flux_transformer
 from ldm_reference import single_file
 from safetensors.numpy import load_file, save_file
@@ -16,6 +15,7 @@ from fastdeploy_diffusion import DiffusionConfig, SDPipeline
 from fastdeploy_diffusion.checkpoints import open_checkpoint, open_configured
 from fastdeploy_diffusion.errors import CheckpointError, ConfigError, UnsupportedModelError
 from fastdeploy_diffusion.families.keys.gguf import GGUF_T5_RULES
+from fastdeploy_diffusion.families.keys.reversed_rules import reverse_rules
 from fastdeploy_diffusion.images import read_metadata
 from fastdeploy_diffusion.json_object import read_json_object
 

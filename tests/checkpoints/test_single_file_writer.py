@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from checkpoints.checkpoint_writers import write_sparse, write_tensors
 from checkpoints.ldm_reference import single_file
-from checkpoints.reverse_rules import ReversedRule
 from checkpoints.single_file_writer import write_single_file
 from safetensors import safe_open
 
 from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.errors import UnsupportedModelError
+from fastdeploy_diffusion.families.keys.reversed_rules import ReversedRule, reverse_rules
 from fastdeploy_diffusion.families.keys.rules import rename
 
 # What tells the family must keep its size; everything else may be small.
@@ -55,5 +55,10 @@ def test_another_family_is_refused(tmp_path):
 def test_a_pattern_that_cannot_be_read_backwards():
     with pytest.raises(ValueError, match="cannot be read backwards"):
         ReversedRule(rename("a+", "b"))
-    with pytest.raises(ValueError, match="cannot be read backwards"):
-        ReversedRule(rename("a", "b", "c"))
+
+
+def test_a_fused_tensor_is_read_backwards_name_by_name():
+    first, second = reverse_rules([rename(r"qkv\.(\d)", r"q.\1", r"k.\1", slices=((0,), (2, 1)))])
+    assert first.apply("q.7") == second.apply("k.7") == ["qkv.7"]
+    assert not first.apply("k.7")
+    assert (first.slices, second.slices, second.parts) == ((0,), (2, 1), 3)

@@ -11,26 +11,34 @@ _PART = re.compile(r"\(\?P<(\w+)>([^()]+)\)|\(((?:[^()]|\([^()]*\))+)\)|\[(.)(.)
 
 
 class ReversedRule:
-    r"""A rule of one tensor for one, read backwards.
+    r"""One name of a rule, read backwards.
 
     Of a set of two letters in the pattern, as in ``\.[12]\.``, the stored name has one, and the
     canonical name does not tell which.
 
     Args:
-        rule: ``rename(...)`` with one name, of a pattern that can be read backwards: groups, sets
-            of two letters, escaped letters and letters.
+        rule: ``rename(...)`` of a pattern that can be read backwards: groups, sets of two letters,
+            escaped letters and letters.
+        index: Of the name among the rule's.
+
+    Attributes:
+        is_squeezed: As the rule.
+        slices: Of the stored tensor, which make this one, in their order.
+        parts: How many slices the stored tensor holds.
 
     Raises:
         ValueError: Its pattern has something else in it.
     """
 
-    def __init__(self, rule: KeyRule) -> None:
+    def __init__(self, rule: KeyRule, index: int = 0) -> None:
         self.is_squeezed = rule.squeezed
+        self.slices = rule.shares[index]
+        self.parts = sum(map(len, rule.shares))
         groups: dict[str, str] = {}
         text, pieces, place = rule.pattern, [""], 0
         while place < len(text):
             part = _PART.match(text, place)
-            if part is None or len(rule.names) != 1:
+            if part is None:
                 raise ValueError(f"{text} cannot be read backwards")
             place = part.end()
             name, named, plain, first, second, escaped, letter = part.groups()
@@ -42,7 +50,7 @@ class ReversedRule:
                 letters = [first, second] if first else [escaped or letter]
                 pieces = [piece + each for piece in pieces for each in letters]
         self._stored = pieces
-        self._canonical = re.compile(_turn_to_pattern(rule.names[0], groups))
+        self._canonical = re.compile(_turn_to_pattern(rule.names[index], groups))
 
     def apply(self, name: str) -> list[str]:
         """Give the stored names that a canonical one may have; none if the rule is not its."""
@@ -51,8 +59,8 @@ class ReversedRule:
 
 
 def reverse_rules(rules: Sequence[KeyRule]) -> list[ReversedRule]:
-    """Read rules backwards, leaving out those of tensors that are ignored."""
-    return [ReversedRule(rule) for rule in rules if rule.names]
+    """Read rules backwards, name by name, leaving out those of tensors that are ignored."""
+    return [ReversedRule(rule, index) for rule in rules for index in range(len(rule.names))]
 
 
 def _turn_to_pattern(template: str, groups: dict[str, str]) -> str:
