@@ -45,6 +45,9 @@ EXTRAS = {
         "diffusers==0.41.0; python_version < '3.11'",  # the last that Python 3.10 has
         "filelock>=3.12",
         "gguf>=0.19,<1",
+        # Of LoRAs; without them, these tests are skipped.
+        "lycoris-lora==4.1.3",
+        "peft==0.21.2",
         "mypy==2.4.1",
         "pytest>=9,<10",
         "pytest-randomly>=3.16",

@@ -58,6 +58,10 @@ class CheckpointError(BadInputError):
     """A checkpoint is missing, damaged, unsafe or does not fit the model."""
 
 
+class AdapterError(BadInputError):
+    """A LoRA is missing, of another family, or cannot be bound to what is built."""
+
+
 class UnsupportedModelError(BadInputError):
     """A model's config asks for a behaviour that is not implemented; the message names the key."""
 

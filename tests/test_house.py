@@ -18,6 +18,8 @@ FLOORS = (
     {"pipelines", "compiler"},
     {"predictors"},
     {"requests"},
+    # Adapters change what checkpoints hold.
+    {"adapters"},
     {"schedulers", "tokenizers", "images", "checkpoints"},
     # Some schedulers draw noise by themselves.
     {"noise"},
@@ -36,7 +38,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Stand above all rooms; every other module at the root is a leaf, which imports no room.
 ENTRANCES = {"__init__", "__main__", "cli", "server"}
 # What runs, and knows nothing of what builds, be it later than when it is imported.
-RUNNING = ("pipelines", "requests", "schedulers", "tokenizers", "noise", "images")
+RUNNING = ("pipelines", "adapters", "requests", "schedulers", "tokenizers", "noise", "images")
 # What the floors would allow, but the design does not.
 FORBIDDEN = {
     "engines": {"passes", "models"},

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ class TensorView:
     parts: int = 1
     transposed: bool = False
     squeezed: bool = False
+
+    is_lasting: ClassVar[bool] = True
+    """Whether what is made of it is worth keeping for other starts."""
 
     @property
     def dtype(self) -> str:
@@ -184,6 +187,22 @@ class TensorSource:
             CheckpointError: There is no tensor of a name.
         """
         return TensorSource(self.origin, {new: self._view(old) for new, old in names.items()})
+
+    def replace(self, make: Mapping[str, Callable[[TensorView], TensorView]]) -> "TensorSource":
+        """Replace the views of some tensors; those that are not here are left out.
+
+        Args:
+            make: Makes a view of the present one, by names.
+        """
+        changed = {name: make[name](self._views[name]) for name in make if name in self._views}
+        replaced = TensorSource(self.origin, {**self._views, **changed})
+        known = {name: each for name, each in self._digests.items() if name not in changed}
+        replaced.remember_digests(known)
+        return replaced
+
+    def is_lasting(self, name: str) -> bool:
+        """Tell whether what is made of a tensor is worth keeping for other starts."""
+        return self._view(name).is_lasting
 
     def digest(self) -> str:
         """Hash every name, dtype, shape and value; sha256 as hexadecimal digits.

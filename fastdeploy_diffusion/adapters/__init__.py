@@ -1,0 +1,1 @@
+"""LoRA and its kin: files of changes to a checkpoint's weights."""
