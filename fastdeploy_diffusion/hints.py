@@ -20,13 +20,6 @@ class Hint:
 _LEAVE = "leave it out"
 # Feature, its names in diffusers and on command lines, and a workaround.
 _NOT_YET = (
-    (
-        "LoRA",
-        "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora unfuse_lora "
-        "unload_lora_weights set_adapters load_attn_procs",
-        "merge it into the checkpoint with diffusers: load_lora_weights, fuse_lora, "
-        "save_pretrained",
-    ),
     ("ControlNet for Flux", "fluxcontrolnetpipeline fluxcontrolnetmodel", _LEAVE),
     ("T2I-Adapter", "t2i_adapter stablediffusionadapterpipeline", _LEAVE),
     ("giving image prompts as embeddings", "ip_adapter_image_embeds", "give the pictures"),
@@ -86,6 +79,13 @@ _ELSEWHERE = (
         "ip_adapters=['/models/ip-adapter.safetensors'] in DiffusionConfig, and "
         "ip_adapter_image=… of a request",
     ),
+    (
+        "lora loras lora_path lora_scale load_lora load_lora_weights fuse_lora load_attn_procs "
+        "set_adapters",
+        "pipeline.load_lora('/models/lora.safetensors', strength=0.8), --lora FILE:0.8, or "
+        "adapters in DiffusionConfig",
+    ),
+    ("unload_lora_weights unfuse_lora disable_lora delete_adapters", "pipeline.unload_lora()"),
     ("image_encoder image_encoder_folder", "image_encoder_path of ip_adapters in DiffusionConfig"),
     ("set_ip_adapter_scale", "ip_adapter_scale=… of a request, or scale of ip_adapters"),
     (

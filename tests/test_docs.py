@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from tiny_controlnet import write_tiny_controlnet
 from tiny_flux import shrink
 from tiny_ip_adapter import write_tiny_image_encoder, write_tiny_ip_adapter
+from tiny_lora import write_tiny_lora
 from tiny_sdxl import shrink_refiner, shrink_sdxl
 from typer.testing import CliRunner
 from user_distribution import forget_modules
@@ -47,6 +48,7 @@ READERS_FLUX = ("/models/FLUX.1-dev", "/models/FLUX.1-schnell")
 READERS_TINY = "/models/taesd"
 READERS_CONTROLNET = "/models/controlnet-canny"
 READERS_IP_ADAPTER = "/models/ip-adapter_sd15.safetensors"
+READERS_LORAS = ("/models/lora/paint.safetensors", "/models/lora/detail.safetensors")
 READERS_SDXL = "/models/stable-diffusion-xl-base-1.0"
 READERS_REFINER = "/models/stable-diffusion-xl-refiner-1.0"
 
@@ -175,6 +177,8 @@ def readers_folders(tmp_path_factory):
     found[READERS_IP_ADAPTER] = folder / "ip-adapter.safetensors"
     write_tiny_ip_adapter(found[READERS_IP_ADAPTER], in_the_box, "base")
     write_tiny_image_encoder(folder / "image_encoder")
+    for seed, path in enumerate(READERS_LORAS):
+        found[path] = write_tiny_lora(folder / Path(path).name, in_the_box, seed=seed)
     AutoencoderTiny(**narrow).save_pretrained(found[READERS_TINY])
     return found
 

@@ -34,9 +34,8 @@ class _Addition(NamedTuple):
             return source.read(f"{place.layer}.{self.tensor}")
 
         difference = self.change.differ(self.place, self.tensor, read)
-        if self.strength == 1:
-            return difference
-        return np.multiply(difference, np.float32(self.strength), dtype=np.float32)
+        scaled: FloatArray = difference * np.float32(self.strength)
+        return scaled
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _LOOKS_LIKE: Sequence[tuple[str, str, str]] = (
     (
         r"^lora_(unet|te)|\.lora[._](down|up|A|B)\b|\.hada_w|\.lokr_w",
         "a LoRA (changes to a model, not a model)",
-        "give the checkpoint that the LoRA was trained on",
+        "give the checkpoint that the LoRA was trained on, and this file as one of its adapters",
     ),
     (
         r"^(emb_params|string_to_param.*|clip_[lg]|<.+>)$",

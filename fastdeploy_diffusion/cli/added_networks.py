@@ -1,4 +1,7 @@
-"""The options of commands for a ControlNet, and for an IP-Adapter."""
+"""The options of commands for a ControlNet, an IP-Adapter, and LoRAs."""
+
+from collections.abc import Sequence
+from typing import Any
 
 from fastdeploy_diffusion.errors import ConfigError
 
@@ -22,3 +25,22 @@ def read_added(
         "controlnets": [{"path": controlnet}] if controlnet else None,
         "ip_adapters": None if ip_adapter is None else [{"path": ip_adapter, **tower}],
     }
+
+
+def read_loras(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """Turn ``FILE[:STRENGTH]``, as often as given, into an option of a configuration.
+
+    What follows the last colon is a strength if it is a number, and else part of the path.
+    """
+    if not given:
+        return None
+    sections: list[dict[str, Any]] = []
+    for text in given:
+        path, colon, strength = text.rpartition(":")
+        try:
+            sections.append(
+                {"path": path, "strength": float(strength)} if colon else {"path": text}
+            )
+        except ValueError:
+            sections.append({"path": text})
+    return sections

@@ -182,6 +182,13 @@ def generate(
     ] = None,
     ip_adapter: IPAdapter = None,
     ip_encoder: IPEncoder = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[:STRENGTH]",
+            help="A LoRA, LoCon, LoHa, LoKr or DoRA of the model; give it again for another one.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -207,7 +214,7 @@ def generate(
     They are files with the settings that made them as metadata.
     """
     with explain_errors(debug) as notices:
-        from fastdeploy_diffusion.cli.added_networks import read_added
+        from fastdeploy_diffusion.cli.added_networks import read_added, read_loras
         from fastdeploy_diffusion.cli.draw import draw
         from fastdeploy_diffusion.cli.model import load_config
         from fastdeploy_diffusion.cli.output import OutputTarget, PictureFiles
@@ -223,6 +230,7 @@ def generate(
         own = {
             "tokenizer_path": tokenizer,
             "refiner": refiner,
+            "adapters": read_loras(lora),
             **read_added(controlnet, ip_adapter, ip_encoder),
         }
         options: dict[str, Any] = {**choice, "scheduler": scheduler, **own}

@@ -58,7 +58,8 @@ def find_artifact(build: ComponentBuild, artifact: Path) -> tuple[Program, list[
     """
     program = Program(build.name, None, build.inputs, build.outputs)
     if build.placement.engine.binds_weights:
-        program = replace(program, tensors=build.network.source)
+        source, adaptation = build.network.source, build.adaptation
+        program = replace(program, tensors=adaptation.apply(source) if adaptation else source)
     return program, find_programs(program, artifact)
 
 

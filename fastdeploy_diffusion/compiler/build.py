@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from typing_extensions import Self
 
+from fastdeploy_diffusion.adapters.adaptation import Adaptation
 from fastdeploy_diffusion.compiler.artifact import build_artifact, find_artifact
 from fastdeploy_diffusion.compiler.cache_key import make_graph_key, make_proof_key
 from fastdeploy_diffusion.compiler.foreign_session import ForeignSession
@@ -20,6 +21,7 @@ from fastdeploy_diffusion.compiler.proof import (
     require_room,
     run_reference,
 )
+from fastdeploy_diffusion.compiler.rebinding import require_rebinding
 from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.criteria import Accuracy
 from fastdeploy_diffusion.disk_room import make_temporary_folder
@@ -27,6 +29,7 @@ from fastdeploy_diffusion.engines.accuracy import Generator
 from fastdeploy_diffusion.engines.base import Engine
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import (
+    AdapterError,
     CacheError,
     DiskFullError,
     EngineError,
@@ -105,6 +108,7 @@ class ComponentBuild:
         sizes: Of one picture, by the names of free dimensions; ``"batch"`` is also the size of
             those without a name.
         quantization: Ranges and exceptions of a build in int8; ``None`` before it is calibrated.
+        adaptation: Adapters whose weights the session gets in place of the network's own.
     """
 
     name: str
@@ -117,6 +121,7 @@ class ComponentBuild:
     outputs: tuple[TensorSpec, ...]
     sizes: Mapping[str, int] = field(default_factory=lambda: {"batch": 1})
     quantization: Quantization | None = None
+    adaptation: Adaptation | None = None
 
     @classmethod
     def runs_on(cls, engine: str) -> bool:
@@ -149,7 +154,10 @@ class ComponentBuild:
             AccuracyError: The engine's results differ from the layer's.
             EngineError: The build failed.
             DiskFullError: There is no room for it anywhere.
+            AdapterError: There are adapters, and nothing that is kept takes their weights.
         """
+        if self.adaptation is not None:
+            return self._open_adapted(cache, self.adaptation)
         if cache is None or not self.placement.engine.keeps_builds:
             return self._make_for_now()
         try:
@@ -168,6 +176,47 @@ class ComponentBuild:
                 raise  # It cannot run here: without a cache it is of no use.
             _warn(f"{self.name}: this build is not kept: {error.in_one_line}")
             return self._make_for_now()
+
+    def _open_adapted(self, cache: ArtifactCache | None, adaptation: Adaptation) -> BuiltSession:
+        """Load the kept build with the weights of adapters: nothing is exported or built for them.
+
+        It is built and proven with the network's own weights first, if it is not kept; its proof
+        is that of the session.
+        """
+        engine, own = self.placement.engine, replace(self, adaptation=None)
+        if not engine.keeps_builds:  # it runs the layer itself
+            source = adaptation.apply(self.network.source)
+            network = replace(self.network, source=source)
+            signature = Signature(self.inputs, self.outputs)
+            reference = Reference(self.name, network, signature, None, self.reference.passes)
+            return replace(own, network=network, reference=reference)._make_for_now()
+        cache = require_rebinding(self.name, engine, cache)
+        try:
+            with suppress(EngineError):  # a damaged one is built again
+                if kept := self._load_adapted(cache):
+                    return kept
+            own.open(cache).session.close()
+            if kept := self._load_adapted(cache):
+                return kept
+        except CacheError as error:
+            raise AdapterError(
+                f"{self.name}: adapters are bound to kept builds: {error.problem}", fix=error.fix
+            ) from error
+        raise AdapterError(
+            f"{self.name}: adapters are bound to kept builds, and this one could not be kept",
+            fix=MAKE_ROOM,
+        )
+
+    def _load_adapted(self, cache: ArtifactCache) -> BuiltSession | None:
+        graph, proof = self.find_keys(cache.root)
+        with cache.read(graph) as entry:
+            found = entry.find_proof(proof) if entry else None
+            if entry is None or found is None:
+                return None
+            program, parts = find_artifact(self, entry.artifact)
+            store = cache.open_store(entry.digest)
+            session = self._start(program, parts, None, cache.root, store)
+            return BuiltSession(session, found.accuracy, entry.record["passes"], cached=True)
 
     def with_passes(self, passes: Sequence[AnyPass]) -> Self:
         """Plan the same build with other passes, and compare it with what these change."""
@@ -198,7 +247,8 @@ class ComponentBuild:
         """
         graph, proof = (key.ingredients for key in self.find_keys(root))
         threads = self.placement.spec.cpu_threads
-        return CacheKey({"graph": graph, "proof": proof, "threads": threads}).digest
+        adapters = {"adapters": self.adaptation.digest} if self.adaptation else {}
+        return CacheKey({"graph": graph, "proof": proof, "threads": threads, **adapters}).digest
 
     def find_keys(self, root: Path) -> tuple[CacheKey, CacheKey]:
         """Make the keys of the artifact and of its proof.

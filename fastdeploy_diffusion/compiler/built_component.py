@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
 
+from fastdeploy_diffusion.adapters.adaptation import Adaptation
 from fastdeploy_diffusion.compiler.blended_build import BlendedBuild
 from fastdeploy_diffusion.compiler.build import BuiltSession, ComponentBuild
 from fastdeploy_diffusion.compiler.checked_weights import is_noted, note_fit
 from fastdeploy_diffusion.compiler.pass_blame import find_guilty_passes
 from fastdeploy_diffusion.compiler.placer import Placer
+from fastdeploy_diffusion.compiler.rebinding import require_rebinding
 from fastdeploy_diffusion.compiler.reference import Reference
 from fastdeploy_diffusion.compiler.tiled_build import TiledBuild
 from fastdeploy_diffusion.config import EngineChoice
@@ -20,6 +22,7 @@ from fastdeploy_diffusion.engines import accuracy
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.plan import ComponentPlan
 from fastdeploy_diffusion.errors import (
+    AdapterError,
     CacheError,
     ConfigError,
     EngineError,
@@ -88,7 +91,7 @@ class BuiltComponent(Component):
         self.pool = SessionPool(
             self._make,
             self._measure,
-            lambda session: session.running.placement is self.placer.placement,
+            self._is_current,
             self._announce,
         )
 
@@ -124,6 +127,7 @@ class BuiltComponent(Component):
             *signature,
             sizes={"batch": self._rows, **sizes},
             quantization=self.quantization,
+            adaptation=self.adaptation,
         )
 
     def run_in_windows(self, signature: Signature, wanted: bool) -> bool:
@@ -140,6 +144,23 @@ class BuiltComponent(Component):
         if quantization != self.quantization:
             self.quantization = quantization
             self._change_place()
+
+    def check_adaptation(self) -> None:
+        """Refuse adapters that it cannot be bound to; raises as `Component.check_adaptation`."""
+        engine = self.placer.placement.engine
+        if self._build_class is not ComponentBuild:
+            raise AdapterError(
+                f"{self.name}: adapters are not bound to weights that are streamed",
+                allowed="memory='resident' or 'staged'",
+                fix="remove memory='streamed'",
+            )
+        if engine.keeps_builds:
+            require_rebinding(self.name, engine, self.placer.cache)
+
+    def adapt(self, adaptation: Adaptation | None) -> None:
+        """Bind weights with adapters in them from the next loan on, or the network's own."""
+        self.adaptation = adaptation
+        self._change_place()
 
     def refuse_precision(self, reason: str) -> None:
         """Fall back to the next safer precision for good, with a warning.
@@ -169,7 +190,8 @@ class BuiltComponent(Component):
     def describe_placement(self) -> str:
         """Describe the present placement, in all that its numbers may depend on."""
         placement = self.placer.placement
-        return f"{placement.engine.name} {placement.spec!r} {self.placer.names}"
+        adapters = f" {self.adaptation.digest}" if self.adaptation else ""
+        return f"{placement.engine.name} {placement.spec!r} {self.placer.names}{adapters}"
 
     def identify(self, signature: Signature) -> str:
         """Compute the digest of all that the numbers of its build depend on.
@@ -207,7 +229,7 @@ class BuiltComponent(Component):
             raise ConfigError("tune keeps its plan in the cache, and cache is false")
         self.close()  # frees the memory for the builds to come
         with self.pool.making:
-            build = self.plan(signature, sizes)
+            build = replace(self.plan(signature, sizes), adaptation=None)
             plan = self.placer.tune(build, self.placer.cache, runs=runs, show=show)
             self._change_place()
             return plan
@@ -222,7 +244,7 @@ class BuiltComponent(Component):
 
     def _build(self, signature: Signature) -> Running:
         started, tiling = time.perf_counter(), self.choose_tiling(signature)
-        built = self._open(signature)
+        build, built = self._open(signature)
         if self._is_checked and self.placer.cache and self.placement.engine.keeps_builds:
             note_fit(self.network, self.placer.cache.root)
         self.report = replace(
@@ -241,14 +263,14 @@ class BuiltComponent(Component):
         )
         # Compilation and proof free what the first run would come on top of.
         give_back_freed_memory()
-        return Running(built.session, self.placer.placement, self.report)
+        return Running(built.session, self.placer.placement, self.report, build.adaptation)
 
-    def _open(self, signature: Signature) -> BuiltSession:
+    def _open(self, signature: Signature) -> tuple[ComponentBuild, BuiltSession]:
         """Build with the chosen passes and precision, or with what is right of them."""
         build = self.plan(signature)
         try:
-            return build.open(self.placer.cache)
-        except ResourceError:
+            return build, build.open(self.placer.cache)
+        except (AdapterError, ResourceError):
             raise
         except Exception as error:
             # Too little memory says nothing of precision or passes.
@@ -293,6 +315,11 @@ class BuiltComponent(Component):
             # Free its memory first: the failure may be for lack of it.
             failed.session.close()
             return self._build(signature)
+
+    def _is_current(self, session: RecoveringSession) -> bool:
+        running = session.running
+        is_placed = running.placement is self.placer.placement
+        return is_placed and running.adaptation is self.adaptation
 
     def _change_place(self) -> None:
         """Close sessions of the former placement; those in use close when they are given back."""

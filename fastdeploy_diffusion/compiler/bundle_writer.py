@@ -108,6 +108,12 @@ def write_bundle(
             allowed="vae_decoder='full'",
             fix="remove vae_decoder",
         )
+    if any(each.strength is not None for each in pipeline.list_adapters()):
+        raise ConfigError(
+            "a bundle is made of the checkpoint's own weights, and there are adapters",
+            allowed="a pipeline without adapters",
+            fix="leave adapters out, or merge them into a checkpoint first",
+        )
     builds: dict[str, list[ComponentBuild]] = defaultdict(list)
     drawn = [pipeline.choose_size(height=height, width=width) for width, height in sizes]
     read = list(dict.fromkeys(pipeline.count_chunks(each) for each in chunks))

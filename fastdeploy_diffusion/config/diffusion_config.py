@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from fastdeploy_diffusion.config.adapter_options import Adapters
 from fastdeploy_diffusion.config.controlnet_options import ControlNets
 from fastdeploy_diffusion.config.engine_choice import EngineChoice
 from fastdeploy_diffusion.config.file_path import FilePath
 from fastdeploy_diffusion.config.ip_adapter_options import IPAdapters
-from fastdeploy_diffusion.config.layers import (
-    Layer,
-    keyword_layer,
-    preset_layer,
-    yaml_layer,
-)
+from fastdeploy_diffusion.config.layers import Layer, keyword_layer, preset_layer, yaml_layer
 from fastdeploy_diffusion.config.option_sections import (
     EmbeddingCacheConfig,
     PaddleConfig,
@@ -214,6 +210,7 @@ class DiffusionConfig(ConfigSection):
         description="a list of paths, or of sections with path, scale, engine, device, precision",
     )
     ip_adapters: IPAdapters = ()
+    adapters: Adapters = ()
     refiner: Refiner | None = Field(
         default=None,
         title="SDXL's refiner, which draws the last steps",

@@ -20,7 +20,7 @@ PATH_OPTIONS = (
     "cache_dir",
     "calibration_prompts",
 )
-LIST_OPTIONS = ("controlnets", "ip_adapters")
+LIST_OPTIONS = ("controlnets", "ip_adapters", "adapters")
 SECTION_OPTIONS = ("text_encoder", "text_encoder_2", "denoiser", "vae")
 _PATH_KEYS = ("path", "image_encoder_path", "model_path")  # of their sections
 

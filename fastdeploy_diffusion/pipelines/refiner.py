@@ -14,7 +14,7 @@ from fastdeploy_diffusion.schedulers.base import Scheduler
 
 # Options of the base model that are not the refiner's: its int8 is calibrated by its own pictures.
 _BASE_ONLY = {
-    *("refiner", "controlnets", "ip_adapters"),
+    *("refiner", "controlnets", "ip_adapters", "adapters"),
     *("model_path", "tokenizer_path", "prediction_type"),
     *("text_encoder", "denoiser", "int8_quality", "int8_portable", "calibration_prompts"),
 }

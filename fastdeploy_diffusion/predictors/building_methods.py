@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastdeploy_diffusion.config import DiffusionConfig
@@ -121,12 +122,15 @@ class BuildingMethods(DenoisingLoop[PlanT]):
     ) -> "list[ComponentBuild]":
         """Plan the builds for pictures of a size, in pixels, to try passes on; nothing is built.
 
+        They are of the checkpoint's own weights, also where adapters are on.
+
         Arguments and errors are those of ``build``.
         """
         plan = self._plan_picture(height, width, chunks, shown)
         self.quantize()
         parts = self._find_parts(plan, encoder, control=control)
-        return [part.component.plan(part.signature) for part in parts]
+        plans = [part.component.plan(part.signature) for part in parts]
+        return [replace(each, adaptation=None) for each in plans]
 
     def find_plans(self) -> tuple[ComponentPlan | None, ...]:
         """Look up each component's plan of ``tune``; ``None`` where it was not tuned here."""

@@ -8,12 +8,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from fastdeploy_diffusion.adapters.adaptation import Adaptation
 from fastdeploy_diffusion.checkpoints.bundle_folder import BundledWeights
 from fastdeploy_diffusion.device import parse_device
 from fastdeploy_diffusion.engines.base import BuildSpec
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.engines.registry import create_engine
 from fastdeploy_diffusion.errors import (
+    AdapterError,
     CacheError,
     ConfigError,
     EngineUnavailableError,
@@ -75,6 +77,18 @@ class BundledComponent(Component):
     def network(self) -> Network:
         """The network."""
         return self._network
+
+    def check_adaptation(self) -> None:
+        """Refuse adapters: a bundle has weights made for its graphs, not the checkpoint's."""
+        raise AdapterError(
+            f"{self.name} is of the bundle {self._weights.folder}, which holds weights that are "
+            "made for its graphs, and adapters change those of the checkpoint",
+            fix="give the checkpoint that the bundle was made of",
+        )
+
+    def adapt(self, adaptation: Adaptation | None) -> None:
+        """Refuse adapters."""
+        self.check_adaptation()
 
     def check_weights(self) -> None:
         """Do nothing: they were compared with the network where the bundle was made."""

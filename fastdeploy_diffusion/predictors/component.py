@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastdeploy_diffusion.adapters.adaptation import Adaptation
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.families.networks.activations import Activations
 from fastdeploy_diffusion.int8_report import Int8Report
@@ -92,6 +93,7 @@ class Component(ABC):
         pool: Its sessions.
         tiling: Chooses how it runs in tiles; ``None`` where it always runs as a whole.
         changes: What changes the picture on purpose besides passes, for the report.
+        adaptation: The adapters in the weights of sessions from the next loan on.
         is_calibrated: Whether text to image runs it, by which int8 is calibrated.
         intercept: Called in place of each run, with its inputs by name and the run itself;
             returns its outputs. ``None`` where nobody records runs.
@@ -108,6 +110,7 @@ class Component(ABC):
     int8: Int8Report | None = None
     tiling: TilingChoice | None = None
     changes: tuple[str, ...] = ()
+    adaptation: Adaptation | None = None
     _rows: int = 1  # of a batch, that one picture takes
 
     @property
@@ -163,6 +166,19 @@ class Component(ABC):
         """Whether a row of a batch does not depend on the others, as far as it was tried."""
         placement = self.placement
         return placement.engine.keeps_rows_apart and placement.spec.device.kind == "cpu"
+
+    @abstractmethod
+    def check_adaptation(self) -> None:
+        """Refuse adapters that its weights cannot be changed by.
+
+        Raises:
+            AdapterError: The engine's builds hold their weights, or nothing is kept; or it is of a
+                bundle.
+        """
+
+    @abstractmethod
+    def adapt(self, adaptation: Adaptation | None) -> None:
+        """Bind weights with adapters in them from the next loan on, or the network's own."""
 
     @abstractmethod
     def check_weights(self) -> None:

@@ -17,6 +17,7 @@ from fastdeploy_diffusion.checkpoints import Checkpoint
 from fastdeploy_diffusion.config import DiffusionConfig
 from fastdeploy_diffusion.errors import RequestError
 from fastdeploy_diffusion.pictures_in import Size
+from fastdeploy_diffusion.predictors.adapting_methods import AdaptingMethods
 from fastdeploy_diffusion.predictors.building_methods import BuildingMethods
 from fastdeploy_diffusion.predictors.component import Component, Parts
 from fastdeploy_diffusion.predictors.denoising import Denoising
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
     pass
 
 
-class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[PlanT]):
+class DiffusionPredictor(
+    AnswersUnknownNames, AdaptingMethods, DrawingMethods, BuildingMethods[PlanT]
+):
     """Text to image with a checkpoint; each family opens its own components."""
 
     # Set by the family.
@@ -69,6 +72,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         self._cancellations = 0
         self._digest: str | None = None
         self._components: tuple[Component, ...] = ()
+        self._adapters = {}
         self._encoder: VAEEncoder | None = None
         self._opening = threading.Lock()
         self._quantizing = threading.RLock()
@@ -479,9 +483,10 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
         return [self._components[-2]]
 
     def _check_weights(self) -> None:
-        """Refuse weights that are not their networks', before the first picture."""
+        """Refuse weights that are not their networks', and load the configuration's adapters."""
         for each in self._components:
             each.check_weights()
+        self._load_configured_adapters()
 
     def _name_scheduler(self, plan: PlanT) -> str:
         return self._scheduler_name
@@ -494,6 +499,7 @@ class DiffusionPredictor(AnswersUnknownNames, DrawingMethods, BuildingMethods[Pl
             **({"parts": parts} if (parts := self._checkpoint.part_names) else {}),
             "memory": self.config.memory,
             **({"tiny_vae_digest": digest} if (digest := self._vae.tiny_digest) else {}),
+            **self._describe_adapters(),
             **describe_run([part.component.report for part in self._find_parts(plan)]),
             "embeddings": [asdict(each) for each in embeddings],
         }

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from fastdeploy_diffusion.adapters.adaptation import Adaptation
 from fastdeploy_diffusion.engines.placement import Placement
 from fastdeploy_diffusion.errors import EngineError
 from fastdeploy_diffusion.predictors.component import ComponentReport, Interceptor
@@ -29,11 +30,12 @@ T = TypeVar("T")
 
 
 class Running(NamedTuple):
-    """An engine's session, its placement, and its report."""
+    """An engine's session, its placement and report, and the adapters in its weights."""
 
     session: Session
     placement: Placement
     report: ComponentReport
+    adaptation: Adaptation | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from fastdeploy_diffusion.shown import show
 _NOT_YET = (
     (r"\{[^{}|]{1,200}\|[^{}]{0,200}\}", "alternatives"),
     (r"(?<!\w)__[a-zA-Z](?:[\w/-]{0,60}[a-zA-Z0-9])?__(?!\w)", "wildcards"),
-    (r"<lora:[^<>]{1,200}>", "LoRAs"),
     (r"\[[^\[\]:]{0,200}:[^\[\]:]{0,200}:\d{1,3}(?:\.\d{1,3})?\]", "words that change by the step"),
 )
+_LORA = r"<lora:[^<>]{1,200}>"
 _WEIGHTED = (
     (r"\([^():]{0,200}[^():\d]:\d{1,2}(?:\.\d{1,3})?\)", "weights of words"),
     (r"(?<=[^A-Z\s])\s{0,20}\bBREAK\b(?!\s{0,20}[A-Z]{2})", "chunks of prompts"),
@@ -36,6 +36,7 @@ def warn_of_syntax(prompts: Iterable[str], syntax: str) -> None:
     texts = list(dict.fromkeys(prompts))
     for pattern, meaning in _NOT_YET:
         _warn(texts, pattern, f"{meaning} are not there yet")
+    _warn(texts, _LORA, "LoRAs are loaded by load_lora, --lora or adapters")
     if syntax == PLAIN:
         for pattern, meaning in _WEIGHTED:
             _warn(texts, pattern, f"prompt_syntax='weighted' reads {meaning}; Flux has none")

@@ -37,6 +37,7 @@ from fastdeploy_diffusion.runtime.recipe import (
     describe,
     digest_code,
     is_moved,
+    list_names,
     replace_names,
 )
 from fastdeploy_diffusion.whole_file import UNFINISHED, write_whole
@@ -70,6 +71,9 @@ class DigestedTensors(Tensors, Protocol):
     def digest_tensor(self, name: str) -> str:
         """Hash type, shape and values; the sha256 as hexadecimal digits."""
 
+    def is_lasting(self, name: str) -> bool:
+        """Tell whether what is made of one is worth keeping for other starts."""
+
 
 class WeightStore:
     """The weights of one build in a folder that many builds share.
@@ -93,7 +97,7 @@ class WeightStore:
     ) -> BoundWeights:
         """Bind weights: from the checkpoint, if it has them in layout and type, or from the store.
 
-        Missing ones are made, and kept if there is room.
+        Missing ones are made, and kept if there is room; those of adapters are never kept.
 
         Args:
             is_mapped: Whether all large ones are to lie in files; otherwise those that are only
@@ -106,7 +110,8 @@ class WeightStore:
         keys = {
             name: digest_weight(weight, tensors)
             for name, weight in weights.items()
-            if is_mapped or not is_moved(weight.made_of)
+            if (is_mapped or not is_moved(weight.made_of))
+            and all(map(tensors.is_lasting, list_names(weight.made_of)))
         }
         arrays: dict[str, Array] = {}
         additions = _Additions(self._root)

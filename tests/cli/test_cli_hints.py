@@ -11,7 +11,6 @@ from fastdeploy_diffusion.hints import HINTS
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("generate", "x", "--lora", "x"), "--lora: LoRA is not there yet; merge it into the"),
         (("generate", "x", "--t2i-adapter", "x"), "--t2i-adapter: T2I-Adapter is not there yet"),
         (("generate", "x", "--upscale", "2"), "--upscale: upscaling by a network is not there yet"),
         (("serve",), "serve: a server is not there yet"),
@@ -61,7 +60,7 @@ def test_readmes_say_what_is_not_there_yet(readme):
 
     table = [line for line in (ROOT / readme).read_text("utf-8").splitlines() if line[:1] == "|"]
     missing = next(line for line in table if "textual inversion" in line)
-    for name in ("LoRA", "textual inversion"):
+    for name in ("textual inversion",):
         assert name in missing
         known = name.lower().replace(" ", "_")
         assert HINTS[known].missing

@@ -83,6 +83,7 @@ def test_defaults() -> None:
         "controlnets": (),
         "refiner": None,
         "ip_adapters": (),
+        "adapters": (),
         "defaults": dict.fromkeys(RequestDefaults.model_fields),
         "shapes": {"batch": (1, 2, 8), "height": None, "width": None, "chunks": (1, 1, 1)},
         "paddle": {"gpu_passes": None},

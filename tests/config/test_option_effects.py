@@ -17,6 +17,7 @@ from fastdeploy_diffusion.checkpoints import open_checkpoint
 from fastdeploy_diffusion.config.sections import ConfigSection
 from fastdeploy_diffusion.engines.placement import FallbackWarning
 from fastdeploy_diffusion.errors import (
+    AdapterError,
     CheckpointError,
     ConfigError,
     EngineUnavailableError,
@@ -242,6 +243,13 @@ def _(bench: Bench) -> None:
     # What they do is in tests/pipelines/test_image_prompts.py.
     with pytest.raises(CheckpointError, match="none does not exist"):
         bench.open(ip_adapters=[bench.folder / "none"])
+
+
+@case("adapters")
+def _(bench: Bench) -> None:
+    # What they do is in tests/pipelines/test_adapters.py.
+    with pytest.raises(AdapterError, match="none does not exist"):
+        bench.open(adapters=[bench.folder / "none"])
 
 
 @case("int8_portable")

@@ -62,7 +62,8 @@ def test_a_pipeline_is_made_from_what_people_give(folder, make):
         (DiffusionConfig(model_path="m"), {"threads": 1}, "options beside it: threads", "{'thre"),
         ("m", {"torch_dtype": "float16"}, "unknown option 'torch_dtype'", "'precision'"),
         ("m", {"safety_checker": 1}, "unknown option 'safety_checker'", "there is none here"),
-        ("m", {"lora": "x"}, "unknown option 'lora': LoRA is not there yet", "merge it into"),
+        ("m", {"lora": "x"}, "unknown option 'lora'", "pipeline.load_lora("),
+        ("m", {"upscale": 2}, "'upscale': upscaling by a network is not there yet", ""),
         ("m", {"use_safetensors": True}, "unknown option 'use_safe", ".safetensors files only"),
     ],
 )

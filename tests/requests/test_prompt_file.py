@@ -103,7 +103,7 @@ def test_values_that_fit_no_type_are_left_to_the_request(read):
         ("a.csv", "prompt,steps\n", "a.csv, line 1: unknown column 'steps'", "num_inference_steps"),
         ("a.csv", "\nprompt,sede\n", "a.csv, line 2: unknown column 'sede'", "'seed'"),
         ("a.csv", "prompt,latents", "unknown column 'latents'", ""),
-        ("a.csv", "prompt,lora", "LoRA is not there yet", "merge it"),
+        ("a.csv", "prompt,lora", "unknown column 'lora'", "load_lora"),
         ("a.csv", "seed,prompt,seed\n", "line 1: the column 'seed' is there twice", ""),
         ("a.csv", "prompt,\nx,", "line 1: column 2 has no name", ""),
         ("a.csv", "prompt;seed\nx;1", "line 1: the header has one column, with ';'", "commas"),

@@ -37,7 +37,6 @@ def test_weights_and_breaks_are_named_where_prompts_are_plain(prompt, found):
         ("a {red|blue|} cat", "'{red|blue|}'"),
         ("a __color__ cat", "'__color__' in the prompt is read as plain text: wildcards"),
         ("__animals/cats__", "'__animals/cats__'"),
-        ("a cat <lora:paint:0.8>", "'<lora:paint:0.8>' in the prompt is read as plain text: LoRAs"),
         ("a [cat:dog:0.5]", "'[cat:dog:0.5]' in the prompt is read as plain text: words that"),
     ],
 )
@@ -47,6 +46,12 @@ def test_what_is_not_there_is_named(prompt, found, syntax):
     (warning,) = caught
     assert str(warning.message).startswith(found)
     assert str(warning.message).endswith("are not there yet")
+
+
+@pytest.mark.parametrize("syntax", ["plain", "weighted"])
+def test_loras_are_loaded_elsewhere(syntax):
+    with pytest.warns(PromptSyntaxWarning, match=r"'<lora:paint:0\.8>' .* are loaded by load_lora"):
+        warn_of_syntax(["a cat <lora:paint:0.8>"], syntax)
 
 
 def test_ordinary_prompts_are_silent():
