@@ -218,14 +218,7 @@ class DiffusionPredictor(
                 stacklevel=2,
             )
 
-        def begin(
-            request: GenerationRequest | str | Sequence[str],
-            settings: dict[str, Any],
-            batch: RequestBatch,
-        ) -> Generation:
-            return self._begin(request, settings, batch, pictures)
-
-        return RequestBatch(begin)
+        return RequestBatch(partial(self._begin, most=pictures))
 
     def describe_request(self, request: GenerationRequest) -> dict[str, Any]:
         """Check a request, and fill in defaults; nothing is drawn.
