@@ -186,7 +186,7 @@ class _Header:
             dtype, width = _PLAIN[kind]
             tensor, size = StoredTensor(dtype, shape, offset), prod(shape) * width
         else:
-            block, width = _find_block(kind)
+            block, width = find_block(kind)
             if not shape or shape[-1] % block:
                 raise GGUFError(f"tensor {show(name)} of shape {shape} has no whole blocks")
             row_size = shape[-1] // block * width
@@ -199,7 +199,7 @@ class _Header:
 
 
 @cache
-def _find_block(kind: int) -> tuple[int, int]:
+def find_block(kind: int) -> tuple[int, int]:
     """Find how many numbers a block of a type has, and how many bytes."""
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType

@@ -154,12 +154,9 @@ def _open_folder(path: Path, kind: NetworkKind, component: str, variant: str | N
             allowed=kind.name,
             fix=f"give a folder whose model is of class {kind.name}",
         )
-    try:
-        files = open_weight_files(path, kind.stem, variant, path.resolve())
-    except CheckpointError:
-        if variant is None:
-            raise
-        files = open_weight_files(path, kind.stem, None, path.resolve())
+    # Only where there is none of that variant: one that is damaged is an error.
+    has_variant = variant is not None and any(path.glob(f"*.{variant}*"))
+    files = open_weight_files(path, kind.stem, variant if has_variant else None, path.resolve())
     return Part(path, config, config_file, collect_tensors(path, files, kind.rules))
 
 

@@ -46,11 +46,12 @@ class StoredTensor:
     """Where one tensor lies in its file.
 
     Attributes:
-        dtype: The format's name of the dtype: ``F32``, ``F16``, ``BF16`` …; of what is decoded.
+        dtype: Of its numbers, by the format's name: ``F32``, ``F16``, ``BF16`` …; of an encoded
+            tensor, the dtype that it is decoded to.
         shape: Shape as stored.
         offset: First byte, from the beginning of the file.
         strides: Of the axes, in numbers; ``None`` if they lie in C order.
-        encoding: Of what is no array.
+        encoding: Decodes the bytes of a quantized or 8-bit tensor; ``None`` for plain numbers.
     """
 
     dtype: str

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from damaged_bytes import mutate
 
-from fastdeploy_diffusion.checkpoints.gguf_file import GGUFFile
+from fastdeploy_diffusion.checkpoints.gguf_file import GGUFFile, find_block
 from fastdeploy_diffusion.checkpoints.tensor_source import TensorView
 from fastdeploy_diffusion.errors import CheckpointError
 
@@ -113,9 +113,7 @@ def test_without_the_package_plain_files_are_read(tmp_path, monkeypatch):
     quantized = write(tmp_path / "b.gguf", {"x": (draw_blocks(Type.Q3_K), Type.Q3_K)})
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert GGUFFile(plain).read("x").sum() == 6
-    from fastdeploy_diffusion.checkpoints import gguf_file
-
-    gguf_file._find_block.cache_clear()
+    find_block.cache_clear()
     with pytest.raises(CheckpointError, match="gguf is not installed") as refused:
         GGUFFile(quantized)
     assert "fastdeploy-diffusion[gguf]" in refused.value.fix

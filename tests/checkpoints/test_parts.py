@@ -169,6 +169,18 @@ def test_a_file_that_lacks_components_names_their_keys(case, tmp_path):
             open_checkpoint(path, parts={keys[0]: whole})
 
 
+def test_a_variant_is_taken_where_there_is_one(tiny_sd1, tmp_path):
+    model = copytree(tiny_sd1, tmp_path / "model")
+    for file in model.rglob("*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    vae = copytree(tiny_sd1 / "vae", tmp_path / "vae")
+    opened = open_checkpoint(model, variant="fp16", parts={"vae": vae})
+    assert opened.tensors("vae").digest() == open_checkpoint(tiny_sd1).tensors("vae").digest()
+    (vae / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"fp16\.safetensors is not a readable"):
+        open_checkpoint(model, variant="fp16", parts={"vae": vae})
+
+
 def test_wrong_parts_are_refused(tiny_sd1, other, tmp_path):
     fits = partial(open_checkpoint, tiny_sd1)
     with pytest.raises(ConfigError, match="text_encoder_2 has a model_path") as refused:
